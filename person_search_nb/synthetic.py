@@ -8,17 +8,19 @@ __all__ = ['COLOURS', 'UPPER', 'UPPER_P', 'LOWER', 'LOWER_P', 'SKIN', 'HAIR', 'P
            'stream', 'Identity', 'draw_identity', 'lookalike', 'identity', 'Pose', 'Body', 'Pen', 'paint_person',
            'SynthConfig', 'Camera', 'make_camera', 'background', 'prop_boxes', 'hidden_share', 'Scene', 'SynthWorld']
 
-# %% ../nbs/10_synthetic.ipynb #437f6d3f
+# %% ../nbs/10_synthetic.ipynb #fd4b4bbb
 import io, math, os
-from dataclasses import dataclass, field, replace
+from bisect import bisect_right
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from tqdm.auto import tqdm
 
-# %% ../nbs/10_synthetic.ipynb #209b7fbc
+# %% ../nbs/10_synthetic.ipynb #584c0e2e
 _STREAM = dict(plan=0, identity=1, group=2, camera=3, place=4, scene=5, noise=6, query=7, stranger=8)
 _SPLIT = dict(train=0, test=1)
 
@@ -30,7 +32,7 @@ def stream(seed: int,  # the data set's seed
     "A random generator for one thing of the world, independent of what was drawn before it."
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, _STREAM[name], *index))))
 
-# %% ../nbs/10_synthetic.ipynb #bd8feaf5
+# %% ../nbs/10_synthetic.ipynb #7bf559e3
 COLOURS = dict(black=(32, 32, 36), white=(226, 226, 222), grey=(122, 124, 128), silver=(178, 180, 182), navy=(34, 44, 88), blue=(48, 92, 176),
                sky=(140, 178, 216), red=(178, 40, 46), wine=(98, 30, 48), green=(48, 118, 70), olive=(98, 102, 60), yellow=(216, 182, 58),
                orange=(216, 114, 44), pink=(222, 148, 168), purple=(108, 70, 138), beige=(202, 182, 146), brown=(112, 76, 50), teal=(38, 126, 132),
@@ -41,7 +43,7 @@ LOWER = ['black', 'denim', 'navy', 'grey', 'khaki', 'brown', 'white', 'olive', '
 LOWER_P = np.array([3, 3, 2, 2, 1.5, .8, 1, .7, .8, .4])
 SKIN = [(238, 204, 178), (224, 182, 150), (198, 150, 114), (160, 112, 80), (112, 76, 54), (82, 56, 42)]
 HAIR = [(28, 24, 24), (58, 40, 30), (98, 66, 42), (170, 134, 84), (150, 146, 144), (132, 58, 34)]
-PATTERNS, PATTERNS_P = ['plain', 'stripes', 'bars', 'check', 'two-tone', 'block', 'dots', 'back-block', 'sash'], np.array([3.4, 1.3, .9, 1, 1.3, 1.2, .8, .8, .7])
+PATTERNS, PATTERNS_P = ['plain', 'stripes', 'bars', 'check', 'two-tone', 'block', 'dots', 'back-block', 'sash'], np.array([2.6, 1.3, 1.1, 1.1, 1.3, 1.3, .8, .8, .8])
 BAGS, BAGS_P = ['none', 'backpack', 'shoulder', 'hand'], np.array([3.5, 2.4, 1.8, 1.4])
 HATS, HATS_P = ['none', 'cap', 'beanie', 'brim', 'hood'], np.array([6, 1.2, 1, .6, .7])
 LOWERS, LOWERS_P = ['trousers', 'shorts', 'skirt', 'long skirt'], np.array([5, 1.6, 1.5, .7])
@@ -73,11 +75,13 @@ class Identity:
     bag_colour: tuple
 
 
-def _pick(rng, names, p): return names[int(np.searchsorted(np.cumsum(p / p.sum()), rng.random(), side='right'))]
+def _pick(rng, names, p):  # one of the names with chances in proportion to p
+    steps = list(accumulate(map(float, p)))
+    return names[bisect_right(steps, rng.random() * steps[-1], hi=len(steps) - 1)]
 
 
 def _shade(rng, name, spread=9):  # one dye lot of a named colour
-    return tuple(int(v) for v in np.clip(np.array(COLOURS[name]) + rng.normal(0, spread, 3), 12, 240))
+    return tuple(int(min(240, max(12, v + spread * e))) for v, e in zip(COLOURS[name], rng.standard_normal(3)))
 
 
 def _far_from(rng, names, p, *others, least=90):  # a colour that differs visibly from the others
@@ -141,7 +145,7 @@ def identity(seed: int,  # the data set's seed
     if not alike or member == 0: return draw_identity(stream(seed, 'identity', split, k))
     return lookalike(identity(seed, split, group * GROUP, share), LOOKALIKE[order[member - 1]], stream(seed, 'identity', split, k))
 
-# %% ../nbs/10_synthetic.ipynb #f685ea6e
+# %% ../nbs/10_synthetic.ipynb #311835bd
 @dataclass(frozen=True)
 class Pose:
     "How a person stands at one moment."
@@ -150,6 +154,7 @@ class Pose:
     stride: float  # swing of the legs in radians; 0 = standing
     arm: float = .15  # how far the elbows are bent, radians
     pitch: float = .1  # sine of the camera's look downwards
+    light: float = 1.  # how brightly the spot is lit: sun or shade
 
 
 class Body:
@@ -270,7 +275,7 @@ def _hull(points):  # Andrew's monotone chain
         return out[:-1]
     return half(points) + half(points[::-1])
 
-# %% ../nbs/10_synthetic.ipynb #0bced103
+# %% ../nbs/10_synthetic.ipynb #db2b61cc
 def _mix(c, f): return tuple(min(255, int(v * f)) for v in c)
 
 
@@ -278,16 +283,18 @@ class Pen:
     "Draws in body heights (x right, y up) on a picture: px = origin + scale * (x, -y)."
 
     def __init__(self, image, x, y, scale):
-        self.draw, self.x, self.y, self.scale = ImageDraw.Draw(image, 'RGBA'), x, y, scale
+        self.draw, self.x, self.y, self.scale, self.light = ImageDraw.Draw(image, 'RGBA'), x, y, scale, 1.
+
+    def lit(self, fill): return fill if self.light == 1 or len(fill) == 4 else _mix(fill, self.light)
 
     def at(self, p): return self.x + self.scale * p[0], self.y - self.scale * p[1]
 
     def poly(self, points, fill):
-        if points and len(points) > 2: self.draw.polygon([self.at(p) for p in points], fill=fill)
+        if points and len(points) > 2: self.draw.polygon([self.at(p) for p in points], fill=self.lit(fill))
 
     def oval(self, p, rx, ry, fill):
         x, y = self.at(p)
-        self.draw.ellipse((x - rx * self.scale, y - ry * self.scale, x + rx * self.scale, y + ry * self.scale), fill=fill)
+        self.draw.ellipse((x - rx * self.scale, y - ry * self.scale, x + rx * self.scale, y + ry * self.scale), fill=self.lit(fill))
 
     def limb(self, p, q, r0, r1, fill, shade=.82):
         "A rounded, tapered bar from p to q, darker along its right edge."
@@ -448,6 +455,7 @@ def paint_person(image: Image.Image,  # RGB, drawn into
                  ) -> None:
     "Draw a person, far parts first."
     pen, who = Pen(image, x, y, scale), body.who
+    pen.light = body.pose.light
     parts = []
     for j in body.side.values():
         parts.append((j['hip'][2] * .5 - .3, _paint_leg, j))
@@ -459,7 +467,7 @@ def paint_person(image: Image.Image,  # RGB, drawn into
     parts.append((.35, _paint_head, None))
     for _, paint, j in sorted(parts, key=lambda p: p[0]): paint(pen, body, j) if j else paint(pen, body)
 
-# %% ../nbs/10_synthetic.ipynb #0b71c181
+# %% ../nbs/10_synthetic.ipynb #e2c4f75b
 @dataclass(frozen=True)
 class SynthConfig:
     "Everything that decides a synthetic data set; the same numbers give the same bytes."
@@ -560,11 +568,13 @@ def make_camera(config: SynthConfig,
     walls = ((turn, dist, rng.uniform(8, 16), int(rng.integers(1 << 30))), (other, rng.uniform(22, 40), rng.uniform(8, 18), int(rng.integers(1 << 30))))
     if kind == 'park': walls = ((rng.uniform(-.3, .3), rng.uniform(34, 50), rng.uniform(5, 9), int(rng.integers(1 << 30))),)
     cast = config.cast
-    gain = np.exp(rng.normal(0, .17 * cast) + rng.normal(0, .085 * cast, 3) * np.array([1, .5, 1]))
+    tame = lambda spread: float(np.clip(rng.normal(), -1.7, 1.7)) * spread * cast
+    warmth, tint = tame(.06), tame(.025)
+    gain = np.exp(tame(.2) + np.array([warmth, tint, -warmth]))
     camera = Camera(
         size=(h, w), horizon=float(horizon), scale=float(scale), focal=float(w * rng.uniform(.8, 1.3)), walls=tuple(tuple(map(float, a[:3])) + (a[3],) for a in walls),
-        kind=kind, far=55., nearest=float(min(.93 * h, tallest * 1.25)), pitch=float(rng.uniform(.04, .2)), gain=tuple(map(float, gain)), gamma=float(np.exp(rng.normal(0, .2 * cast))),
-        saturation=float(np.clip(1 + rng.normal(-.1, .2 * cast), .45, 1.3)), blur=float(rng.choice([0, .35, .5, .7]) * h / 192 * .8), noise=float(rng.uniform(1.5, 6)),
+        kind=kind, far=55., nearest=float(min(.93 * h, tallest * 1.25)), pitch=float(rng.uniform(.04, .2)), gain=tuple(map(float, gain)), gamma=float(np.exp(tame(.18))),
+        saturation=float(1 + tame(.16) - .08 * cast), blur=float(rng.choice([0, .35, .5, .7]) * h / 192 * .8), noise=float(rng.uniform(1.5, 6)),
         quality=int(rng.integers(62, 93)), seed=(config.seed, c), props=())
     props = [_prop(rng, camera) for _ in range(int(rng.integers(5, 10)))]
     return replace(camera, props=tuple(sorted((p for p in props if p), key=lambda p: p[2])))
@@ -676,7 +686,7 @@ def background(config: SynthConfig,
     image = Image.fromarray(np.clip(rgb, 0, 255).astype(np.uint8).reshape(h * ss, w * ss, 3))
     return image.reduce(ss) if ss > 1 else image
 
-# %% ../nbs/10_synthetic.ipynb #0fd6575a
+# %% ../nbs/10_synthetic.ipynb #bd90c9b4
 _SOLID = dict(lamp=[(.16, 0, 4.5)], tree=[(.26, 0, 2.6), (1.9, 2.2, 3.9)], sign=[(.08, 0, 2.5), (.6, 1.95, 2.6)], bollard=[(.2, 0, .9)], bin=[(.55, 0, 1.)],
               bench=[(1.7, .4, .8)], bush=[(1.5, 0, .85)], car=[(4., .1, .85), (2.2, .85, 1.38)], poster=[(1., 0, 1.9)], mannequin=[(.38, 0, 1.7)])
 
@@ -737,9 +747,9 @@ def _paint_prop(image, kind, x, y, metre, seed):
         pen.oval((0, 0), .34, .08, (60, 60, 60))
         paint_person(image, Body(who, Pose(float(rng.uniform(-.6, .6)), 0., 0.)), *pen.at((0, .03)), metre * 1.68)
 
-# %% ../nbs/10_synthetic.ipynb #932bbf85
+# %% ../nbs/10_synthetic.ipynb #18157e59
 _SHAPE = np.array([(x, y) for y, half in zip(np.linspace(.03, .97, 14), [.2, .22, .5, .62, .64, .64, .62, .58, .5, .48, .46, .5, .55, .5])
-                   for x in np.linspace(-.5 * half, .5 * half, 5)], np.float32) + np.array([.5, 0], np.float32)  # points of a person within their box (x, y in 0-1)
+                   for x in np.linspace(-.45 * half, .45 * half, 3)], np.float32) + np.array([.5, 0], np.float32)  # points of a person within their box (x, y in 0-1)
 _HALF = np.interp(np.linspace(0, 1, 33), np.linspace(.03, .97, 14), np.array([.2, .22, .5, .62, .64, .64, .62, .58, .5, .48, .46, .5, .55, .5]) / 2)
 
 
@@ -756,7 +766,7 @@ def hidden_share(boxes: np.ndarray,  # (N, 4) px, whole people
     rel = (pts[:, None] - boxes[None, :, None, :2]) / wh[None, :, None]  # (N, M, P, 2) of every point in every other box
     row = np.clip(rel[..., 1] * 32, 0, 32).astype(np.int64)
     inside = (np.abs(rel[..., 0] - .5) < _HALF[row]) & (rel[..., 1] > 0) & (rel[..., 1] < 1)
-    hid |= (inside & (feet[None, :, None] > feet[:, None, None])).any(1)
+    hid |= (inside & (feet[None, :, None] > feet[:, None, None])).any(1)  # (N, P)
     if len(props):
         b = props[None, :, None]
         p = pts[:, None]
@@ -841,7 +851,7 @@ class SynthWorld:
                     y, x, yaw = cam.horizon + tall / cam.scale, rng.uniform(-.03, 1.03) * w, rng.uniform(-math.pi, math.pi)
                 scale = cam.metre(y) * who.height
                 if not cam.stands(x, y) or scale > 1.05 * cam.nearest or scale < .9 * low: beside = None; continue
-                pose = Pose(float(yaw), float(rng.uniform(0, 2 * math.pi)), float(rng.uniform(.12, .5) if rng.random() < .8 else .03), float(rng.uniform(.05, .5)), cam.pitch)
+                pose = Pose(float(yaw), float(rng.uniform(0, 2 * math.pi)), float(rng.uniform(.12, .5) if rng.random() < .8 else .03), float(rng.uniform(.05, .5)), cam.pitch, float(np.exp(cfg.cast * rng.uniform(-.38, .12))))
                 body = Body(who, pose)
                 x1, y1, x2, y2 = body.extent()
                 box = np.array([[x + scale * x1, y - scale * y2, x + scale * x2, y - scale * y1]], np.float32)
