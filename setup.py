@@ -3,18 +3,20 @@ from configparser import ConfigParser
 from pathlib import Path
 from setuptools import setup
 
-cfg = ConfigParser(delimiters=['='])
-cfg.read(Path(__file__).parent/'settings.ini', encoding='utf-8')
-cfg = cfg['DEFAULT']
+here = Path(__file__).parent
+parser = ConfigParser(delimiters=['='])
+parser.read(here/'settings.ini', encoding='utf-8')
+cfg = parser['DEFAULT']
+lib = cfg['lib_name']
 
 setup(
-    version=cfg['version'], description=cfg['description'], author=cfg['author'], author_email=cfg['author_email'],
-    keywords=cfg['keywords'], license=cfg['license'].upper(), python_requires='>=' + cfg['min_python'],
-    long_description=Path(__file__).with_name('README.md').read_text(encoding='utf-8'),
-    long_description_content_type='text/markdown',
-    classifiers=['Programming Language :: Python :: 3', 'Intended Audience :: Science/Research'],
-    packages=[cfg['lib_path']], package_data={cfg['lib_path']: ['*.mplstyle', 'weights/*']},
+    version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'],
+    author=cfg['author'], author_email=cfg['author_email'], license_expression=cfg['license'],
+    long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
+    classifiers=['Intended Audience :: Education', 'Intended Audience :: Science/Research', 'Programming Language :: Python :: 3',
+                 *(f'Programming Language :: Python :: {v}' for v in cfg['python_versions'].split())],
+    python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(), extras_require={'dev': cfg['dev_requirements'].split()},
-    entry_points={'console_scripts': cfg['console_scripts'].split('\n'),
-                  'nbdev': [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"]},
+    packages=[lib], package_data={lib: ['*.mplstyle', 'weights/*']},
+    entry_points={'console_scripts': cfg['console_scripts'].splitlines(), 'nbdev': [f'{lib}={lib}._modidx:d']},
 )
