@@ -5,14 +5,16 @@
 # %% auto #0
 __all__ = ['COLOURS', 'UPPER', 'UPPER_P', 'LOWER', 'LOWER_P', 'SKIN', 'HAIR', 'PATTERNS', 'PATTERNS_P', 'BAGS', 'BAGS_P', 'HATS',
            'HATS_P', 'LOWERS', 'LOWERS_P', 'HAIRS', 'HAIRS_P', 'LOOKALIKE', 'GROUP', 'SYNTH', 'TALL', 'HIDDEN',
-           'stream', 'Identity', 'draw_identity', 'lookalike', 'identity', 'Pose', 'Body', 'Pen', 'paint_person',
-           'SynthConfig', 'Camera', 'make_camera', 'background', 'prop_boxes', 'hidden_share', 'Scene', 'SynthWorld']
+           'GALLERIES', 'stream', 'Identity', 'draw_identity', 'lookalike', 'identity', 'Pose', 'Body', 'Pen',
+           'paint_person', 'SynthConfig', 'Camera', 'make_camera', 'background', 'prop_boxes', 'hidden_share', 'Scene',
+           'SynthWorld', 'render_all', 'write_dataset']
 
-# %% ../nbs/10_synthetic.ipynb #fd4b4bbb
-import io, math, os
+# %% ../nbs/10_synthetic.ipynb #04d0a970
+import io, json, math, os
+import multiprocessing as mp
 from bisect import bisect_right
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -20,7 +22,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from tqdm.auto import tqdm
 
-# %% ../nbs/10_synthetic.ipynb #584c0e2e
+# %% ../nbs/10_synthetic.ipynb #4d9dd853
 _STREAM = dict(plan=0, identity=1, group=2, camera=3, place=4, scene=5, noise=6, query=7, stranger=8)
 _SPLIT = dict(train=0, test=1)
 
@@ -32,7 +34,7 @@ def stream(seed: int,  # the data set's seed
     "A random generator for one thing of the world, independent of what was drawn before it."
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, _STREAM[name], *index))))
 
-# %% ../nbs/10_synthetic.ipynb #7bf559e3
+# %% ../nbs/10_synthetic.ipynb #d438cfb0
 COLOURS = dict(black=(32, 32, 36), white=(226, 226, 222), grey=(122, 124, 128), silver=(178, 180, 182), navy=(34, 44, 88), blue=(48, 92, 176),
                sky=(140, 178, 216), red=(178, 40, 46), wine=(98, 30, 48), green=(48, 118, 70), olive=(98, 102, 60), yellow=(216, 182, 58),
                orange=(216, 114, 44), pink=(222, 148, 168), purple=(108, 70, 138), beige=(202, 182, 146), brown=(112, 76, 50), teal=(38, 126, 132),
@@ -145,7 +147,7 @@ def identity(seed: int,  # the data set's seed
     if not alike or member == 0: return draw_identity(stream(seed, 'identity', split, k))
     return lookalike(identity(seed, split, group * GROUP, share), LOOKALIKE[order[member - 1]], stream(seed, 'identity', split, k))
 
-# %% ../nbs/10_synthetic.ipynb #311835bd
+# %% ../nbs/10_synthetic.ipynb #d4b64e23
 @dataclass(frozen=True)
 class Pose:
     "How a person stands at one moment."
@@ -275,7 +277,7 @@ def _hull(points):  # Andrew's monotone chain
         return out[:-1]
     return half(points) + half(points[::-1])
 
-# %% ../nbs/10_synthetic.ipynb #db2b61cc
+# %% ../nbs/10_synthetic.ipynb #46c726bb
 def _mix(c, f): return tuple(min(255, int(v * f)) for v in c)
 
 
@@ -467,7 +469,7 @@ def paint_person(image: Image.Image,  # RGB, drawn into
     parts.append((.35, _paint_head, None))
     for _, paint, j in sorted(parts, key=lambda p: p[0]): paint(pen, body, j) if j else paint(pen, body)
 
-# %% ../nbs/10_synthetic.ipynb #e2c4f75b
+# %% ../nbs/10_synthetic.ipynb #9fc9ac3f
 @dataclass(frozen=True)
 class SynthConfig:
     "Everything that decides a synthetic data set; the same numbers give the same bytes."
@@ -686,7 +688,7 @@ def background(config: SynthConfig,
     image = Image.fromarray(np.clip(rgb, 0, 255).astype(np.uint8).reshape(h * ss, w * ss, 3))
     return image.reduce(ss) if ss > 1 else image
 
-# %% ../nbs/10_synthetic.ipynb #bd90c9b4
+# %% ../nbs/10_synthetic.ipynb #93d995a6
 _SOLID = dict(lamp=[(.16, 0, 4.5)], tree=[(.26, 0, 2.6), (1.9, 2.2, 3.9)], sign=[(.08, 0, 2.5), (.6, 1.95, 2.6)], bollard=[(.2, 0, .9)], bin=[(.55, 0, 1.)],
               bench=[(1.7, .4, .8)], bush=[(1.5, 0, .85)], car=[(4., .1, .85), (2.2, .85, 1.38)], poster=[(1., 0, 1.9)], mannequin=[(.38, 0, 1.7)])
 
@@ -747,7 +749,7 @@ def _paint_prop(image, kind, x, y, metre, seed):
         pen.oval((0, 0), .34, .08, (60, 60, 60))
         paint_person(image, Body(who, Pose(float(rng.uniform(-.6, .6)), 0., 0.)), *pen.at((0, .03)), metre * 1.68)
 
-# %% ../nbs/10_synthetic.ipynb #18157e59
+# %% ../nbs/10_synthetic.ipynb #f1a78608
 _SHAPE = np.array([(x, y) for y, half in zip(np.linspace(.03, .97, 14), [.2, .22, .5, .62, .64, .64, .62, .58, .5, .48, .46, .5, .55, .5])
                    for x in np.linspace(-.45 * half, .45 * half, 3)], np.float32) + np.array([.5, 0], np.float32)  # points of a person within their box (x, y in 0-1)
 _HALF = np.interp(np.linspace(0, 1, 33), np.linspace(.03, .97, 14), np.array([.2, .22, .5, .62, .64, .64, .62, .58, .5, .48, .46, .5, .55, .5]) / 2)
@@ -877,15 +879,18 @@ class SynthWorld:
         ids = np.array([p[0] for p in scene.people], np.int64).reshape(-1)
         return dict(name=self.name(i), size=(h, w), boxes=boxes[keep], person_id=ids[keep], camera=scene.camera, occluded=scene.hidden[keep])
 
-    def jpeg(self, i: int) -> bytes:
-        "The picture of scene i as its camera stores it."
-        scene, cfg = self.scene(i), self.config
-        cam = make_camera(cfg, scene.camera)
-        rng = stream(cfg.seed, 'noise', self._split, i)
-        image = background(cfg, scene.camera).copy()
+    def paint(self, i: int) -> Image.Image:  # RGB
+        "What stands before the lens in scene i: far things first, nearer ones over them."
+        scene = self.scene(i)
+        image = background(self.config, scene.camera).copy()
         things = [(p[2], p) for p in scene.props] + [(p[4], p) for p in scene.people]
         for _, thing in sorted(things, key=lambda t: t[0]): _stamp(image, thing)
-        image = _expose(image, cam, rng)
+        return image
+
+    def jpeg(self, i: int) -> bytes:
+        "The picture of scene i as its camera stores it."
+        cam = make_camera(self.config, int(self.plan[0][i]))
+        image = _expose(self.paint(i), cam, stream(self.config.seed, 'noise', self._split, i))
         out = io.BytesIO()
         image.save(out, 'JPEG', quality=cam.quality, subsampling=2)
         return out.getvalue()
@@ -898,7 +903,8 @@ class SynthWorld:
         "All truths, in order."
         return [self.truth(i) for i in tqdm(range(len(self)), desc=f'{self.split} truths', disable=not progress)]
 
-    def queries(self) -> dict:  # scene (Q,), box (Q, 4), person_id (Q,), candidates (Q, G) scene numbers, subsets {'occluded', 'low_resolution'}: query numbers
+    def queries(self, gallery: int | None = None,  # scenes searched per query; default: the config's
+                ) -> dict:  # scene (Q,), box (Q, 4), person_id (Q,), candidates (Q, G) scene numbers, subsets {'occluded', 'low_resolution'}: query numbers
         "Queries and galleries as in CUHK-SYSU: all scenes with the person but the query's own, filled up with scenes without."
         cfg, rng = self.config, stream(self.config.seed, 'query', self._split)
         truths = self.truths()
@@ -914,7 +920,7 @@ class SynthWorld:
             takes += [some[j] for j in rng.permutation(len(some))]
             turn += 1
         takes = takes[:cfg.queries]
-        size = min(cfg.gallery, len(self) - 1)
+        size = min(gallery or cfg.gallery, len(self) - 1)
         scene = np.array([s for _, (s, _) in takes], np.int64)
         box = np.array([truths[s]['boxes'][r] for _, (s, r) in takes], np.float32).reshape(-1, 4)
         hidden = np.array([truths[s]['occluded'][r] for _, (s, r) in takes], np.float32)
@@ -922,7 +928,7 @@ class SynthWorld:
         for q, (pid, (s, _)) in enumerate(takes):
             right = np.array([o for o, _ in where[pid] if o != s], np.int64)[:size]
             wrong = np.setdiff1d(np.arange(len(self)), [o for o, _ in where[pid]])
-            candidates[q] = np.sort(np.concatenate([right, rng.choice(wrong, size - len(right), replace=False)]))
+            candidates[q] = np.sort(np.concatenate([right, rng.permutation(wrong)[:size - len(right)]]))  # a smaller gallery is part of a larger one
         tall = box[:, 3] - box[:, 1]
         few = max(1, round(.1 * len(takes)))
         return dict(scene=scene, box=box, person_id=np.array([p for p, _ in takes], np.int64), candidates=candidates,
@@ -964,3 +970,144 @@ def _expose(image, cam, rng):
     out = np.asarray(image.point([int(v + .5) for c in lut for v in c]), np.float32)
     out = out + rng.standard_normal(out.shape, np.float32) * np.float32(cam.noise)
     return Image.fromarray(np.clip(out + .5, 0, 255).astype(np.uint8))
+
+# %% ../nbs/10_synthetic.ipynb #858fef96
+@lru_cache(maxsize=4)
+def _world(config, split): return SynthWorld(config, split)  # one per process, so that its plan is made once
+
+
+def _jpeg_of(config, split, i): return i, _world(config, split).jpeg(i)
+
+
+def _write_jpeg(config, folder, job):
+    split, i = job
+    path = Path(folder) / _world(config, split).name(i)
+    _write(path, _world(config, split).jpeg(i))
+
+
+def _write(path, data: bytes):
+    "Write a whole file or none."
+    part = path.with_name(path.name + f'.{os.getpid()}.part')
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    finally: part.unlink(missing_ok=True)
+
+
+def _each(call, jobs, workers, desc, progress):
+    "The results of `call` over jobs from several processes, as they come, with a progress bar."
+    workers = min(os.cpu_count() or 1 if workers is None else workers, len(jobs))
+    bar = partial(tqdm, total=len(jobs), desc=desc, disable=not progress, unit='scene')
+    if workers <= 1: yield from bar(map(call, jobs)); return
+    with mp.get_context('fork' if 'fork' in mp.get_all_start_methods() else 'spawn').Pool(workers) as pool:
+        yield from bar(pool.imap_unordered(call, jobs, chunksize=max(1, min(8, len(jobs) // workers))))
+
+
+def render_all(world: SynthWorld,
+               workers: int | None = None,  # processes; default: one per core
+               progress: bool = True) -> np.ndarray:  # (S, h, w, 3) uint8
+    "Every picture of a world."
+    out = np.empty((len(world), *world.config.size, 3), np.uint8)
+    order = np.argsort(world.plan[0], kind='stable').tolist()  # by camera: each process needs few backgrounds at a time
+    for i, data in _each(partial(_jpeg_of, world.config, world.split), order, workers, f'{world.split} scenes', progress):
+        out[i] = np.asarray(Image.open(io.BytesIO(data)))
+    return out
+
+
+def _scipy():
+    try: import scipy.io
+    except ImportError as e: raise ImportError('writing .mat annotations needs scipy: pip install scipy') from e
+    return scipy.io
+
+
+def _savemat(path, key, value):
+    out = io.BytesIO()
+    _scipy().savemat(out, {key: value}, do_compression=True, oned_as='row')
+    _write(path, out.getvalue())
+
+
+def _cell(items):  # a MATLAB cell column
+    out = np.empty((len(items), 1), object)
+    for k, item in enumerate(items): out[k, 0] = item
+    return out
+
+
+def _struct(names, rows):  # a MATLAB struct row
+    out = np.empty((1, len(rows)), [(n, object) for n in names])
+    for k, row in enumerate(rows): out[0, k] = row
+    return out
+
+
+def _xywh(box): return np.array([box[0], box[1], box[2] - box[0], box[3] - box[1]], np.float64).round(1)
+
+
+GALLERIES = (50, 100, 500, 1000, 2000, 4000)  # CUHK-SYSU's
+
+
+def _write_cuhk(path, train, test, galleries, progress):
+    base = path / 'annotation'
+    (base / 'test' / 'train_test').mkdir(parents=True, exist_ok=True)
+    truths = dict(train=train.truths(progress), test=test.truths(progress))
+    def located(b): return _xywh(b), 0
+    images = [(t['name'], len(t['boxes']), _struct(['idlocate', 'ishard'], [located(b) for b in t['boxes']])) for s in truths.values() for t in s]
+    _savemat(base / 'Images.mat', 'Img', _struct(['imname', 'nAppear', 'box'], images))
+    _savemat(base / 'pool.mat', 'pool', _cell([t['name'] for t in truths['test']]))
+    seen = [[] for _ in range(train.num_ids)]
+    for t in truths['train']:
+        for b, pid in zip(t['boxes'], t['person_id']):
+            if pid >= 0: seen[pid].append((t['name'], *located(b)))
+    _savemat(base / 'test' / 'train_test' / 'Train.mat', 'Train', _cell(
+        [_struct(['idname', 'nAppear', 'scene'], [(f'p{k + 1}', len(rows), _struct(['imname', 'idlocate', 'ishard'], rows))]) for k, rows in enumerate(seen) if rows]))
+    at = [{int(p): _xywh(b) for b, p in zip(t['boxes'], t['person_id']) if p >= 0} for t in truths['test']]
+    none, names = np.zeros((1, 0)), [t['name'] for t in truths['test']]
+    for size in tqdm([g for g in galleries if g < len(test)] or [len(test) - 1], desc='protocols', disable=not progress):
+        q = test.queries(size)
+        rows = []
+        for s, box, pid, cand in zip(q['scene'], q['box'], q['person_id'].tolist(), q['candidates']):
+            query = _struct(['imname', 'idlocate', 'ishard', 'idname'], [(names[s], _xywh(box), 0, f'p{train.num_ids + pid + 1}')])
+            rows.append((query, _struct(['imname', 'idlocate', 'ishard'], [(names[c], at[c][pid], 0) if pid in at[c] else (names[c], none, none) for c in cand])))
+        _savemat(base / 'test' / 'train_test' / f'TestG{size}.mat', f'TestG{size}', _struct(['Query', 'Gallery'], rows))
+
+
+def _write_prw(path, train, test, progress):
+    (path / 'annotations').mkdir(parents=True, exist_ok=True)
+    for world, first in ((train, 1), (test, 1 + train.num_ids)):
+        truths = world.truths(progress)
+        for t in tqdm(truths, desc=f'{world.split} annotations', disable=not progress):
+            file = path / 'annotations' / f"{t['name']}.mat"
+            if file.exists(): continue
+            pid = np.where(t['person_id'] >= 0, t['person_id'] + first, -2)
+            _savemat(file, 'box_new', np.array([[p, *_xywh(b)] for p, b in zip(pid, t['boxes'])], np.float64).reshape(-1, 5))
+        _savemat(path / f'frame_{world.split}.mat', f'img_index_{world.split}', _cell([Path(t['name']).stem for t in truths]))
+        ids = sorted({int(p) + first for t in truths for p in t['person_id'] if p >= 0})
+        key = {'train': 'ID_train', 'test': 'ID_test2'}[world.split]
+        _savemat(path / f'ID_{world.split}.mat', key, np.array([ids], np.float64))
+    q = test.queries()
+    lines = [' '.join([str(p + 1 + train.num_ids), *(f'{v:.1f}' for v in _xywh(b)), Path(test.name(s)).stem]) for s, b, p in zip(q['scene'], q['box'], q['person_id'])]
+    _write(path / 'query_info.txt', ('\n'.join(lines) + '\n').encode())
+
+
+def write_dataset(config: SynthConfig | str,  # or a name of `SYNTH`
+                  path: str | Path,  # folder, made if missing
+                  layout: str = 'cuhk-sysu',  # or 'prw'
+                  workers: int | None = None,  # processes; default: one per core
+                  galleries: tuple = GALLERIES,  # gallery sizes of the CUHK-SYSU protocol files; those the test set is too small for are left out
+                  progress: bool = True) -> Path:
+    "Write both splits to disk in a benchmark's layout; a broken run goes on where it stopped when called again."
+    train, test, path = SynthWorld(config, 'train'), SynthWorld(config, 'test'), Path(path)
+    if layout not in ('cuhk-sysu', 'prw'): raise ValueError(f"layout must be 'cuhk-sysu' or 'prw', not {layout!r}")
+    _scipy()  # before hours are spent
+    folder = path / ('Image/SSM' if layout == 'cuhk-sysu' else 'frames')
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp, says = path / 'synth.json', json.dumps(dict(asdict(train.config), layout=layout))
+    if stamp.exists() and json.loads(stamp.read_text()) != json.loads(says):
+        raise ValueError(f'{path} holds another synthetic set ({stamp.name} differs); write to an empty folder')
+    _write(stamp, says.encode())
+    jobs = [(w.split, i) for w in (train, test) for i in np.argsort(w.plan[0], kind='stable').tolist() if not (folder / w.name(i)).exists()]
+    try:
+        if jobs: list(_each(partial(_write_jpeg, train.config, folder), jobs, workers, 'scenes', progress))
+        if layout == 'prw': _write_prw(path, train, test, progress)
+        else: _write_cuhk(path, train, test, galleries, progress)
+    except OSError as e:
+        raise OSError(e.errno, f'{e.strerror or e}: the set in {path} is incomplete; make room and call again, what is written is kept') from e
+    return path
