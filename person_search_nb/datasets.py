@@ -7,7 +7,7 @@ __all__ = ['OPENERS', 'SPLITS', 'DataError', 'Scene', 'check_scene', 'read_pictu
            'SceneDataset', 'QuerySet', 'opener', 'parse_spec', 'open_dataset', 'open_synth', 'read_coco', 'open_coco',
            'query_set', 'collate', 'SceneSampler', 'make_loader']
 
-# %% ../nbs/11_datasets.ipynb #84cc603b
+# %% ../nbs/11_datasets.ipynb #b74b6de8
 import json, math, os
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
@@ -23,11 +23,11 @@ from tqdm.auto import tqdm
 from .boxes import flip_boxes
 from .synthetic import SYNTH, SynthWorld
 
-# %% ../nbs/11_datasets.ipynb #876ed002
+# %% ../nbs/11_datasets.ipynb #65247eae
 class DataError(ValueError):
     "Something is wrong with the data; the message names the file, the row, and the mend."
 
-# %% ../nbs/11_datasets.ipynb #bc8b6807
+# %% ../nbs/11_datasets.ipynb #08c53005
 @dataclass
 class Scene:
     "What is known of one scene before its picture is read."
@@ -38,7 +38,7 @@ class Scene:
     camera: int = 0        # which camera took it
     rows: list = field(default_factory=list)  # where each box stands in its file, for error messages
 
-# %% ../nbs/11_datasets.ipynb #b107460a
+# %% ../nbs/11_datasets.ipynb #edc9be46
 def check_scene(
     scene: Scene,   # its boxes may come back clipped
     source: str,    # file that holds the annotation, for the message
@@ -66,7 +66,7 @@ def check_scene(
     scene.boxes = np.clip(scene.boxes, 0, np.array([w, h, w, h], np.float32))
     return scene
 
-# %% ../nbs/11_datasets.ipynb #bc448cea
+# %% ../nbs/11_datasets.ipynb #d250a9df
 def read_picture(
     path,              # a picture file
 ) -> np.ndarray:       # (H, W, 3) uint8
@@ -77,7 +77,7 @@ def read_picture(
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         raise DataError(f'{path}: cannot be decoded ({e}); copy or download this file again') from None
 
-# %% ../nbs/11_datasets.ipynb #b7cfd527
+# %% ../nbs/11_datasets.ipynb #6b5fb927
 def check_picture(
     path,                       # a picture file
     size: tuple | None = None,  # (height, width) px it should have
@@ -94,7 +94,7 @@ def check_picture(
         raise DataError(f'{path}: is {w} x {h} px, its annotation says {size[1]} x {size[0]}; the boxes would not fit: use the original picture, or correct the annotation')
     return h, w
 
-# %% ../nbs/11_datasets.ipynb #95dfc5c4
+# %% ../nbs/11_datasets.ipynb #f401e0f3
 class Files:
     "Reads scene `i` from its file; small, so that worker processes start quickly."
     def __init__(self, paths: list): self.paths = paths
@@ -106,7 +106,7 @@ class Rendered:
     def __init__(self, world: SynthWorld): self.world = world
     def __call__(self, i: int) -> np.ndarray: return self.world.render(i)
 
-# %% ../nbs/11_datasets.ipynb #a5c789a3
+# %% ../nbs/11_datasets.ipynb #c938f8b0
 class SceneDataset(Dataset):
     "Scenes with true boxes: item `i` is (image (3, H, W) float 0-1, target), item `(i, True)` its mirror image."
 
@@ -202,7 +202,7 @@ class _Pictures(Dataset):
     def __len__(self): return len(self.scenes)
     def __getitem__(self, i): return torch.from_numpy(np.array(self.scenes.picture(i)))
 
-# %% ../nbs/11_datasets.ipynb #31403d0a
+# %% ../nbs/11_datasets.ipynb #98397cb1
 @dataclass
 class QuerySet:
     "People to search for: a box in a scene, and the gallery scenes to search."
@@ -222,7 +222,7 @@ class QuerySet:
         s = int(self.scene[q])
         return self.dataset.image(s), torch.from_numpy(self.boxes[q:q + 1] * np.float32(self.dataset.scale(s))), int(self.person_id[q])
 
-# %% ../nbs/11_datasets.ipynb #ace49977
+# %% ../nbs/11_datasets.ipynb #27cef9d5
 OPENERS = {}  # scheme -> function(path, options, split, **kw) -> SceneDataset or QuerySet
 
 def opener(
@@ -232,7 +232,7 @@ def opener(
     def register(fn): OPENERS[scheme] = fn; return fn
     return register
 
-# %% ../nbs/11_datasets.ipynb #fb96b08e
+# %% ../nbs/11_datasets.ipynb #554eca86
 SPLITS = ('train', 'gallery', 'query')
 
 def parse_spec(
@@ -258,7 +258,7 @@ def open_dataset(
     if split not in SPLITS: raise DataError(f'no split {split!r}: choose one of {", ".join(SPLITS)}')
     return OPENERS[scheme](path, options, split, **kw)
 
-# %% ../nbs/11_datasets.ipynb #27cebf22
+# %% ../nbs/11_datasets.ipynb #870ac0c4
 def _synth_config(name, options):
     if name not in SYNTH: raise DataError(f'synth:{name}: no such synthetic set; there are {", ".join(f"synth:{n}" for n in SYNTH)}')
     config, kinds = SYNTH[name], {f.name: f.type for f in fields(SYNTH[name])}
@@ -290,7 +290,7 @@ def open_synth(
     q = world.queries()
     return QuerySet(data, q['scene'], q['box'], q['person_id'], q['scene'].copy(), q['candidates'], q['subsets'])
 
-# %% ../nbs/11_datasets.ipynb #bdca6c41
+# %% ../nbs/11_datasets.ipynb #02ed643d
 def _field(record, key, source, what, mend):
     if not isinstance(record, dict) or key not in record: raise DataError(f'{source}: {what} has no {key!r}; {mend}')
     return record[key]
@@ -354,7 +354,7 @@ def read_coco(
         queries = [(number[row_of[a][0]], row_of[a][1]) for a in queries]
     return scenes, paths, file, queries
 
-# %% ../nbs/11_datasets.ipynb #c2e83ccf
+# %% ../nbs/11_datasets.ipynb #4f862421
 @opener('coco')
 def open_coco(
     path: str,      # a COCO JSON file or its folder
@@ -376,7 +376,7 @@ def open_coco(
     return query_set(data, [scenes[i] for i in pick('gallery')], str(file),
                      None if listed is None else [(rows.index(s), k) for s, k in listed if s in set(rows)])
 
-# %% ../nbs/11_datasets.ipynb #5890897c
+# %% ../nbs/11_datasets.ipynb #64b39b55
 def query_set(
     data: SceneDataset,    # the scenes queries are cut from
     gallery: list,         # of `Scene`, those searched
@@ -404,7 +404,7 @@ def query_set(
                     np.array([data.scenes[s].person_id[k] for s, k in takes], np.int64),
                     np.array([own.get(data.scenes[s].name, -1) for s in scene], np.int64))
 
-# %% ../nbs/11_datasets.ipynb #999c6a19
+# %% ../nbs/11_datasets.ipynb #3644d726
 def collate(
     items: list,  # of (image, target)
 ) -> tuple:       # (list of images, list of targets)
@@ -412,7 +412,7 @@ def collate(
     images, targets = zip(*items)
     return list(images), list(targets)
 
-# %% ../nbs/11_datasets.ipynb #bfd98d06
+# %% ../nbs/11_datasets.ipynb #e8a0c09c
 class SceneSampler(torch.utils.data.Sampler):
     "Order and mirroring of each epoch: functions of the seed and the epoch alone, whatever the number of workers."
 
@@ -432,7 +432,7 @@ class SceneSampler(torch.utils.data.Sampler):
         order = torch.randperm(self.n, generator=g).tolist() if self.shuffle else range(self.n)
         return iter(list(zip(order, (torch.rand(self.n, generator=g) < self.flip).tolist())))
 
-# %% ../nbs/11_datasets.ipynb #70a37774
+# %% ../nbs/11_datasets.ipynb #25a47635
 def make_loader(
     dataset: SceneDataset,
     batch_size: int = 4,    # scenes per batch

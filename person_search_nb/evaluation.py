@@ -8,7 +8,7 @@ __all__ = ['paired_iou', 'same_image_pairs', 'DetectionMatches', 'match_detectio
            'gallery_truth', 'search_truth', 'score_detections', 'evaluate', 'colour_histogram', 'histogram_baseline',
            'sample_gallery', 'gallery_size_curve']
 
-# %% ../nbs/12_evaluation.ipynb #9cac34b6
+# %% ../nbs/12_evaluation.ipynb #00732cc5
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from .datasets import QuerySet, SceneDataset, make_loader
 
-# %% ../nbs/12_evaluation.ipynb #69762d15
+# %% ../nbs/12_evaluation.ipynb #b4b2dd31
 def _array(x, dtype=None, shape=None, name='array'):
     "numpy view of an array, tensor or list; ValueError when its shape is wrong or it holds NaN."
     x = x.detach().cpu().numpy() if torch.is_tensor(x) else np.asarray(x)
@@ -53,7 +53,7 @@ def same_image_pairs(
     within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     return a, order[np.repeat(low, count) + within]
 
-# %% ../nbs/12_evaluation.ipynb #62b95c7e
+# %% ../nbs/12_evaluation.ipynb #0ac91dfb
 def _first_best(group, value, size):  # per group 0..size-1: position of the highest value, the earliest among equals; -1 for an empty group
     order = np.lexsort((np.arange(len(group)), -value, group))
     g = group[order]
@@ -112,7 +112,7 @@ def detection_metrics(
     return dict(ap=float(precision[m.correct].sum() / max(m.positives, 1)), recall=hits / max(m.positives, 1),
                 precision=hits / max(len(found), 1), detections=len(found), positives=m.positives)
 
-# %% ../nbs/12_evaluation.ipynb #e7428a82
+# %% ../nbs/12_evaluation.ipynb #b5b4a3f8
 @dataclass
 class SearchMatches:
     "Where the true positives of every query stand in its ranked list."
@@ -122,12 +122,12 @@ class SearchMatches:
     positives: np.ndarray  # (Q,) gallery scenes that show the person
     pool: np.ndarray       # (Q,) detections the query is compared with
 
-def _same_rows(x):  # (M,) for each row the first row with the same bytes: equal features must tie exactly, whatever the matrix product rounds
+def _distinct(x):  # rows x[rows] without repeats, and for every row its place among them: equal features must tie exactly, however a matrix product rounds
     bits = np.ascontiguousarray(x + x.dtype.type(0)).view(f'u{x.dtype.itemsize}').astype(np.uint64)
     weight = np.random.default_rng(0).integers(1, 2**63, x.shape[1], dtype=np.uint64) | np.uint64(1)
     with np.errstate(over='ignore'): key = (bits * weight).sum(1, dtype=np.uint64)
-    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
-    return first, inverse
+    _, rows, place = np.unique(key, return_index=True, return_inverse=True)
+    return rows, place
 
 def match_search(
     det_image,                     # (M,) gallery scene of each detection
@@ -158,7 +158,8 @@ def match_search(
 
     kept = np.flatnonzero(det_scores >= score_threshold)
     det_image, det_boxes, feats = det_image[kept], det_boxes[kept], feats[kept]
-    distinct, copy_of = _same_rows(feats)
+    rows, place = _distinct(feats)
+    distinct, place = (feats[rows], place) if len(rows) < len(feats) else (feats, slice(None))
     # truths by query, so that a block of queries owns a slice of them
     order = np.argsort(gt_query, kind='stable')
     gt_query, gt_image, gt_boxes = gt_query[order], gt_image[order], gt_boxes[order]
@@ -169,8 +170,7 @@ def match_search(
     block = max(1, 2**24 // max(len(kept), scenes, 1))
     for q0 in range(0, n, block):
         q1 = min(n, q0 + block)
-        similarity = query[q0:q1] @ feats[distinct].T  # (B, M')
-        if len(distinct) < len(kept): similarity = similarity[:, copy_of]
+        similarity = (query[q0:q1] @ distinct.T)[:, place]  # (B, M')
         t = slice(*np.searchsorted(gt_query, [q0, q1]))
         tq, ti, tb, tn = gt_query[t] - q0, gt_image[t], gt_boxes[t], need[t]
         if candidates is not None:
@@ -179,27 +179,27 @@ def match_search(
             searched[:, -1] = False
             inside = searched[tq, ti]
             tq, ti, tb, tn = tq[inside], ti[inside], tb[inside], tn[inside]
-            pooled = searched[:, det_image]  # (B, M')
-            pool[q0:q1] = pooled.sum(1)
-            similarity = np.where(pooled, similarity, -np.inf)
         positives[q0:q1] = np.bincount(tq, minlength=q1 - q0)
         row, d = same_image_pairs(ti, det_image)
         hit = paired_iou(det_boxes[d], tb[row]) >= tn[row]
         row, d = row[hit], d[hit]
         best = _first_best(row, similarity[tq[row], d], len(ti))
         row, d = row[best[best >= 0]], d[best[best >= 0]]
-        if len(row) == 0: continue
-        s = similarity[tq[row], d]
-        rank = np.empty(len(row), np.int64)
-        for k, (q, det, value) in enumerate(zip(tq[row], d, s)):
+        tq, rank = tq[row], np.empty(len(row), np.int64)
+        bounds = np.searchsorted(tq, np.arange(q1 - q0 + 1))
+        for q, (k0, k1) in enumerate(zip(bounds, bounds[1:])):
             line = similarity[q]
-            rank[k] = 1 + np.count_nonzero(line > value) + np.count_nonzero(line[:det] == value)  # ties: the earlier detection first
-        by = np.lexsort((rank, tq[row]))
-        out.append((tq[row][by] + q0, kept[d[by]], rank[by]))
+            if candidates is not None:
+                line = np.where(searched[q].take(det_image), line, -np.inf)
+                pool[q0 + q] = np.count_nonzero(line > -np.inf)
+            for k in range(k0, k1):  # counting what stands before the few true positives is cheaper than sorting everything
+                rank[k] = 1 + np.count_nonzero(line > line[d[k]]) + np.count_nonzero(line[:d[k]] == line[d[k]])  # ties: the earlier detection first
+        by = np.lexsort((rank, tq))
+        out.append((tq[by] + q0, kept[d[by]], rank[by]))
     query, detection, rank = (np.concatenate([np.zeros(0, np.int64), *x]) for x in (zip(*out) if out else ((), (), ())))
     return SearchMatches(query, detection, rank, positives, pool)
 
-# %% ../nbs/12_evaluation.ipynb #364abfac
+# %% ../nbs/12_evaluation.ipynb #2cd5d5cb
 def summarize(
     m: SearchMatches,
     topk: tuple = (1, 5, 10),  # list lengths
@@ -233,7 +233,7 @@ def search_metrics(
     m = match_search(det_image, det_boxes, det_scores, det_feats, query_feats, gt_query, gt_image, gt_boxes, candidates, score_threshold)
     return summarize(m, topk)
 
-# %% ../nbs/12_evaluation.ipynb #5362b3a1
+# %% ../nbs/12_evaluation.ipynb #95ffe39a
 @contextmanager
 def evaluating(model):
     "The model in eval mode, without gradients; afterwards every part is in the mode it was in."
@@ -271,7 +271,7 @@ def run_detector(
                 det_scores=np.concatenate([np.zeros(0, np.float32), *scores]),
                 det_feats=np.concatenate([np.zeros((0, width), np.float32), *(f.reshape(-1, width) for f in feats)]))
 
-# %% ../nbs/12_evaluation.ipynb #e1cb165d
+# %% ../nbs/12_evaluation.ipynb #eacd2e08
 def query_scenes(
     queries: QuerySet,
     gallery: SceneDataset | None = None,  # pictures are taken from here where the query's scene is in it (it may be cached)
@@ -306,7 +306,7 @@ def embed_queries(
             out[np.concatenate([rows for *_, rows in part])] = found
     return np.zeros((0, 0), np.float32) if out is None else out
 
-# %% ../nbs/12_evaluation.ipynb #b7251f47
+# %% ../nbs/12_evaluation.ipynb #16443918
 def gallery_truth(
     gallery: SceneDataset,
 ) -> dict:  # gt_image (T,), gt_boxes (T, 4) px of the original pictures, person_id (T,)
@@ -340,7 +340,7 @@ def search_truth(
     candidates = np.where(np.take_along_axis(allowed, candidates, 1), candidates, -1).astype(np.int32)
     return dict(gt_query=gt_query, gt_image=t['gt_image'][row], gt_boxes=t['gt_boxes'][row], candidates=candidates)
 
-# %% ../nbs/12_evaluation.ipynb #5b933cb1
+# %% ../nbs/12_evaluation.ipynb #86d3abf9
 def score_detections(
     found: dict,                   # det_image, det_boxes, det_scores, det_feats
     query_feats: np.ndarray,       # (Q, D)
@@ -374,7 +374,7 @@ def evaluate(
     found = run_detector(model, gallery, workers=workers, **same)
     return score_detections(found, embed_queries(model, queries, gallery, **same), gallery, queries, score_threshold, topk, cross_camera)
 
-# %% ../nbs/12_evaluation.ipynb #079898f5
+# %% ../nbs/12_evaluation.ipynb #ff47b105
 def colour_histogram(
     picture: np.ndarray,  # (H, W, 3) uint8
     boxes: np.ndarray,    # (N, 4) xyxy px
@@ -414,7 +414,7 @@ def histogram_baseline(
                  det_feats=np.concatenate([np.zeros((0, strips * bins**3), np.float32), *feats]))
     return score_detections(found, query_feats, gallery, queries, topk=topk, cross_camera=cross_camera)
 
-# %% ../nbs/12_evaluation.ipynb #7a7868e5
+# %% ../nbs/12_evaluation.ipynb #2d580a5f
 def sample_gallery(
     gt_query,                  # (P,) query of each true appearance
     gt_image,                  # (P,) its scene
