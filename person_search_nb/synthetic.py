@@ -9,7 +9,7 @@ __all__ = ['COLOURS', 'UPPER', 'UPPER_P', 'LOWER', 'LOWER_P', 'SKIN', 'HAIR', 'P
            'paint_person', 'SynthConfig', 'Camera', 'make_camera', 'background', 'prop_boxes', 'hidden_share', 'Scene',
            'SynthWorld', 'render_all', 'write_dataset']
 
-# %% ../nbs/10_synthetic.ipynb #c75d0cfa
+# %% ../nbs/10_synthetic.ipynb #236ce3c0
 import io, json, math, os
 import multiprocessing as mp
 from bisect import bisect_right
@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from tqdm.auto import tqdm
 
-# %% ../nbs/10_synthetic.ipynb #b3e912c5
+# %% ../nbs/10_synthetic.ipynb #1acb2a6c
 _STREAM = dict(plan=0, identity=1, group=2, camera=3, place=4, scene=5, noise=6, query=7, stranger=8)
 _SPLIT = dict(train=0, test=1)
 
@@ -34,7 +34,7 @@ def stream(seed: int,  # the data set's seed
     "A random generator for one thing of the world, independent of what was drawn before it."
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, _STREAM[name], *index))))
 
-# %% ../nbs/10_synthetic.ipynb #bfeae878
+# %% ../nbs/10_synthetic.ipynb #2ab1b2bf
 COLOURS = dict(black=(32, 32, 36), white=(226, 226, 222), grey=(122, 124, 128), silver=(178, 180, 182), navy=(34, 44, 88), blue=(48, 92, 176),
                sky=(140, 178, 216), red=(178, 40, 46), wine=(98, 30, 48), green=(48, 118, 70), olive=(98, 102, 60), yellow=(216, 182, 58),
                orange=(216, 114, 44), pink=(222, 148, 168), purple=(108, 70, 138), beige=(202, 182, 146), brown=(112, 76, 50), teal=(38, 126, 132),
@@ -147,7 +147,7 @@ def identity(seed: int,  # the data set's seed
     if not alike or member == 0: return draw_identity(stream(seed, 'identity', split, k))
     return lookalike(identity(seed, split, group * GROUP, share), LOOKALIKE[order[member - 1]], stream(seed, 'identity', split, k))
 
-# %% ../nbs/10_synthetic.ipynb #dd8e4682
+# %% ../nbs/10_synthetic.ipynb #94bdc6f1
 @dataclass(frozen=True)
 class Pose:
     "How a person stands at one moment."
@@ -277,7 +277,7 @@ def _hull(points):  # Andrew's monotone chain
         return out[:-1]
     return half(points) + half(points[::-1])
 
-# %% ../nbs/10_synthetic.ipynb #ccf9b857
+# %% ../nbs/10_synthetic.ipynb #72513035
 def _mix(c, f): return tuple(min(255, int(v * f)) for v in c)
 
 
@@ -469,7 +469,7 @@ def paint_person(image: Image.Image,  # RGB, drawn into
     parts.append((.35, _paint_head, None))
     for _, paint, j in sorted(parts, key=lambda p: p[0]): paint(pen, body, j) if j else paint(pen, body)
 
-# %% ../nbs/10_synthetic.ipynb #7bbaa4b7
+# %% ../nbs/10_synthetic.ipynb #94e3679c
 @dataclass(frozen=True)
 class SynthConfig:
     "Everything that decides a synthetic data set; the same numbers give the same bytes."
@@ -688,7 +688,7 @@ def background(config: SynthConfig,
     image = Image.fromarray(np.clip(rgb, 0, 255).astype(np.uint8).reshape(h * ss, w * ss, 3))
     return image.reduce(ss) if ss > 1 else image
 
-# %% ../nbs/10_synthetic.ipynb #624ad2a6
+# %% ../nbs/10_synthetic.ipynb #efd078e5
 _SOLID = dict(lamp=[(.16, 0, 4.5)], tree=[(.26, 0, 2.6), (2.1, 2., 4.)], sign=[(.08, 0, 2.5), (.6, 1.95, 2.6)], bollard=[(.2, 0, .9)], bin=[(.55, 0, 1.)],
               bench=[(1.7, .4, .8)], bush=[(1.5, 0, .85)], car=[(4., .1, .85), (2.2, .85, 1.38)], poster=[(1., 0, 1.9)], mannequin=[(.38, 0, 1.7)])
 
@@ -749,7 +749,43 @@ def _paint_prop(image, kind, x, y, metre, seed):
         pen.oval((0, 0), .34, .08, (60, 60, 60))
         paint_person(image, Body(who, Pose(float(rng.uniform(-.6, .6)), 0., 0.)), *pen.at((0, .03)), metre * 1.68)
 
-# %% ../nbs/10_synthetic.ipynb #800c686b
+def _stamp(image, thing):
+    "Draw one person or object on the picture, with smooth edges: its surroundings are enlarged, drawn on, and reduced."
+    if isinstance(thing[0], str):
+        kind, x, y, metre, seed = thing
+        wide, tall = dict(lamp=(1., 4.7), tree=(2.2, 4.9), sign=(.4, 2.8), car=(2.3, 1.6)).get(kind, (1.1, 2.1))
+        x1, y1, x2, y2, size = x - wide * metre, y - tall * metre, x + wide * metre, y + .35 * metre, metre * 1.7
+    else:
+        _, who, pose, x, y, size = thing
+        body = Body(who, pose)
+        e = body.extent()
+        x1, y1, x2, y2 = x + size * (e[0] - .05), y - size * (e[3] + .03), x + size * (e[2] + .05), y - size * (e[1] - .05)
+    x1, y1, x2, y2 = max(0, int(x1) - 1), max(0, int(y1) - 1), min(image.width, int(x2) + 2), min(image.height, int(y2) + 2)
+    if x2 <= x1 or y2 <= y1: return
+    ss = 4 if size < 60 else 2
+    part = image.crop((x1, y1, x2, y2)).resize(((x2 - x1) * ss, (y2 - y1) * ss), Image.NEAREST)
+    at = ((x - x1) * ss, (y - y1) * ss)
+    if isinstance(thing[0], str): _paint_prop(part, kind, *at, metre * ss, seed)
+    else:
+        Pen(part, *at, size * ss).oval((.02, .01), .15, .03, (0, 0, 0, 70))
+        paint_person(part, body, *at, size * ss)
+    image.paste(part.reduce(ss), (x1, y1))
+
+
+def _expose(image, cam, rng):
+    "What lens, light and sensor make of the picture: saturation, blur, exposure, white balance, contrast, noise."
+    s = cam.saturation * float(np.exp(rng.normal(0, .05)))
+    gray = np.array([.299, .587, .114]) * (1 - s)
+    image = image.convert('RGB', tuple(float(v) for r in range(3) for v in (*(gray + s * np.eye(3)[r]), 0.)))
+    if cam.blur > .1: image = image.filter(ImageFilter.GaussianBlur(cam.blur))
+    light = float(np.exp(rng.normal(0, .06)))
+    ramp = np.arange(256) / 255
+    lut = [np.clip(255 * np.minimum(1., (g * light * ramp)) ** cam.gamma, 0, 255) for g in cam.gain]
+    out = np.asarray(image.point([int(v + .5) for c in lut for v in c]), np.float32)
+    out = out + rng.standard_normal(out.shape, np.float32) * np.float32(cam.noise)
+    return Image.fromarray(np.clip(out + .5, 0, 255).astype(np.uint8))
+
+# %% ../nbs/10_synthetic.ipynb #06575fc0
 _SHAPE = np.array([(x, y) for y, half in zip(np.linspace(.03, .97, 14), [.2, .22, .5, .62, .64, .64, .62, .58, .5, .48, .46, .5, .55, .5])
                    for x in np.linspace(-.45 * half, .45 * half, 3)], np.float32) + np.array([.5, 0], np.float32)  # points of a person within their box (x, y in 0-1)
 _HALF = np.interp(np.linspace(0, 1, 33), np.linspace(.03, .97, 14), np.array([.2, .22, .5, .62, .64, .64, .62, .58, .5, .48, .46, .5, .55, .5]) / 2)
@@ -934,44 +970,7 @@ class SynthWorld:
         return dict(scene=scene, box=box, person_id=np.array([p for p, _ in takes], np.int64), candidates=candidates,
                     subsets=dict(occluded=np.flatnonzero(hidden >= .25), low_resolution=np.sort(np.argsort(tall, kind='stable')[:few])))
 
-
-def _stamp(image, thing):
-    "Draw one person or object on the picture, with smooth edges: its surroundings are enlarged, drawn on, and reduced."
-    if isinstance(thing[0], str):
-        kind, x, y, metre, seed = thing
-        wide, tall = dict(lamp=(1., 4.7), tree=(2.2, 4.9), sign=(.4, 2.8), car=(2.3, 1.6)).get(kind, (1.1, 2.1))
-        x1, y1, x2, y2, size = x - wide * metre, y - tall * metre, x + wide * metre, y + .35 * metre, metre * 1.7
-    else:
-        _, who, pose, x, y, size = thing
-        body = Body(who, pose)
-        e = body.extent()
-        x1, y1, x2, y2 = x + size * (e[0] - .05), y - size * (e[3] + .03), x + size * (e[2] + .05), y - size * (e[1] - .05)
-    x1, y1, x2, y2 = max(0, int(x1) - 1), max(0, int(y1) - 1), min(image.width, int(x2) + 2), min(image.height, int(y2) + 2)
-    if x2 <= x1 or y2 <= y1: return
-    ss = 4 if size < 60 else 2
-    part = image.crop((x1, y1, x2, y2)).resize(((x2 - x1) * ss, (y2 - y1) * ss), Image.NEAREST)
-    at = ((x - x1) * ss, (y - y1) * ss)
-    if isinstance(thing[0], str): _paint_prop(part, kind, *at, metre * ss, seed)
-    else:
-        Pen(part, *at, size * ss).oval((.02, .01), .15, .03, (0, 0, 0, 70))
-        paint_person(part, body, *at, size * ss)
-    image.paste(part.reduce(ss), (x1, y1))
-
-
-def _expose(image, cam, rng):
-    "What lens, light and sensor make of the picture: saturation, blur, exposure, white balance, contrast, noise."
-    s = cam.saturation * float(np.exp(rng.normal(0, .05)))
-    gray = np.array([.299, .587, .114]) * (1 - s)
-    image = image.convert('RGB', tuple(float(v) for r in range(3) for v in (*(gray + s * np.eye(3)[r]), 0.)))
-    if cam.blur > .1: image = image.filter(ImageFilter.GaussianBlur(cam.blur))
-    light = float(np.exp(rng.normal(0, .06)))
-    ramp = np.arange(256) / 255
-    lut = [np.clip(255 * np.minimum(1., (g * light * ramp)) ** cam.gamma, 0, 255) for g in cam.gain]
-    out = np.asarray(image.point([int(v + .5) for c in lut for v in c]), np.float32)
-    out = out + rng.standard_normal(out.shape, np.float32) * np.float32(cam.noise)
-    return Image.fromarray(np.clip(out + .5, 0, 255).astype(np.uint8))
-
-# %% ../nbs/10_synthetic.ipynb #b01c8410
+# %% ../nbs/10_synthetic.ipynb #99c05dec
 @lru_cache(maxsize=4)
 def _world(config, split): return SynthWorld(config, split)  # one per process, so that its plan is made once
 
