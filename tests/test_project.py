@@ -1,0 +1,175 @@
+"""The tree keeps its promises: modules in step with notebooks, notebooks clean, complete and light, imports that only point down."""
+from pathlib import Path
+import ast, json, re, shutil, subprocess, sys
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MB = 1024**2
+# a home or work folder of one machine
+MACHINE_PATH = re.compile(r'(?<![\w.:/])/(?:home|root|work|Users)/\w')
+# in an output also what differs from one run or machine to the next
+OUTPUT_PATH = re.compile(MACHINE_PATH.pattern + r'|[/\\](?:site|dist)-packages[/\\]|(?<![\w.:/])/tmp/\w|[A-Z]:\\Users')
+
+
+def tracked(suffix=''):
+    "Files that are, or are about to be, in the repository."
+    names = subprocess.run(['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True).stdout
+    return sorted(p for n in set(names.split('\0')) if n.endswith(suffix) and n and (p := ROOT/n).is_file())
+
+
+NOTEBOOKS = tracked('.ipynb')
+NUMBERED = [p for p in NOTEBOOKS if p.parent.name == 'nbs' and re.match(r'\d\d_', p.name)]
+each_notebook = pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.relative_to(ROOT).as_posix())
+each_lesson = pytest.mark.parametrize('path', NUMBERED, ids=lambda p: p.name)
+
+
+def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
+def source(cell): return ''.join(cell['source'])
+def markdown(path): return '\n\n'.join(source(c) for c in cells(path) if c['cell_type'] == 'markdown')
+def code(path): return [source(c) for c in cells(path) if c['cell_type'] == 'code']
+def outputs(path): return [o for c in cells(path) for o in c.get('outputs', [])]
+
+
+def as_text(output):
+    "What a reader sees of an output as text: streams, text and HTML; not pictures, whose letters are noise."
+    parts = [output.get('text', ''), *(v for k, v in output.get('data', {}).items() if k.startswith('text/'))]
+    return '\n'.join(''.join(p) for p in parts if isinstance(p, (str, list)))
+
+
+def module_of(path):
+    "The module a notebook exports (`#| default_exp`), or None."
+    found = re.search(r'(?m)^#\|\s*default_exp\s+(\S+)', '\n'.join(code(path)))
+    return found and found[1]
+
+
+def copy_project(folder):
+    "The notebooks, the package and nbdev's settings, in `folder`."
+    for path in tracked():
+        if path.relative_to(ROOT).parts[0] in ('nbs', 'tutorials', 'person_search_nb', 'pyproject.toml'):
+            (folder/path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, folder/path.relative_to(ROOT))
+
+
+def nbdev(command, *args, cwd):
+    done = subprocess.run([Path(sys.executable).parent/command, *args], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, f'{command} failed:\n{done.stdout}'
+
+
+def different(folder, suffixes):
+    "Names of the files with one of `suffixes` that are not the same in `folder` as here, or are in one place only."
+    found = lambda top: {p.relative_to(top) for part in ('nbs', 'tutorials', 'person_search_nb') for p in (top/part).rglob('*') if p.suffix in suffixes}
+    kept = {p.relative_to(ROOT) for p in tracked()}
+    read = lambda p: p.read_bytes() if p.exists() else None
+    return [n.as_posix() for n in sorted(found(folder) | found(ROOT) & kept) if read(folder/n) != read(ROOT/n)]
+
+
+def test_modules_are_in_step_with_their_notebooks(tmp_path):
+    copy_project(tmp_path)
+    for module in (tmp_path/'person_search_nb').glob('*.py'):
+        if module.name != '__init__.py': module.unlink()  # a module whose notebook is gone must not survive
+    nbdev('nbdev-export', cwd=tmp_path)
+    stale = different(tmp_path, {'.py'})
+    assert not stale, f"{', '.join(stale)}: not what the notebooks export. `make export` writes the modules anew (edit notebooks, not modules)."
+
+
+def test_notebooks_are_clean(tmp_path):
+    copy_project(tmp_path)
+    for folder in ('nbs', 'tutorials'): nbdev('nbdev-clean', '--fname', folder, cwd=tmp_path)
+    dirty = different(tmp_path, {'.ipynb'})
+    assert not dirty, f"{', '.join(dirty)}: not clean. `make clean-nbs` mends it."
+
+
+def test_no_large_file():
+    large = {p.relative_to(ROOT).as_posix(): p.stat().st_size for p in tracked() if p.stat().st_size > 5*MB}
+    assert not large, f'over 5 MB: {large}'
+
+
+def test_no_machine_path_in_any_file():
+    found = []
+    for path in tracked():
+        try: text = path.read_text(encoding='utf-8')
+        except UnicodeDecodeError: continue  # a picture, weights
+        if path.suffix == '.ipynb': text = '\n'.join(source(c) for c in cells(path))  # outputs have their own test
+        found += [f'{path.relative_to(ROOT)}: {m[0]}' for m in MACHINE_PATH.finditer(text)]
+    assert not found, found
+
+
+@each_notebook
+def test_notebook_opens_without_asking(path):
+    "JupyterLab asks which kernel to take when a notebook names none, or one that is not there."
+    assert json.loads(path.read_text(encoding='utf-8'))['metadata'].get('kernelspec', {}).get('name') == 'python3'
+
+
+@each_notebook
+def test_notebook_outputs(path):
+    "Committed as they should be seen: no error, no path of the machine they ran on, light enough to open anywhere."
+    outs = outputs(path)
+    assert not [o for o in outs if o['output_type'] == 'error']
+    found = [m[0] for o in outs for m in OUTPUT_PATH.finditer(as_text(o))]
+    assert not found, f'paths of one machine in the outputs: {found}'
+    assert path.stat().st_size < 450*1024, f'{path.stat().st_size/1024:.0f} KB: fewer or smaller pictures, please'
+
+
+def test_there_are_notebooks():
+    assert NUMBERED and len({p.name[:2] for p in NUMBERED}) == len(NUMBERED), 'no notebooks, or two with one number'
+
+
+@each_lesson
+def test_a_notebook_is_a_lesson(path):
+    "Every numbered notebook exports a module, shows pictures, tests itself, ends with exercises and open questions."
+    text, sources = markdown(path), '\n'.join(code(path))
+    end = re.split(r'(?mi)^#+ .*exercises?\b.*$', text, maxsplit=1)[1:]
+    has = {
+        '`#| default_exp` with the name of the notebook': module_of(path) == path.stem[3:],
+        'first `# Title` and `> one-line summary`': re.match(r'# \S.*\n+> \S', text),
+        'a picture among the outputs': any(k.startswith('image/') for o in outputs(path) for k in o.get('data', {})),
+        'at least five assertions': len(re.findall(r'(?m)^\s*(?:assert\b|test_\w+\()', sources)) >= 5,
+        'a section "What you built"': re.search(r'(?mi)^#+ .*what (?:you|we) built', text),
+        'a section "Where the paper is ambiguous and what we chose"': re.search(r'(?mi)^#+ .*ambiguous', text),
+        'a section of exercises, 1 to 3 at least': end and {'1', '2', '3'} <= set(re.findall(r'(?mi)^\W*(?:exercise )?(\d)\b', end[0])),
+        'their solutions in <details>': end and '<details' in end[0],
+    }
+    lacks = [what for what, there in has.items() if not there]
+    assert not lacks, '; '.join(lacks)
+
+
+def imported_modules(text):
+    "Modules of the package that Python source imports, at any depth, so inside functions too."
+    names = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import): names |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ('person_search_nb.' if node.level else '') + (node.module or '')
+            names |= {base, *(f"{base.rstrip('.')}.{a.name}" for a in node.names)}
+    return {n.split('.')[1] for n in names if n.startswith('person_search_nb.') and n.split('.')[1]}
+
+
+def test_imported_modules_finds_every_form():
+    text = '''
+import person_search_nb.boxes as b
+from person_search_nb.anchors import x
+from person_search_nb import oim
+from .models import y
+from . import rpn
+def later():
+    from person_search_nb.search import z
+import torch.nn, search
+'''
+    assert imported_modules(text) & set('boxes anchors oim models rpn search nn'.split()) == set('boxes anchors oim models rpn search'.split())
+
+
+@each_lesson
+def test_imports_point_down(path):
+    "A notebook, and the module it exports, import only modules of notebooks with a lower number (and a notebook its own)."
+    number = {module_of(p): p.name[:2] for p in NUMBERED}
+    python = '\n'.join(re.sub(r'(?m)^\s*[%!].*$', '', c) for c in code(path) if not c.startswith('%%'))
+    used = imported_modules(python) & set(number)
+    up = {m for m in used if number[m] > path.name[:2]}
+    exported = (ROOT/'person_search_nb'/f'{module_of(path)}.py').read_text(encoding='utf-8')
+    up |= {m for m in imported_modules(exported) & set(number) if number[m] >= path.name[:2]}
+    assert not up, f'imports {sorted(up)}, which come at or after {path.name}'
+
+
+def test_every_module_has_a_notebook():
+    modules = {p.stem for p in tracked('.py') if p.parent.name == 'person_search_nb'} - {'__init__', '_modidx'}
+    assert modules == {module_of(p) for p in NUMBERED}
