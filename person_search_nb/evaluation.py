@@ -8,7 +8,7 @@ __all__ = ['paired_iou', 'same_image_pairs', 'DetectionMatches', 'match_detectio
            'gallery_truth', 'search_truth', 'score_detections', 'evaluate', 'colour_histogram', 'histogram_baseline',
            'sample_gallery', 'gallery_size_curve']
 
-# %% ../nbs/12_evaluation.ipynb #00732cc5
+# %% ../nbs/12_evaluation.ipynb #922fd147
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,10 +18,11 @@ from tqdm.auto import tqdm
 
 from .datasets import QuerySet, SceneDataset, make_loader
 
-# %% ../nbs/12_evaluation.ipynb #b4b2dd31
+# %% ../nbs/12_evaluation.ipynb #ce387310
 def _array(x, dtype=None, shape=None, name='array'):
     "numpy view of an array, tensor or list; ValueError when its shape is wrong or it holds NaN."
-    x = x.detach().cpu().numpy() if torch.is_tensor(x) else np.asarray(x)
+    if torch.is_tensor(x): x = (x.float() if x.dtype == torch.bfloat16 else x).detach().cpu()
+    x = np.asarray(x)
     if x.size == 0 and shape is not None and x.ndim < len(shape): x = x.reshape(tuple(0 if s is None else s for s in shape))
     if dtype is not None: x = x.astype(dtype, copy=False)
     if shape is not None and (x.ndim != len(shape) or any(s is not None and s != n for s, n in zip(shape, x.shape))):
@@ -53,7 +54,7 @@ def same_image_pairs(
     within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     return a, order[np.repeat(low, count) + within]
 
-# %% ../nbs/12_evaluation.ipynb #0ac91dfb
+# %% ../nbs/12_evaluation.ipynb #df13e318
 def _first_best(group, value, size):  # per group 0..size-1: position of the highest value, the earliest among equals; -1 for an empty group
     order = np.lexsort((np.arange(len(group)), -value, group))
     g = group[order]
@@ -112,7 +113,7 @@ def detection_metrics(
     return dict(ap=float(precision[m.correct].sum() / max(m.positives, 1)), recall=hits / max(m.positives, 1),
                 precision=hits / max(len(found), 1), detections=len(found), positives=m.positives)
 
-# %% ../nbs/12_evaluation.ipynb #b5b4a3f8
+# %% ../nbs/12_evaluation.ipynb #e3b69b67
 @dataclass
 class SearchMatches:
     "Where the true positives of every query stand in its ranked list."
@@ -123,10 +124,9 @@ class SearchMatches:
     pool: np.ndarray       # (Q,) detections the query is compared with
 
 def _distinct(x):  # rows x[rows] without repeats, and for every row its place among them: equal features must tie exactly, however a matrix product rounds
-    bits = np.ascontiguousarray(x + x.dtype.type(0)).view(f'u{x.dtype.itemsize}').astype(np.uint64)
-    weight = np.random.default_rng(0).integers(1, 2**63, x.shape[1], dtype=np.uint64) | np.uint64(1)
-    with np.errstate(over='ignore'): key = (bits * weight).sum(1, dtype=np.uint64)
-    _, rows, place = np.unique(key, return_index=True, return_inverse=True)
+    if x.size == 0: return np.arange(len(x)), np.arange(len(x))
+    whole_rows = np.ascontiguousarray(x + x.dtype.type(0)).view(np.dtype((np.void, x.itemsize * x.shape[1]))).ravel()  # + 0: minus zero is zero
+    _, rows, place = np.unique(whole_rows, return_index=True, return_inverse=True)
     return rows, place
 
 def match_search(
@@ -152,8 +152,11 @@ def match_search(
     det_boxes, gt_boxes = _array(det_boxes, np.float64, (m, 4), 'det_boxes'), _array(gt_boxes, np.float64, (p, 4), 'gt_boxes')
     det_scores = _array(det_scores, np.float64, (m,), 'det_scores')
     gt_image = _array(gt_image, np.int64, (p,), 'gt_image')
-    if p and (gt_query.min() < 0 or gt_query.max() >= n): raise ValueError(f'gt_query names query {gt_query.max()}, there are {n}')
+    if p and (gt_query.min() < 0 or gt_query.max() >= n):
+        raise ValueError(f'gt_query goes from {gt_query.min()} to {gt_query.max()}, there are {n} queries, numbered from 0')
     if candidates is not None: candidates = _array(candidates, np.int64, (n, None), 'candidates')
+    for name, x, low in (('det_image', det_image, 0), ('gt_image', gt_image, 0), ('candidates', candidates, -1)):
+        if x is not None and x.size and x.min() < low: raise ValueError(f'{name} holds {x.min()}: scenes are numbered from 0')
     scenes = 1 + max([-1, *(int(x.max()) for x in (det_image, gt_image, candidates) if x is not None and x.size)])
 
     kept = np.flatnonzero(det_scores >= score_threshold)
@@ -179,13 +182,15 @@ def match_search(
             searched[:, -1] = False
             inside = searched[tq, ti]
             tq, ti, tb, tn = tq[inside], ti[inside], tb[inside], tn[inside]
-        positives[q0:q1] = np.bincount(tq, minlength=q1 - q0)
+        # a scene counts once, even if a careless annotation shows the person twice in it
+        scene, group = np.unique(tq * scenes + ti, return_inverse=True)
+        positives[q0:q1] = np.bincount(scene // max(scenes, 1), minlength=q1 - q0)
         row, d = same_image_pairs(ti, det_image)
         hit = paired_iou(det_boxes[d], tb[row]) >= tn[row]
         row, d = row[hit], d[hit]
-        best = _first_best(row, similarity[tq[row], d], len(ti))
-        row, d = row[best[best >= 0]], d[best[best >= 0]]
-        tq, rank = tq[row], np.empty(len(row), np.int64)
+        best = _first_best(group[row], similarity[tq[row], d], len(scene))
+        tq, d = tq[row[best[best >= 0]]], d[best[best >= 0]]  # by query: so are the groups
+        rank = np.empty(len(d), np.int64)
         bounds = np.searchsorted(tq, np.arange(q1 - q0 + 1))
         for q, (k0, k1) in enumerate(zip(bounds, bounds[1:])):
             line = similarity[q]
@@ -199,7 +204,7 @@ def match_search(
     query, detection, rank = (np.concatenate([np.zeros(0, np.int64), *x]) for x in (zip(*out) if out else ((), (), ())))
     return SearchMatches(query, detection, rank, positives, pool)
 
-# %% ../nbs/12_evaluation.ipynb #2cd5d5cb
+# %% ../nbs/12_evaluation.ipynb #6164d623
 def summarize(
     m: SearchMatches,
     topk: tuple = (1, 5, 10),  # list lengths
@@ -233,7 +238,7 @@ def search_metrics(
     m = match_search(det_image, det_boxes, det_scores, det_feats, query_feats, gt_query, gt_image, gt_boxes, candidates, score_threshold)
     return summarize(m, topk)
 
-# %% ../nbs/12_evaluation.ipynb #95ffe39a
+# %% ../nbs/12_evaluation.ipynb #cffa7aef
 @contextmanager
 def evaluating(model):
     "The model in eval mode, without gradients; afterwards every part is in the mode it was in."
@@ -271,7 +276,7 @@ def run_detector(
                 det_scores=np.concatenate([np.zeros(0, np.float32), *scores]),
                 det_feats=np.concatenate([np.zeros((0, width), np.float32), *(f.reshape(-1, width) for f in feats)]))
 
-# %% ../nbs/12_evaluation.ipynb #eacd2e08
+# %% ../nbs/12_evaluation.ipynb #0964132e
 def query_scenes(
     queries: QuerySet,
     gallery: SceneDataset | None = None,  # pictures are taken from here where the query's scene is in it (it may be cached)
@@ -306,7 +311,7 @@ def embed_queries(
             out[np.concatenate([rows for *_, rows in part])] = found
     return np.zeros((0, 0), np.float32) if out is None else out
 
-# %% ../nbs/12_evaluation.ipynb #16443918
+# %% ../nbs/12_evaluation.ipynb #121581f7
 def gallery_truth(
     gallery: SceneDataset,
 ) -> dict:  # gt_image (T,), gt_boxes (T, 4) px of the original pictures, person_id (T,)
@@ -340,7 +345,7 @@ def search_truth(
     candidates = np.where(np.take_along_axis(allowed, candidates, 1), candidates, -1).astype(np.int32)
     return dict(gt_query=gt_query, gt_image=t['gt_image'][row], gt_boxes=t['gt_boxes'][row], candidates=candidates)
 
-# %% ../nbs/12_evaluation.ipynb #86d3abf9
+# %% ../nbs/12_evaluation.ipynb #3f4559d9
 def score_detections(
     found: dict,                   # det_image, det_boxes, det_scores, det_feats
     query_feats: np.ndarray,       # (Q, D)
@@ -374,7 +379,7 @@ def evaluate(
     found = run_detector(model, gallery, workers=workers, **same)
     return score_detections(found, embed_queries(model, queries, gallery, **same), gallery, queries, score_threshold, topk, cross_camera)
 
-# %% ../nbs/12_evaluation.ipynb #ff47b105
+# %% ../nbs/12_evaluation.ipynb #2d31e485
 def colour_histogram(
     picture: np.ndarray,  # (H, W, 3) uint8
     boxes: np.ndarray,    # (N, 4) xyxy px
@@ -414,7 +419,7 @@ def histogram_baseline(
                  det_feats=np.concatenate([np.zeros((0, strips * bins**3), np.float32), *feats]))
     return score_detections(found, query_feats, gallery, queries, topk=topk, cross_camera=cross_camera)
 
-# %% ../nbs/12_evaluation.ipynb #2d580a5f
+# %% ../nbs/12_evaluation.ipynb #cd55de9c
 def sample_gallery(
     gt_query,                  # (P,) query of each true appearance
     gt_image,                  # (P,) its scene

@@ -1,0 +1,332 @@
+"""Both metrics: equal to the reference numbers, and to a loop that says plainly what they mean, for any input."""
+import json
+import numpy as np, pytest, torch
+from hypothesis import given, settings, strategies as st
+from person_search_nb.datasets import QuerySet, Scene, SceneDataset
+from person_search_nb.evaluation import (colour_histogram, detection_metrics, embed_queries, evaluate, evaluating, gallery_size_curve, histogram_baseline,
+                                         match_search, paired_iou, run_detector, sample_gallery, same_image_pairs, search_metrics, search_truth)
+
+FIELDS = 'det_image', 'det_boxes', 'det_scores', 'det_feats', 'query_feats', 'gt_query', 'gt_image', 'gt_boxes'
+
+
+@pytest.fixture(scope='module')
+def oracle(shared):
+    folder = shared/'oracles'
+    if not (folder/'eval_a.npz').is_file(): pytest.skip('no reference numbers here')
+    with np.load(folder/'eval_a.npz') as z: return dict(z), json.loads((folder/'eval_a.json').read_text())
+
+
+def padded(rows):
+    out = np.full((len(rows), max(map(len, rows))), -1)
+    for o, r in zip(out, rows): o[:len(r)] = r
+    return out
+
+
+@pytest.mark.parametrize('kind', [np.asarray, torch.as_tensor])
+@pytest.mark.parametrize('group', ['cuhk_protocol', 'full_gallery', 'cross_camera'])
+def test_search_reference(oracle, group, kind):
+    z, expected = oracle
+    camera, own = z['scene_camera'], z['query_image']
+    candidates = dict(cuhk_protocol=lambda: z['candidates'],
+                      full_gallery=lambda: padded([np.flatnonzero(np.arange(len(camera)) != s) for s in own]),
+                      cross_camera=lambda: padded([np.flatnonzero(camera != camera[s]) for s in own]))[group]()
+    got = search_metrics(**{k: kind(z[k]) for k in FIELDS}, candidates=kind(candidates))
+    assert {k: got[k] for k in expected[group]} == pytest.approx(expected[group], abs=1e-6, rel=0)
+    assert got['queries'] + got['unscored'] == len(own)
+
+
+@pytest.mark.parametrize('group,cross', [('cuhk_protocol', False), ('full_gallery', False), ('cross_camera', True)])
+def test_search_truth_reference(oracle, group, cross):
+    "The same numbers from scenes and queries: positives and galleries are derived, not given."
+    z, expected = oracle
+    scenes = [Scene(str(i), (1080, 1920), z['scene_gt_boxes'][m], z['scene_gt_pids'][m].astype(np.int64), int(z['scene_camera'][i]))
+              for i in range(len(z['scene_camera'])) for m in [z['scene_gt_image'] == i]]
+    gallery = SceneDataset(scenes, lambda i: None)
+    own = z['query_image'].astype(np.int64)
+    queries = QuerySet(gallery, own, z['query_boxes'].astype(np.float32), z['query_pid'].astype(np.int64), own, z['candidates'] if group == 'cuhk_protocol' else None)
+    got = search_metrics(**{k: z[k] for k in FIELDS[:5]}, **search_truth(queries, gallery, cross))
+    assert {k: got[k] for k in expected[group]} == pytest.approx(expected[group], abs=1e-6, rel=0)
+
+
+def test_detection_reference(oracle):
+    z, expected = oracle
+    got = detection_metrics(z['det_image'], z['det_boxes'], z['det_scores'], z['scene_gt_image'], z['scene_gt_boxes'])
+    assert {k: got[k] for k in expected['detection']} == pytest.approx(expected['detection'], abs=1e-6, rel=0)
+
+
+def iou(a, b):
+    w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    inter = max(w, 0) * max(h, 0)
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter
+    return inter / union if union > 0 else 0.
+
+
+def slow_search(det_image, det_boxes, det_scores, det_feats, query_feats, gt_query, gt_image, gt_boxes, candidates, score_threshold=0.5, topk=(1, 5, 10)):
+    aps, firsts, unscored = [], [], 0
+    for q, feat in enumerate(query_feats):
+        searched = set(np.concatenate([det_image, gt_image]).tolist()) if candidates is None else {c for c in candidates[q].tolist() if c >= 0}
+        truth = {}
+        for row in np.flatnonzero(gt_query == q):
+            if int(gt_image[row]) in searched: truth.setdefault(int(gt_image[row]), []).append(gt_boxes[row])
+        if not truth: unscored += 1; continue
+        pool = [d for d in range(len(det_image)) if det_scores[d] >= score_threshold and det_image[d] in searched]
+        pool.sort(key=lambda d: -float(feat @ det_feats[d]))  # Python's sort is stable
+        done, hits, precisions, first = set(), 0, [], None
+        for place, d in enumerate(pool, 1):
+            s = int(det_image[d])
+            for box in truth.get(s, []) if s not in done else []:
+                w, h = box[2] - box[0], box[3] - box[1]
+                if iou(det_boxes[d], box) >= min(0.5, w * h / ((w + 10) * (h + 10))):
+                    done.add(s); hits += 1; precisions.append(hits / place); first = first or place
+                    break
+        aps.append(sum(precisions) / len(truth)); firsts.append(first or 10**9)
+    mean = lambda x: float(np.mean(x)) if len(x) else 0.
+    return dict(mAP=mean(aps)) | {f'top{k}': mean([f <= k for f in firsts]) for k in topk} | dict(queries=len(aps), unscored=unscored)
+
+
+def slow_detection(det_image, det_boxes, det_scores, gt_image, gt_boxes, iou_threshold=0.5, score_threshold=0.01):
+    pool = sorted((d for d in range(len(det_image)) if det_scores[d] >= score_threshold), key=lambda d: -det_scores[d])
+    hits, precisions = 0, []
+    for place, d in enumerate(pool, 1):
+        truths = [t for t in range(len(gt_image)) if gt_image[t] == det_image[d]]
+        if not truths: continue
+        t = max(truths, key=lambda t: iou(det_boxes[d], gt_boxes[t]))  # max keeps the first of equals
+        best = max((o for o in pool if det_image[o] == gt_image[t]), key=lambda o: iou(det_boxes[o], gt_boxes[t]))
+        if best == d and iou(det_boxes[d], gt_boxes[t]) >= iou_threshold: hits += 1; precisions.append(hits / place)
+    return dict(ap=sum(precisions) / max(len(gt_image), 1), recall=hits / max(len(gt_image), 1))
+
+
+@st.composite
+def problems(draw):
+    "Few scenes, few places, few feature values: ties, duplicates, and empty everything are common."
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    scenes, m = draw(st.integers(1, 5)), draw(st.sampled_from([0, 1, 5, 30]))
+    q, p = draw(st.sampled_from([1, 1, 4])), draw(st.sampled_from([0, 1, 8]))
+    def boxes(n):
+        xy, wh = rng.integers(0, 3, (n, 2)) * 12., rng.choice([6., 25., 40.], (n, 2))
+        return np.concatenate([xy, xy + wh], 1)
+    det_image = rng.integers(0, scenes, m)
+    box = boxes(m)
+    if m > 1: box[rng.integers(0, m, m // 2)] = box[0]
+    truth_row = rng.integers(0, max(m, 1), p)
+    gt_boxes = np.where(rng.random((p, 1)) < .6, box[truth_row] if m else boxes(p), boxes(p))
+    gt_image = np.where(rng.random(p) < .8, det_image[truth_row] if m else 0, rng.integers(0, scenes, p))
+    candidates = None
+    if draw(st.booleans()): candidates = padded([np.r_[-1, rng.permutation(scenes)[:rng.integers(0, scenes + 1)]] for _ in range(q)])
+    feats = rng.integers(-1, 2, (m, 3)).astype(draw(st.sampled_from([np.float32, np.float64])))
+    return dict(det_image=det_image, det_boxes=box, det_scores=rng.choice([0., .005, .3, .5, .7, .9], m), det_feats=feats,
+                query_feats=rng.integers(-1, 2, (q, 3)).astype(feats.dtype), gt_query=rng.integers(0, q, p), gt_image=gt_image, gt_boxes=gt_boxes), candidates
+
+
+@settings(max_examples=300)
+@given(problems())
+def test_search_is_the_loop(problem):
+    p, candidates = problem
+    assert search_metrics(**p, candidates=candidates) == pytest.approx(slow_search(**p, candidates=candidates), abs=1e-12)
+
+
+@settings(max_examples=300)
+@given(problems())
+def test_detection_is_the_loop(problem):
+    p, _ = problem
+    args = {k: p[k] for k in ('det_image', 'det_boxes', 'det_scores', 'gt_image', 'gt_boxes')}
+    got = detection_metrics(**args)
+    assert {k: got[k] for k in ('ap', 'recall')} == pytest.approx(slow_detection(**args), abs=1e-12)
+    assert got['ap'] <= got['recall'] + 1e-12 <= 1 + 2e-12
+
+
+@given(problems(), st.integers(0, 2**32 - 1))
+def test_order_of_detections_only_breaks_ties(problem, seed):
+    "Continuous features leave no ties between different detections: then the order of the rows means nothing."
+    p, candidates = problem
+    rng = np.random.default_rng(seed)
+    m = len(p['det_image'])
+    p |= dict(det_feats=rng.standard_normal((m, 8)), query_feats=rng.standard_normal((len(p['query_feats']), 8)))
+    order = rng.permutation(m)
+    shuffled = p | {k: p[k][order] for k in ('det_image', 'det_boxes', 'det_scores', 'det_feats')}
+    assert search_metrics(**p, candidates=candidates) == pytest.approx(search_metrics(**shuffled, candidates=candidates), abs=1e-12)
+
+
+@given(problems())
+def test_widest_gallery_is_no_restriction(problem):
+    p, _ = problem
+    every = np.tile(np.arange(5), (len(p['query_feats']), 1))
+    assert search_metrics(**p, candidates=every) == search_metrics(**p)
+
+
+def test_equal_features_tie_exactly():
+    "The earlier of two detections with the same embedding stands first, whatever a matrix product rounds."
+    rng = np.random.default_rng(0)
+    for m in (3, 17, 64, 129):
+        feats = np.repeat(rng.standard_normal((1, 257)).astype(np.float32), m, 0)
+        box = np.tile([0., 0, 30, 60], (m, 1))
+        hit = m - 1  # the person is in the last scene only
+        got = match_search(np.arange(m), box, np.ones(m), feats, feats[:1] + .1, [0], [hit], box[:1])
+        assert got.rank.tolist() == [m] and got.detection.tolist() == [hit]
+
+
+def test_blocks_do_not_matter():
+    "More queries than one block holds give each query what it gets alone."
+    rng = np.random.default_rng(1)
+    m, q = 70_000, 300
+    xy = rng.random((m, 2)) * 500
+    base = dict(det_image=rng.integers(0, 500, m), det_boxes=np.c_[xy, xy + 50], det_scores=np.ones(m), det_feats=rng.standard_normal((m, 2)))
+    query, gt = rng.standard_normal((q, 2)), rng.integers(0, m, q)
+    truth = dict(gt_image=base['det_image'][gt], gt_boxes=base['det_boxes'][gt])
+    together = match_search(**base, query_feats=query, gt_query=np.arange(q), **truth)
+    for k in (0, 238, 240, 299):
+        alone = match_search(**base, query_feats=query[k:k + 1], gt_query=[0], gt_image=truth['gt_image'][k:k + 1], gt_boxes=truth['gt_boxes'][k:k + 1])
+        assert together.rank[together.query == k].tolist() == alone.rank.tolist()
+
+
+def test_nothing_at_all():
+    empty = dict(det_image=[], det_boxes=[], det_scores=[], det_feats=[])
+    box = [[0, 0, 10, 30]]
+    assert search_metrics(**empty, query_feats=np.ones((1, 4)), gt_query=[0], gt_image=[3], gt_boxes=box) == dict(mAP=0., top1=0., top5=0., top10=0., queries=1, unscored=0)
+    assert search_metrics(**empty, query_feats=np.ones((2, 4)), gt_query=[], gt_image=[], gt_boxes=[])['unscored'] == 2
+    assert detection_metrics([], [], [], [0], box) | {} == dict(ap=0., recall=0., precision=0., detections=0, positives=1)
+    assert detection_metrics([], [], [], [], [])['ap'] == 0.
+
+
+@pytest.mark.parametrize('change,message', [
+    (dict(det_boxes=np.zeros((2, 3))), 'det_boxes must have shape'),
+    (dict(det_scores=[.9, np.nan]), 'det_scores holds NaN.*row 1'),
+    (dict(det_feats=np.array([[1., 0], [np.inf, 0]])), 'det_feats holds NaN'),
+    (dict(query_feats=np.ones((1, 3))), 'one model'),
+    (dict(gt_query=[1]), 'there are 1 queries'),
+    (dict(candidates=[[-2]]), 'numbered from 0'),
+    (dict(candidates=[[0], [1]]), 'candidates must have shape'),
+])
+def test_bad_input_is_named(change, message):
+    good = dict(det_image=[0, 1], det_boxes=np.array([[0., 0, 9, 9]] * 2), det_scores=[.9, .9], det_feats=np.eye(2), query_feats=np.ones((1, 2)),
+                gt_query=[0], gt_image=[0], gt_boxes=[[0., 0, 9, 9]])
+    assert search_metrics(**good)['mAP'] == 1
+    with pytest.raises(ValueError, match=message): search_metrics(**good | change)
+
+
+@given(st.lists(st.integers(0, 4)), st.lists(st.integers(0, 4)))
+def test_pairs(a, b):
+    got = list(zip(*(x.tolist() for x in same_image_pairs(np.array(a, int), np.array(b, int)))))
+    assert got == [(i, j) for i in range(len(a)) for j in range(len(b)) if a[i] == b[j]]
+
+
+def test_paired_iou_by_hand():
+    a, b = np.array([[0., 0, 10, 10], [0, 0, 4, 4], [5, 5, 5, 5]]), np.array([[0., 0, 10, 20], [4, 0, 8, 4], [5, 5, 5, 5]])
+    assert paired_iou(a, b).tolist() == [.5, 0., 0.]
+
+
+# -- detectors ------------------------------------------------------------------------------------------------------
+
+class Painted(torch.nn.Module):
+    "Finds the boxes it was told of; an embedding is the mean colour of the box."
+    def __init__(self, data):
+        super().__init__()
+        self.weight, self.inner, self.data, self.calls = torch.nn.Parameter(torch.zeros(1)), torch.nn.BatchNorm1d(2), data, []
+    def embed(self, images, boxes):
+        assert not self.training and torch.is_inference_mode_enabled()
+        rows = [image[:, int(y1):int(y2), int(x1):int(x2)].mean((1, 2)) for image, bs in zip(images, boxes) for x1, y1, x2, y2 in bs.tolist()]
+        return torch.nn.functional.normalize(torch.stack(rows) if rows else torch.zeros(0, 3), dim=1)
+    def forward(self, images):
+        start = sum(self.calls); self.calls.append(len(images))
+        targets = [self.data.truth(i)['boxes'] for i in range(start, start + len(images))]
+        return [dict(boxes=b, scores=torch.ones(len(b)), embeddings=self.embed([i], [b])) for i, b in zip(images, targets)]
+
+
+def painted_world(size=None):
+    colours = np.array([[250, 10, 10], [10, 250, 10], [10, 10, 250], [240, 240, 20]], np.uint8)
+    rng, scenes, pictures = np.random.default_rng(0), [], []
+    for s in range(5):
+        picture = np.full((80, 120, 3), 60, np.uint8)
+        ids = [[0, 1], [1, 2], [], [0, 2, 3], [-1, 0]][s]
+        boxes = np.array([[10 + 30 * k, 8, 26 + 30 * k, 56] for k in range(len(ids))], np.float32).reshape(-1, 4)
+        for (x1, y1, x2, y2), p in zip(boxes.astype(int), ids): picture[y1:y2, x1:x2] = colours[p] if p >= 0 else 128
+        scenes.append(Scene(f'{s}', (80, 120), boxes, np.array(ids, np.int64), s % 2)); pictures.append(picture)
+    data = SceneDataset(scenes, pictures.__getitem__, size=size)
+    rows = [(0, 0), (0, 1), (1, 1), (3, 2)]  # identity 3 is nowhere else
+    scene = np.array([s for s, _ in rows])
+    return data, QuerySet(data, scene, np.array([scenes[s].boxes[k] for s, k in rows]), np.array([scenes[s].person_id[k] for s, k in rows]), scene, subsets=dict(one=np.array([0])))
+
+
+@pytest.mark.parametrize('size', [None, (40, 60), (160, 240)])
+def test_evaluate_end_to_end(size):
+    gallery, queries = painted_world(size)
+    model = Painted(gallery).train()
+    model.inner.eval()
+    got = evaluate(model, gallery, queries, batch_size=2, progress=False)
+    assert got == dict(mAP=1., top1=1., top5=1., top10=1., queries=3, unscored=1, det_ap=1., det_recall=1.,
+                       subsets=dict(one=dict(mAP=1., top1=1., top5=1., top10=1., queries=1, unscored=0)))
+    assert model.calls == [2, 2, 1]
+    assert model.training and not model.inner.training, 'every part is back in the mode it was in'
+    assert histogram_baseline(gallery, queries, progress=False) == got
+    assert evaluate(Painted(gallery), gallery, queries, cross_camera=True, progress=False)['queries'] == 2  # identity 2 is seen by one camera only
+
+
+def test_boxes_come_back_in_original_pixels():
+    gallery, queries = painted_world((40, 60))
+    found = run_detector(Painted(gallery), gallery, progress=False)
+    np.testing.assert_allclose(found['det_boxes'], np.concatenate([s.boxes for s in gallery.scenes]))
+    assert found['det_image'].tolist() == [0, 0, 1, 1, 3, 3, 3, 4, 4]
+    assert found['det_feats'].shape == (9, 3) and found['det_scores'].dtype == np.float32
+
+
+def test_embeddings_stand_in_query_order():
+    gallery, queries = painted_world()
+    order = np.array([3, 1, 0, 2])
+    other = QuerySet(gallery, queries.scene[order], queries.boxes[order], queries.person_id[order], queries.gallery_index[order])
+    a, b = (embed_queries(Painted(gallery), x, batch_size=3, progress=False) for x in (queries, other))
+    np.testing.assert_array_equal(a[order], b)
+
+
+def test_mode_is_restored_after_an_error():
+    model = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.BatchNorm1d(1).eval())
+    with pytest.raises(KeyError), evaluating(model): raise KeyError
+    assert model.training and not model[1].training
+
+
+def test_nothing_found_anywhere():
+    gallery, queries = painted_world()
+    class Blind(Painted):
+        def forward(self, images): return [dict(boxes=torch.zeros(0, 4), scores=torch.zeros(0), embeddings=torch.zeros(0, 3)) for _ in images]
+    got = evaluate(Blind(gallery), gallery, queries, progress=False)
+    assert got['mAP'] == got['det_ap'] == got['det_recall'] == 0 and got['queries'] == 3
+
+
+def test_histogram_by_hand():
+    picture = np.zeros((12, 4, 3), np.uint8)
+    picture[6:] = 255
+    box = [[0, 0, 4, 12]]
+    feat = colour_histogram(picture, box)[0]
+    assert np.flatnonzero(feat).tolist() == [0, 512, 1024, 3 * 512 + 511, 4 * 512 + 511, 5 * 512 + 511]
+    np.testing.assert_allclose(feat[feat > 0], 6**-.5, rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(colour_histogram(picture, [[0, 0, 1, 1], [3.9, 11.9, 4, 12], [-5, -5, 2, 40]]), axis=1), 1, rtol=1e-6)
+
+
+def test_galleries_are_nested_and_keep_the_positives():
+    rng = np.random.default_rng(0)
+    candidates = np.stack([rng.permutation(50) for _ in range(7)])
+    candidates[:, 40:] = -1
+    gt_query, gt_image = np.repeat(np.arange(7), 3), candidates[:, [0, 20, 39]].ravel()
+    last = [set()] * 7
+    for size in (3, 10, 40, 100):
+        small = sample_gallery(gt_query, gt_image, candidates, size)
+        now = [set(r[r >= 0].tolist()) for r in small]
+        for q in range(7):
+            assert last[q] <= now[q] <= set(candidates[q].tolist()) and set(gt_image[gt_query == q].tolist()) <= now[q]
+            assert len(now[q]) == min(size, 40)
+        last = now
+
+
+def test_gallery_curve_falls():
+    rng = np.random.default_rng(0)
+    n, q = 600, 20
+    ids = rng.integers(0, 60, n)
+    centre = rng.standard_normal((60, 8))
+    feats = centre[ids] + rng.standard_normal((n, 8))
+    box = np.tile([0., 0, 30, 80], (n, 1))
+    found = dict(det_image=np.arange(n), det_boxes=box, det_scores=np.ones(n), det_feats=feats)
+    gt_query, gt_image = np.nonzero(ids[None, :] == np.arange(q)[:, None])
+    truth = dict(gt_query=gt_query, gt_image=gt_image, gt_boxes=box[gt_image], candidates=np.tile(np.arange(n), (q, 1)))
+    curve = gallery_size_curve(found, centre[:q], truth, sizes=(30, 100, 300, 600))
+    maps = [c['mAP'] for c in curve.values()]
+    assert all(a >= b for a, b in zip(maps, maps[1:])) and maps[0] > maps[-1]
+    assert curve[600] == search_metrics(**found, query_feats=centre[:q], **truth)
