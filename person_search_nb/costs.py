@@ -6,7 +6,7 @@
 __all__ = ['PARTS', 'PAPER_COSTS', 'COLUMNS', 'evaluating', 'meta_macs', 'count_params', 'macs_by_part', 'count_macs',
            'measure_latency', 'cost_table', 'si', 'table_cells', 'format_table', 'table_html']
 
-# %% ../nbs/14_costs.ipynb #e1a9dc36
+# %% ../nbs/14_costs.ipynb #8753e52d
 import html, time
 from contextlib import contextmanager
 from statistics import median
@@ -16,7 +16,7 @@ from torch import nn, Tensor
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-# %% ../nbs/14_costs.ipynb #a1df0b18
+# %% ../nbs/14_costs.ipynb #c71398e8
 @contextmanager
 def evaluating(
     model: nn.Module, # put into eval mode within the block
@@ -27,7 +27,7 @@ def evaluating(
     finally:
         for m, training in modes.items(): m.training = training
 
-# %% ../nbs/14_costs.ipynb #0f22f874
+# %% ../nbs/14_costs.ipynb #d7049543
 def meta_macs(
     module: nn.Module, # counted as if in eval mode
     *shape: int, # of its input
@@ -38,7 +38,7 @@ def meta_macs(
         out = functional_call(module, state, torch.empty(shape, device='meta'))
     return counter.get_total_flops() // 2, out # torch counts a multiply and an add as two
 
-# %% ../nbs/14_costs.ipynb #fbb9f234
+# %% ../nbs/14_costs.ipynb #89577e0c
 def count_params(
     model: nn.Module, # any
     training: bool = False, # count the identity classifier too, which only training needs
@@ -46,7 +46,7 @@ def count_params(
     "Number of learned weights a deployed model carries."
     return sum(p.numel() for k, p in model.named_parameters() if training or not k.startswith('id_loss.'))
 
-# %% ../nbs/14_costs.ipynb #972db16c
+# %% ../nbs/14_costs.ipynb #0ba0cfce
 PARTS = 'stem blocks attention rpn pooled_norm project embedding_norm score deltas roi_size'.split()
 
 def macs_by_part(
@@ -91,7 +91,7 @@ def count_macs(
                 scene_attention=total(lambda k: k in scene and k.startswith('attention')),
                 person=total(person.__contains__), person_attention=parts['attention 3'])
 
-# %% ../nbs/14_costs.ipynb #6eecfe66
+# %% ../nbs/14_costs.ipynb #70454b3c
 PAPER_COSTS = [ # FLOP as printed in HDL Tables 2 (CUHK-SYSU, 800x800) and 3 (PRW, 1920x1080); 'person' is the same in both
     dict(name='OIM', scene_800=410.7e9, scene_1080=1330.7e9, person=2.0e9),
     dict(name='IAN (ResNet-101)', scene_800=1146.2e9, scene_1080=3713.7e9, person=2.0e9),
@@ -99,7 +99,7 @@ PAPER_COSTS = [ # FLOP as printed in HDL Tables 2 (CUHK-SYSU, 800x800) and 3 (PR
     dict(name='HDL student', scene_800=37.5e9, scene_1080=121.4e9, person=76.4e6),
 ]
 
-# %% ../nbs/14_costs.ipynb #28c43435
+# %% ../nbs/14_costs.ipynb #7ae5c81b
 def measure_latency(
     model: nn.Module, # called with a list of images, in eval mode
     images: list[Tensor], # of (3, H, W) float 0-1, moved to the model's device before the clock starts
@@ -120,7 +120,7 @@ def measure_latency(
     times = times[warmup:]
     return dict(median=median(times), min=min(times), repeats=repeats)
 
-# %% ../nbs/14_costs.ipynb #eb2a6e8d
+# %% ../nbs/14_costs.ipynb #6d4645a3
 def cost_table(
     models: dict, # name -> model; ratios are to the first
     size: tuple = (800, 800), # (h, w) px of the scene
@@ -144,7 +144,7 @@ def cost_table(
         rows.append(row)
     return rows
 
-# %% ../nbs/14_costs.ipynb #a18c4baf
+# %% ../nbs/14_costs.ipynb #c9a58ee8
 def si(
     number: float, # e.g. 37_500_000_000
 ) -> str: # e.g. '37.5 G'
