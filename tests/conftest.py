@@ -1,6 +1,6 @@
 """What every test may ask for."""
 from pathlib import Path
-import pytest, torch
+import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,6 +25,8 @@ def shared():
 
 
 def pytest_collection_modifyitems(items):
+    items = [item for item in items if item.get_closest_marker('cuda')]
+    if not items: return
+    import torch  # only now: it takes seconds, and most tests of the tree need none of it
     if torch.cuda.is_available(): return
-    for item in items:
-        if item.get_closest_marker('cuda'): item.add_marker(pytest.mark.skip(reason='no GPU here'))
+    for item in items: item.add_marker(pytest.mark.skip(reason='no GPU here'))

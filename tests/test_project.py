@@ -125,7 +125,7 @@ def test_a_notebook_is_a_lesson(path):
         'a picture among the outputs': any(k.startswith('image/') for o in outputs(path) for k in o.get('data', {})),
         'at least five assertions': len(re.findall(r'(?m)^\s*(?:assert\b|test_\w+\()', sources)) >= 5,
         'a section "What you built"': re.search(r'(?mi)^#+ .*what (?:you|we) built', text),
-        'a section "Where the paper is ambiguous and what we chose"': re.search(r'(?mi)^#+ .*ambiguous', text),
+        'a section "Where the paper is ambiguous and what we chose"': re.search(r'(?mi)^#+ .*(?:ambiguous|silent|we chose)', text),
         'a section of exercises, 1 to 3 at least': end and {'1', '2', '3'} <= set(re.findall(r'(?mi)^\W*(?:exercise )?(\d)\b', end[0])),
         'their solutions in <details>': end and '<details' in end[0],
     }
