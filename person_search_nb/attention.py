@@ -5,22 +5,22 @@
 # %% auto #0
 __all__ = ['ATTENTION', 'ARM', 'NonLocal', 'NoAttention']
 
-# %% ../nbs/04_attention.ipynb #9987fd62
+# %% ../nbs/04_attention.ipynb #57b99775
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-# %% ../nbs/04_attention.ipynb #6dc27980
+# %% ../nbs/04_attention.ipynb #0e1246f1
 class ARM(nn.Module):
     "Attention residual module (HDL eq. 3): `H = (1 + A) * X`, A in (0,1) of X's shape from a spatial and a channel branch, as in HA-CNN."
 
     def __init__(self,
-        channels:int,     # channels of X
-        reduction:int=16, # the channel branch squeezes to `channels / reduction`
-        factored:bool=False # compute the blend on the channel vector instead of on every pixel: the same A at a fraction of the cost
+        channels:int,       # channels of X
+        reduction:int=16,   # the channel branch squeezes to `channels / reduction`
+        factored:bool=False # blend the channel vector instead of every pixel: the same A at a fraction of the cost
     ):
         super().__init__()
-        self.channels, self.factored = channels, factored
+        self.factored = factored
         hidden = max(4, channels//reduction)
         self.spatial = nn.Conv2d(1, 1, 3, stride=2, padding=1)
         self.rescale = nn.Conv2d(1, 1, 1)
@@ -30,7 +30,7 @@ class ARM(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self)->None:
-        "Start with a smoothing spatial branch and an all-positive channel branch, so that A starts near one half and both branches get a gradient."
+        "Start with a smoothing spatial branch and a channel branch near one: A begins near one half and both branches get a gradient."
         nn.init.constant_(self.spatial.weight, 1/9)
         nn.init.ones_(self.rescale.weight)
         nn.init.kaiming_normal_(self.squeeze.weight, nonlinearity='relu')
@@ -42,35 +42,40 @@ class ARM(nn.Module):
     def spatial_map(self,
         x:torch.Tensor  # (B,C,h,w)
     )->torch.Tensor:    # (B,1,h,w)
-        "Where: the channel mean, looked at through a strided 3x3 convolution and resized back."
-        s = self.spatial(x.mean(1, keepdim=True))                                      # (B, 1, h/2, w/2)
+        "Where: the channel mean through a strided 3x3 convolution, resized back."
+        s = self.spatial(x.mean(1, keepdim=True))                        # (B, 1, h/2, w/2)
         return self.rescale(F.interpolate(s, size=x.shape[-2:], mode='bilinear', align_corners=False))
 
     def channel_vector(self,
         x:torch.Tensor  # (B,C,h,w)
     )->torch.Tensor:    # (B,C,1,1)
-        "Which: the global average of each channel through a two-layer perceptron."
+        "Which: the average of each channel through a two-layer perceptron."
         return self.excite(F.relu(self.squeeze(x.mean((2, 3), keepdim=True))))
+
+    def logit(self,
+        x:torch.Tensor  # (B,C,h,w)
+    )->torch.Tensor:    # (B,C,h,w), A before the sigmoid
+        "The blended product of both branches."
+        s, v = self.spatial_map(x), self.channel_vector(x)
+        if not self.factored: return self.blend(s*v)
+        v, b = F.conv2d(v, self.blend.weight), self.blend.bias.to(v.dtype)
+        if x.is_contiguous(memory_format=torch.channels_last):           # keep x's memory layout: mixed layouts are slow
+            return torch.addcmul(b, s.permute(0, 2, 3, 1), v.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return torch.addcmul(b.view(1, -1, 1, 1), s, v)
 
     def forward(self,
         x:torch.Tensor  # (B,C,h,w)
     )->tuple:           # H (B,C,h,w) and A (B,C,h,w)
-        s, c = self.spatial_map(x), self.channel_vector(x)
-        if self.factored:   # W(s*c) + b = s*(Wc) + b, as s is one number per pixel and c one per channel
-            c = F.conv2d(c, self.blend.weight)
-            logit = torch.addcmul(self.blend.bias.to(s.dtype).view(1, -1, 1, 1), s, c)
-        else:
-            logit = self.blend(s*c)
-        a = logit.sigmoid_()              # in place: the gradient of a sigmoid needs only its output
-        return torch.addcmul(x, a, x), a  # X + A*X in one pass over memory
+        a = self.logit(x).sigmoid_()      # in place: the gradient of a sigmoid needs only its output
+        return torch.addcmul(x, a, x), a  # x + a*x in one pass over memory
 
-# %% ../nbs/04_attention.ipynb #ea3a76e3
+# %% ../nbs/04_attention.ipynb #ae1e8882
 class NonLocal(nn.Module):
-    "Non-local block, dot-product form: every pixel adds up what all pixels say, weighted by likeness; `H = X + R`, `A = |R| / (|X| + |R|)`."
+    "Non-local block, dot-product form: each pixel adds what all pixels say, weighted by likeness; `H = X + R`, `A = |R| / (|X| + |R|)`."
 
     def __init__(self,
-        channels:int,     # channels of X
-        reduction:int=2   # theta, phi and g work on `channels / reduction`
+        channels:int,    # channels of X
+        reduction:int=2  # theta, phi and g have `channels / reduction` channels
     ):
         super().__init__()
         hidden = max(1, channels//reduction)
@@ -82,11 +87,10 @@ class NonLocal(nn.Module):
     def response(self,
         x:torch.Tensor  # (B,C,h,w)
     )->torch.Tensor:    # (B,C,h,w)
-        "What all other pixels add to each pixel."
+        "R: what all pixels together add to each pixel."
         theta, phi, g = (f(x).flatten(2) for f in (self.theta, self.phi, self.g))  # (B, C/2, h*w)
-        memory = phi @ g.transpose(1, 2) / theta.shape[-1]                         # (B, C/2, C/2): (theta phi) g = theta (phi g)
-        y = memory.transpose(1, 2) @ theta                                         # (B, C/2, h*w)
-        return self.norm(self.out(y.unflatten(2, x.shape[-2:])))
+        memory = g @ phi.transpose(1, 2)/theta.shape[-1]                           # (B, C/2, C/2)
+        return self.norm(self.out((memory @ theta).unflatten(2, x.shape[-2:])))
 
     def forward(self,
         x:torch.Tensor  # (B,C,h,w)
@@ -94,14 +98,18 @@ class NonLocal(nn.Module):
         r = self.response(x)
         return x + r, r.abs()/(x.abs() + r.abs() + 1e-6)
 
+# %% ../nbs/04_attention.ipynb #4368d849
 class NoAttention(nn.Module):
     "No attention: hands the features on, `(X, None)`."
 
     def __init__(self,
-        channels:int  # ignored: every attention module is built from its channel count
+        channels:int  # unused; every attention module is built from its channel count
     ):
         super().__init__()
 
-    def forward(self, x:torch.Tensor)->tuple: return x, None
+    def forward(self,
+        x:torch.Tensor  # (B,C,h,w)
+    )->tuple:           # X itself and None
+        return x, None
 
 ATTENTION = {'arm': ARM, 'non-local': NonLocal, 'none': NoAttention}

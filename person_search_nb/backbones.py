@@ -6,19 +6,18 @@
 __all__ = ['RESNET_UNITS', 'BACKBONES', 'Backbone', 'level_sizes', 'scale_channels', 'conv_bn', 'BasicBlock', 'Bottleneck',
            'init_weights', 'resnet_backbone', 'from_torchvision', 'load_weights', 'build_backbone']
 
-# %% ../nbs/03_backbones.ipynb #cf22d849
+# %% ../nbs/03_backbones.ipynb #b5de8809
 import math
 from collections import OrderedDict
 from functools import partial
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-# %% ../nbs/03_backbones.ipynb #ecaf95b1
+# %% ../nbs/03_backbones.ipynb #c76c1f81
 class Backbone(nn.Module):
     "A network cut into trunk (`stem`, `blocks[0..2]`) and head (`blocks[3]`); level `j` is the output of `blocks[j]`."
     stride = 16  # image pixels per cell of the last trunk level
@@ -50,14 +49,14 @@ class Backbone(nn.Module):
             levels.append(x)
         return levels
 
-# %% ../nbs/03_backbones.ipynb #55c489af
+# %% ../nbs/03_backbones.ipynb #d96f5e0c
 def level_sizes(
     size  # (h, w) of the image in pixels
 )->list:  # [(h, w), ...] of the three trunk levels, at strides 4, 8 and 16
     "Map sizes of the three trunk levels of every backbone here, for any image size: halved and rounded up."
     return [tuple(-(-int(n)//s) for n in size) for s in (4, 8, 16)]
 
-# %% ../nbs/03_backbones.ipynb #d1d3e393
+# %% ../nbs/03_backbones.ipynb #7bc49197
 def scale_channels(
     channels:int,     # the channel count at full width
     width:float=1.0   # factor
@@ -74,7 +73,7 @@ def conv_bn(
     "A convolution and its batch norm; the norm's shift replaces the bias."
     return nn.Conv2d(c_in, c_out, kernel, stride, (kernel - 1)//2, bias=False), nn.BatchNorm2d(c_out)
 
-# %% ../nbs/03_backbones.ipynb #c8062848
+# %% ../nbs/03_backbones.ipynb #299ab145
 class BasicBlock(nn.Module):
     "Two 3x3 convolutions and a shortcut (ResNet-18)."
     expansion = 1
@@ -116,12 +115,12 @@ class Bottleneck(nn.Module):
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
         return F.relu(self.bn3(self.conv3(x)) + shortcut, inplace=True)
 
-# %% ../nbs/03_backbones.ipynb #7a0f6df2
+# %% ../nbs/03_backbones.ipynb #9b3e25d2
 RESNET_UNITS = {18: (BasicBlock, (2, 2, 2, 2)), 50: (Bottleneck, (3, 4, 6, 3)), 101: (Bottleneck, (3, 4, 23, 3))}
 
 def init_weights(
     module:nn.Module,  # initialised in place
-    zero_last=True     # start the last norm of each residual branch at zero
+    zero_last=False    # start the last norm of each residual branch at zero
 )->None:
     "Kaiming initialisation as in torchvision: keeps the variance of the signal through ReLU layers."
     for m in module.modules():
@@ -138,7 +137,7 @@ def resnet_backbone(
     depth:int=50,      # 18, 50 or 101
     width:float=1.0,   # scales every channel count (multiples of 4)
     weights=None,      # None (random), 'imagenet' (torchvision's, downloaded) or the path of a weight file
-    zero_last:bool=True  # start each residual unit as the identity
+    zero_last:bool=None  # start each residual unit as the identity; None: in nets of bottlenecks only
 )->Backbone:
     "ResNet cut after `conv4_x`. Raises `ValueError` for another depth, or for ImageNet weights at another width than 1."
     if depth not in RESNET_UNITS: raise ValueError(f'resnet depth must be one of {list(RESNET_UNITS)}, got {depth!r}')
@@ -154,11 +153,11 @@ def resnet_backbone(
         blocks.append(nn.Sequential(*units))
         channels.append(c_in)
     backbone = Backbone(f'resnet{depth}', stem, blocks, channels)
-    init_weights(backbone, zero_last)
+    init_weights(backbone, Unit is Bottleneck if zero_last is None else zero_last)
     if weights == 'imagenet' and width != 1: raise ValueError(f'ImageNet weights exist only for width 1, got width {width}; use weights=None')
     return load_weights(backbone, weights)
 
-# %% ../nbs/03_backbones.ipynb #bc513e0f
+# %% ../nbs/03_backbones.ipynb #d2e6fd80
 def from_torchvision(
     state:dict  # a state dict with torchvision's resnet names
 )->OrderedDict: # the same tensors under this library's names, without the classifier
@@ -176,7 +175,7 @@ def load_weights(
         from torchvision.models import get_model_weights
         try: state = get_model_weights(backbone.name)['IMAGENET1K_V1'].get_state_dict(progress=True, check_hash=True, weights_only=True)
         except KeyError: raise ValueError(f'there are no ImageNet weights for {backbone.name!r}') from None
-        except (URLError, OSError) as e:
+        except OSError as e:
             raise RuntimeError(f'could not download the ImageNet weights of {backbone.name} ({e}); fetch the file on a connected machine '
                                'and pass its path as weights=PATH, or train from scratch with weights=None') from e
     else:
@@ -195,7 +194,7 @@ def load_weights(
     backbone.load_state_dict({k: state.get(k, v) for k, v in own.items()})
     return backbone
 
-# %% ../nbs/03_backbones.ipynb #184e9e8b
+# %% ../nbs/03_backbones.ipynb #a4c48390
 BACKBONES = {f'resnet{depth}': partial(resnet_backbone, depth) for depth in RESNET_UNITS}
 
 def build_backbone(

@@ -5,23 +5,23 @@
 # %% auto #0
 __all__ = ['STUDENT_CHANNELS', 'depthwise_bn', 'SeparableModule', 'SeparableBlock', 'student_backbone']
 
-# %% ../nbs/05_student.ipynb #f3732551
+# %% ../nbs/05_student.ipynb #1c5a861e
 import torch
 import torch.nn as nn
 
 from .backbones import BACKBONES, Backbone, conv_bn, init_weights, load_weights, scale_channels
 
-# %% ../nbs/05_student.ipynb #cbf6b2aa
+# %% ../nbs/05_student.ipynb #939d9038
 def depthwise_bn(
-    channels:int,    # input and output channels
-    stride:int=1,    # stride
-    padding:int=1    # the library pads by 1; 0 reproduces the paper's count
-)->tuple:            # (3x3 convolution of each channel alone, batch norm)
+    channels:int,  # input and output channels
+    stride:int=1,  # stride
+    padding:int=1  # 1 everywhere in the library; 0 only to reproduce the paper's count
+)->tuple:          # (3x3 convolution of each channel alone, batch norm)
     "A 3x3 depthwise convolution and its batch norm."
     return nn.Conv2d(channels, channels, 3, stride, padding, groups=channels, bias=False), nn.BatchNorm2d(channels)
 
 class SeparableModule(nn.Sequential):
-    "1x1 convolution, norm, ReLU, then 3x3 depthwise convolution, norm, ReLU (HDL fig. 3b); `depthwise_first` swaps the two."
+    "1x1 convolution, norm, ReLU, then 3x3 depthwise convolution, norm, ReLU (HDL fig. 3b); `depthwise_first` swaps the two halves."
 
     def __init__(self,
         c_in:int,               # input channels
@@ -35,41 +35,40 @@ class SeparableModule(nn.Sequential):
         super().__init__(*((look, mix) if depthwise_first else (mix, look)))
 
 class SeparableBlock(nn.Sequential):
-    "Three separable modules; together they halve the map."
+    "Three separable modules (HDL fig. 3a) that together halve the map."
 
     def __init__(self,
-        c_in:int,      # input channels
-        c_out:int,     # output channels
-        c_mid:int=None,# channels after the first two modules; default `c_out`
-        early=False,   # False: strides 1, 1, 2 as the paper; True: 2, 1, 1 with the strided convolution first of all
-        padding:int=1  # padding of the strided convolution
+        c_in:int,       # input channels
+        c_out:int,      # output channels
+        c_mid:int=None, # channels after the first two modules; default `c_out`
+        early=False,    # False: strides 1, 1, 2 as the paper; True: 2, 1, 1 with the strided convolution first of all
+        padding:int=1   # padding of the strided convolution
     ):
         c_mid = c_mid or c_out
         super().__init__(SeparableModule(c_in, c_mid, 2 if early else 1, padding if early else 1, depthwise_first=early),
                          SeparableModule(c_mid, c_mid),
                          SeparableModule(c_mid, c_out, 1 if early else 2, 1 if early else padding))
 
-# %% ../nbs/05_student.ipynb #a62a6229
+# %% ../nbs/05_student.ipynb #1c0aa670
 STUDENT_CHANNELS = (128, 256, 384, 512)
 
 def student_backbone(
-    variant:str='paper',  # 'paper': exactly HDL's; 'fast': half the inner channels, the map shrunk first
-    width:float=1.0,      # scales every channel count (multiples of 4)
-    weights=None,         # None (random) or the path of a weight file
-    head_padding:int=1    # padding of the head's strided convolution: 1 gives 4x4 from 7x7, 0 the paper's 3x3
+    variant:str='paper', # 'paper': exactly HDL's; 'fast': half the inner channels, the map shrunk first
+    width:float=1.0,     # scales every channel count (multiples of 4)
+    weights=None,        # None (random) or the path of a weight file
+    head_padding:int=1   # padding of the head's strided convolution: 1 turns 7x7 into 4x4, 0 into the paper's 3x3
 )->Backbone:
     "HDL's student: a 3x3 stem of stride 2 and four separable blocks. Raises `ValueError` for another variant."
     if variant not in ('paper', 'fast'): raise ValueError(f"student variant must be 'paper' or 'fast', got {variant!r}")
-    early = variant == 'fast'
-    c_in = scale_channels(32, width)
+    early, c_in = variant == 'fast', scale_channels(32, width)
     stem = nn.Sequential(*conv_bn(3, c_in, 3, 2), nn.ReLU(inplace=True))
     channels = [scale_channels(c, width) for c in STUDENT_CHANNELS]
-    blocks = [SeparableBlock(a, b, scale_channels(b, .5) if early else b, early, head_padding if j == 3 else 1)
+    blocks = [SeparableBlock(a, b, scale_channels(b, 0.5) if early else b, early, head_padding if j == 3 else 1)
               for j, (a, b) in enumerate(zip([c_in] + channels, channels))]
     backbone = Backbone(f'student-{variant}', stem, blocks, channels)
     init_weights(backbone)
     return load_weights(backbone, weights)
 
-# %% ../nbs/05_student.ipynb #98239041
+# %% ../nbs/05_student.ipynb #f9e2384a
 BACKBONES['student-paper'] = lambda **kwargs: student_backbone('paper', **kwargs)
 BACKBONES['student-fast'] = lambda **kwargs: student_backbone('fast', **kwargs)

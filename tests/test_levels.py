@@ -1,0 +1,83 @@
+"Levels of all networks line up: for any image size, teacher and student have maps of the same size, and attention keeps them."
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from person_search_nb.attention import ARM, ATTENTION
+from person_search_nb.backbones import BACKBONES, build_backbone, level_sizes
+from person_search_nb.student import student_backbone
+
+NAMES = ('resnet18', 'resnet50', 'student-paper', 'student-fast')
+META = {}  # on the meta device a tensor has a shape and no data: any size is free
+
+
+def meta_net(name, width):
+    if (name, width) not in META:
+        with torch.device('meta'): META[name, width] = build_backbone(name, width=width).eval()
+    return META[name, width]
+
+
+sides = st.one_of(st.integers(1, 40), st.integers(41, 2000))
+
+
+@settings(deadline=None, max_examples=25)
+@given(h=sides, w=sides, width=st.sampled_from((1.0, 0.5, 0.3)))
+def test_every_net_has_the_same_levels(h, w, width):
+    want = level_sizes((h, w))
+    for name in NAMES:
+        net = meta_net(name, width)
+        levels = net(torch.empty(1, 3, h, w, device='meta'))
+        assert [tuple(x.shape) for x in levels] == [(1, c, *s) for c, s in zip(net.channels, want)], name
+
+
+@settings(deadline=None, max_examples=25)
+@given(h=st.integers(1, 90), w=st.integers(1, 90), kind=st.sampled_from(sorted(ATTENTION)))
+def test_attention_keeps_the_size(h, w, kind):
+    with torch.device('meta'): attend = ATTENTION[kind](64)
+    x = torch.empty(2, 64, h, w, device='meta')
+    y, a = attend(x)
+    assert y.shape == x.shape and (a is None or a.shape == x.shape)
+
+
+@settings(deadline=None, max_examples=12)
+@given(h=st.integers(1, 24), w=st.integers(1, 24), kind=st.sampled_from(('arm', 'non-local')), seed=st.integers(0, 99))
+def test_attention_is_finite_and_bounded_on_tiny_maps(h, w, kind, seed):
+    torch.manual_seed(seed)
+    attend, x = ATTENTION[kind](8), torch.randn(2, 8, h, w, requires_grad=True)
+    y, a = attend(x)
+    (y.square().sum() + a.sum()).backward()
+    assert y.isfinite().all() and x.grad.isfinite().all() and (a >= 0).all() and (a <= 1).all()
+
+
+@settings(deadline=None, max_examples=10)
+@given(h=st.integers(1, 70), w=st.integers(1, 70), factored=st.booleans())
+def test_trunks_run_with_attention_between_the_blocks(h, w, factored):
+    "The real thing, with numbers: every level through its ARM, on odd and tiny images."
+    sizes = {}
+    for name in ('resnet18', 'student-paper', 'student-fast'):
+        net = build_backbone(name, width=0.1).eval()
+        with torch.no_grad():
+            x, sizes[name] = net.stem(torch.rand(1, 3, h, w)), []
+            for block, c in zip(net.blocks[:3], net.channels):
+                x, a = ARM(c, factored=factored)(block(x))
+                assert x.isfinite().all() and a.shape == x.shape
+                sizes[name].append(tuple(x.shape[-2:]))
+    assert all(s == level_sizes((h, w)) for s in sizes.values())
+
+
+@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('people', (0, 1, 5))
+def test_heads_turn_7x7_into_4x4(name, people):
+    net = build_backbone(name, width=0.25).eval()
+    with torch.no_grad(): assert net.head(torch.rand(people, net.channels[2], 7, 7)).shape == (people, net.channels[3], 4, 4)
+
+
+def test_unpadded_student_head_gives_the_papers_3x3():
+    for variant in ('paper', 'fast'):
+        net = student_backbone(variant, width=0.25, head_padding=0).eval()
+        with torch.no_grad(): assert net.head(torch.rand(2, net.channels[2], 7, 7)).shape[-2:] == (3, 3)
+
+
+def test_registry_names_build_what_they_say():
+    assert set(NAMES) <= set(BACKBONES)
+    for name in BACKBONES: assert meta_net(name, 0.25).name == name
