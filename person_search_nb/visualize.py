@@ -7,7 +7,7 @@ __all__ = ['STYLE', 'RIGHT', 'WRONG', 'NOBODY', 'to_array', 'id_colour', 'draw_b
            'ranking_strip', 'smooth', 'plot_losses', 'unit_range', 'attention_maps', 'overlay', 'overlay_people',
            'compare_attention', 'grad_cam', 'fig_to_png', 'figure_html']
 
-# %% ../nbs/18_visualize.ipynb #560012c8
+# %% ../nbs/18_visualize.ipynb #00989d67
 import base64, colorsys, html, io
 
 import numpy as np
@@ -20,7 +20,7 @@ from PIL import Image
 from .costs import evaluating
 from .models import record_levels
 
-# %% ../nbs/18_visualize.ipynb #32857e50
+# %% ../nbs/18_visualize.ipynb #a82e2d8e
 STYLE = 'person_search_nb.psnb' # the one style of all figures
 RIGHT, WRONG, NOBODY = '#1b9e3f', '#d62728', '#9a9a9a'
 
@@ -42,7 +42,7 @@ def id_colour(
     if person_id < 0: return (0.6, 0.6, 0.6)
     return colorsys.hsv_to_rgb(person_id * 0.618034 % 1, 0.9 if person_id % 2 else 0.7, 0.95) # golden ratio: neighbours differ most
 
-# %% ../nbs/18_visualize.ipynb #fbcb7f9c
+# %% ../nbs/18_visualize.ipynb #ff593a73
 @plt.style.context(STYLE)
 def draw_boxes(
     image, # as `to_array`; None draws on what `ax` shows
@@ -90,7 +90,7 @@ def show_scenes(
         if titles: ax.set_title(titles[k])
     return fig
 
-# %% ../nbs/18_visualize.ipynb #c44ddb38
+# %% ../nbs/18_visualize.ipynb #ffd56e3b
 def crop(
     image, # as `to_array`
     box, # (4,) xyxy px
@@ -146,7 +146,63 @@ def ranking_strip(
     if title: fig.suptitle(title, fontsize=10)
     return fig
 
-# %% ../nbs/18_visualize.ipynb #09a55cbb
+# %% ../nbs/18_visualize.ipynb #784a28b4
+def crop(
+    image, # as `to_array`
+    box, # (4,) xyxy px
+    margin: float = 0, # px added on each side
+) -> np.ndarray: # (h, w, 3) uint8, what of the box lies in the image
+    "Cut a person out. Raises ValueError when box and image do not meet."
+    image = to_array(image)
+    x1, y1, x2, y2 = (float(v) for v in box)
+    rows = slice(max(0, int(np.floor(y1 - margin))), max(0, int(np.ceil(y2 + margin))))
+    cols = slice(max(0, int(np.floor(x1 - margin))), max(0, int(np.ceil(x2 + margin))))
+    out = image[rows, cols]
+    if not out.size: raise ValueError(f'box {[x1, y1, x2, y2]} has nothing in an image of {image.shape[1]} x {image.shape[0]} px (boxes are x1, y1, x2, y2)')
+    return out
+
+def on_card(
+    picture, # a crop of any size
+    size: tuple = (122, 50), # (h, w) px of the card
+) -> np.ndarray: # (h, w, 3) uint8
+    "Scale a crop into a card of fixed size, so that a row of people lines up."
+    picture, (h, w) = to_array(picture), size
+    scale = min(h / picture.shape[0], w / picture.shape[1])
+    small = Image.fromarray(picture).resize((max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))), Image.BILINEAR)
+    card = np.full((h, w, 3), 235, np.uint8)
+    top, left = (h - small.height) // 2, (w - small.width) // 2
+    card[top:top + small.height, left:left + small.width] = small
+    return card
+
+@plt.style.context(STYLE)
+def ranking_strip(
+    query_crop, # (h, w, 3), the person looked for
+    crops: list, # ranked matches, best first
+    correct: list, # per match: is it the person?
+    scores: list | None = None, # per match: similarity
+    title: str | None = None,
+    number: int = 10, # at most so many are shown
+) -> Figure:
+    "The query and its best matches: right ones green and ticked, wrong ones red and crossed."
+    if len(crops) != len(correct): raise ValueError(f'{len(crops)} crops but {len(correct)} answers: one for each is needed')
+    n = min(number, len(crops))
+    fig, axes = plt.subplots(1, number + 1, figsize=(0.86 * (number + 1), 2.3 + 0.3 * bool(title)), gridspec_kw=dict(width_ratios=[1.25] + [1] * number))
+    def show(ax, picture, colour, words, lw):
+        ax.imshow(on_card(picture), interpolation='bilinear')
+        ax.set(xticks=[], yticks=[])
+        ax.set_xlabel(words, color=colour, labelpad=3)
+        for s in ax.spines.values(): s.set(visible=True, color=colour, linewidth=lw)
+    for ax in axes: ax.set_axis_off()
+    axes[0].set_axis_on(); show(axes[0], query_crop, '#1f5fb4', 'query', 4)
+    for k in range(n):
+        axes[k + 1].set_axis_on()
+        words = ('✓' if correct[k] else '✗') + ('' if scores is None else f' {float(scores[k]):.2f}')
+        show(axes[k + 1], crops[k], RIGHT if correct[k] else WRONG, words, 3)
+        axes[k + 1].set_title(f'{k + 1}', fontsize=8, color='#666666', pad=4)
+    if title: fig.suptitle(title, fontsize=10)
+    return fig
+
+# %% ../nbs/18_visualize.ipynb #3b13b7a0
 def smooth(
     values, # (T,)
     weight: float = 0.05, # share of the newest value
@@ -168,13 +224,14 @@ def plot_losses(
     histories = history if isinstance(history, dict) else {'': history}
     fig, axes = plt.subplots(1, len(histories), squeeze=False, sharey=True, figsize=(max(7, 4.2 * len(histories)), 3.5))
     names = list(dict.fromkeys(k for h in histories.values() for r in h for k in r if k not in skip))
-    styles = {k: dict(color='black', lw=2.2) if k == 'loss' else dict(color=f'C{i % 7}') for i, k in enumerate(n for n in ['loss', *names] if n in names)}
+    styles = {'loss': dict(color='black', lw=2.2)} if 'loss' in names else {}
+    styles |= {k: dict(color=f'C{i % 7}', ls=('-', '--', ':')[i // 7 % 3]) for i, k in enumerate(n for n in names if n != 'loss')} # seven colours in the style
     for ax, (title, rows) in zip(axes[0], histories.items()):
         for name, style in styles.items():
             points = [(r['step'], r[name]) for r in rows if name in r]
             if not points: continue
             step, value = np.array(points, dtype=float).T
-            ax.plot(step, value, alpha=0.2, **(style | dict(lw=0.8)))
+            ax.plot(step, value, alpha=0.2, **(style | dict(lw=0.8, ls='-')))
             ax.plot(step, smooth(value, weight), label='total' if name == 'loss' else name, **style)
         ax.set(title=title, xlabel='step', yscale='log')
     axes[0, 0].set_ylabel('loss')
@@ -182,7 +239,7 @@ def plot_losses(
     fig.legend(drawn.values(), drawn.keys(), loc='outside right center')
     return fig
 
-# %% ../nbs/18_visualize.ipynb #456a235b
+# %% ../nbs/18_visualize.ipynb #db84f7b8
 def unit_range(
     values: np.ndarray, # any shape
 ) -> np.ndarray: # 0-1; a constant becomes 0
@@ -213,7 +270,7 @@ def attention_maps(
         maps.append(m if j == 3 else m[0])
     return maps
 
-# %% ../nbs/18_visualize.ipynb #bd0abd82
+# %% ../nbs/18_visualize.ipynb #48484bf1
 def overlay(
     ax, # axes
     image, # as `to_array`
@@ -226,7 +283,8 @@ def overlay(
     grey = image.mean(2)
     ax.imshow(grey, cmap='gray', vmin=0, vmax=255)
     h, w, s = *heat.shape, stride
-    ax.imshow(heat, cmap='inferno', vmin=0, vmax=1, alpha=alpha, interpolation='bilinear', extent=(-s / 2, w * s - s / 2, h * s - s / 2, -s / 2))
+    edged = np.pad(heat, 1, mode='edge') # the last cells' centres may lie short of the picture's border
+    ax.imshow(edged, cmap='inferno', vmin=0, vmax=1, alpha=alpha, interpolation='bilinear', extent=(-1.5 * s, (w + 0.5) * s, (h + 0.5) * s, -1.5 * s))
     ax.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5), xticks=[], yticks=[])
 
 def overlay_people(
@@ -274,7 +332,7 @@ def compare_attention(
     for ax, title in zip(axes[0], titles): ax.set_title(title)
     return fig
 
-# %% ../nbs/18_visualize.ipynb #653ba723
+# %% ../nbs/18_visualize.ipynb #795646bb
 class _HeadOnly(torch.nn.Module):
     "A model as Grad-CAM wants it: one batch in, one row of numbers out."
     def __init__(self, model, box, query):
@@ -290,20 +348,25 @@ def grad_cam(
     box, # (4,) px, the person asked about
     query=None, # (D,) embedding of the person looked for: why do they match? None: why is this a person?
     level: int = 2, # 0, 1 or 2: which trunk level to look at
-) -> np.ndarray: # (H, W) 0-1
-    "Which pixels raise the match with the query, or the detection score (Grad-CAM). Raises ImportError without the package grad-cam."
+) -> np.ndarray: # (h, w) 0-1, cells of that level, for `overlay`
+    "What in the scene raises the match with the query, or the detection score (Grad-CAM). Raises ImportError without the package grad-cam."
     try: from pytorch_grad_cam import GradCAM
-    except ImportError: raise ImportError("grad_cam needs the package grad-cam: pip install grad-cam") from None
+    except ImportError: raise ImportError('grad_cam needs the package grad-cam: pip install grad-cam') from None
     if level not in (0, 1, 2): raise ValueError(f'level is 0, 1 or 2 (level 3 has no place in the scene), not {level}')
+    class Cells(GradCAM):
+        def get_target_width_height(self, x): return None # keep the level's own cells: stretched to the image they would sit half a cell off
     device = next(model.parameters()).device
     box = torch.as_tensor(box, dtype=torch.float32, device=device).view(1, 4)
     if query is not None: query = torch.as_tensor(query, dtype=torch.float32, device=device).flatten()
-    with evaluating(model), GradCAM(_HeadOnly(model, box, query), [model.blocks[level]]) as cam:
-        heat = cam(model.batch([image.to(device)])[0], targets=[lambda out: out[0]])[0]
-    model.zero_grad(set_to_none=True)
-    return heat
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    for p in wanted: p.requires_grad_(False) # only the maps need a gradient; it starts at the input, so frozen models work too
+    try:
+        with evaluating(model), torch.enable_grad(), Cells(_HeadOnly(model, box, query), [model.blocks[level]]) as cam:
+            return cam(model.batch([image.to(device)])[0].requires_grad_(), targets=[lambda out: out[0]])[0]
+    finally:
+        for p in wanted: p.requires_grad_(True)
 
-# %% ../nbs/18_visualize.ipynb #e9e96f1c
+# %% ../nbs/18_visualize.ipynb #a23c56c0
 def fig_to_png(
     fig: Figure, # closed afterwards
     dpi: int | None = None, # None: the style's
