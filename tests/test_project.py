@@ -94,6 +94,14 @@ def test_no_machine_path_in_any_file():
     assert not found, found
 
 
+def test_machine_paths_are_told_from_others():
+    "Written in parts, so that this file does not hold what it forbids."
+    here = ['File "/' + 'root/venv/x.py", line 3', 'saved to /' + 'home/ann/runs', '/' + 'Users/ann/x']
+    assert all(MACHINE_PATH.search(text) for text in here)
+    assert all(OUTPUT_PATH.search(text) for text in [*here, 'lib/' + 'site-packages/torch', '/' + 'tmp/tmp1a2b/x.png', 'C:\\' + 'Users\\ann'])
+    assert not any(OUTPUT_PATH.search(text) for text in ['runs/demo/report.html', '../shared/real', 'https://example.org/home/page', 'a/b', 'nbs/assets/work/x.png'])
+
+
 @each_notebook
 def test_notebook_opens_without_asking(path):
     "JupyterLab asks which kernel to take when a notebook names none, or one that is not there."
