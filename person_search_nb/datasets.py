@@ -7,7 +7,7 @@ __all__ = ['OPENERS', 'SPLITS', 'DataError', 'Scene', 'check_scene', 'read_pictu
            'SceneDataset', 'QuerySet', 'opener', 'parse_spec', 'open_dataset', 'open_synth', 'read_coco', 'open_coco',
            'query_set', 'collate', 'SceneSampler', 'make_loader']
 
-# %% ../nbs/11_datasets.ipynb #b74b6de8
+# %% ../nbs/11_datasets.ipynb #8c1416a3
 import json, math, os
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
@@ -23,11 +23,11 @@ from tqdm.auto import tqdm
 from .boxes import flip_boxes
 from .synthetic import SYNTH, SynthWorld
 
-# %% ../nbs/11_datasets.ipynb #65247eae
+# %% ../nbs/11_datasets.ipynb #b226771d
 class DataError(ValueError):
     "Something is wrong with the data; the message names the file, the row, and the mend."
 
-# %% ../nbs/11_datasets.ipynb #08c53005
+# %% ../nbs/11_datasets.ipynb #661678ab
 @dataclass
 class Scene:
     "What is known of one scene before its picture is read."
@@ -38,7 +38,7 @@ class Scene:
     camera: int = 0        # which camera took it
     rows: list = field(default_factory=list)  # where each box stands in its file, for error messages
 
-# %% ../nbs/11_datasets.ipynb #edc9be46
+# %% ../nbs/11_datasets.ipynb #ccca59ad
 def check_scene(
     scene: Scene,   # its boxes may come back clipped
     source: str,    # file that holds the annotation, for the message
@@ -66,7 +66,7 @@ def check_scene(
     scene.boxes = np.clip(scene.boxes, 0, np.array([w, h, w, h], np.float32))
     return scene
 
-# %% ../nbs/11_datasets.ipynb #d250a9df
+# %% ../nbs/11_datasets.ipynb #31680f1f
 def read_picture(
     path,              # a picture file
 ) -> np.ndarray:       # (H, W, 3) uint8
@@ -77,7 +77,7 @@ def read_picture(
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         raise DataError(f'{path}: cannot be decoded ({e}); copy or download this file again') from None
 
-# %% ../nbs/11_datasets.ipynb #6b5fb927
+# %% ../nbs/11_datasets.ipynb #13caf996
 def check_picture(
     path,                       # a picture file
     size: tuple | None = None,  # (height, width) px it should have
@@ -94,7 +94,7 @@ def check_picture(
         raise DataError(f'{path}: is {w} x {h} px, its annotation says {size[1]} x {size[0]}; the boxes would not fit: use the original picture, or correct the annotation')
     return h, w
 
-# %% ../nbs/11_datasets.ipynb #f401e0f3
+# %% ../nbs/11_datasets.ipynb #a6b81bf1
 class Files:
     "Reads scene `i` from its file; small, so that worker processes start quickly."
     def __init__(self, paths: list): self.paths = paths
@@ -106,7 +106,7 @@ class Rendered:
     def __init__(self, world: SynthWorld): self.world = world
     def __call__(self, i: int) -> np.ndarray: return self.world.render(i)
 
-# %% ../nbs/11_datasets.ipynb #c938f8b0
+# %% ../nbs/11_datasets.ipynb #d531df1f
 class SceneDataset(Dataset):
     "Scenes with true boxes: item `i` is (image (3, H, W) float 0-1, target), item `(i, True)` its mirror image."
 
@@ -202,7 +202,7 @@ class _Pictures(Dataset):
     def __len__(self): return len(self.scenes)
     def __getitem__(self, i): return torch.from_numpy(np.array(self.scenes.picture(i)))
 
-# %% ../nbs/11_datasets.ipynb #98397cb1
+# %% ../nbs/11_datasets.ipynb #4de20ad2
 @dataclass
 class QuerySet:
     "People to search for: a box in a scene, and the gallery scenes to search."
@@ -222,7 +222,7 @@ class QuerySet:
         s = int(self.scene[q])
         return self.dataset.image(s), torch.from_numpy(self.boxes[q:q + 1] * np.float32(self.dataset.scale(s))), int(self.person_id[q])
 
-# %% ../nbs/11_datasets.ipynb #27cef9d5
+# %% ../nbs/11_datasets.ipynb #86d624a4
 OPENERS = {}  # scheme -> function(path, options, split, **kw) -> SceneDataset or QuerySet
 
 def opener(
@@ -232,7 +232,7 @@ def opener(
     def register(fn): OPENERS[scheme] = fn; return fn
     return register
 
-# %% ../nbs/11_datasets.ipynb #554eca86
+# %% ../nbs/11_datasets.ipynb #621f3833
 SPLITS = ('train', 'gallery', 'query')
 
 def parse_spec(
@@ -258,7 +258,7 @@ def open_dataset(
     if split not in SPLITS: raise DataError(f'no split {split!r}: choose one of {", ".join(SPLITS)}')
     return OPENERS[scheme](path, options, split, **kw)
 
-# %% ../nbs/11_datasets.ipynb #870ac0c4
+# %% ../nbs/11_datasets.ipynb #7a797fcd
 def _synth_config(name, options):
     if name not in SYNTH: raise DataError(f'synth:{name}: no such synthetic set; there are {", ".join(f"synth:{n}" for n in SYNTH)}')
     config, kinds = SYNTH[name], {f.name: f.type for f in fields(SYNTH[name])}
@@ -283,14 +283,14 @@ def open_synth(
 ):
     "Synthetic scenes; training and test people differ."
     world = SynthWorld(_synth_config(name, options), 'train' if split == 'train' else 'test')
-    truths = [world.truth(i) for i in tqdm(range(len(world)), desc=f'placing people of synth:{name} {split}', unit='scene', delay=2, leave=False)]
+    truths = [world.truth(i) for i in tqdm(range(len(world)), desc=f'placing people of synth:{name} {split}', unit='scene', delay=2, leave=False, disable=not kw.get('progress', True))]
     scenes = [Scene(t['name'], t['size'], t['boxes'], t['person_id'], t['camera']) for t in truths]
     data = SceneDataset(scenes, Rendered(world), contiguous=split == 'train', source=f'synth:{name} {split}', **kw)
     if split != 'query': return data
     q = world.queries()
     return QuerySet(data, q['scene'], q['box'], q['person_id'], q['scene'].copy(), q['candidates'], q['subsets'])
 
-# %% ../nbs/11_datasets.ipynb #02ed643d
+# %% ../nbs/11_datasets.ipynb #be76d90f
 def _field(record, key, source, what, mend):
     if not isinstance(record, dict) or key not in record: raise DataError(f'{source}: {what} has no {key!r}; {mend}')
     return record[key]
@@ -305,6 +305,7 @@ def _camera(image):
 
 def read_coco(
     path,      # a COCO JSON file, or the folder with annotations.json
+    progress: bool = True,  # a bar, when it takes long
 ) -> tuple:    # (scenes, picture paths, the file, its query list or None)
     "Read COCO annotations with `person_id` and check every row and every picture's header."
     path = Path(path).expanduser()
@@ -339,7 +340,7 @@ def read_coco(
         by_id[key][1].append((row, box, max(-1, int(pid))))
         if 'id' in a: row_of[a['id']] = key, len(by_id[key][1]) - 1
     scenes, paths = [], []
-    for im, rows in tqdm(by_id.values(), desc=f'checking {file.name}', unit='scene', delay=2, leave=False):
+    for im, rows in tqdm(by_id.values(), desc=f'checking {file.name}', unit='scene', delay=2, leave=False, disable=not progress):
         path = folder / im['file_name']
         size = check_picture(path, (im['height'], im['width']) if {'height', 'width'} <= im.keys() else None)
         xywh = np.array([b for _, b, _ in rows], np.float64).reshape(-1, 4)
@@ -354,7 +355,7 @@ def read_coco(
         queries = [(number[row_of[a][0]], row_of[a][1]) for a in queries]
     return scenes, paths, file, queries
 
-# %% ../nbs/11_datasets.ipynb #4f862421
+# %% ../nbs/11_datasets.ipynb #a2b47de0
 @opener('coco')
 def open_coco(
     path: str,      # a COCO JSON file or its folder
@@ -364,7 +365,7 @@ def open_coco(
 ):
     "COCO annotations with `person_id`; queries are listed in the file, or made of all people seen again in the gallery."
     if unknown := set(options) - set(SPLITS): raise DataError(f'coco:{path}: no option {sorted(unknown)[0]!r}; there are {", ".join(SPLITS)}')
-    scenes, paths, file, listed = read_coco(path)
+    scenes, paths, file, listed = read_coco(path, kw.get('progress', True))
     def pick(part):
         pattern = options.get(part, '*')
         rows = [i for i, s in enumerate(scenes) if fnmatch(s.name, pattern) or fnmatch(Path(s.name).name, pattern)]
@@ -376,7 +377,7 @@ def open_coco(
     return query_set(data, [scenes[i] for i in pick('gallery')], str(file),
                      None if listed is None else [(rows.index(s), k) for s, k in listed if s in set(rows)])
 
-# %% ../nbs/11_datasets.ipynb #64b39b55
+# %% ../nbs/11_datasets.ipynb #e838ef14
 def query_set(
     data: SceneDataset,    # the scenes queries are cut from
     gallery: list,         # of `Scene`, those searched
@@ -404,7 +405,7 @@ def query_set(
                     np.array([data.scenes[s].person_id[k] for s, k in takes], np.int64),
                     np.array([own.get(data.scenes[s].name, -1) for s in scene], np.int64))
 
-# %% ../nbs/11_datasets.ipynb #3644d726
+# %% ../nbs/11_datasets.ipynb #2db53097
 def collate(
     items: list,  # of (image, target)
 ) -> tuple:       # (list of images, list of targets)
@@ -412,7 +413,7 @@ def collate(
     images, targets = zip(*items)
     return list(images), list(targets)
 
-# %% ../nbs/11_datasets.ipynb #e8a0c09c
+# %% ../nbs/11_datasets.ipynb #7b331173
 class SceneSampler(torch.utils.data.Sampler):
     "Order and mirroring of each epoch: functions of the seed and the epoch alone, whatever the number of workers."
 
@@ -432,7 +433,7 @@ class SceneSampler(torch.utils.data.Sampler):
         order = torch.randperm(self.n, generator=g).tolist() if self.shuffle else range(self.n)
         return iter(list(zip(order, (torch.rand(self.n, generator=g) < self.flip).tolist())))
 
-# %% ../nbs/11_datasets.ipynb #25a47635
+# %% ../nbs/11_datasets.ipynb #bf49c070
 def make_loader(
     dataset: SceneDataset,
     batch_size: int = 4,    # scenes per batch

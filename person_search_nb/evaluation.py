@@ -8,7 +8,7 @@ __all__ = ['paired_iou', 'same_image_pairs', 'DetectionMatches', 'match_detectio
            'gallery_truth', 'search_truth', 'score_detections', 'evaluate', 'colour_histogram', 'histogram_baseline',
            'sample_gallery', 'gallery_size_curve']
 
-# %% ../nbs/12_evaluation.ipynb #1937de66
+# %% ../nbs/12_evaluation.ipynb #e87e4841
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from .datasets import QuerySet, SceneDataset, make_loader
 
-# %% ../nbs/12_evaluation.ipynb #62d82c00
+# %% ../nbs/12_evaluation.ipynb #44a0eb47
 def _array(x, dtype=None, shape=None, name='array'):
     "numpy view of an array, tensor or list; ValueError when its shape is wrong or it holds NaN."
     if torch.is_tensor(x): x = (x.float() if x.dtype == torch.bfloat16 else x).detach().cpu()
@@ -54,7 +54,7 @@ def same_image_pairs(
     within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     return a, order[np.repeat(low, count) + within]
 
-# %% ../nbs/12_evaluation.ipynb #21efcda5
+# %% ../nbs/12_evaluation.ipynb #7abd40e8
 def _first_best(group, value, size):  # per group 0..size-1: position of the highest value, the earliest among equals; -1 for an empty group
     order = np.lexsort((np.arange(len(group)), -value, group))
     g = group[order]
@@ -113,7 +113,7 @@ def detection_metrics(
     return dict(ap=float(precision[m.correct].sum() / max(m.positives, 1)), recall=hits / max(m.positives, 1),
                 precision=hits / max(len(found), 1), detections=len(found), positives=m.positives)
 
-# %% ../nbs/12_evaluation.ipynb #9a9bba5e
+# %% ../nbs/12_evaluation.ipynb #f69a10d6
 @dataclass
 class SearchMatches:
     "Where the true positives of every query stand in its ranked list."
@@ -211,7 +211,7 @@ def match_search(
     query, detection, rank = (np.concatenate([np.zeros(0, np.int64), *x]) for x in (zip(*out) if out else ((), (), ())))
     return SearchMatches(query, detection, rank, positives, pool)
 
-# %% ../nbs/12_evaluation.ipynb #4507c2b7
+# %% ../nbs/12_evaluation.ipynb #60f61741
 def summarize(
     m: SearchMatches,
     topk: tuple = (1, 5, 10),  # list lengths
@@ -245,7 +245,7 @@ def search_metrics(
     m = match_search(det_image, det_boxes, det_scores, det_feats, query_feats, gt_query, gt_image, gt_boxes, candidates, score_threshold)
     return summarize(m, topk)
 
-# %% ../nbs/12_evaluation.ipynb #48c5083d
+# %% ../nbs/12_evaluation.ipynb #c3065394
 @contextmanager
 def evaluating(model):
     "The model in eval mode, without gradients; afterwards every part is in the mode it was in."
@@ -283,7 +283,7 @@ def run_detector(
                 det_scores=np.concatenate([np.zeros(0, np.float32), *scores]),
                 det_feats=np.concatenate([np.zeros((0, width), np.float32), *(f.reshape(-1, width) for f in feats)]))
 
-# %% ../nbs/12_evaluation.ipynb #133835e4
+# %% ../nbs/12_evaluation.ipynb #740fa50b
 def query_scenes(
     queries: QuerySet,
     gallery: SceneDataset | None = None,  # pictures are taken from here where the query's scene is in it (it may be cached)
@@ -318,7 +318,7 @@ def embed_queries(
             out[np.concatenate([rows for *_, rows in part])] = found
     return np.zeros((0, 0), np.float32) if out is None else out
 
-# %% ../nbs/12_evaluation.ipynb #9f26c599
+# %% ../nbs/12_evaluation.ipynb #35be07c1
 def gallery_truth(
     gallery: SceneDataset,
 ) -> dict:  # gt_image (T,), gt_boxes (T, 4) px of the original pictures, person_id (T,)
@@ -352,7 +352,7 @@ def search_truth(
     candidates = np.where(np.take_along_axis(allowed, candidates, 1), candidates, -1).astype(np.int32)
     return dict(gt_query=gt_query, gt_image=t['gt_image'][row], gt_boxes=t['gt_boxes'][row], candidates=candidates)
 
-# %% ../nbs/12_evaluation.ipynb #6fc47b01
+# %% ../nbs/12_evaluation.ipynb #be7faf71
 def score_detections(
     found: dict,                   # det_image, det_boxes, det_scores, det_feats
     query_feats: np.ndarray,       # (Q, D)
@@ -386,7 +386,7 @@ def evaluate(
     found = run_detector(model, gallery, workers=workers, **same)
     return score_detections(found, embed_queries(model, queries, gallery, **same), gallery, queries, score_threshold, topk, cross_camera)
 
-# %% ../nbs/12_evaluation.ipynb #a86e42b9
+# %% ../nbs/12_evaluation.ipynb #a1e06eab
 def colour_histogram(
     picture: np.ndarray,  # (H, W, 3) uint8
     boxes: np.ndarray,    # (N, 4) xyxy px
@@ -426,7 +426,7 @@ def histogram_baseline(
                  det_feats=np.concatenate([np.zeros((0, strips * bins**3), np.float32), *feats]))
     return score_detections(found, query_feats, gallery, queries, topk=topk, cross_camera=cross_camera)
 
-# %% ../nbs/12_evaluation.ipynb #7625ea28
+# %% ../nbs/12_evaluation.ipynb #b69d9e0b
 def sample_gallery(
     gt_query,                  # (P,) query of each true appearance
     gt_image,                  # (P,) its scene
