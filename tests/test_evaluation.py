@@ -118,14 +118,14 @@ def problems(draw):
                 query_feats=rng.integers(-1, 2, (q, 3)).astype(feats.dtype), gt_query=rng.integers(0, q, p), gt_image=gt_image, gt_boxes=gt_boxes), candidates
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(problems())
 def test_search_is_the_loop(problem):
     p, candidates = problem
     assert search_metrics(**p, candidates=candidates) == pytest.approx(slow_search(**p, candidates=candidates), abs=1e-12)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(problems())
 def test_detection_is_the_loop(problem):
     p, _ = problem
