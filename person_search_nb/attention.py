@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['ATTENTION', 'ARM', 'NonLocal', 'NoAttention']
 
-# %% ../nbs/04_attention.ipynb #57b99775
+# %% ../nbs/04_attention.ipynb #6adc133a
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-# %% ../nbs/04_attention.ipynb #0e1246f1
+# %% ../nbs/04_attention.ipynb #c33f28de
 class ARM(nn.Module):
     "Attention residual module (HDL eq. 3): `H = (1 + A) * X`, A in (0,1) of X's shape from a spatial and a channel branch, as in HA-CNN."
 
@@ -69,7 +69,7 @@ class ARM(nn.Module):
         a = self.logit(x).sigmoid_()      # in place: the gradient of a sigmoid needs only its output
         return torch.addcmul(x, a, x), a  # x + a*x in one pass over memory
 
-# %% ../nbs/04_attention.ipynb #ae1e8882
+# %% ../nbs/04_attention.ipynb #17f78183
 class NonLocal(nn.Module):
     "Non-local block, dot-product form: each pixel adds what all pixels say, weighted by likeness; `H = X + R`, `A = |R| / (|X| + |R|)`."
 
@@ -98,7 +98,7 @@ class NonLocal(nn.Module):
         r = self.response(x)
         return x + r, r.abs()/(x.abs() + r.abs() + 1e-6)
 
-# %% ../nbs/04_attention.ipynb #4368d849
+# %% ../nbs/04_attention.ipynb #10500acd
 class NoAttention(nn.Module):
     "No attention: hands the features on, `(X, None)`."
 

@@ -6,7 +6,7 @@
 __all__ = ['RESNET_UNITS', 'BACKBONES', 'Backbone', 'level_sizes', 'scale_channels', 'conv_bn', 'BasicBlock', 'Bottleneck',
            'init_weights', 'resnet_backbone', 'from_torchvision', 'load_weights', 'build_backbone']
 
-# %% ../nbs/03_backbones.ipynb #b5de8809
+# %% ../nbs/03_backbones.ipynb #ee5e816a
 import math
 from collections import OrderedDict
 from functools import partial
@@ -17,7 +17,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-# %% ../nbs/03_backbones.ipynb #c76c1f81
+# %% ../nbs/03_backbones.ipynb #a8cbb663
 class Backbone(nn.Module):
     "A network cut into trunk (`stem`, `blocks[0..2]`) and head (`blocks[3]`); level `j` is the output of `blocks[j]`."
     stride = 16  # image pixels per cell of the last trunk level
@@ -49,14 +49,14 @@ class Backbone(nn.Module):
             levels.append(x)
         return levels
 
-# %% ../nbs/03_backbones.ipynb #d96f5e0c
+# %% ../nbs/03_backbones.ipynb #26561798
 def level_sizes(
     size  # (h, w) of the image in pixels
 )->list:  # [(h, w), ...] of the three trunk levels, at strides 4, 8 and 16
     "Map sizes of the three trunk levels of every backbone here, for any image size: halved and rounded up."
     return [tuple(-(-int(n)//s) for n in size) for s in (4, 8, 16)]
 
-# %% ../nbs/03_backbones.ipynb #7bc49197
+# %% ../nbs/03_backbones.ipynb #5834be04
 def scale_channels(
     channels:int,     # the channel count at full width
     width:float=1.0   # factor
@@ -73,7 +73,7 @@ def conv_bn(
     "A convolution and its batch norm; the norm's shift replaces the bias."
     return nn.Conv2d(c_in, c_out, kernel, stride, (kernel - 1)//2, bias=False), nn.BatchNorm2d(c_out)
 
-# %% ../nbs/03_backbones.ipynb #299ab145
+# %% ../nbs/03_backbones.ipynb #8b7e7650
 class BasicBlock(nn.Module):
     "Two 3x3 convolutions and a shortcut (ResNet-18)."
     expansion = 1
@@ -115,7 +115,7 @@ class Bottleneck(nn.Module):
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
         return F.relu(self.bn3(self.conv3(x)) + shortcut, inplace=True)
 
-# %% ../nbs/03_backbones.ipynb #9b3e25d2
+# %% ../nbs/03_backbones.ipynb #8e3eab5c
 RESNET_UNITS = {18: (BasicBlock, (2, 2, 2, 2)), 50: (Bottleneck, (3, 4, 6, 3)), 101: (Bottleneck, (3, 4, 23, 3))}
 
 def init_weights(
@@ -157,7 +157,7 @@ def resnet_backbone(
     if weights == 'imagenet' and width != 1: raise ValueError(f'ImageNet weights exist only for width 1, got width {width}; use weights=None')
     return load_weights(backbone, weights)
 
-# %% ../nbs/03_backbones.ipynb #d2e6fd80
+# %% ../nbs/03_backbones.ipynb #72991e8d
 def from_torchvision(
     state:dict  # a state dict with torchvision's resnet names
 )->OrderedDict: # the same tensors under this library's names, without the classifier
@@ -194,7 +194,7 @@ def load_weights(
     backbone.load_state_dict({k: state.get(k, v) for k, v in own.items()})
     return backbone
 
-# %% ../nbs/03_backbones.ipynb #a4c48390
+# %% ../nbs/03_backbones.ipynb #be408484
 BACKBONES = {f'resnet{depth}': partial(resnet_backbone, depth) for depth in RESNET_UNITS}
 
 def build_backbone(

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['STUDENT_CHANNELS', 'depthwise_bn', 'SeparableModule', 'SeparableBlock', 'student_backbone']
 
-# %% ../nbs/05_student.ipynb #1c5a861e
+# %% ../nbs/05_student.ipynb #02b65faf
 import torch
 import torch.nn as nn
 
 from .backbones import BACKBONES, Backbone, conv_bn, init_weights, load_weights, scale_channels
 
-# %% ../nbs/05_student.ipynb #939d9038
+# %% ../nbs/05_student.ipynb #04f23343
 def depthwise_bn(
     channels:int,  # input and output channels
     stride:int=1,  # stride
@@ -49,7 +49,7 @@ class SeparableBlock(nn.Sequential):
                          SeparableModule(c_mid, c_mid),
                          SeparableModule(c_mid, c_out, 1 if early else 2, 1 if early else padding))
 
-# %% ../nbs/05_student.ipynb #1c0aa670
+# %% ../nbs/05_student.ipynb #c848f021
 STUDENT_CHANNELS = (128, 256, 384, 512)
 
 def student_backbone(
@@ -69,6 +69,6 @@ def student_backbone(
     init_weights(backbone)
     return load_weights(backbone, weights)
 
-# %% ../nbs/05_student.ipynb #f9e2384a
+# %% ../nbs/05_student.ipynb #1a7b6b54
 BACKBONES['student-paper'] = lambda **kwargs: student_backbone('paper', **kwargs)
 BACKBONES['student-fast'] = lambda **kwargs: student_backbone('fast', **kwargs)
