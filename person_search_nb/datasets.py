@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OPENERS', 'SPLITS', 'DataError', 'Scene', 'check_scene', 'read_picture', 'check_picture', 'Files', 'Rendered',
-           'SceneDataset', 'QuerySet', 'opener', 'parse_spec', 'open_dataset', 'open_synth', 'read_coco', 'open_coco',
-           'query_set', 'collate', 'SceneSampler', 'make_loader']
+           'SceneDataset', 'QuerySet', 'opener', 'parse_spec', 'open_dataset', 'synth_config', 'open_synth',
+           'read_coco', 'open_coco', 'query_set', 'collate', 'SceneSampler', 'make_loader']
 
 # %% ../nbs/11_datasets.ipynb #8c1416a3
 import json, math, os
@@ -259,7 +259,11 @@ def open_dataset(
     return OPENERS[scheme](path, options, split, **kw)
 
 # %% ../nbs/11_datasets.ipynb #7a797fcd
-def _synth_config(name, options):
+def synth_config(
+    name: str,      # 'tiny', 'small' or 'full'
+    options: dict,  # fields of `SynthConfig` as text
+):                  # SynthConfig
+    "The configuration a synth spec stands for. Raises `DataError` for an unknown name or option."
     if name not in SYNTH: raise DataError(f'synth:{name}: no such synthetic set; there are {", ".join(f"synth:{n}" for n in SYNTH)}')
     config, kinds = SYNTH[name], {f.name: f.type for f in fields(SYNTH[name])}
     values = {}
@@ -282,7 +286,7 @@ def open_synth(
     **kw,
 ):
     "Synthetic scenes; training and test people differ."
-    world = SynthWorld(_synth_config(name, options), 'train' if split == 'train' else 'test')
+    world = SynthWorld(synth_config(name, options), 'train' if split == 'train' else 'test')
     truths = [world.truth(i) for i in tqdm(range(len(world)), desc=f'placing people of synth:{name} {split}', unit='scene', delay=2, leave=False, disable=not kw.get('progress', True))]
     scenes = [Scene(t['name'], t['size'], t['boxes'], t['person_id'], t['camera']) for t in truths]
     data = SceneDataset(scenes, Rendered(world), contiguous=split == 'train', source=f'synth:{name} {split}', **kw)

@@ -6,7 +6,7 @@
 __all__ = ['HEIGHTS', 'MODELS', 'RoIs', 'HeadOutput', 'PersonSearchNet', 'record_levels', 'list_models', 'build_model',
            'save_model', 'read_weights', 'load_model', 'load_trunk']
 
-# %% ../nbs/08_models.ipynb #ee7cc979
+# %% ../nbs/08_models.ipynb #78579ccc
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from .roi_align import roi_align
 from .rpn import RPN, match_boxes, sample_balanced
 from .student import student_backbone
 
-# %% ../nbs/08_models.ipynb #60da7d38
+# %% ../nbs/08_models.ipynb #b8ba1bb8
 @dataclass
 class RoIs:
     "The regions one training step looks at, all images together, and what is true of each."
@@ -37,7 +37,7 @@ class RoIs:
     @property
     def flat(self) -> Tensor: return torch.cat(self.boxes)
 
-# %% ../nbs/08_models.ipynb #0aca7efe
+# %% ../nbs/08_models.ipynb #77ba1bf0
 @dataclass
 class HeadOutput:
     "What the head says of `R` regions."
@@ -45,7 +45,7 @@ class HeadOutput:
     score: Tensor     # (R,) logit of 'this is a person'
     deltas: Tensor    # (R, 4) box refinement, in units of `PersonSearchNet.delta_scale`
 
-# %% ../nbs/08_models.ipynb #24b1ac08
+# %% ../nbs/08_models.ipynb #f4286bc6
 class PersonSearchNet(nn.Module):
     "Trunk with attention -> RPN -> RoIAlign -> head with attention -> embedding, score and refined box (HDL section 3.2)."
     delta_scale = (0.1, 0.1, 0.2, 0.2)  # usual size of the four box offsets: brings their loss to the size of the others
@@ -55,7 +55,8 @@ class PersonSearchNet(nn.Module):
         num_ids: int,                   # training identities
         anchors: AnchorGenerator,       # the reference boxes of the RPN
         attention: str = 'arm',         # after each block: 'arm', 'non-local' or 'none'
-        id_loss: str = 'softmax',       # 'softmax', 'oim', 'rss'
+        factored: bool = False,         # compute the ARMs in their factored form: the same numbers at a fraction of the cost
+        id_loss: str = 'softmax',       # a name of `ID_LOSSES`: 'softmax', 'oim', 'rss', 'centre', 'softmax+centre'
         dim: int | None = None,         # embedding size; None: the head's own channels, without projection
         rpn_channels: int = 512,        # width of the RPN's 3x3 conv
         separable_rpn: bool = False,    # depthwise-separable 3x3 conv in the RPN
@@ -69,15 +70,16 @@ class PersonSearchNet(nn.Module):
         super().__init__()
         c2, c3 = backbone.channels[2:]
         self.stem, self.blocks, self.stride, self.num_ids = backbone.stem, backbone.blocks, backbone.stride, num_ids
-        self.attention = nn.ModuleList(ATTENTION[attention](c) for c in backbone.channels)
+        self.attention = nn.ModuleList(ATTENTION[attention](c, **dict(factored=True) if factored and attention == 'arm' else {}) for c in backbone.channels)
         self.rpn = RPN(c2, anchors, channels=rpn_channels, separable=separable_rpn,
-                       pre_nms=tuple(8 * p for p in proposals), post_nms=proposals)
+                       pre_nms=tuple(8 * p for p in proposals), post_nms=proposals,
+                       high=0.5)  # one slim shape of anchor: at 0.7 hardly any reaches a small person (see the RPN notebook)
         self.pooled_norm = nn.BatchNorm2d(c2)
         self.project = nn.Identity() if dim is None else nn.Linear(c3, dim)
         self.embedding_norm = nn.BatchNorm1d(dim or c3)
         self.score, self.deltas = nn.Linear(dim or c3, 1), nn.Linear(dim or c3, 4)
         self.id_loss = ID_LOSSES[id_loss](dim or c3, num_ids)
-        self.unit_length = id_loss in ('oim', 'rss')  # these losses compare directions
+        self.unit_length = id_loss == 'oim'  # it compares directions
         self.roi_size, self.rois_per_image = roi_size, rois_per_image
         self.score_threshold, self.nms_threshold, self.detections = score_threshold, nms_threshold, detections
         self.register_buffer('mean', torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
@@ -114,7 +116,7 @@ class PersonSearchNet(nn.Module):
         return HeadOutput(e, self.score(e).squeeze(1), self.deltas(e))
 
     def identity_features(self, embedding: Tensor) -> Tensor:
-        "The embedding in the form the identity loss wants: unit length for OIM and RSS, raw for softmax."
+        "The embedding in the form the identity loss wants: unit length for OIM, raw for the others."
         return F.normalize(embedding, dim=1) if self.unit_length else embedding
 
     def identity_logits(self, embedding: Tensor) -> Tensor:
@@ -130,7 +132,7 @@ class PersonSearchNet(nn.Module):
         boxes, ids, positive, truth = [], [], [], []
         for prop, t in zip(proposals, targets):
             true, tid = t['boxes'].to(prop), t['person_id'].to(prop.device)
-            matched = match_boxes(prop, true, 0.5, 0.5, force_best=False)
+            matched = match_boxes(prop, true, 0.5, 0.3, force_best=False)  # near misses say nothing: NMS deals with them
             pos, neg = sample_balanced(matched, self.rois_per_image, 0.5)
             who = torch.cat([torch.arange(len(true), device=prop.device), matched[pos]])
             boxes.append(torch.cat([true, prop[pos], prop[neg]]))
@@ -194,7 +196,7 @@ class PersonSearchNet(nn.Module):
         for i, (img, b) in enumerate(zip(images, boxes)): check_boxes(b, name=f'boxes of image {i}')
         return F.normalize(self.head(self.trunk(self.batch(images)[0]), boxes).embedding.float(), dim=1)
 
-# %% ../nbs/08_models.ipynb #b3796d27
+# %% ../nbs/08_models.ipynb #61bb97a8
 @contextmanager
 def record_levels(
     model: PersonSearchNet,  # its attention modules are listened to
@@ -209,7 +211,7 @@ def record_levels(
     finally:
         for h in handles: h.remove()
 
-# %% ../nbs/08_models.ipynb #c6baf975
+# %% ../nbs/08_models.ipynb #c21ab4d0
 HEIGHTS = [30., 43., 62., 89., 128., 184., 264., 379., 544., 781., 1120.]  # px, 11 geometric steps; fit your own with `fit_heights`
 
 def _hdl_teacher(num_ids, heights, width, weights=None, **kw):
@@ -222,7 +224,7 @@ def _hdl_student(num_ids, heights, width, **kw):
 
 def _hdl_student_fast(num_ids, heights, width, **kw):
     return PersonSearchNet(student_backbone('fast', width=width), num_ids, pedestrian_anchors(heights),
-                           **dict(rpn_channels=int(512 * width), separable_rpn=True) | kw)
+                           **dict(rpn_channels=int(512 * width), separable_rpn=True, factored=True) | kw)
 
 def _oim(num_ids, heights, width, weights=None, **kw):
     return PersonSearchNet(resnet_backbone(50, width=width, weights=weights), num_ids, faster_rcnn_anchors(),
@@ -234,7 +236,7 @@ def list_models() -> list:
     "Names that `build_model` knows."
     return list(MODELS)
 
-# %% ../nbs/08_models.ipynb #bc898bf4
+# %% ../nbs/08_models.ipynb #cd1d7ac1
 def build_model(
     name: str,                # one of `list_models()`
     num_ids: int,             # training identities
@@ -248,7 +250,7 @@ def build_model(
     model.config = dict(name=name, num_ids=num_ids, heights=[float(h) for h in heights], width=width) | {k: v for k, v in kwargs.items() if k != 'weights'}
     return model
 
-# %% ../nbs/08_models.ipynb #a3bc1684
+# %% ../nbs/08_models.ipynb #4a47dac5
 def save_model(
     model: PersonSearchNet,  # with `.config`, as `build_model` makes them
     path,                    # ends in .safetensors
