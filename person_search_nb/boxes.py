@@ -6,13 +6,13 @@
 __all__ = ['MAX_LOG_RATIO', 'xywh_to_xyxy', 'xyxy_to_xywh', 'box_area', 'box_iou', 'encode_boxes', 'decode_boxes', 'clip_boxes',
            'keep_large', 'flip_boxes', 'check_boxes', 'nms']
 
-# %% ../nbs/00_boxes.ipynb #4758db24
+# %% ../nbs/00_boxes.ipynb #bc189846
 import math
 import torch
 import torchvision
 from torch import Tensor
 
-# %% ../nbs/00_boxes.ipynb #31dcc9ba
+# %% ../nbs/00_boxes.ipynb #2c8f5be4
 def xywh_to_xyxy(
     boxes: Tensor, # (N,4) left, top, width, height in px
 ) -> Tensor: # (N,4) left, top, right, bottom in px
@@ -25,7 +25,7 @@ def xyxy_to_xywh(
     "Corner and size of boxes in corner form."
     return torch.cat([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], dim=-1)
 
-# %% ../nbs/00_boxes.ipynb #9dfa5562
+# %% ../nbs/00_boxes.ipynb #54c7f415
 def box_area(
     boxes: Tensor, # (N,4) xyxy px
 ) -> Tensor: # (N,) px²
@@ -42,7 +42,7 @@ def box_iou(
     inner = (bottom_right - top_left).clamp(min=0).prod(dim=-1)  # (N,M)
     return inner / (box_area(a)[:, None] + box_area(b)[None] - inner)
 
-# %% ../nbs/00_boxes.ipynb #0de3339f
+# %% ../nbs/00_boxes.ipynb #1dc2ebba
 def _centre_size(
     boxes: Tensor, # (N,4) xyxy px
 ): # centres (N,2), sizes (N,2)
@@ -58,7 +58,7 @@ def encode_boxes(
     (centre, size), (ref_centre, ref_size) = _centre_size(boxes), _centre_size(reference)
     return torch.cat([(centre - ref_centre) / ref_size, torch.log(size / ref_size)], dim=1)
 
-# %% ../nbs/00_boxes.ipynb #b6795d8c
+# %% ../nbs/00_boxes.ipynb #4174814b
 MAX_LOG_RATIO = math.log(1000 / 16)
 
 def decode_boxes(
@@ -71,7 +71,7 @@ def decode_boxes(
     half = 0.5 * ref_size * torch.exp(deltas[:, 2:].clamp(max=MAX_LOG_RATIO))
     return torch.cat([centre - half, centre + half], dim=1)
 
-# %% ../nbs/00_boxes.ipynb #52869557
+# %% ../nbs/00_boxes.ipynb #ce41d84d
 def clip_boxes(
     boxes: Tensor, # (N,4) xyxy px
     size: tuple, # (h, w) of the image in px
@@ -95,7 +95,7 @@ def flip_boxes(
     x1, y1, x2, y2 = boxes.unbind(dim=1)
     return torch.stack([width - x2, y1, width - x1, y2], dim=1)
 
-# %% ../nbs/00_boxes.ipynb #30c44293
+# %% ../nbs/00_boxes.ipynb #650cd37e
 def check_boxes(
     boxes: Tensor, # (N,4) xyxy px
     size: tuple = None, # (h, w) of the image in px; None: do not look at the borders
@@ -121,25 +121,29 @@ def check_boxes(
                f"leaves the image of height {h} and width {w}", "Cut it off with clip_boxes(boxes, (h, w)), or check that boxes and image have one scale.")
     return boxes
 
-# %% ../nbs/00_boxes.ipynb #b88a4266
+# %% ../nbs/00_boxes.ipynb #86203fe1
 def _overlaps(
     a: Tensor, # (N,4) xyxy px
     b: Tensor, # (M,4) xyxy px
     threshold: float, # IoU
 ) -> Tensor: # (N,M) bool
     "Whether IoU > threshold, in place and in the order of operations of torchvision's kernel, so that rounding agrees too."
-    w = (torch.minimum(a[:, 2, None], b[:, 2]) - torch.maximum(a[:, 0, None], b[:, 0])).clamp_(min=0)  # (N,M)
-    h = (torch.minimum(a[:, 3, None], b[:, 3]) - torch.maximum(a[:, 1, None], b[:, 1])).clamp_(min=0)
+    areas = box_area(a)[:, None] + box_area(b)  # (N,M)
+    a, b = a.T.contiguous()[:, :, None], b.T.contiguous()  # (4,N,1), (4,M): whole columns are quicker to read
+    w = torch.minimum(a[2], b[2]).sub_(torch.maximum(a[0], b[0])).clamp_(min=0)  # (N,M)
+    h = torch.minimum(a[3], b[3]).sub_(torch.maximum(a[1], b[1])).clamp_(min=0)
     inner = w.mul_(h)
-    return inner.div_((box_area(a)[:, None] + box_area(b)).sub_(inner)) > threshold
+    return inner.div_(areas.sub_(inner)) > threshold
 
 def _first_come(
     beats: Tensor, # (N,N) bool, upper triangle: i beats j
 ) -> Tensor: # (N,) bool
     "Who stays when everyone not beaten by an earlier one who stays does: repeat the rule until nothing changes."
-    stays = torch.ones(len(beats), dtype=torch.bool, device=beats.device)
+    i, j = beats.nonzero(as_tuple=True)
+    stays = torch.ones(len(beats), dtype=torch.bool)
     while True:
-        new = ~(beats & stays[:, None]).any(dim=0)
+        new = torch.ones_like(stays)
+        new[j[stays[i]]] = False
         if torch.equal(new, stays): return stays
         stays = new
 
@@ -151,29 +155,28 @@ def _round_down(
     near = torch.tensor(threshold, dtype=dtype)
     return float(near if float(near) <= threshold else torch.nextafter(near, near.new_tensor(-math.inf)))
 
-# %% ../nbs/00_boxes.ipynb #ac3adf62
+# %% ../nbs/00_boxes.ipynb #2bfa177d
 def _suppressed(
     kept: Tensor, # (K,4) xyxy px
-    rest: Tensor, # (M,4) xyxy px
+    rest: Tensor, # (M,4) xyxy px, sorted by their left edge
     threshold: float, # IoU, above 0
 ) -> Tensor: # (M,) bool
     "Which of `rest` overlap a kept box by more than the threshold; looks only at pairs whose left edges are close enough for that."
-    width, slack = kept[:, 2] - kept[:, 0], 1e-5 * rest[:, 2].abs().max()  # the slack covers rounding
-    left, order = rest[:, 0].sort()
-    first = torch.searchsorted(left, kept[:, 0] - width * (1 - threshold) / threshold - slack)
-    number = (torch.searchsorted(left, kept[:, 0] + width * (1 - threshold) + slack, right=True) - first).clamp_(min=0)
+    k, r = torch.cat([kept.T, box_area(kept)[None]]), torch.cat([rest.T, box_area(rest)[None]])  # (5,K), (5,M)
+    width, slack = k[2] - k[0], 1e-5 * rest.abs().max()  # the slack covers rounding
+    first = torch.searchsorted(r[0], k[0] - width * (1 - threshold) / threshold - slack)
+    number = (torch.searchsorted(r[0], k[0] + width * (1 - threshold) + slack, right=True) - first).clamp_(min=0)
     total = int(number.sum())
     if total > 0.2 * len(kept) * len(rest): return _overlaps(kept, rest, threshold).any(dim=0)  # wide boxes: nothing to save
     i = torch.repeat_interleave(torch.arange(len(kept)), number, output_size=total)  # (P,) pairs: kept box i ...
-    j = torch.arange(total) + (first - number.cumsum(0) + number)[i]  # ... and the j-th box from the left
-    k, r = torch.cat([kept.T, box_area(kept)[None]]), torch.cat([rest.T, box_area(rest)[None]])[:, order]  # (5,K), (5,M)
-    h = torch.minimum(k[3][i], r[3][j]) - torch.maximum(k[1][i], r[1][j])
+    j = torch.arange(total) + (first - number.cumsum(0) + number).index_select(0, i)  # ... and the j-th box from the left
+    of = lambda table, column, index: table[column].index_select(0, index)
+    h = torch.minimum(of(k, 3, i), of(r, 3, j)).sub_(torch.maximum(of(k, 1, i), of(r, 1, j)))
     near = (h > 0).nonzero()[:, 0]
-    i, j, h = i[near], j[near], h[near]
-    inner = (torch.minimum(k[2][i], r[2][j]) - torch.maximum(k[0][i], r[0][j])).clamp_(min=0) * h
-    hit = inner / (k[4][i] + r[4][j] - inner) > threshold
+    i, j, h = (v.index_select(0, near) for v in (i, j, h))
+    inner = torch.minimum(of(k, 2, i), of(r, 2, j)).sub_(torch.maximum(of(k, 0, i), of(r, 0, j))).clamp_(min=0).mul_(h)
     out = torch.zeros(len(rest), dtype=torch.bool)
-    out[order[j[hit]]] = True
+    out[j[inner / (of(k, 4, i) + of(r, 4, j) - inner) > threshold]] = True
     return out
 
 def _block_nms(
@@ -185,15 +188,17 @@ def _block_nms(
     "Non-maximum suppression, a block of boxes at a time."
     order = scores.sort(descending=True, stable=True).indices
     boxes, threshold = boxes[order], _round_down(iou_threshold, boxes.dtype)
-    pending, kept = torch.arange(len(boxes)), []
+    by_left, pending, kept = boxes[:, 0].argsort(), torch.arange(len(boxes)), []
     while len(pending):
-        head, rest = pending[:block], pending[block:]
+        head = pending[:block]
+        by_left = by_left[by_left > head[-1]]
         head = head[_first_come(_overlaps(boxes[head], boxes[head], threshold).triu_(1))]
-        pending = rest[~_suppressed(boxes[head], boxes[rest], threshold)] if len(rest) else rest
+        if len(by_left): by_left = by_left[~_suppressed(boxes[head], boxes[by_left], threshold)]
+        pending = by_left.sort().values
         kept.append(head)
     return order[torch.cat(kept)]
 
-# %% ../nbs/00_boxes.ipynb #002834ba
+# %% ../nbs/00_boxes.ipynb #98291835
 def nms(
     boxes: Tensor, # (N,4) xyxy px
     scores: Tensor, # (N,)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Taps', 'roi_align', 'roi_pool', 'crop_resize_pool']
 
-# %% ../nbs/02_roi_align.ipynb #875308de
+# %% ../nbs/02_roi_align.ipynb #de2bb020
 from dataclasses import dataclass
 from functools import cached_property
 import torch
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
-# %% ../nbs/02_roi_align.ipynb #991e27d1
+# %% ../nbs/02_roi_align.ipynb #abde17ea
 @dataclass(frozen=True)
 class Taps:
     "A sparse matrix (rows out, rows in) kept as bags: output row i is the weighted sum of the input rows `index[offsets[i]:offsets[i+1]]`."
@@ -33,7 +33,7 @@ class Taps:
         rows = torch.arange(self.n_in + 1, dtype=index.dtype, device=index.device)
         return Taps(out_row.index_select(0, order), self.weight.index_select(0, order), torch.searchsorted(index, rows, out_int32=True), self.n_out)
 
-# %% ../nbs/02_roi_align.ipynb #e9288296
+# %% ../nbs/02_roi_align.ipynb #f1132bda
 def _turned(
     matrices: Tensor, # (B,P,Q)
 ) -> Tensor: # (B,Q,P) contiguous
@@ -62,7 +62,7 @@ class _Mix(torch.autograd.Function):
         taps, shape, channels_last = ctx.back
         return _Mix.apply(grad, taps.T, shape, channels_last), None, None, None
 
-# %% ../nbs/02_roi_align.ipynb #5fe36680
+# %% ../nbs/02_roi_align.ipynb #d75547d1
 def _axis_taps(
     points: Tensor, # (R,n,S) positions along one axis in cells: S samples for each of n bins of R regions
     share: Tensor, # broadcastable to (R,n,S): weight of each sample in its bin, 0 for a sample that is not taken
@@ -98,7 +98,7 @@ def _sample(
     taps = Taps(index.flatten(), weight.flatten(), offsets, B * H * W)
     return _Mix.apply(features.to(weight.dtype), taps, (R, oh, ow), True).to(features.dtype)
 
-# %% ../nbs/02_roi_align.ipynb #009ab35a
+# %% ../nbs/02_roi_align.ipynb #4997e6b9
 def _as_rois(
     boxes, # list of (n,4) xyxy per image, or (R,5) with the image's number first
     features: Tensor, # (B,C,H,W)
@@ -147,7 +147,7 @@ def roi_align(
 
     return _sample(features, rois[:, 0], axis(1, oh, H), axis(0, ow, W))
 
-# %% ../nbs/02_roi_align.ipynb #84a929de
+# %% ../nbs/02_roi_align.ipynb #fca9c7d9
 def roi_pool(
     features: Tensor, # (B,C,H,W)
     boxes, # list of (n,4) xyxy px per image, or rois (R,5)
