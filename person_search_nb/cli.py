@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'demo', 'train', 'distill', 'evaluate', 'search', 'cost', 'export', 'make_data', 'main']
 
-# %% ../nbs/21_cli.ipynb #07783911
+# %% ../nbs/21_cli.ipynb #094ee8dd
 import json, sys
 from pathlib import Path
 
 import torch
-from fastcore.script import call_parse, store_true
+from fastcore.script import anno_parser, call_parse, store_true
 
 from . import costs, demo as demo_module, synthetic, training
 from .anchors import fit_heights
@@ -20,7 +20,7 @@ from .evaluation import evaluate as evaluate_model
 from .models import build_model, list_models, load_model, load_trunk, save_model
 from .search import Gallery
 
-# %% ../nbs/21_cli.ipynb #940f43f4
+# %% ../nbs/21_cli.ipynb #d6510902
 @call_parse
 def demo(
     out: str = 'runs/demo',  # folder for results.json, report.html, checkpoints
@@ -32,7 +32,7 @@ def demo(
     config = demo_module.DemoConfig(seed=seed, pretrained=not scratch, **(demo_module.FAST if fast else {}))
     return demo_module.run_demo(config, out)
 
-# %% ../nbs/21_cli.ipynb #62d97c84
+# %% ../nbs/21_cli.ipynb #40a37638
 def _size(text):
     "'192x336' -> (192, 336); '' -> None."
     if not text: return None
@@ -78,7 +78,7 @@ def train(
     _finish(net, out, training.train(net, scenes, _schedule(epochs, batch_size, lr, schedule, milestones, gamma, warmup, seed, device, precision, workers), out))
     return net
 
-# %% ../nbs/21_cli.ipynb #07f08d32
+# %% ../nbs/21_cli.ipynb #7c107ba1
 @call_parse
 def distill(
     teacher: str,                     # the trained teacher's model file
@@ -117,7 +117,7 @@ def distill(
     _finish(student, out, training.train(pair, scenes, _schedule(epochs, batch_size, lr, schedule, milestones, gamma, warmup, seed, device, precision, workers), out))
     return student
 
-# %% ../nbs/21_cli.ipynb #f8494856
+# %% ../nbs/21_cli.ipynb #10035a0c
 @call_parse
 def evaluate(
     model: str,                 # a model file
@@ -171,7 +171,7 @@ def search(
         Path(out).write_bytes(fig_to_png(ranking_strip(crop(image, box[0]), [crop(scenes.image(m.scene), m.box * scenes.scale(m.scene)) for m in found], right, [m.similarity for m in found])))
     return found
 
-# %% ../nbs/21_cli.ipynb #8141253c
+# %% ../nbs/21_cli.ipynb #8d48399a
 @call_parse
 def cost(
     models: str = 'hdl-teacher,hdl-student,hdl-student-fast',  # names or model files, with commas; ratios are to the first
@@ -213,7 +213,7 @@ def make_data(
     synthetic.write_dataset(synth_config(name, options), out, layout, workers or None)
     print(f'{spec} in {layout} layout: {out}')
 
-# %% ../nbs/21_cli.ipynb #9cdde3eb
+# %% ../nbs/21_cli.ipynb #bf3c80cb
 COMMANDS = {f.__name__.replace('_', '-'): f for f in (demo, train, distill, evaluate, search, cost, export, make_data)}
 
 def main():
@@ -224,7 +224,8 @@ def main():
         print('usage: person-search COMMAND [--help | options]\n\n' + '\n'.join(f'  {n:10s} {f.__doc__}' for n, f in COMMANDS.items()), file=sys.stdout if asked else sys.stderr)
         if not asked: print(f"\nunknown command '{name}'", file=sys.stderr)
         sys.exit(0 if asked else 2)
-    sys.argv = [f'person-search {name}'] + sys.argv[2:]
-    try: COMMANDS[name]()
+    command = COMMANDS[name]
+    options = vars(anno_parser(command.__wrapped__, f'person-search {name}').parse_args(sys.argv[2:]))
+    try: command.__wrapped__(**{k: v for k, v in options.items() if k not in ('pdb', 'xtra')})
     except (ValueError, OSError, training.NonFiniteLoss) as e: sys.exit(f'person-search {name}: {e}')
     except KeyboardInterrupt: sys.exit(130)

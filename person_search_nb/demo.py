@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FAST', 'ROWS', 'COLUMNS', 'STYLE', 'DemoConfig', 'shipped_trunk', 'build_pair', 'strips', 'write_report', 'run_demo']
 
-# %% ../nbs/20_demo.ipynb #8254cd37
+# %% ../nbs/20_demo.ipynb #5daaad9a
 import html, json, platform, shutil, time
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
@@ -24,7 +24,7 @@ from .search import Gallery
 from .training import TrainConfig, train
 from .visualize import compare_attention, crop, figure_html, plot_losses, ranking_strip
 
-# %% ../nbs/20_demo.ipynb #f69fba31
+# %% ../nbs/20_demo.ipynb #dba95df6
 @dataclass(frozen=True)
 class DemoConfig:
     "Everything that decides the demo's numbers."
@@ -49,7 +49,7 @@ ROWS = dict(untrained='untrained teacher', histogram='colour histogram on true b
             student_plain='student, no distillation', student_hdl='HDL student (FD + AD + PD)')
 COLUMNS = ['name', 'mAP', 'top1', 'top5', 'top10', 'det_ap', 'det_recall', 'params', 'macs_scene', 'macs_person', 'ms_scene']
 
-# %% ../nbs/20_demo.ipynb #c232052c
+# %% ../nbs/20_demo.ipynb #ad3e1bdb
 def shipped_trunk(
     name: str,  # 'hdl-teacher' or 'hdl-student-fast'
 ):
@@ -70,7 +70,7 @@ def build_pair(
     # a narrow RPN, since at a quarter of the width even a separable one would cost more than a block of the student
     return make('hdl-teacher', config.width, config.seed), lambda: make('hdl-student-fast', config.student_width, config.seed + 1, rpn_channels=64)
 
-# %% ../nbs/20_demo.ipynb #18787fb3
+# %% ../nbs/20_demo.ipynb #9e9bab10
 def _search(model, gallery, queries):
     "All scores of one model, and what its ranking strips need."
     found, feats = run_detector(model, gallery, batch_size=8), embed_queries(model, queries, gallery, batch_size=8)
@@ -99,7 +99,7 @@ def strips(
         out.append((f'AP {ap[q]:.2f}, {int(m.positives[q])} to find', fig))
     return out
 
-# %% ../nbs/20_demo.ipynb #edaed3da
+# %% ../nbs/20_demo.ipynb #872199e1
 STYLE = '''body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#222}h1{font-size:1.6em}h2{margin-top:2em;font-size:1.2em}
 img{max-width:100%}table{font-variant-numeric:tabular-nums;margin:1em 0}td,th{border-bottom:1px solid #ddd}figure{margin:0 0 1em}figcaption{color:#666;font-size:.9em}'''
 
@@ -126,7 +126,7 @@ def write_report(
             *(f'<h3>{html.escape(name)}</h3>' + ''.join(picture(f, cap) for cap, f in figs) for name, figs in rankings.items())]
     Path(path).write_text(f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Person search demo</title><style>{STYLE}</style><body>{"".join(body)}</body></html>', encoding='utf-8')
 
-# %% ../nbs/20_demo.ipynb #9bd9d5d3
+# %% ../nbs/20_demo.ipynb #2406b8f8
 def run_demo(
     config: DemoConfig = DemoConfig(),
     out='runs/demo',  # folder for results, checkpoints and report

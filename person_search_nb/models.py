@@ -6,7 +6,7 @@
 __all__ = ['HEIGHTS', 'MODELS', 'RoIs', 'HeadOutput', 'PersonSearchNet', 'record_levels', 'list_models', 'build_model',
            'save_model', 'read_weights', 'load_model', 'load_trunk']
 
-# %% ../nbs/08_models.ipynb #78579ccc
+# %% ../nbs/08_models.ipynb #20067103
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from .roi_align import roi_align
 from .rpn import RPN, match_boxes, sample_balanced
 from .student import student_backbone
 
-# %% ../nbs/08_models.ipynb #b8ba1bb8
+# %% ../nbs/08_models.ipynb #d9aa9007
 @dataclass
 class RoIs:
     "The regions one training step looks at, all images together, and what is true of each."
@@ -37,7 +37,7 @@ class RoIs:
     @property
     def flat(self) -> Tensor: return torch.cat(self.boxes)
 
-# %% ../nbs/08_models.ipynb #77ba1bf0
+# %% ../nbs/08_models.ipynb #a04eebbd
 @dataclass
 class HeadOutput:
     "What the head says of `R` regions."
@@ -45,7 +45,7 @@ class HeadOutput:
     score: Tensor     # (R,) logit of 'this is a person'
     deltas: Tensor    # (R, 4) box refinement, in units of `PersonSearchNet.delta_scale`
 
-# %% ../nbs/08_models.ipynb #f4286bc6
+# %% ../nbs/08_models.ipynb #b076ba2f
 class PersonSearchNet(nn.Module):
     "Trunk with attention -> RPN -> RoIAlign -> head with attention -> embedding, score and refined box (HDL section 3.2)."
     delta_scale = (0.1, 0.1, 0.2, 0.2)  # usual size of the four box offsets: brings their loss to the size of the others
@@ -109,8 +109,9 @@ class PersonSearchNet(nn.Module):
         boxes: list,       # per image (R_i, 4)
     ) -> HeadOutput:       # for all regions, images in order
         "Pool each region, run the last block on it, average it, and read off embedding, score and box."
-        # aligned=False: cell i of these maps is centred on pixel 16 i (see the anchors and RoIAlign notebooks)
-        x = roi_align(features, boxes, self.roi_size, 1 / self.stride, aligned=False)  # (R, c2, 7, 7)
+        # cell i of these maps is centred on pixel 16 i, RoIAlign expects 16 i + 7.5: shift the boxes (see the RoIAlign notebook)
+        boxes = [b + (self.stride - 1) / 2 for b in boxes]
+        x = roi_align(features, boxes, self.roi_size, 1 / self.stride, aligned=True)    # (R, c2, 7, 7)
         x, _ = self.attention[3](self.blocks[3](self.pooled_norm(x)))                   # (R, c3, 4, 4)
         e = self.embedding_norm(self.project(x.mean((2, 3))))                           # (R, D)
         return HeadOutput(e, self.score(e).squeeze(1), self.deltas(e))
@@ -196,7 +197,7 @@ class PersonSearchNet(nn.Module):
         for i, (img, b) in enumerate(zip(images, boxes)): check_boxes(b, name=f'boxes of image {i}')
         return F.normalize(self.head(self.trunk(self.batch(images)[0]), boxes).embedding.float(), dim=1)
 
-# %% ../nbs/08_models.ipynb #61bb97a8
+# %% ../nbs/08_models.ipynb #5f12d9d8
 @contextmanager
 def record_levels(
     model: PersonSearchNet,  # its attention modules are listened to
@@ -211,7 +212,7 @@ def record_levels(
     finally:
         for h in handles: h.remove()
 
-# %% ../nbs/08_models.ipynb #c21ab4d0
+# %% ../nbs/08_models.ipynb #9c6ad443
 HEIGHTS = [30., 43., 62., 89., 128., 184., 264., 379., 544., 781., 1120.]  # px, 11 geometric steps; fit your own with `fit_heights`
 
 def _hdl_teacher(num_ids, heights, width, weights=None, **kw):
@@ -236,7 +237,7 @@ def list_models() -> list:
     "Names that `build_model` knows."
     return list(MODELS)
 
-# %% ../nbs/08_models.ipynb #cd1d7ac1
+# %% ../nbs/08_models.ipynb #c614dc73
 def build_model(
     name: str,                # one of `list_models()`
     num_ids: int,             # training identities
@@ -250,7 +251,7 @@ def build_model(
     model.config = dict(name=name, num_ids=num_ids, heights=[float(h) for h in heights], width=width) | {k: v for k, v in kwargs.items() if k != 'weights'}
     return model
 
-# %% ../nbs/08_models.ipynb #4a47dac5
+# %% ../nbs/08_models.ipynb #126f178b
 def save_model(
     model: PersonSearchNet,  # with `.config`, as `build_model` makes them
     path,                    # ends in .safetensors

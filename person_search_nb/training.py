@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['pick_device', 'bf16_gain', 'pick_precision', 'TrainConfig', 'NonFiniteLoss', 'train']
 
-# %% ../nbs/13_training.ipynb #46a48be7
+# %% ../nbs/13_training.ipynb #c47eaa1a
 import json, math, time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from .datasets import SceneSampler, collate
 
-# %% ../nbs/13_training.ipynb #4d6b5dff
+# %% ../nbs/13_training.ipynb #8017f545
 def pick_device() -> torch.device:
     "CUDA when there is one, then Apple's, then the CPU."
     if torch.cuda.is_available(): return torch.device('cuda')
@@ -46,7 +46,7 @@ def pick_precision(
     if device.type == 'cuda': return 'bf16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'fp32'
     return 'bf16' if device.type == 'cpu' and bf16_gain(device) > 1.2 else 'fp32'
 
-# %% ../nbs/13_training.ipynb #7f3390d7
+# %% ../nbs/13_training.ipynb #2856c29d
 @dataclass
 class TrainConfig:
     "How to train; the defaults are the teacher's schedule in the paper (section 4)."
@@ -84,7 +84,7 @@ class TrainConfig:
         "Steps of the whole run."
         return max(1, round(self.epochs * steps_per_epoch))
 
-# %% ../nbs/13_training.ipynb #1dd30691
+# %% ../nbs/13_training.ipynb #47fffa23
 def _batches(dataset, config, start, steps):
     "Items of steps `start`..`steps`: order and mirroring of an epoch depend on the seed and the epoch alone."
     sampler, per_epoch = SceneSampler(len(dataset), True, config.flip, config.seed), max(1, len(dataset) // config.batch_size)
@@ -109,7 +109,7 @@ def _write(path, state):
 
 class NonFiniteLoss(RuntimeError): "A loss became NaN or infinite; the message names the scenes."
 
-# %% ../nbs/13_training.ipynb #d3f8d91d
+# %% ../nbs/13_training.ipynb #2caa64cd
 def train(
     model: nn.Module,                     # gives a dict of losses for (images, targets): PersonSearchNet or HDL
     dataset,                              # a SceneDataset
@@ -172,7 +172,7 @@ def train(
             if done % config.checkpoint_every == 0: save(done)
     except KeyboardInterrupt:
         save(done)
-        bar.write(f'stopped at step {done} of {steps}' + (f'; saved in {file}: run the same call again to go on' if file else ''))
+        if progress: bar.write(f'stopped at step {done} of {steps}' + (f'; saved in {file}: run the same call again to go on' if file else ''))
         raise
     finally: bar.close()
     if done > start: save(done)
