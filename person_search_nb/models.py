@@ -6,7 +6,7 @@
 __all__ = ['HEIGHTS', 'MODELS', 'RoIs', 'HeadOutput', 'PersonSearchNet', 'record_levels', 'list_models', 'build_model',
            'save_model', 'read_weights', 'load_model', 'load_trunk']
 
-# %% ../nbs/08_models.ipynb #81750a5d
+# %% ../nbs/08_models.ipynb #6ccec157
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from .roi_align import roi_align
 from .rpn import RPN, match_boxes, sample_balanced
 from .student import student_backbone
 
-# %% ../nbs/08_models.ipynb #8d31ca4a
+# %% ../nbs/08_models.ipynb #7dd81758
 @dataclass
 class RoIs:
     "The regions one training step looks at, all images together, and what is true of each."
@@ -37,7 +37,7 @@ class RoIs:
     @property
     def flat(self) -> Tensor: return torch.cat(self.boxes)
 
-# %% ../nbs/08_models.ipynb #855ce121
+# %% ../nbs/08_models.ipynb #3fb1fb90
 @dataclass
 class HeadOutput:
     "What the head says of `R` regions."
@@ -45,7 +45,7 @@ class HeadOutput:
     score: Tensor     # (R,) logit of 'this is a person'
     deltas: Tensor    # (R, 4) box refinement, in units of `PersonSearchNet.delta_scale`
 
-# %% ../nbs/08_models.ipynb #cb257db9
+# %% ../nbs/08_models.ipynb #057cd0e4
 class PersonSearchNet(nn.Module):
     "Trunk with attention -> RPN -> RoIAlign -> head with attention -> embedding, score and refined box (HDL section 3.2)."
     delta_scale = (0.1, 0.1, 0.2, 0.2)  # usual size of the four box offsets: brings their loss to the size of the others
@@ -197,7 +197,7 @@ class PersonSearchNet(nn.Module):
         for i, (img, b) in enumerate(zip(images, boxes)): check_boxes(b, name=f'boxes of image {i}')
         return F.normalize(self.head(self.trunk(self.batch(images)[0]), boxes).embedding.float(), dim=1)
 
-# %% ../nbs/08_models.ipynb #259aa497
+# %% ../nbs/08_models.ipynb #1b90c675
 @contextmanager
 def record_levels(
     model: PersonSearchNet,  # its attention modules are listened to
@@ -212,7 +212,7 @@ def record_levels(
     finally:
         for h in handles: h.remove()
 
-# %% ../nbs/08_models.ipynb #e62020f9
+# %% ../nbs/08_models.ipynb #0671ef79
 HEIGHTS = [30., 43., 62., 89., 128., 184., 264., 379., 544., 781., 1120.]  # px, 11 geometric steps; fit your own with `fit_heights`
 
 def _hdl_teacher(num_ids, heights, width, weights=None, **kw):
@@ -237,7 +237,7 @@ def list_models() -> list:
     "Names that `build_model` knows."
     return list(MODELS)
 
-# %% ../nbs/08_models.ipynb #f061467e
+# %% ../nbs/08_models.ipynb #6ad8efa6
 def build_model(
     name: str,                # one of `list_models()`
     num_ids: int,             # training identities
@@ -251,7 +251,7 @@ def build_model(
     model.config = dict(name=name, num_ids=num_ids, heights=[float(h) for h in heights], width=width) | {k: v for k, v in kwargs.items() if k != 'weights'}
     return model
 
-# %% ../nbs/08_models.ipynb #7c58913e
+# %% ../nbs/08_models.ipynb #565f95aa
 def save_model(
     model: PersonSearchNet,  # with `.config`, as `build_model` makes them
     path,                    # ends in .safetensors
