@@ -105,62 +105,7 @@ def crop(
     if not out.size: raise ValueError(f'box {[x1, y1, x2, y2]} has nothing in an image of {image.shape[1]} x {image.shape[0]} px (boxes are x1, y1, x2, y2)')
     return out
 
-def on_card(
-    picture, # a crop of any size
-    size: tuple = (122, 50), # (h, w) px of the card
-) -> np.ndarray: # (h, w, 3) uint8
-    "Scale a crop into a card of fixed size, so that a row of people lines up."
-    picture, (h, w) = to_array(picture), size
-    scale = min(h / picture.shape[0], w / picture.shape[1])
-    small = Image.fromarray(picture).resize((max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))), Image.BILINEAR)
-    card = np.full((h, w, 3), 235, np.uint8)
-    top, left = (h - small.height) // 2, (w - small.width) // 2
-    card[top:top + small.height, left:left + small.width] = small
-    return card
-
-@plt.style.context(STYLE)
-def ranking_strip(
-    query_crop, # (h, w, 3), the person looked for
-    crops: list, # ranked matches, best first
-    correct: list, # per match: is it the person?
-    scores: list | None = None, # per match: similarity
-    title: str | None = None,
-    number: int = 10, # at most so many are shown
-) -> Figure:
-    "The query and its best matches: right ones green and ticked, wrong ones red and crossed."
-    if len(crops) != len(correct): raise ValueError(f'{len(crops)} crops but {len(correct)} answers: one for each is needed')
-    n = min(number, len(crops))
-    fig, axes = plt.subplots(1, number + 1, figsize=(0.86 * (number + 1), 2.3 + 0.3 * bool(title)), gridspec_kw=dict(width_ratios=[1.25] + [1] * number))
-    def show(ax, picture, colour, words, lw):
-        ax.imshow(on_card(picture), interpolation='bilinear')
-        ax.set(xticks=[], yticks=[])
-        ax.set_xlabel(words, color=colour, labelpad=3)
-        for s in ax.spines.values(): s.set(visible=True, color=colour, linewidth=lw)
-    for ax in axes: ax.set_axis_off()
-    axes[0].set_axis_on(); show(axes[0], query_crop, '#1f5fb4', 'query', 4)
-    for k in range(n):
-        axes[k + 1].set_axis_on()
-        words = ('✓' if correct[k] else '✗') + ('' if scores is None else f' {float(scores[k]):.2f}')
-        show(axes[k + 1], crops[k], RIGHT if correct[k] else WRONG, words, 3)
-        axes[k + 1].set_title(f'{k + 1}', fontsize=8, color='#666666', pad=4)
-    if title: fig.suptitle(title, fontsize=10)
-    return fig
-
 # %% ../nbs/18_visualize.ipynb #784a28b4
-def crop(
-    image, # as `to_array`
-    box, # (4,) xyxy px
-    margin: float = 0, # px added on each side
-) -> np.ndarray: # (h, w, 3) uint8, what of the box lies in the image
-    "Cut a person out. Raises ValueError when box and image do not meet."
-    image = to_array(image)
-    x1, y1, x2, y2 = (float(v) for v in box)
-    rows = slice(max(0, int(np.floor(y1 - margin))), max(0, int(np.ceil(y2 + margin))))
-    cols = slice(max(0, int(np.floor(x1 - margin))), max(0, int(np.ceil(x2 + margin))))
-    out = image[rows, cols]
-    if not out.size: raise ValueError(f'box {[x1, y1, x2, y2]} has nothing in an image of {image.shape[1]} x {image.shape[0]} px (boxes are x1, y1, x2, y2)')
-    return out
-
 def on_card(
     picture, # a crop of any size
     size: tuple = (122, 50), # (h, w) px of the card
