@@ -126,9 +126,12 @@ at_start = set(sys.modules)  # what site-packages' own .pth files pull in
 import importlib, pkgutil
 from importlib.metadata import distribution
 where, absent = sys.argv[1], set(sys.argv[2:])
-class Absent:
+from importlib.machinery import ModuleSpec
+class Absent:  # refuses when a package is imported, not when somebody only asks whether it is there: torch does
     def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in absent: raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+        if name.split('.')[0] in absent: return ModuleSpec(name, self)
+    def create_module(self, spec): raise ModuleNotFoundError(f'No module named {spec.name!r}', name=spec.name)
+    def exec_module(self, module): raise ModuleNotFoundError(module.__name__)
 sys.meta_path.insert(0, Absent())
 if where: sys.path.insert(0, where)
 import person_search_nb
