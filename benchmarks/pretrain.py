@@ -1,92 +1,163 @@
-"""Make the small trunks that ship with the package: re-identification of people of another synthetic world.
+"""Make the small trunks that ship with the package: person search in another synthetic world.
 
-    python benchmarks/pretrain.py hdl-teacher          # about half an hour on one core
-    python benchmarks/pretrain.py hdl-student-fast
+    python benchmarks/pretrain.py hdl-teacher          # on one core, about an hour
+    python benchmarks/pretrain.py hdl-student-fast     # the student alone: no teacher is involved
 
-The papers start from ImageNet; this is our stand-in for it: identities, places and cameras of seed 9001, which no demo uses.
-Three stages, each starting from the last: (1) classify cut-out people, (2) pull together views of one person and push others
-away, on cut-outs, (3) the same through RoIAlign, in a window around the person, so that the head learns to read a feature map.
-The trunks in the package are from an earlier, untidied form of this script, with the same losses and people: cut-outs were 106x44
-windows shifted at random, the student's second stage was 300 steps at 1e-3 (temperature 0.1) and 1,200 at 1.5e-3, and its third
-was stopped after 200 of 800 planned steps. This form has not been run whole: expect trunks like them, not the same numbers.
-The RPN, the score and the box offsets are not trained here. Writes person_search_nb/weights/<model>.safetensors in float16.
+The papers start from ImageNet; this is our stand-in for it: people, places and cameras of seed 9001, which no demo uses.
+Two stages. (1) Cut-out people: views of one person are pulled together, everybody else in the batch is pushed away (supervised
+contrastive loss); from random weights this takes off far sooner than a classifier of thousands. (2) Whole scenes: the detection
+losses, and the same contrastive loss between the regions of interest. There people keep to bouts of eight scenes, so that a batch
+shows each of them about four times. Writes <out>/<model>.safetensors in float16.
 """
 import argparse
 import math
+import multiprocessing as mp
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from person_search_nb.anchors import fit_heights
-from person_search_nb.datasets import open_dataset
-from person_search_nb.models import build_model, save_model
+from person_search_nb.models import build_model, load_trunk, save_model
 from person_search_nb.roi_align import roi_align
+from person_search_nb.synthetic import SYNTH, SynthWorld, stream
 
-WORLD = 'synth:tiny?seed=9001&train_ids=2400&train_scenes=3600'
-SMALLEST = 36  # px; lower people are left out
-RECIPES = {    # width, extra arguments; per stage: steps, learning rate, temperature (none for classification), spread of the light
-    'hdl-teacher': (0.25, {}, (800, 1e-3, None, 0.25), (500, 1e-3, 0.1, 0.25), (400, 1e-3, 0.12, 0.25)),
-    'hdl-student-fast': (0.5, dict(rpn_channels=64), (1800, 1e-3, None, 0.25), (1500, 1.5e-3, 0.15, 0.15), (200, 1e-3, 0.15, 0.15)),
+BOUT, PEOPLE = 8, 12  # scenes of a bout, people who appear in it
+WORLD = replace(SYNTH['tiny'], seed=9001, train_scenes=4800, train_ids=4800 // BOUT * PEOPLE, cameras=24, people=6., labelled=.9)
+SMALLEST, HIDDEN = 40, .5  # px, share: who is smaller or more hidden teaches detection only
+RECIPES = {    # width, extra arguments; per stage: steps, learning rate
+    'hdl-teacher': (0.25, dict(factored=True), (1200, 1e-3), (900, 7e-4)),
+    'hdl-student-fast': (0.5, dict(rpn_channels=64), (2400, 2e-3), (1500, 1e-3)),
 }
 
 
-def windows(data, context=1.7, size=(136, 68)):
-    "Every labelled person in the middle of a window `context` times its height: pictures, identities, width / height of the boxes."
-    pictures, ids, aspect = [], [], []
-    for i in tqdm(range(len(data)), desc='windows'):
-        image, t = data[i]
-        boxes, who = t['boxes'], t['person_id']
-        keep = (who >= 0) & (boxes[:, 3] - boxes[:, 1] >= SMALLEST)
-        boxes, who = boxes[keep], who[keep]
-        if not len(boxes): continue
-        high, centre = boxes[:, 3] - boxes[:, 1], (boxes[:, :2] + boxes[:, 2:]) / 2
-        half = torch.stack([high * context / 4, high * context / 2], 1)
-        pictures.append((roi_align(image[None], [torch.cat([centre - half, centre + half], 1)], size, 1.0, aligned=False) * 255).round().byte())
-        ids.append(who); aspect.append((boxes[:, 2] - boxes[:, 0]) / high)
-    return torch.cat(pictures), torch.cat(ids), torch.cat(aspect)
+class Bouts(SynthWorld):
+    "A world whose people keep to a bout of `BOUT` scenes in a row, each scene by another camera."
+
+    @cached_property
+    def plan(self):
+        cfg, rng = self.config, stream(self.config.seed, 'plan', self._split)
+        n = len(self)
+        camera = np.concatenate([rng.permutation(cfg.cameras)[:BOUT] for _ in range(n // BOUT)])
+        count = np.clip(rng.poisson(cfg.people, n), 2, PEOPLE)
+        start = np.concatenate([[0], np.cumsum(count)])
+        person = np.concatenate([rng.permutation(PEOPLE)[:c] + i // BOUT * PEOPLE for i, c in enumerate(count)])
+        return camera, start, np.where(rng.random(len(person)) < cfg.labelled, person, -1)
 
 
-def embed(model, x, aspect, through_head):
-    "Embeddings of people in the middle of windows: of the person's box by RoIAlign, or of the cut-out person as a whole picture."
-    n, _, h, w = x.shape
-    high = h / 1.7
-    half = torch.stack([aspect * high / 2, torch.full_like(aspect, high / 2)], 1)
-    centre = torch.tensor([w / 2, h / 2])
-    boxes = torch.cat([centre - half, centre + half], 1) + torch.randn(n, 4) * 0.03 * high
-    if through_head:
-        return model.head(model.trunk(model.batch(list(x))[0]), list(boxes[:, None])).embedding
-    cut = torch.cat([roi_align(x[i:i + 1], [boxes[i:i + 1]], (96, 40), 1.0, sampling_ratio=1, aligned=False) for i in range(n)])
-    y, _ = model.attention[3](model.blocks[3](model.pooled_norm(model.trunk(model.batch(list(cut))[0]))))
-    return model.embedding_norm(model.project(y.mean((2, 3))))
+@lru_cache(1)
+def world(): return Bouts(WORLD)
 
 
-def draw(ids, people, views):
-    "Rows of `people` random people, `views` of each."
-    rows = [r for r in (torch.nonzero(ids == i)[:, 0] for i in range(int(ids.max()) + 1)) if len(r) >= views]
-    while True: yield torch.cat([rows[i][torch.randperm(len(rows[i]))[:views]] for i in torch.randperm(len(rows))[:people].tolist()])
+def painted(i): return i, world().render(i)
 
 
-def stage(model, data, name, steps, lr, temperature, light, through_head=False):
-    pictures, ids, aspect = data
-    opt, draws = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.05), draw(ids, 24, 4)
-    bar = tqdm(range(steps), desc=name)
+def scenes(cache):
+    "All pictures (S, h, w, 3) uint8 and truths; painted once (two cores: two minutes), then read from the file `cache`."
+    truths = world().truths(progress=True)
+    if not Path(cache).exists():
+        pictures = np.empty((len(truths), *WORLD.size, 3), np.uint8)
+        with mp.Pool() as pool:
+            for i, picture in tqdm(pool.imap_unordered(painted, np.argsort(world().plan[0], kind='stable').tolist(), 8), 'painting', len(truths)): pictures[i] = picture
+        np.save(cache, pictures)
+    return np.load(cache, mmap_mode='r'), truths
+
+
+def clear(t):
+    "The identity of each person of a scene; -1 where the picture does not show enough."
+    return torch.from_numpy(np.where((t['boxes'][:, 3] - t['boxes'][:, 1] >= SMALLEST) & (t['occluded'] < HIDDEN), t['person_id'], -1))
+
+
+def tensor(picture): return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+
+
+def cutouts(pictures, truths, size=(96, 40)):
+    "Every labelled person stretched to `size`, cut out a little askew: (N, 3, 96, 40) uint8, and who it is."
+    cuts, ids = [], []
+    for picture, t in zip(tqdm(pictures, 'cutting out'), truths):
+        who, boxes = clear(t), torch.from_numpy(t['boxes'])
+        if not (who >= 0).any(): continue
+        boxes = boxes[who >= 0]
+        boxes = boxes + .03 * (boxes[:, 3:] - boxes[:, 1:2]) * torch.randn(len(boxes), 4)
+        cuts.append((roi_align(tensor(picture)[None], [boxes], size, 1.0, aligned=False) * 255).round().byte())
+        ids.append(who[who >= 0])
+    return torch.cat(cuts), torch.cat(ids)
+
+
+def light(x, spread=.25):
+    "A random gain of each colour channel of each picture: cameras differ."
+    return (x * (1 + spread * torch.randn(len(x), 3, 1, 1)).clamp(.4, 1.8)).clamp(0, 1)
+
+
+def contrast(e, ids, picture=None, temperature=.1):
+    """Supervised contrastive loss: for each region with a positive, -log softmax of its positives' cosines among all others.
+    Regions of one person in one picture are left out of each other's sum."""
+    unit = F.normalize(e, dim=1)
+    same, self = ids[:, None] == ids, torch.eye(len(ids), dtype=torch.bool)
+    logits = (unit @ unit.T / temperature).masked_fill(self if picture is None else same & (picture[:, None] == picture), -1e4)
+    positive, p = (same & (logits > -1e3)).float(), F.log_softmax(logits, 1)
+    has = positive.sum(1) > 0
+    return -((p * positive).sum(1)[has] / positive.sum(1)[has]).mean()
+
+
+def optimise(model, steps, lr, name, losses, save):
+    "AdamW with a warm-up and a cosine; `losses()` gives the dict of losses of one step."
+    opt = torch.optim.AdamW(model.parameters(), lr, weight_decay=.05)
+    bar, shown = tqdm(range(steps), name, mininterval=10), {}
     for step in bar:
-        pick = next(draws) if temperature else torch.randint(len(ids), (64,))
-        x, y = pictures[pick].float() / 255, ids[pick]
-        if through_head: x = F.interpolate(x, scale_factor=float(torch.empty(()).uniform_(0.5, 1.25)), mode='bilinear', antialias=True)
-        mirrored = torch.rand(len(x)) < 0.5
+        for g in opt.param_groups: g['lr'] = lr * min(1, (step + 1) / 100) * .5 * (1 + math.cos(math.pi * step / steps))
+        out = losses()
+        opt.zero_grad(); sum(out.values()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.)
+        opt.step()
+        shown = {k: .98 * shown.get(k, v.item()) + .02 * v.item() for k, v in out.items()}
+        bar.set_postfix({k: f'{v:.3f}' for k, v in shown.items()}, refresh=False)
+        if step % 200 == 199 or step == steps - 1: save()
+
+
+def learn_cutouts(model, data, people=24, views=4):
+    pictures, ids = data
+    order = torch.argsort(ids, stable=True)
+    rows = [r for r in order.split(torch.bincount(ids).tolist()) if len(r) >= views]
+    def losses():
+        pick = torch.cat([rows[i][torch.randperm(len(rows[i]))[:views]] for i in torch.randperm(len(rows))[:people].tolist()])
+        x = pictures[pick].float() / 255
+        mirrored = torch.rand(len(x)) < .5
         x[mirrored] = x[mirrored].flip(-1)
-        e = embed(model, (x * (1 + light * torch.randn(len(x), 3, 1, 1)).clamp(0.4, 1.8)).clamp(0, 1), aspect[pick], through_head)
-        if temperature:  # supervised contrastive loss: the other views of a person against everybody else in the batch
-            unit = F.normalize(e, dim=1)
-            logits = (unit @ unit.T / temperature).fill_diagonal_(-1e4)
-            same = (y[:, None] == y).float().fill_diagonal_(0)
-            loss = -(F.log_softmax(logits, 1) * same).sum(1).div(same.sum(1)).mean()
-        else: loss = model.id_loss(e, y)
-        for g in opt.param_groups: g['lr'] = lr * min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        opt.zero_grad(); loss.backward(); opt.step()
-        bar.set_postfix(loss=f'{loss.item():.2f}')
+        y, _ = model.attention[3](model.blocks[3](model.pooled_norm(model.trunk(model.batch(list(light(x)))[0]))))
+        return dict(contrast=contrast(model.embedding_norm(model.project(y.mean((2, 3)))), ids[pick]))
+    return losses
+
+
+def learn_scenes(model, pictures, truths):
+    order = []
+    def losses():
+        if not order: order.extend(torch.randperm(len(truths) // BOUT).tolist())
+        rows = range(BOUT * order[0], BOUT * order.pop(0) + BOUT)
+        x, targets = light(torch.stack([tensor(pictures[i]) for i in rows])), []
+        h, w = x.shape[2:]
+        zoom = float(torch.empty(()).uniform_(.75, 1.2))
+        size = round(h * zoom), round(w * zoom)
+        x = F.interpolate(x, size, mode='bilinear', antialias=True)
+        for k, i in enumerate(rows):
+            boxes = torch.from_numpy(truths[i]['boxes']) * torch.tensor([size[1] / w, size[0] / h] * 2)
+            if torch.rand(()) < .5: x[k], boxes = x[k].flip(-1), torch.stack([size[1] - boxes[:, 2], boxes[:, 1], size[1] - boxes[:, 0], boxes[:, 3]], 1)
+            targets.append(dict(boxes=boxes, person_id=clear(truths[i])))
+        x, sizes = model.batch(list(x))
+        features = model.trunk(x)
+        proposals, _, out = model.rpn(features, sizes, targets)
+        rois = model.sample_rois(proposals, targets)
+        head = model.head(features, rois.boxes, rois.positive)
+        out |= model.head_losses(head, replace(rois, person_id=torch.full_like(rois.person_id, -1)))  # without its classifier, instead:
+        out['rpn_box'] = 5 * out['rpn_box']  # far smaller than the others, and proposals are only as good as it
+        ids, picture = (v[rois.positive] for v in (rois.person_id, torch.repeat_interleave(torch.tensor([len(b) for b in rois.boxes]))))
+        out['id'] = contrast(head.embedding[ids >= 0], ids[ids >= 0], picture[ids >= 0])
+        return out
+    return losses
 
 
 def main():
@@ -94,17 +165,23 @@ def main():
     p.add_argument('model', choices=list(RECIPES))
     p.add_argument('--steps', type=float, default=1.0, help='share of the steps, for a quick try')
     p.add_argument('--out', default='person_search_nb/weights', help='folder for <model>.safetensors')
+    p.add_argument('--work', default='runs/pretrain', help='folder for the painted scenes (1.7 GB) and the first stage: what is there is not made again')
     a = p.parse_args()
     width, extra, *stages = RECIPES[a.model]
+    work = Path(a.work)
+    work.mkdir(parents=True, exist_ok=True)
+    pictures, truths = scenes(work / f'scenes{WORLD.seed}.npy')
+    heights = fit_heights(np.concatenate([t['boxes'][:, 3] - t['boxes'][:, 1] for t in truths]))
     torch.manual_seed(0)
-    scenes = open_dataset(WORLD, 'train', cache=True, workers=2)
-    make = lambda ids: build_model(a.model, ids, heights=fit_heights(scenes.heights()), width=width, rois_per_image=12, proposals=(60, 30), **extra)
-    model, data = make(scenes.num_ids).train(), windows(scenes)
-    for k, (name, (steps, *how)) in enumerate(zip(('classify', 'contrast', 'contrast in scenes'), stages)):
-        stage(model, data, name, max(1, round(steps * a.steps)), *how, through_head=k == 2)
-    trunk = make(1)  # the classifier of these people is of no use to others: the file holds a model of one identity
-    trunk.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith('id_loss.')}, strict=False)
-    save_model(trunk, f'{a.out}/{a.model}.safetensors', half=True, made_from=WORLD)
+    # the classifier of these people is of no use to others: the file holds a model of one identity
+    model = build_model(a.model, 1, heights=heights, width=width, rois_per_image=12, proposals=(60, 30), **extra).train()
+    first, last = work / f'{a.model}-cutouts.safetensors', Path(a.out) / f'{a.model}.safetensors'
+    save = lambda path: save_model(model, path, half=path == last, made_from=f'synth:tiny, seed {WORLD.seed}')
+    (cut_steps, cut_lr), (steps, lr) = stages
+    if first.exists(): load_trunk(model, first)
+    else: optimise(model, max(1, round(cut_steps * a.steps)), cut_lr, f'{a.model}, cut-outs', learn_cutouts(model, cutouts(pictures, truths)), lambda: None)
+    save(first)
+    optimise(model, max(1, round(steps * a.steps)), lr, f'{a.model}, scenes', learn_scenes(model, pictures, truths), lambda: save(last))
 
 
 if __name__ == '__main__': main()

@@ -101,12 +101,11 @@ class HDL(nn.Module):
         with record_levels(self.student) as s:
             losses, x, rois, out = self.student.training_pass(images, targets)
         with torch.no_grad(), record_levels(self.teacher) as t:
-            taught = self.teacher.head(self.teacher.trunk(x), rois.boxes)
+            taught = self.teacher.head(self.teacher.trunk(x), rois.boxes, rois.positive)
         pick = lambda levels, kind: [levels[kind][j] for j in self.levels]
-        pos = rois.positive
         losses['id'] = (1 - l0) * losses['id']
-        if l0: losses['pd'] = l0 * prediction_distillation(self.student.identity_logits(out.embedding[pos].float()),
-                                                           self.teacher.identity_logits(taught.embedding[pos].float()), self.temperature, self.hinton)
+        if l0: losses['pd'] = l0 * prediction_distillation(self.student.identity_logits(out.embedding.float()),
+                                                           self.teacher.identity_logits(taught.embedding.float()), self.temperature, self.hinton)
         if l1: losses['ad'] = l1 * attention_distillation(pick(s, 'attention'), pick(t, 'attention'), self.form)
         if l2: losses['fd'] = l2 * feature_distillation(pick(s, 'features'), pick(t, 'features'), self.form)
         return losses

@@ -473,18 +473,19 @@ def paint_person(image: Image.Image,  # RGB, drawn into
 @dataclass(frozen=True)
 class SynthConfig:
     "Everything that decides a synthetic data set; the same numbers give the same bytes."
-    size: tuple = (192, 336)  # height, width of the scenes in px
-    train_scenes: int = 640
+    size: tuple = (256, 448)  # height, width of the scenes in px
+    train_scenes: int = 960
     test_scenes: int = 200
-    train_ids: int = 400
+    train_ids: int = 600
     test_ids: int = 100
     cameras: int = 6
-    people: float = 5.5  # mean number of people per scene
+    people: float = 5.  # mean number of people per scene
     labelled: float = .8  # share of them with an identity
     queries: int = 120
     gallery: int = 100  # scenes searched per query
     lookalikes: float = .6  # share of the groups of four whose members differ in one attribute
     cast: float = 1.  # strength of the cameras' colour casts
+    near: tuple = (3.5, 1.2)  # Beta distribution of how near people with an identity stand: log height, farthest 0, nearest 1
     seed: int = 0
 
     def __post_init__(self):
@@ -496,8 +497,8 @@ class SynthConfig:
 
 SYNTH = dict(
     tiny=SynthConfig(),
-    small=SynthConfig(size=(384, 640), train_scenes=2560, test_scenes=800, train_ids=1600, test_ids=400, cameras=8, queries=400),
-    full=SynthConfig(size=(800, 800), train_scenes=11206, test_scenes=6978, train_ids=5532, test_ids=2900, cameras=40, people=5.6, labelled=.42, queries=2900))
+    small=SynthConfig(size=(384, 640), train_scenes=2560, test_scenes=800, train_ids=1600, test_ids=400, cameras=8, near=(2.2, 1.5), queries=400),
+    full=SynthConfig(size=(800, 800), train_scenes=11206, test_scenes=6978, train_ids=5532, test_ids=2900, cameras=40, people=5.6, labelled=.42, near=(2.2, 1.5), queries=2900))
 
 TALL = 1.7  # metres: the person whose height in px a camera's scale speaks of
 
@@ -885,7 +886,7 @@ class SynthWorld:
                     y = beside[4] + rng.uniform(-.04, .04) * beside[5]
                     x, yaw = beside[3] + rng.choice([-1, 1]) * rng.uniform(.22, .5) * beside[5], beside[2].yaw + rng.normal(0, .15)
                 else:
-                    tall = low * (high / low) ** (rng.beta(2.2, 1.5) if pid >= 0 else rng.beta(1.7, 1.7))
+                    tall = low * (high / low) ** (rng.beta(*cfg.near) if pid >= 0 else rng.beta(1.7, 1.7))
                     y, x, yaw = cam.horizon + tall / cam.scale, rng.uniform(-.03, 1.03) * w, rng.uniform(-math.pi, math.pi)
                 scale = cam.metre(y) * who.height
                 if not cam.stands(x, y) or scale > 1.05 * cam.nearest or scale < .9 * low: beside = None; continue

@@ -57,7 +57,7 @@ def test_tiny_has_the_promised_spread():
     heights = np.concatenate([t['boxes'][:, 3] - t['boxes'][:, 1] for t in truths])
     ids = np.concatenate([t['person_id'] for t in truths])
     assert heights.max() / heights.min() >= 8
-    assert .25 < np.median(heights) / 192 < .42
+    assert .25 < np.median(heights) / 256 < .42
     assert 4.5 < len(ids) / len(truths) < 6.5 and .7 < (ids >= 0).mean() < .9
     assert set(ids[ids >= 0]) == set(range(400))
     cameras = [{t['camera'] for t in truths if k in t['person_id']} for k in range(0, 400, 20)]
