@@ -29,8 +29,8 @@ from person_search_nb.synthetic import SYNTH, SynthWorld, stream
 BOUT, PEOPLE = 8, 12  # scenes of a bout, people who appear in it
 WORLD = replace(SYNTH['tiny'], seed=9001, train_scenes=4800, train_ids=4800 // BOUT * PEOPLE, cameras=24, people=6., labelled=.9)
 SMALLEST, HIDDEN = 40, .5  # px, share: who is smaller or more hidden teaches detection only
-RECIPES = {    # width, extra arguments; per stage: steps, learning rate
-    'hdl-teacher': (0.25, dict(factored=True), (1200, 1e-3), (900, 7e-4)),
+RECIPES = {    # width, extra arguments; steps and learning rate on cut-outs, then in scenes (the teacher twice, a warm restart)
+    'hdl-teacher': (0.25, dict(factored=True), (1200, 1e-3), (900, 7e-4), (720, 5e-4)),
     'hdl-student-fast': (0.5, dict(rpn_channels=64), (2400, 2e-3), (1500, 1e-3)),
 }
 
@@ -165,7 +165,7 @@ def main():
     p.add_argument('model', choices=list(RECIPES))
     p.add_argument('--steps', type=float, default=1.0, help='share of the steps, for a quick try')
     p.add_argument('--out', default='person_search_nb/weights', help='folder for <model>.safetensors')
-    p.add_argument('--work', default='runs/pretrain', help='folder for the painted scenes (1.7 GB) and the first stage: what is there is not made again')
+    p.add_argument('--work', default='runs/pretrain', help='folder for the painted scenes (1.7 GB) and the finished stages: what is there is not made again')
     a = p.parse_args()
     width, extra, *stages = RECIPES[a.model]
     work = Path(a.work)
@@ -175,13 +175,15 @@ def main():
     torch.manual_seed(0)
     # the classifier of these people is of no use to others: the file holds a model of one identity
     model = build_model(a.model, 1, heights=heights, width=width, rois_per_image=12, proposals=(60, 30), **extra).train()
-    first, last = work / f'{a.model}-cutouts.safetensors', Path(a.out) / f'{a.model}.safetensors'
-    save = lambda path: save_model(model, path, half=path == last, made_from=f'synth:tiny, seed {WORLD.seed}')
-    (cut_steps, cut_lr), (steps, lr) = stages
-    if first.exists(): load_trunk(model, first)
-    else: optimise(model, max(1, round(cut_steps * a.steps)), cut_lr, f'{a.model}, cut-outs', learn_cutouts(model, cutouts(pictures, truths)), lambda: None)
-    save(first)
-    optimise(model, max(1, round(steps * a.steps)), lr, f'{a.model}, scenes', learn_scenes(model, pictures, truths), lambda: save(last))
+    last = Path(a.out) / f'{a.model}.safetensors'
+    for k, (steps, lr) in enumerate(stages):
+        done = work / f'{a.model}-{k}.safetensors'
+        save = lambda path: save_model(model, path, half=path == last, made_from=f'synth:tiny, seed {WORLD.seed}')
+        if done.exists(): load_trunk(model, done); continue
+        losses = learn_scenes(model, pictures, truths) if k else learn_cutouts(model, cutouts(pictures, truths))
+        optimise(model, max(1, round(steps * a.steps)), lr, f'{a.model}, {"scenes" if k else "cut-outs"}', losses, lambda: save(last))
+        save(done)
+    save(last)
 
 
 if __name__ == '__main__': main()

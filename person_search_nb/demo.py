@@ -6,7 +6,7 @@
 __all__ = ['FAST', 'ROWS', 'COLUMNS', 'STYLE', 'DemoConfig', 'shipped_trunk', 'build_pair', 'strips', 'write_report', 'run_demo']
 
 # %% ../nbs/20_demo.ipynb #5daaad9a
-import html, json, platform, shutil, time
+import copy, html, json, platform, shutil, time
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +19,7 @@ from .costs import cost_table, format_table, table_html
 from .datasets import open_dataset
 from .distillation import HDL
 from .evaluation import embed_queries, histogram_baseline, match_search, run_detector, score_detections, search_truth
-from .models import build_model, load_trunk, save_model
+from .models import build_model, imprint, load_trunk, save_model
 from .search import Gallery
 from .training import TrainConfig, train
 from .visualize import compare_attention, crop, figure_html, plot_losses, ranking_strip
@@ -32,13 +32,15 @@ class DemoConfig:
     seed: int = 0                        # of the scenes' people and places, of weights and order
     width: float = 0.25                  # of the teacher, a ResNet-50's
     student_width: float = 0.5           # of the student, an `hdl-student-fast`'s
-    teacher_epochs: float = 5.           # passes over the training scenes
-    student_epochs: float = 5.          # of each student
+    teacher_epochs: float = 2.5          # passes over the training scenes
+    student_epochs: float = 2.5          # of each student
     batch_size: int = 4                  # scenes per step
     teacher_lr: float = 5e-4             # of AdamW, after the warm-up, down to 0 in a cosine
     student_lr: float = 1e-3             # of both students
-    lambdas: tuple = (0.9, 2e4, 2e3)     # PD against ID, AD, FD
+    lambdas: tuple = (0.9, 4e2, 1e2)     # PD against ID, AD, FD; the paper's 2e4 and 2e3 drown the rest on maps this small
     temperature: float = 4.0             # of PD
+    hinton: bool = False                 # direction of PD's divergence
+    rpn_box: float = 5.0                 # weight of the RPN's box loss, by far the smallest
     pretrained: bool = True              # start teacher and students from the shipped trunks
 
     def spec(self) -> str: return f"{self.data}{'&' if '?' in self.data else '?'}seed={self.seed}"
@@ -64,7 +66,7 @@ def build_pair(
     "The demo's teacher, and a function that makes the same student each time it is called."
     def make(name, width, seed, **kw):
         torch.manual_seed(seed)
-        model = build_model(name, num_ids, heights=heights, width=width, rois_per_image=12, proposals=(60, 30), factored=True, **kw)
+        model = build_model(name, num_ids, heights=heights, width=width, rois_per_image=12, proposals=(60, 60), factored=True, **kw)
         trunk = shipped_trunk(name)
         return load_trunk(model, trunk) if config.pretrained and trunk.is_file() else model
     # a narrow RPN, since at a quarter of the width even a separable one would cost more than a block of the student
@@ -151,12 +153,15 @@ def run_demo(
     scores['untrained'] = _search(untrained, gallery, queries)[0]
 
     step(3, 'training: teacher, student without distillation, HDL student')
-    how = TrainConfig(epochs=config.teacher_epochs, batch_size=config.batch_size, lr=config.teacher_lr, optimizer='adamw', weight_decay=0.05, warmup=100, colour=0.1, schedule='cosine', seed=config.seed, checkpoint_every=200)
+    how = TrainConfig(epochs=config.teacher_epochs, batch_size=config.batch_size, lr=config.teacher_lr, optimizer='adamw', weight_decay=0.05, warmup=50,
+                      weights=dict(rpn_box=config.rpn_box), colour=0.1, schedule='cosine', seed=config.seed, checkpoint_every=200)
     also = replace(how, epochs=config.student_epochs, lr=config.student_lr)
-    models, histories = dict(teacher=teacher, student_plain=make_student(), student_hdl=make_student()), {}
+    imprint(teacher, data)
+    student = imprint(make_student(), data)
+    models, histories = dict(teacher=teacher, student_plain=student, student_hdl=copy.deepcopy(student)), {}
     histories['teacher'] = train(teacher, data, how, out / 'teacher', resume, label='teacher')
     histories['student_plain'] = train(models['student_plain'], data, also, out / 'student_plain', resume, label='plain student')
-    pair = HDL(teacher, models['student_hdl'], config.lambdas, config.temperature)
+    pair = HDL(teacher, models['student_hdl'], config.lambdas, config.temperature, hinton=config.hinton)
     histories['student_hdl'] = train(pair, data, also, out / 'student_hdl', resume, label='HDL student')
     for name, model in models.items(): save_model(model, out / f'{name}.safetensors')
 

@@ -7,7 +7,7 @@ __all__ = ['pick_device', 'bf16_gain', 'pick_precision', 'TrainConfig', 'NonFini
 
 # %% ../nbs/13_training.ipynb #c47eaa1a
 import json, math, time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -62,6 +62,7 @@ class TrainConfig:
     gamma: float = 0.1              # decay factor at a milestone
     clip: float = 10.0              # largest gradient norm; a longer gradient is scaled down
     flip: float = 0.5               # chance that a scene is mirrored
+    weights: dict = field(default_factory=dict)  # factor of each loss by name, such as {'rpn_box': 5}; 1 for those not named
     colour: float = 0.0             # spread of a random gain of each colour channel of each scene: cameras differ in light
     seed: int = 0                   # of order, flips and region sampling
     device: str = 'auto'            # 'auto', 'cpu', 'cuda', ...
@@ -106,6 +107,10 @@ def _write(path, state):
     part = path.with_name(path.name + '.part')
     torch.save(state, part)
     part.replace(path)
+
+def _weighted(losses, weights):
+    if unknown := set(weights) - set(losses): raise ValueError(f"weights name {', '.join(sorted(unknown))}, but the losses are {', '.join(losses)}")
+    return {k: weights.get(k, 1.) * v for k, v in losses.items()}
 
 class NonFiniteLoss(RuntimeError): "A loss became NaN or infinite; the message names the scenes."
 
@@ -155,6 +160,7 @@ def train(
             lr = config.lr_at(step, per_epoch)
             for g in opt.param_groups: g['lr'] = lr
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'): losses = model(images, targets)
+            losses = _weighted(losses, config.weights)
             loss = sum(losses.values())
             values = dict(loss=loss.item(), **{k: v.item() for k, v in losses.items()})
             if not math.isfinite(values['loss']):

@@ -57,10 +57,10 @@ def test_tiny_has_the_promised_spread():
     heights = np.concatenate([t['boxes'][:, 3] - t['boxes'][:, 1] for t in truths])
     ids = np.concatenate([t['person_id'] for t in truths])
     assert heights.max() / heights.min() >= 8
-    assert .25 < np.median(heights) / 256 < .42
-    assert 4.5 < len(ids) / len(truths) < 6.5 and .7 < (ids >= 0).mean() < .9
-    assert set(ids[ids >= 0]) == set(range(400))
-    cameras = [{t['camera'] for t in truths if k in t['person_id']} for k in range(0, 400, 20)]
+    assert .4 < np.median(heights) / 256 < .55
+    assert 4 < len(ids) / len(truths) < 6 and .7 < (ids >= 0).mean() < .9
+    assert set(ids[ids >= 0]) == set(range(600))
+    cameras = [{t['camera'] for t in truths if k in t['person_id']} for k in range(0, 600, 20)]
     assert min(map(len, cameras)) >= 2 and np.mean([len(c) for c in cameras]) > 3
     assert len({t['name'] for t in truths}) == len(truths) and not {t['name'] for t in truths} & {t['name'] for t in SynthWorld('tiny', 'test').truths()}
 
