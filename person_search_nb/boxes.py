@@ -183,7 +183,7 @@ def _block_nms(
     boxes: Tensor, # (N,4) xyxy px
     scores: Tensor, # (N,)
     iou_threshold: float, # above 0
-    block: int = 256, # boxes decided at a time
+    block: int = 64, # boxes decided at first; twice as many each time, to 512
 ) -> Tensor: # (K,) int64 indices of the kept boxes, by falling score
     "Non-maximum suppression, a block of boxes at a time."
     order = scores.sort(descending=True, stable=True).indices
@@ -196,6 +196,7 @@ def _block_nms(
         if len(by_left): by_left = by_left[~_suppressed(boxes[head], boxes[by_left], threshold)]
         pending = by_left.sort().values
         kept.append(head)
+        block = min(2 * block, 512) # in a crowd the few best send most of the others away
     return order[torch.cat(kept)]
 
 # %% ../nbs/00_boxes.ipynb #98291835

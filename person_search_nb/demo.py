@@ -38,8 +38,9 @@ class DemoConfig:
     teacher_lr: float = 5e-4             # of AdamW, after the warm-up, down to 0 in a cosine
     student_lr: float = 1e-3             # of both students
     lambdas: tuple = (0.9, 4e2, 1e2)     # PD against ID, AD, FD; the paper's 2e4 and 2e3 drown the rest on maps this small
-    temperature: float = 4.0             # of PD
-    hinton: bool = False                 # direction of PD's divergence
+    temperature: float = 2.0             # of PD
+    hinton: bool = True                  # direction of PD's divergence: from the teacher's predictions
+    identity: float = 4.0                # weight of ID and PD together in distillation, against detection
     rpn_box: float = 5.0                 # weight of the RPN's box loss, by far the smallest
     pretrained: bool = True              # start teacher and students from the shipped trunks
 
@@ -161,6 +162,7 @@ def run_demo(
     models, histories = dict(teacher=teacher, student_plain=student, student_hdl=copy.deepcopy(student)), {}
     histories['teacher'] = train(teacher, data, how, out / 'teacher', resume, label='teacher')
     histories['student_plain'] = train(models['student_plain'], data, also, out / 'student_plain', resume, label='plain student')
+    also = replace(also, weights=also.weights | dict(id=config.identity, pd=config.identity))
     pair = HDL(teacher, models['student_hdl'], config.lambdas, config.temperature, hinton=config.hinton)
     histories['student_hdl'] = train(pair, data, also, out / 'student_hdl', resume, label='HDL student')
     for name, model in models.items(): save_model(model, out / f'{name}.safetensors')
