@@ -8,6 +8,8 @@ Two stages. (1) Cut-out people: views of one person are pulled together, everybo
 contrastive loss); from random weights this takes off far sooner than a classifier of thousands. (2) Whole scenes: the detection
 losses, and the same contrastive loss between the regions of interest. There people keep to bouts of eight scenes, so that a batch
 shows each of them about four times. Writes <out>/<model>.safetensors in float16.
+The shipped trunks were made with these stages and steps, but the teacher's third stage went on from a float16 copy of its second: a new
+run gives trunks like them, not the same bytes.
 """
 import argparse
 import math

@@ -497,7 +497,7 @@ class SynthConfig:
 
 SYNTH = dict(
     tiny=SynthConfig(),
-    small=SynthConfig(size=(384, 640), train_scenes=2560, test_scenes=800, train_ids=1600, test_ids=400, cameras=8, near=(2.2, 1.5), queries=400),
+    small=SynthConfig(size=(384, 640), train_scenes=2560, test_scenes=800, train_ids=1600, test_ids=400, cameras=8, people=5.5, near=(2.2, 1.5), queries=400),
     full=SynthConfig(size=(800, 800), train_scenes=11206, test_scenes=6978, train_ids=5532, test_ids=2900, cameras=40, people=5.6, labelled=.42, near=(2.2, 1.5), queries=2900))
 
 TALL = 1.7  # metres: the person whose height in px a camera's scale speaks of
