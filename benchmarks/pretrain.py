@@ -1,15 +1,17 @@
 """Make the small trunks that ship with the package: person search in another synthetic world.
 
-    python benchmarks/pretrain.py hdl-teacher          # on one core, about an hour
-    python benchmarks/pretrain.py hdl-student-fast     # the student alone: no teacher is involved
+    python benchmarks/pretrain.py hdl-teacher              # on one core, about an hour
+    python benchmarks/pretrain.py hdl-student-fast         # the student alone: no teacher is involved
+    python benchmarks/pretrain.py hdl-student-fast --teacher person_search_nb/weights/hdl-teacher.safetensors   # taught
 
 The papers start from ImageNet; this is our stand-in for it: people, places and cameras of seed 9001, which no demo uses.
 Two stages. (1) Cut-out people: views of one person are pulled together, everybody else in the batch is pushed away (supervised
 contrastive loss); from random weights this takes off far sooner than a classifier of thousands. (2) Whole scenes: the detection
 losses, and the same contrastive loss between the regions of interest. There people keep to bouts of eight scenes, so that a batch
-shows each of them about four times. Writes <out>/<model>.safetensors in float16.
-The shipped trunks were made with these stages and steps, but the teacher's third stage went on from a float16 copy of its second: a new
-run gives trunks like them, not the same bytes.
+shows each of them about four times. With a teacher the contrastive loss gives way to the cosine distance between the student's
+embedding and the teacher's (one look at every person, from its true box); all else stays. Writes <out>/<model>.safetensors, or
+<out>/<model>-taught.safetensors, in float16. The shipped trunks were made with these stages and steps, but the teacher's third
+stage went on from a float16 copy of its second: a new run gives trunks like them, not the same bytes.
 """
 import argparse
 import math
@@ -24,16 +26,16 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from person_search_nb.anchors import fit_heights
-from person_search_nb.models import build_model, load_trunk, save_model
+from person_search_nb.models import build_model, load_model, load_trunk, save_model
 from person_search_nb.roi_align import roi_align
 from person_search_nb.synthetic import SYNTH, SynthWorld, stream
 
 BOUT, PEOPLE = 8, 12  # scenes of a bout, people who appear in it
 WORLD = replace(SYNTH['tiny'], seed=9001, train_scenes=4800, train_ids=4800 // BOUT * PEOPLE, cameras=24, people=6., labelled=.9)
-SMALLEST, HIDDEN = 40, .5  # px, share: who is smaller or more hidden teaches detection only
+SMALLEST, HIDDEN, TAUGHT = 40, .5, 4.  # px, share: who is smaller or more hidden teaches detection only
 RECIPES = {    # width, extra arguments; steps and learning rate on cut-outs, then in scenes (the teacher twice, a warm restart)
     'hdl-teacher': (0.25, dict(factored=True), (1200, 1e-3), (900, 7e-4), (720, 5e-4)),
-    'hdl-student-fast': (0.5, dict(rpn_channels=64), (2400, 2e-3), (1500, 1e-3)),
+    'hdl-student-fast': (0.625, dict(rpn_channels=64), (3000, 2e-3), (2000, 1e-3)),
 }
 
 
@@ -69,25 +71,55 @@ def scenes(cache):
     return np.load(cache, mmap_mode='r'), truths
 
 
-def clear(t):
-    "The identity of each person of a scene; -1 where the picture does not show enough."
-    return torch.from_numpy(np.where((t['boxes'][:, 3] - t['boxes'][:, 1] >= SMALLEST) & (t['occluded'] < HIDDEN), t['person_id'], -1))
+class People:
+    "Everybody in the scenes, one row each: who they are, where their scene's rows start, and what a teacher makes of them."
+
+    def __init__(self, truths, teacher=None):
+        self.ids = torch.from_numpy(np.concatenate([t['person_id'] for t in truths]))
+        self.start = np.concatenate([[0], np.cumsum([len(t['boxes']) for t in truths])])
+        self.taught = teacher
+
+    def rows(self, i, t):
+        "The row of each person of scene `i`; -1 where the picture does not show enough."
+        seen = (t['boxes'][:, 3] - t['boxes'][:, 1] >= SMALLEST) & (t['occluded'] < HIDDEN)
+        return torch.from_numpy(np.where(seen, np.arange(self.start[i], self.start[i + 1]), -1))
+
+    def losses(self, embedding, rows, picture=None):
+        "Cosine distance to the teacher's embeddings; without a teacher the contrastive loss between those with an identity."
+        if self.taught is not None: return dict(taught=TAUGHT * (1 - F.cosine_similarity(embedding, self.taught[rows])).mean())
+        known = self.ids[rows] >= 0
+        return dict(id=contrast(embedding[known], self.ids[rows][known], None if picture is None else picture[known]))
+
+
+@torch.no_grad()
+def teach(path, pictures, truths, dim):
+    """What the teacher in the file `path` makes of everybody: (P, dim) embeddings, the mean of the scene and its mirror image,
+    turned onto their first `dim` principal axes so that a student of fewer channels can have the same cosines."""
+    teacher, out = load_model(path).eval(), []
+    for start in tqdm(range(0, len(truths), 8), 'the teacher looks'):
+        rows = range(start, min(start + 8, len(truths)))
+        images, boxes = [tensor(pictures[i]) for i in rows], [torch.from_numpy(truths[i]['boxes']) for i in rows]
+        w = images[0].shape[2]
+        mirrored = [torch.stack([w - b[:, 2], b[:, 1], w - b[:, 0], b[:, 3]], 1) for b in boxes]
+        out.append(teacher.embed(images, boxes) + teacher.embed([i.flip(-1) for i in images], mirrored))
+    e = F.normalize(torch.cat(out), dim=1)
+    return e @ torch.linalg.eigh(e.T @ e)[1].flip(1)[:, :dim]
 
 
 def tensor(picture): return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
 
 
-def cutouts(pictures, truths, size=(96, 40)):
-    "Every labelled person stretched to `size`, cut out a little askew: (N, 3, 96, 40) uint8, and who it is."
-    cuts, ids = [], []
-    for picture, t in zip(tqdm(pictures, 'cutting out'), truths):
-        who, boxes = clear(t), torch.from_numpy(t['boxes'])
-        if not (who >= 0).any(): continue
-        boxes = boxes[who >= 0]
+def cutouts(pictures, truths, people, size=(96, 40)):
+    "Every labelled person stretched to `size`, cut out a little askew: (N, 3, 96, 40) uint8, and their rows."
+    cuts, rows = [], []
+    for i, (picture, t) in enumerate(zip(tqdm(pictures, 'cutting out'), truths)):
+        row, boxes = people.rows(i, t), torch.from_numpy(t['boxes'])
+        boxes, row = boxes[known := (row >= 0) & (people.ids[row] >= 0)], row[known]
+        if not len(row): continue
         boxes = boxes + .03 * (boxes[:, 3:] - boxes[:, 1:2]) * torch.randn(len(boxes), 4)
         cuts.append((roi_align(tensor(picture)[None], [boxes], size, 1.0, aligned=False) * 255).round().byte())
-        ids.append(who[who >= 0])
-    return torch.cat(cuts), torch.cat(ids)
+        rows.append(row)
+    return torch.cat(cuts), torch.cat(rows)
 
 
 def light(x, spread=.25):
@@ -121,21 +153,21 @@ def optimise(model, steps, lr, name, losses, save):
         if step % 200 == 199 or step == steps - 1: save()
 
 
-def learn_cutouts(model, data, people=24, views=4):
-    pictures, ids = data
-    order = torch.argsort(ids, stable=True)
-    rows = [r for r in order.split(torch.bincount(ids).tolist()) if len(r) >= views]
+def learn_cutouts(model, data, people, number=24, views=4):
+    pictures, rows = data
+    ids = people.ids[rows]
+    mine = [r for r in torch.argsort(ids, stable=True).split(torch.bincount(ids).tolist()) if len(r) >= views]
     def losses():
-        pick = torch.cat([rows[i][torch.randperm(len(rows[i]))[:views]] for i in torch.randperm(len(rows))[:people].tolist()])
+        pick = torch.cat([mine[i][torch.randperm(len(mine[i]))[:views]] for i in torch.randperm(len(mine))[:number].tolist()])
         x = pictures[pick].float() / 255
         mirrored = torch.rand(len(x)) < .5
         x[mirrored] = x[mirrored].flip(-1)
         y, _ = model.attention[3](model.blocks[3](model.pooled_norm(model.trunk(model.batch(list(light(x)))[0]))))
-        return dict(contrast=contrast(model.embedding_norm(model.project(y.mean((2, 3)))), ids[pick]))
+        return people.losses(model.embedding_norm(model.project(y.mean((2, 3)))), rows[pick])
     return losses
 
 
-def learn_scenes(model, pictures, truths):
+def learn_scenes(model, pictures, truths, people):
     order = []
     def losses():
         if not order: order.extend(torch.randperm(len(truths) // BOUT).tolist())
@@ -148,7 +180,7 @@ def learn_scenes(model, pictures, truths):
         for k, i in enumerate(rows):
             boxes = torch.from_numpy(truths[i]['boxes']) * torch.tensor([size[1] / w, size[0] / h] * 2)
             if torch.rand(()) < .5: x[k], boxes = x[k].flip(-1), torch.stack([size[1] - boxes[:, 2], boxes[:, 1], size[1] - boxes[:, 0], boxes[:, 3]], 1)
-            targets.append(dict(boxes=boxes, person_id=clear(truths[i])))
+            targets.append(dict(boxes=boxes, person_id=people.rows(i, truths[i])))
         x, sizes = model.batch(list(x))
         features = model.trunk(x)
         proposals, _, out = model.rpn(features, sizes, targets)
@@ -156,9 +188,8 @@ def learn_scenes(model, pictures, truths):
         head = model.head(features, rois.boxes, rois.positive)
         out |= model.head_losses(head, replace(rois, person_id=torch.full_like(rois.person_id, -1)))  # without its classifier, instead:
         out['rpn_box'] = 5 * out['rpn_box']  # far smaller than the others, and proposals are only as good as it
-        ids, picture = (v[rois.positive] for v in (rois.person_id, torch.repeat_interleave(torch.tensor([len(b) for b in rois.boxes]))))
-        out['id'] = contrast(head.embedding[ids >= 0], ids[ids >= 0], picture[ids >= 0])
-        return out
+        row, picture = (v[rois.positive] for v in (rois.person_id, torch.repeat_interleave(torch.tensor([len(b) for b in rois.boxes]))))
+        return out | people.losses(head.embedding[row >= 0], row[row >= 0], picture[row >= 0])
     return losses
 
 
@@ -167,6 +198,7 @@ def main():
     p.add_argument('model', choices=list(RECIPES))
     p.add_argument('--steps', type=float, default=1.0, help='share of the steps, for a quick try')
     p.add_argument('--out', default='person_search_nb/weights', help='folder for <model>.safetensors')
+    p.add_argument('--teacher', help='file of a trained teacher: the student learns its embeddings (<model>-taught.safetensors)')
     p.add_argument('--work', default='runs/pretrain', help='folder for the painted scenes (1.7 GB) and the finished stages: what is there is not made again')
     a = p.parse_args()
     width, extra, *stages = RECIPES[a.model]
@@ -177,13 +209,15 @@ def main():
     torch.manual_seed(0)
     # the classifier of these people is of no use to others: the file holds a model of one identity
     model = build_model(a.model, 1, heights=heights, width=width, rois_per_image=12, proposals=(60, 30), **extra).train()
-    last = Path(a.out) / f'{a.model}.safetensors'
+    name = f'{a.model}-taught' if a.teacher else a.model
+    last = Path(a.out) / f'{name}.safetensors'
+    people = People(truths, a.teacher and teach(a.teacher, pictures, truths, model.embedding_norm.num_features))
     for k, (steps, lr) in enumerate(stages):
-        done = work / f'{a.model}-{k}.safetensors'
+        done = work / f'{name}-{k}.safetensors'
         save = lambda path: save_model(model, path, half=path == last, made_from=f'synth:tiny, seed {WORLD.seed}')
         if done.exists(): load_trunk(model, done); continue
-        losses = learn_scenes(model, pictures, truths) if k else learn_cutouts(model, cutouts(pictures, truths))
-        optimise(model, max(1, round(steps * a.steps)), lr, f'{a.model}, {"scenes" if k else "cut-outs"}', losses, lambda: save(last))
+        losses = learn_scenes(model, pictures, truths, people) if k else learn_cutouts(model, cutouts(pictures, truths, people), people)
+        optimise(model, max(1, round(steps * a.steps)), lr, f'{name}, {"scenes" if k else "cut-outs"}', losses, lambda: save(last))
         save(done)
     save(last)
 
