@@ -1,6 +1,6 @@
 """Make the small trunks that ship with the package: person search in another synthetic world.
 
-    python benchmarks/pretrain.py hdl-teacher              # on one core, about an hour
+    python benchmarks/pretrain.py hdl-teacher              # on two cores, about 75 minutes
     python benchmarks/pretrain.py hdl-student-fast         # the student alone: no teacher is involved
     python benchmarks/pretrain.py hdl-student-fast --teacher person_search_nb/weights/hdl-teacher.safetensors   # taught
 
@@ -8,8 +8,9 @@ The papers start from ImageNet; this is our stand-in for it: people, places and 
 Two stages. (1) Cut-out people: views of one person are pulled together, everybody else in the batch is pushed away (supervised
 contrastive loss); from random weights this takes off far sooner than a classifier of thousands. (2) Whole scenes: the detection
 losses, and the same contrastive loss between the regions of interest. There people keep to bouts of eight scenes, so that a batch
-shows each of them about four times. With a teacher the contrastive loss gives way to the cosine distance between the student's
-embedding and the teacher's (one look at every person, from its true box); all else stays. Writes <out>/<model>.safetensors, or
+shows each of them about four times; the teacher's last stage also remembers the people of the batches before, to be told apart from.
+With `--teacher` the second stage has one more loss: the cosine distance between the student's embedding and the teacher's (which
+looks once at every person, from its true box); all else stays, and the first stage is the same. Writes <out>/<model>.safetensors, or
 <out>/<model>-taught.safetensors, in float16. The shipped trunks were made with these stages and steps, but the teacher's third
 stage went on from a float16 copy of its second: a new run gives trunks like them, not the same bytes.
 """
@@ -33,9 +34,9 @@ from person_search_nb.synthetic import SYNTH, SynthWorld, stream
 BOUT, PEOPLE = 8, 12  # scenes of a bout, people who appear in it
 WORLD = replace(SYNTH['tiny'], seed=9001, train_scenes=4800, train_ids=4800 // BOUT * PEOPLE, cameras=24, people=6., labelled=.9)
 SMALLEST, HIDDEN, TAUGHT = 40, .5, 4.  # px, share: who is smaller or more hidden teaches detection only
-RECIPES = {    # width, extra arguments; steps and learning rate on cut-outs, then in scenes (the teacher twice, a warm restart)
-    'hdl-teacher': (0.25, dict(factored=True), (1200, 1e-3), (900, 7e-4), (720, 5e-4)),
-    'hdl-student-fast': (0.625, dict(rpn_channels=64), (3000, 2e-3), (2000, 1e-3)),
+RECIPES = {    # width, extra arguments; then of each stage steps, learning rate, embeddings remembered; the first on cut-outs, the others in scenes
+    'hdl-teacher': (0.25, dict(factored=True), (1200, 1e-3, 0), (900, 7e-4, 0), (720, 5e-4, 0), (2000, 8e-4, 1000)),
+    'hdl-student-fast': (0.625, dict(rpn_channels=64), (3000, 2e-3, 0), (2000, 1e-3, 0)),
 }
 
 
@@ -74,10 +75,10 @@ def scenes(cache):
 class People:
     "Everybody in the scenes, one row each: who they are, where their scene's rows start, and what a teacher makes of them."
 
-    def __init__(self, truths, teacher=None):
+    def __init__(self, truths):
         self.ids = torch.from_numpy(np.concatenate([t['person_id'] for t in truths]))
         self.start = np.concatenate([[0], np.cumsum([len(t['boxes']) for t in truths])])
-        self.taught = teacher
+        self.taught, self.memory, self.remember = None, None, 0
 
     def rows(self, i, t):
         "The row of each person of scene `i`; -1 where the picture does not show enough."
@@ -85,25 +86,35 @@ class People:
         return torch.from_numpy(np.where(seen, np.arange(self.start[i], self.start[i + 1]), -1))
 
     def losses(self, embedding, rows, picture=None):
-        "Cosine distance to the teacher's embeddings; without a teacher the contrastive loss between those with an identity."
-        if self.taught is not None: return dict(taught=TAUGHT * (1 - F.cosine_similarity(embedding, self.taught[rows])).mean())
+        "Contrastive loss between those with an identity; with a teacher also the cosine distance to its embeddings."
         known = self.ids[rows] >= 0
-        return dict(id=contrast(embedding[known], self.ids[rows][known], None if picture is None else picture[known]))
+        out = dict(id=contrast(embedding[known], self.ids[rows][known], None if picture is None else picture[known], self.memory))
+        if self.taught is not None: out['taught'] = TAUGHT * (1 - F.cosine_similarity(embedding, self.taught[rows])).mean()
+        if self.remember:  # a bout's people do not come back soon: those of the last batches are all others
+            new = F.normalize(embedding[known].detach(), dim=1)
+            self.memory = (new if self.memory is None else torch.cat([new, self.memory]))[:self.remember]
+        return out
+
+
+def look(model, pictures, truths, rows, mirrored=False):
+    "Unit embeddings of everybody in these scenes, from the true boxes."
+    images, boxes = [tensor(pictures[i]) for i in rows], [torch.from_numpy(truths[i]['boxes']) for i in rows]
+    if mirrored:
+        w = images[0].shape[2]
+        images, boxes = [i.flip(-1) for i in images], [torch.stack([w - b[:, 2], b[:, 1], w - b[:, 0], b[:, 3]], 1) for b in boxes]
+    return model.embed(images, boxes)
 
 
 @torch.no_grad()
-def teach(path, pictures, truths, dim):
-    """What the teacher in the file `path` makes of everybody: (P, dim) embeddings, the mean of the scene and its mirror image,
-    turned onto their first `dim` principal axes so that a student of fewer channels can have the same cosines."""
-    teacher, out = load_model(path).eval(), []
-    for start in tqdm(range(0, len(truths), 8), 'the teacher looks'):
-        rows = range(start, min(start + 8, len(truths)))
-        images, boxes = [tensor(pictures[i]) for i in rows], [torch.from_numpy(truths[i]['boxes']) for i in rows]
-        w = images[0].shape[2]
-        mirrored = [torch.stack([w - b[:, 2], b[:, 1], w - b[:, 0], b[:, 3]], 1) for b in boxes]
-        out.append(teacher.embed(images, boxes) + teacher.embed([i.flip(-1) for i in images], mirrored))
-    e = F.normalize(torch.cat(out), dim=1)
-    return e @ torch.linalg.eigh(e.T @ e)[1].flip(1)[:, :dim]
+def teach(path, student, pictures, truths, batch=8):
+    """What the teacher in the file `path` makes of everybody: (P, D) embeddings, the mean of the scene and its mirror image. Cosines do not
+    change when all embeddings are turned, so they are turned towards the student's own (orthogonal Procrustes): it need not unlearn its axes."""
+    teacher, batches = load_model(path).eval(), [range(i, min(i + batch, len(truths))) for i in range(0, len(truths), batch)]
+    e = [F.normalize(look(teacher, pictures, truths, b) + look(teacher, pictures, truths, b, True), dim=1) for b in tqdm(batches, 'the teacher looks')]
+    some = range(0, len(batches), 4)
+    own = torch.cat([look(student, pictures, truths, batches[i]) for i in some])   # in training mode, by the statistics of the batch
+    u, _, v = torch.linalg.svd(torch.cat([e[i] for i in some]).T @ own, full_matrices=False)
+    return torch.cat(e) @ (u @ v)
 
 
 def tensor(picture): return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
@@ -127,13 +138,14 @@ def light(x, spread=.25):
     return (x * (1 + spread * torch.randn(len(x), 3, 1, 1)).clamp(.4, 1.8)).clamp(0, 1)
 
 
-def contrast(e, ids, picture=None, temperature=.1):
+def contrast(e, ids, picture=None, others=None, temperature=.1):
     """Supervised contrastive loss: for each region with a positive, -log softmax of its positives' cosines among all others.
-    Regions of one person in one picture are left out of each other's sum."""
+    Regions of one person in one picture are left out of each other's sum; `others` (M, D), unit length, are further people to tell apart."""
     unit = F.normalize(e, dim=1)
     same, self = ids[:, None] == ids, torch.eye(len(ids), dtype=torch.bool)
     logits = (unit @ unit.T / temperature).masked_fill(self if picture is None else same & (picture[:, None] == picture), -1e4)
-    positive, p = (same & (logits > -1e3)).float(), F.log_softmax(logits, 1)
+    p = F.log_softmax(logits if others is None else torch.cat([logits, unit @ others.T / temperature], 1), 1)[:, :len(e)]
+    positive = (same & (logits > -1e3)).float()
     has = positive.sum(1) > 0
     return -((p * positive).sum(1)[has] / positive.sum(1)[has]).mean()
 
@@ -211,11 +223,12 @@ def main():
     model = build_model(a.model, 1, heights=heights, width=width, rois_per_image=12, proposals=(60, 30), **extra).train()
     name = f'{a.model}-taught' if a.teacher else a.model
     last = Path(a.out) / f'{name}.safetensors'
-    people = People(truths, a.teacher and teach(a.teacher, pictures, truths, model.embedding_norm.num_features))
-    for k, (steps, lr) in enumerate(stages):
-        done = work / f'{name}-{k}.safetensors'
+    people = People(truths)
+    for k, (steps, lr, people.remember) in enumerate(stages):
+        done = work / f'{name if k else a.model}-{k}.safetensors'
         save = lambda path: save_model(model, path, half=path == last, made_from=f'synth:tiny, seed {WORLD.seed}')
         if done.exists(): load_trunk(model, done); continue
+        if k and a.teacher: people.taught = teach(a.teacher, model, pictures, truths)
         losses = learn_scenes(model, pictures, truths, people) if k else learn_cutouts(model, cutouts(pictures, truths, people), people)
         optimise(model, max(1, round(steps * a.steps)), lr, f'{name}, {"scenes" if k else "cut-outs"}', losses, lambda: save(last))
         save(done)
