@@ -33,7 +33,8 @@ from person_search_nb.synthetic import SYNTH, SynthWorld, stream
 
 BOUT, PEOPLE = 8, 12  # scenes of a bout, people who appear in it
 WORLD = replace(SYNTH['tiny'], seed=9001, train_scenes=4800, train_ids=4800 // BOUT * PEOPLE, cameras=24, people=6., labelled=.9)
-SMALLEST, HIDDEN, TAUGHT = 40, .5, 4.  # px, share: who is smaller or more hidden teaches detection only
+SMALLEST, HIDDEN = 40, .5  # px, share: who is smaller or more hidden teaches detection only
+TAUGHT = 4.  # weight of the distance to the teacher's embeddings
 RECIPES = {    # width, extra arguments; then of each stage steps, learning rate, embeddings remembered; the first on cut-outs, the others in scenes
     'hdl-teacher': (0.25, dict(factored=True), (1200, 1e-3, 0), (900, 7e-4, 0), (720, 5e-4, 0), (2000, 8e-4, 1000)),
     'hdl-student-fast': (0.625, dict(rpn_channels=64), (3000, 2e-3, 0), (2000, 1e-3, 0)),
