@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .datasets import QuerySet, SceneDataset, make_loader
+from .datasets import QuerySet, SceneDataset
+from .loading import make_loader
 
 # %% ../nbs/12_evaluation.ipynb #44a0eb47
 def _array(x, dtype=None, shape=None, name='array'):

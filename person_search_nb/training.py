@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from .datasets import SceneSampler, collate
+from .loading import SceneSampler, collate
 
 # %% ../nbs/13_training.ipynb #8017f545
 def pick_device() -> torch.device:

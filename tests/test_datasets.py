@@ -3,8 +3,7 @@ import json
 import numpy as np, pytest, torch
 from hypothesis import given, strategies as st
 from PIL import Image
-from person_search_nb.datasets import (OPENERS, SPLITS, DataError, QuerySet, Scene, SceneDataset, check_scene, collate, make_loader, open_dataset, opener,
-                                       parse_spec, read_picture)
+from person_search_nb.datasets import (OPENERS, SPLITS, DataError, QuerySet, Scene, SceneDataset, check_scene, open_dataset, opener, parse_spec, read_picture)
 
 SPEC = 'synth:tiny?train_scenes=12&test_scenes=14&train_ids=20&test_ids=12&queries=10&gallery=6&size=96x160&cameras=2'
 
@@ -131,13 +130,6 @@ def test_broken_pictures(tmp_path, keep):
     with pytest.raises(DataError, match='c2_2.jpg: no such picture'): open_dataset(spec, cache=True, workers=0, progress=False)
 
 
-def test_error_crosses_worker_processes(tmp_path):
-    spec = write(tmp_path)
-    data = open_dataset(spec)
-    (tmp_path/'frames'/'c2_2.jpg').write_bytes(b'')
-    with pytest.raises(DataError, match='c2_2.jpg: cannot be decoded'): list(make_loader(data, 2, workers=1))
-
-
 def test_picture_kinds(tmp_path):
     for mode in ('L', 'P', 'RGBA', 'CMYK'):
         path = tmp_path/f'{mode}.{"png" if mode != "CMYK" else "jpg"}'
@@ -224,23 +216,6 @@ def test_registry(monkeypatch):
     assert open_dataset('mine:C:\\data', 'query', size=3) == ('C:\\data', {}, 'query', dict(size=3))
 
 
-# -- batches --------------------------------------------------------------------------------------------------------
-
-def flat(loader): return [(t['image_id'], t['boxes'].tolist(), float(i.sum())) for images, targets in loader for i, t in zip(images, targets)]
-
-
-def test_loader_repeats_for_any_workers(synth):
-    make = lambda **kw: make_loader(synth['train'], 5, shuffle=True, seed=3, flip=.5, **kw)
-    loader = make()
-    first, second = flat(loader), flat(loader)
-    assert first != second and sorted(i for i, *_ in first) == list(range(12))
-    other = make(workers=2)
-    assert flat(other) == first and flat(other) == second
-    assert flat(make_loader(synth['train'], 5, shuffle=True, seed=4, flip=.5)) != first
-    assert [i for i, *_ in flat(make_loader(synth['train'], 5))] == list(range(12))
-    assert len(list(make_loader(synth['train'], 5, drop_last=True))) == 2
-
-
 def test_mirrored_item(synth):
     data = synth['train']
     (image, target), (mirrored, turned) = data[1], data[1, True]
@@ -249,10 +224,9 @@ def test_mirrored_item(synth):
     assert torch.equal(turned['boxes'][:, [1, 3]], target['boxes'][:, [1, 3]])
 
 
-def test_collate_and_indexing(synth):
+def test_indexing(synth):
     data = synth['train']
-    images, targets = collate([data[0], data[-1]])
-    assert isinstance(images, list) and isinstance(targets, list) and targets[1]['image_id'] == 11
+    assert data[-1][1]['image_id'] == 11
     for i in (12, -13):
         with pytest.raises(IndexError): data[i]
     data.truth(0)['boxes'].zero_(); data.truth(0)['person_id'].zero_()

@@ -18,7 +18,8 @@ def tracked(suffix=''):
 
 
 NOTEBOOKS = tracked('.ipynb')
-NUMBERED = [p for p in NOTEBOOKS if p.parent.name == 'nbs' and re.match(r'\d\d_', p.name)]
+NUMBERED = [p for p in NOTEBOOKS if p.parent.name == 'nbs' and re.match(r'\d\d[a-z]?_', p.name)]
+NUMBER = lambda path: path.name.split('_')[0]  # such as 11 or 11a, in reading order as text
 each_notebook = pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.relative_to(ROOT).as_posix())
 each_lesson = pytest.mark.parametrize('path', NUMBERED, ids=lambda p: p.name)
 
@@ -119,7 +120,7 @@ def test_notebook_outputs(path):
 
 
 def test_there_are_notebooks():
-    assert NUMBERED and len({p.name[:2] for p in NUMBERED}) == len(NUMBERED), 'no notebooks, or two with one number'
+    assert NUMBERED and len({NUMBER(p) for p in NUMBERED}) == len(NUMBERED), 'no notebooks, or two with one number'
 
 
 @each_lesson
@@ -128,7 +129,7 @@ def test_a_notebook_is_a_lesson(path):
     text, sources = markdown(path), '\n'.join(code(path))
     end = re.split(r'(?mi)^#+ .*exercises?\b.*$', text, maxsplit=1)[1:]
     has = {
-        '`#| default_exp` with the name of the notebook': module_of(path) == path.stem[3:],
+        '`#| default_exp` with the name of the notebook': module_of(path) == path.stem.partition('_')[2],
         'first `# Title` and `> one-line summary`': re.match(r'# \S.*\n+> \S', text),
         'a picture among the outputs': any(k.startswith('image/') for o in outputs(path) for k in o.get('data', {})),
         'at least five assertions': len(re.findall(r'(?m)^\s*(?:assert\b|test_\w+\()', sources)) >= 5,
@@ -169,12 +170,12 @@ import torch.nn, search
 @each_lesson
 def test_imports_point_down(path):
     "A notebook, and the module it exports, import only modules of notebooks with a lower number (and a notebook its own)."
-    number = {module_of(p): p.name[:2] for p in NUMBERED}
+    number = {module_of(p): NUMBER(p) for p in NUMBERED}
     python = '\n'.join(re.sub(r'(?m)^\s*[%!].*$', '', c) for c in code(path) if not c.startswith('%%'))
     used = imported_modules(python) & set(number)
-    up = {m for m in used if number[m] > path.name[:2]}
+    up = {m for m in used if number[m] > NUMBER(path)}
     exported = (ROOT/'person_search_nb'/f'{module_of(path)}.py').read_text(encoding='utf-8')
-    up |= {m for m in imported_modules(exported) & set(number) if number[m] >= path.name[:2]}
+    up |= {m for m in imported_modules(exported) & set(number) if number[m] >= NUMBER(path)}
     assert not up, f'imports {sorted(up)}, which come at or after {path.name}'
 
 
