@@ -177,9 +177,13 @@ class Blur:
     def __call__(self, image, target, rng=None):
         sigma = self.sigma * torch.rand((), generator=rng)
         x = torch.arange(-(r := math.ceil(3 * self.sigma)), r + 1)
-        kernel = torch.exp(-x ** 2 / (2 * sigma ** 2).clamp(min=1e-6)).view(1, 1, 1, -1)
-        image = F.pad(image[:, None], (r, r, r, r), 'replicate')                              # (3, 1, H + 2r, W + 2r)
-        return F.conv2d(F.conv2d(image, kernel / kernel.sum()), kernel.transpose(2, 3) / kernel.sum())[:, 0], target
+        kernel = torch.softmax(-x ** 2 / (2 * sigma ** 2).clamp(min=1e-6), 0).tolist()           # exp(-x^2 / 2 sigma^2), sum 1
+        image = F.pad(image, (r, r, r, r), 'replicate')                                       # (3, H + 2r, W + 2r)
+        for dim in (1, 2):  # adding shifted pictures is several times faster here than a convolution of one channel
+            parts = [image.narrow(dim, k, image.shape[dim] - 2 * r) for k in range(len(kernel))]
+            image = parts[0] * kernel[0]
+            for part, weight in zip(parts[1:], kernel[1:]): image.add_(part, alpha=weight)
+        return image, target
 
 @dataclass(frozen=True)
 class Noise:

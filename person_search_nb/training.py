@@ -12,10 +12,9 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from .loading import SceneSampler, collate
+from .loading import SceneBatches, SceneLoader, SceneSampler
 
 # %% ../nbs/13_training.ipynb #8017f545
 def pick_device() -> torch.device:
@@ -88,11 +87,11 @@ class TrainConfig:
 # %% ../nbs/13_training.ipynb #47fffa23
 def _batches(dataset, config, start, steps):
     "Items of steps `start`..`steps`: order and mirroring of an epoch depend on the seed and the epoch alone."
-    sampler, per_epoch = SceneSampler(len(dataset), True, config.flip, config.seed), max(1, len(dataset) // config.batch_size)
+    batches = SceneBatches(SceneSampler(len(dataset), True, config.flip, config.seed), config.batch_size, drop_last=True)
     for step in range(start, steps):
-        sampler.epoch, k = divmod(step, per_epoch)
-        if k == 0 or step == start: order = list(sampler)
-        yield order[k * config.batch_size:(k + 1) * config.batch_size]
+        batches.sampler.epoch, k = divmod(step, len(batches))
+        if k == 0 or step == start: epoch = list(batches)
+        yield epoch[k]
 
 def _tint(image, spread):
     if not spread: return image
@@ -149,7 +148,7 @@ def train(
         _write(file, dict(model=learner.state_dict(), optimizer=opt.state_dict(), step=step, history=history, precision=precision, config=_plain(config)))
         (file.parent / 'history.json').write_text(json.dumps(history))
 
-    loader = DataLoader(dataset, batch_sampler=list(_batches(dataset, config, start, steps)), collate_fn=collate, num_workers=config.workers)
+    loader = SceneLoader(dataset, list(_batches(dataset, config, start, steps)), config.workers)
     bar = tqdm(total=steps, initial=start, desc=label, unit='step', disable=not progress, mininterval=0.5)
     began, done, shown = time.perf_counter() - seconds, start, {}
     try:
