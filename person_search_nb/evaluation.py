@@ -120,21 +120,115 @@ class SearchMatches:
     "Where the true positives of every query stand in its ranked list."
     query: np.ndarray      # (K,) query of each true positive, rising
     detection: np.ndarray  # (K,) the detection it is
-    rank: np.ndarray       # (K,) its place among the query's pooled detections, from 1, rising within a query
-    positives: np.ndarray  # (Q,) gallery scenes that show the person
-    pool: np.ndarray       # (Q,) detections the query is compared with
+    rank: np.ndarray       # (K,) its place among the detections of the query's scenes, from 1, rising within a query
+    positives: np.ndarray  # (Q,) searched scenes that show the person
+    missed: np.ndarray     # (L, 2) query and scene of the positives that no detection shows
 
-def _distinct(x):  # rows x[rows] without repeats, and for every row its place among them: equal features must tie exactly, however a matrix product rounds
-    bits = np.ascontiguousarray(x + x.dtype.type(0)).view(np.uint32)  # + 0: minus zero is zero
-    weight = np.random.default_rng(0).integers(2**63, size=bits.shape[1], dtype=np.uint64)
-    key = np.concatenate([(b ^ (b >> 16)).astype(np.uint64) @ weight for b in np.array_split(bits, 1 + len(bits) // 4096)])
-    _, group, count = np.unique(key, return_inverse=True, return_counts=True)
-    same = np.flatnonzero(count[group] > 1)  # only these can be equal: look at them whole
-    first = np.arange(len(x))
-    if len(same):
-        _, head, place = np.unique(bits[same], axis=0, return_index=True, return_inverse=True)
-        first[same] = same[head[place.ravel()]]
-    return np.unique(first, return_inverse=True)
+def _ranges(start, count):  # start[0], start[0] + 1, ... (count[0] numbers), then from start[1], and so on
+    return np.repeat(start - np.cumsum(count) + count, count) + np.arange(count.sum())
+
+def _exact(query, feats, q, d):  # (P,) float64 dot products of the rows q and d: each on its own, so the same in any company
+    out = np.empty(len(q))
+    for k in range(0, len(q), 512):  # small enough to stay in the cache
+        x = feats[d[k:k + 512]].astype(np.float64)
+        x *= query[q[k:k + 512]]
+        x.sum(1, out=out[k:k + 512])
+    return out
+
+def _between(key, low, high):  # of sorted keys: number up to high, and the pairs (k, place) with low[k] <= key[place] <= high[k]
+    low, high = np.searchsorted(key, low), np.searchsorted(key, high, 'right')
+    return high, np.repeat(np.arange(len(low)), high - low), _ranges(low, high - low)
+
+# %% ../nbs/12_evaluation.ipynb #6273067a
+def _ahead(line, low, high, cells=4096):  # of one list: number of entries above each high, and the pairs (k, entry) with low[k] <= line[entry] <= high[k]
+    bottom = np.float32(low.min())
+    above = np.flatnonzero(line >= bottom)
+    value = line[above]
+    scale = np.float32((cells - 1) / max(float(max(value.max(initial=bottom), high.max())) - float(bottom), 1e-30))
+    cell = lambda x: np.minimum((x.astype(np.float32) - bottom) * scale, cells - 1).astype(np.int32)  # rising with x, whatever is rounded
+    at, first, last = cell(value), cell(low), cell(high)
+    asked = np.cumsum(np.bincount(first, minlength=cells + 1) - np.bincount(last + 1, minlength=cells + 1)) > 0
+    few = np.flatnonzero(asked.take(at))
+    tally = np.bincount(at, minlength=cells + 1)
+    tally[asked] = 0
+    few = few[np.argsort(value[few])]
+    end, k, place = _between(value[few].astype(np.float64), low, high)
+    return np.cumsum(tally[::-1])[::-1][last] + len(few) - end, k, above[few[place]]
+
+# %% ../nbs/12_evaluation.ipynb #786f0ffa
+def _count_all(query, feats, kq, low, high, skip):  # ranks against all detections but the rows skip(q): as `_ahead`, for true positives of many queries
+    count, near = np.zeros(len(kq), np.int64), [np.zeros((2, 0), np.int64)]
+    active, begin = np.unique(kq, return_index=True)  # only queries with a true positive
+    begin = np.append(begin, len(kq))
+    block = max(1, 2**23 // max(len(feats), 1))
+    room = np.empty((min(block, len(active)), len(feats)), np.float32)
+    for a in range(0, len(active), block):
+        part = active[a:a + block]
+        lines = np.matmul(query[part], feats.T, out=room[:len(part)])  # (B, M)
+        for q, line, k0, k1 in zip(part, lines, begin[a:], begin[a + 1:]):
+            if skip is not None: line[skip(q)] = -np.inf
+            count[k0:k1], k, entry = _ahead(line, low[k0:k1], high[k0:k1])
+            near.append(np.stack([k0 + k, entry]))
+    return count, *np.concatenate(near, 1)
+
+def _count_listed(query, feats, start, kq, low, high, pair_q, pair_s):  # the same where query pair_q searches scene pair_s, whose rows begin at start
+    by = np.argsort(pair_s.astype(np.uint16) if len(start) < 2**16 else pair_s, kind='stable')  # short numbers are sorted by counting
+    pair_q, pair_s = pair_q[by], pair_s[by]
+    people = start[pair_s + 1] - start[pair_s]
+    ends = np.append(0, np.cumsum(people))
+    value = np.empty(ends[-1], np.float32)  # of every pair: similarities with the scene's detections
+    first, last = (np.searchsorted(pair_s, np.arange(len(start) - 1), side) for side in ('left', 'right'))
+    room = np.empty(((last - first).max(initial=0), query.shape[1]), np.float32)
+    for s in np.flatnonzero((last > first) & (np.diff(start) > 0)).tolist():
+        a, b = first[s], last[s]
+        seekers = query.take(pair_q[a:b], 0, out=room[:b - a], mode='clip')
+        np.matmul(seekers, feats[start[s]:start[s + 1]].T, out=value[ends[a]:ends[b]].reshape(b - a, -1))
+    bottom = np.full(len(query), np.inf, np.float32)
+    np.minimum.at(bottom, kq, low.astype(np.float32))
+    kept = np.flatnonzero(value >= np.repeat(bottom[pair_q], people))
+    pair = np.searchsorted(ends, kept, 'right') - 1
+    q, value = pair_q[pair], value[kept].astype(np.float64)
+    step = 4 * max(np.abs(x).max(initial=0) for x in (value, low, high, [1e-30]))  # wider than all similarities: the queries' ranges do not meet
+    key = q * step + value
+    by = np.argsort(key)
+    end, k, place = _between(key[by], kq * step + low, kq * step + high)
+    place = by[place]
+    return np.searchsorted(q[by], kq, 'right') - end, k, start[pair_s[pair[place]]] + kept[place] - ends[pair[place]]
+
+# %% ../nbs/12_evaluation.ipynb #69900c25
+def _listed(candidates):  # the distinct pairs (query, scene) of padded lists
+    scene = np.sort(candidates, 1)
+    new = scene >= 0
+    new[:, 1:] &= scene[:, 1:] != scene[:, :-1]
+    q, column = np.nonzero(new)
+    return q, scene[q, column]
+
+def _rerank_hits(rerank, q, d, kept, rows_of):  # similarity of each hit (q, d), and how many of the query's detections stand before it
+    value, before = np.empty(len(d)), np.empty(len(d), np.int64)
+    for i in np.unique(q).tolist():
+        rows, mine = rows_of(i), np.flatnonzero(q == i)
+        line = _array(rerank(i, kept[rows]), np.float64, rows.shape, 'what rerank returns')
+        value[mine] = line[np.searchsorted(rows, d[mine])]
+        for k in mine: before[k] = np.count_nonzero((line > value[k]) | (line == value[k]) & (kept[rows] < kept[d[k]]))
+    return value, before
+
+def _checked(det_image, det_boxes, det_scores, det_feats, query_feats, gt_query, gt_image, gt_boxes, candidates):
+    det_image, gt_query = _array(det_image, np.int64, (None,), 'det_image'), _array(gt_query, np.int64, (None,), 'gt_query')
+    m, p = len(det_image), len(gt_query)
+    gt_image = _array(gt_image, np.int64, (p,), 'gt_image')
+    feats, query = _array(det_feats, None, (m, None), 'det_feats'), _array(query_feats, None, (None, None), 'query_feats')
+    n, feats = len(query), feats.reshape(m, -1 if m else query.shape[1])
+    if m and feats.shape[1] != query.shape[1]: raise ValueError(f'det_feats have {feats.shape[1]} numbers each, query_feats {query.shape[1]}: embed both with one model')
+    det_boxes, gt_boxes = _array(det_boxes, np.float64, (m, 4), 'det_boxes'), _array(gt_boxes, np.float64, (p, 4), 'gt_boxes')
+    det_scores = _array(det_scores, np.float64, (m,), 'det_scores')
+    if p and (gt_query.min() < 0 or gt_query.max() >= n):
+        raise ValueError(f'gt_query goes from {gt_query.min()} to {gt_query.max()}, there are {n} queries, numbered from 0')
+    if candidates is not None:
+        candidates = _array(candidates, None, (n, None), 'candidates')
+        if candidates.dtype.kind != 'i': candidates = candidates.astype(np.int64)
+    for name, x, low in (('det_image', det_image, 0), ('gt_image', gt_image, 0), ('candidates', candidates, -1)):
+        if x is not None and x.size and x.min() < low: raise ValueError(f'{name} holds {x.min()}: scenes are numbered from 0')
+    return det_image, det_boxes, det_scores, feats, query, gt_query, gt_image, gt_boxes, candidates
 
 def match_search(
     det_image,                     # (M,) gallery scene of each detection
@@ -147,70 +241,55 @@ def match_search(
     gt_boxes,                      # (P, 4) true box there
     candidates=None,               # (Q, G) scenes searched per query, padded with -1; None: all scenes
     score_threshold: float = 0.5,  # weaker detections are dropped
+    rerank=None,                   # function (query number, (N,) rows of its detections) -> (N,) similarities; None: cosine
 ) -> SearchMatches:
     "Rank all detections of a query's scenes by similarity and find the right ones among them."
-    det_image, gt_query, gt_image = (_array(x, np.int64, (None,), n) for x, n in ((det_image, 'det_image'), (gt_query, 'gt_query'), (gt_image, 'gt_image')))
-    m, p = len(det_image), len(gt_query)
-    feats, query = _array(det_feats, None, (m, None), 'det_feats'), _array(query_feats, None, (None, None), 'query_feats')
-    n = len(query)
-    dtype = np.result_type(feats if m else np.float32, query, np.float32)
-    feats, query = feats.astype(dtype, copy=False).reshape(m, -1 if m else query.shape[1]), query.astype(dtype, copy=False)
-    if m and feats.shape[1] != query.shape[1]: raise ValueError(f'det_feats have {feats.shape[1]} numbers each, query_feats {query.shape[1]}: embed both with one model')
-    det_boxes, gt_boxes = _array(det_boxes, np.float64, (m, 4), 'det_boxes'), _array(gt_boxes, np.float64, (p, 4), 'gt_boxes')
-    det_scores = _array(det_scores, np.float64, (m,), 'det_scores')
-    gt_image = _array(gt_image, np.int64, (p,), 'gt_image')
-    if p and (gt_query.min() < 0 or gt_query.max() >= n):
-        raise ValueError(f'gt_query goes from {gt_query.min()} to {gt_query.max()}, there are {n} queries, numbered from 0')
-    if candidates is not None: candidates = _array(candidates, np.int64, (n, None), 'candidates')
-    for name, x, low in (('det_image', det_image, 0), ('gt_image', gt_image, 0), ('candidates', candidates, -1)):
-        if x is not None and x.size and x.min() < low: raise ValueError(f'{name} holds {x.min()}: scenes are numbered from 0')
-    scenes = 1 + max([-1, *(int(x.max()) for x in (det_image, gt_image, candidates) if x is not None and x.size)])
-
+    det_image, det_boxes, det_scores, feats, query, gt_query, gt_image, gt_boxes, candidates = _checked(
+        det_image, det_boxes, det_scores, det_feats, query_feats, gt_query, gt_image, gt_boxes, candidates)
+    n, scenes = len(query), 1 + max([-1, *(int(x.max()) for x in (det_image, gt_image, candidates) if x is not None and x.size)])
     kept = np.flatnonzero(det_scores >= score_threshold)
-    det_image, det_boxes, feats = det_image[kept], det_boxes[kept], feats[kept]
-    rows, place = _distinct(feats)
-    distinct, place = (feats[rows], place) if len(rows) < len(feats) else (feats, slice(None))
-    # truths by query, so that a block of queries owns a slice of them
-    order = np.argsort(gt_query, kind='stable')
-    gt_query, gt_image, gt_boxes = gt_query[order], gt_image[order], gt_boxes[order]
+    kept = kept[np.argsort(det_image[kept], kind='stable')]  # by scene: those of scene s are rows start[s] to start[s + 1]
+    start = np.searchsorted(det_image[kept], np.arange(scenes + 1))
+    det_boxes, feats = det_boxes[kept], feats[kept]
+    rows_of = lambda s: _ranges(start[s], start[s + 1] - start[s])
+
+    searched = None
+    if candidates is not None:
+        searched = np.zeros((n, scenes + 1), bool)  # the last column swallows the padding
+        searched[np.arange(n)[:, None], candidates] = True
+        searched = searched[:, :-1]
+        inside = searched[gt_query, gt_image]
+        gt_query, gt_image, gt_boxes = gt_query[inside], gt_image[inside], gt_boxes[inside]
+    # a scene counts once, even if a careless annotation shows the person twice in it
+    positive, group = np.unique(gt_query * scenes + gt_image, return_inverse=True)
     wh = gt_boxes[:, 2:] - gt_boxes[:, :2]
-    area = wh[:, 0] * wh[:, 1]
-    need = np.minimum(0.5, area / ((wh[:, 0] + 10) * (wh[:, 1] + 10)))  # small boxes need less overlap: a few px decide there
-    out, positives, pool = [], np.zeros(n, np.int64), np.full(n, len(kept))
-    block = max(1, 2**24 // max(len(kept), scenes, 1))
-    for q0 in range(0, n, block):
-        q1 = min(n, q0 + block)
-        similarity = (query[q0:q1] @ distinct.T)[:, place]  # (B, M')
-        t = slice(*np.searchsorted(gt_query, [q0, q1]))
-        tq, ti, tb, tn = gt_query[t] - q0, gt_image[t], gt_boxes[t], need[t]
-        if candidates is not None:
-            searched = np.zeros((q1 - q0, scenes + 1), bool)  # the last column swallows the padding
-            np.put_along_axis(searched, candidates[q0:q1], True, 1)
-            searched[:, -1] = False
-            inside = searched[tq, ti]
-            tq, ti, tb, tn = tq[inside], ti[inside], tb[inside], tn[inside]
-        # a scene counts once, even if a careless annotation shows the person twice in it
-        scene, group = np.unique(tq * scenes + ti, return_inverse=True)
-        positives[q0:q1] = np.bincount(scene // max(scenes, 1), minlength=q1 - q0)
-        row, d = same_image_pairs(ti, det_image)
-        hit = paired_iou(det_boxes[d], tb[row]) >= tn[row]
-        row, d = row[hit], d[hit]
-        row, d = row[by := np.argsort(d, kind='stable')], d[by]  # ties: the earlier detection first
-        best = _first_best(group[row], similarity[tq[row], d], len(scene))
-        tq, d = tq[row[best[best >= 0]]], d[best[best >= 0]]  # by query: so are the groups
-        rank = np.empty(len(d), np.int64)
-        bounds = np.searchsorted(tq, np.arange(q1 - q0 + 1))
-        for q, (k0, k1) in enumerate(zip(bounds, bounds[1:])):
-            line = similarity[q]
-            if candidates is not None:
-                line = np.where(searched[q].take(det_image), line, -np.inf)
-                pool[q0 + q] = np.count_nonzero(line > -np.inf)
-            for k in range(k0, k1):  # counting what stands before the few true positives is cheaper than sorting everything
-                rank[k] = 1 + np.count_nonzero(line > line[d[k]]) + np.count_nonzero(line[:d[k]] == line[d[k]])  # ties: the earlier detection first
-        by = np.lexsort((rank, tq))
-        out.append((tq[by] + q0, kept[d[by]], rank[by]))
-    query, detection, rank = (np.concatenate([np.zeros(0, np.int64), *x]) for x in (zip(*out) if out else ((), (), ())))
-    return SearchMatches(query, detection, rank, positives, pool)
+    need = np.minimum(0.5, wh.prod(1) / (wh + 10).prod(1))  # small boxes need less overlap: a few px decide there
+    t, d = np.repeat(np.arange(len(gt_image)), start[gt_image + 1] - start[gt_image]), rows_of(gt_image)
+    hit = paired_iou(det_boxes[d], gt_boxes[t]) >= need[t]
+    t, d = t[hit], d[hit]
+    t, d = t[by := np.argsort(d, kind='stable')], d[by]  # ties: the earlier detection first
+
+    if rerank is None: value = _exact(query, feats, gt_query[t], d)
+    else: value, behind = _rerank_hits(rerank, gt_query[t], d, kept, lambda q: rows_of(np.arange(scenes) if searched is None else np.flatnonzero(searched[q])))
+    best = _first_best(group[t], value, len(positive))
+    missed, best = positive[best < 0], best[best >= 0]
+    kq, kd, kv = gt_query[t[best]], d[best], value[best]  # the true positives, by query
+
+    if rerank is None:
+        eps, length = np.finfo(np.float32), lambda x: np.sqrt(np.einsum('nd,nd->n', x, x, dtype=np.float64))
+        # D u |q| |d|, some more for what else is rounded here, and what underflows
+        margin = ((query.shape[1] / 2 + 4) * eps.eps * length(query) * length(feats).max(initial=0) + query.shape[1] * eps.tiny)[kq]
+        if margin.max(initial=0) > 1e25: raise ValueError('embeddings are too long for float32 products: divide each by its length')
+        ends = kv - margin, kv + margin
+        single = query.astype(np.float32, copy=False), feats.astype(np.float32, copy=False)
+        if candidates is not None and 10 * candidates.shape[1] < scenes: ahead, k, near = _count_listed(*single, start, kq, *ends, *_listed(candidates))
+        else: ahead, k, near = _count_all(*single, kq, *ends, None if searched is None else lambda q: rows_of(np.flatnonzero(~searched[q])))
+        again = _exact(query, feats, kq[k], near)
+        before = (again > kv[k]) | (again == kv[k]) & (kept[near] < kept[kd[k]])  # ties: the earlier detection first
+        rank = 1 + ahead + np.bincount(k[before], minlength=len(kq))
+    else: rank = 1 + behind[best]
+    by = np.lexsort((rank, kq))
+    return SearchMatches(kq[by], kept[kd[by]], rank[by], np.bincount(positive // max(scenes, 1), minlength=n), np.stack(np.divmod(missed, max(scenes, 1)), 1))
 
 # %% ../nbs/12_evaluation.ipynb #60f61741
 def summarize(
