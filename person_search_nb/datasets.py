@@ -8,7 +8,7 @@ __all__ = ['RESIZE', 'OPENERS', 'SPLITS', 'DataError', 'Scene', 'check_scene', '
            'parse_spec', 'open_dataset', 'synth_config', 'open_synth', 'read_coco', 'open_coco', 'query_set']
 
 # %% ../nbs/11_datasets.ipynb #8c1416a3
-import json, math, os
+import importlib, json, math, os
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatch
@@ -167,6 +167,7 @@ class SceneDataset(Dataset):
         self.scenes, self.read, self.source, self.size = scenes, read, source, resize_rule(size)
         self.ids = np.unique(np.concatenate([np.zeros(0, np.int64), *(s.person_id for s in scenes)]))  # as the annotation numbers them
         self.ids = self.ids[self.ids >= 0]
+        self.faults = []  # mistakes of a published annotation its reader mended, one line each
         if contiguous:
             for s in scenes: s.person_id = np.where(s.person_id >= 0, np.searchsorted(self.ids, s.person_id), -1)
         self._store = self._start = None
@@ -285,6 +286,7 @@ def parse_spec(
 ) -> tuple:     # (scheme, path, {key: value})
     "Take a data spec apart. Raises `DataError` when it is not one."
     scheme, colon, rest = str(spec).partition(':')
+    if scheme not in OPENERS: importlib.import_module('person_search_nb.layouts')  # the benchmarks, notebook 11b, register themselves
     if not colon or scheme not in OPENERS:
         raise DataError(f'{spec!r} is no data spec: write one of {", ".join(f"{s}:..." for s in OPENERS)}, for instance synth:tiny')
     path, _, options = rest.partition('?')

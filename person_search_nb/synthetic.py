@@ -1060,13 +1060,18 @@ def _write_cuhk(path, train, test, galleries, progress):
         [_struct(['idname', 'nAppear', 'scene'], [(f'p{k + 1}', len(rows), _struct(['imname', 'idlocate', 'ishard'], rows))]) for k, rows in enumerate(seen) if rows]))
     at = [{int(p): _xywh(b) for b, p in zip(t['boxes'], t['person_id']) if p >= 0} for t in truths['test']]
     none, names = np.zeros((1, 0)), [t['name'] for t in truths['test']]
-    for size in tqdm([g for g in galleries if g < len(test)] or [len(test) - 1], desc='protocols', disable=not progress):
-        q = test.queries(size)
+    def save(file, q, take):
         rows = []
-        for s, box, pid, cand in zip(q['scene'], q['box'], q['person_id'].tolist(), q['candidates']):
+        for s, box, pid, cand in zip(*(q[k][take] for k in ('scene', 'box', 'person_id', 'candidates'))):
             query = _struct(['imname', 'idlocate', 'ishard', 'idname'], [(names[s], _xywh(box), 0, f'p{train.num_ids + pid + 1}')])
             rows.append((query, _struct(['imname', 'idlocate', 'ishard'], [(names[c], at[c][pid], 0) if pid in at[c] else (names[c], none, none) for c in cand])))
-        _savemat(base / 'test' / 'train_test' / f'TestG{size}.mat', f'TestG{size}', _struct(['Query', 'Gallery'], rows))
+        _savemat(file, file.stem, _struct(['Query', 'Gallery'], rows))
+    sizes = [g for g in galleries if g < len(test)] or [len(test) - 1]
+    for size in tqdm(sizes, desc='protocols', disable=not progress): save(base / 'test' / 'train_test' / f'TestG{size}.mat', test.queries(size), slice(None))
+    q = test.queries(min(sizes, key=lambda g: abs(g - 100)))  # CUHK-SYSU's subsets search 100 scenes
+    (base / 'test' / 'subset').mkdir(exist_ok=True)
+    for name, file in (('occluded', 'Occlusion'), ('low_resolution', 'Resolution')):
+        if len(q['subsets'][name]): save(base / 'test' / 'subset' / f'{file}.mat', q, q['subsets'][name])
 
 
 def _write_prw(path, train, test, progress):

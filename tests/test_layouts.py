@@ -1,0 +1,380 @@
+"""Benchmarks on disk: what is read equals what was written, genuine files give the published counts, and every kind of damage ends in one `DataError`."""
+import io, json, os, re
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np, pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+from PIL import Image
+
+from person_search_nb.datasets import SPLITS, DataError, SceneDataset, Scene, check_scene, open_dataset
+from person_search_nb.layouts import (GalleryLists, MatFile, cached, cross_camera, cuhk_scenes, format_summary, open_protocol, protocols, prw_queries, prw_scenes, read_lists, read_mot,
+                                      recognize, summary)
+from person_search_nb.synthetic import SYNTH, write_dataset
+
+scipy_io = pytest.importorskip('scipy.io')
+MINI = replace(SYNTH['tiny'], size=(96, 160), train_scenes=14, test_scenes=30, train_ids=12, test_ids=40, cameras=3, queries=25, gallery=12)
+SPEC = 'synth:tiny?' + '&'.join(f'{k}={"x".join(map(str, v)) if k == "size" else v}' for k, v in asdict(MINI).items() if v != getattr(SYNTH['tiny'], k))
+
+
+def struct(names, rows):
+    out = np.empty((1, len(rows)), [(n, object) for n in names])
+    for k, row in enumerate(rows): out[0, k] = tuple(row)
+    return out
+
+def cell(items):
+    out = np.empty((len(items), 1), object)
+    for k, item in enumerate(items): out[k, 0] = item
+    return out
+
+def save(file, pack=True, **variables):
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    scipy_io.savemat(file, variables, do_compression=pack)
+
+
+# -- MATLAB files -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('pack', [True, False])
+@pytest.mark.parametrize('type_', ['u1', 'i1', 'i2', 'u2', 'i4', 'u4', 'f4', 'f8', 'i8'])
+@pytest.mark.parametrize('shape', [(0, 0), (1, 0), (1, 1), (1, 4), (3, 5), (40, 5)])
+def test_numbers(tmp_path, type_, shape, pack):
+    x = (np.arange(np.prod(shape)) % 100).reshape(shape).astype(type_)
+    save(tmp_path/'x.mat', pack, other=np.eye(3), x=x)
+    got = MatFile(tmp_path/'x.mat').numbers('absent', 'x')
+    assert got.shape == shape and got.dtype == np.float64 and (got == x).all()
+
+
+BOXES = [np.array([[30000, 20000, 5000, 32000]], np.int16), np.zeros((1, 0)), np.zeros((0, 0)), np.zeros((0, 4)), np.array([[1.5, 2, 3, 4]]), np.array([[7, 8, 9, 200]], np.uint8), np.array([[1, 2, 3]], np.int32)]
+
+@settings(max_examples=30)
+@given(st.lists(st.lists(st.tuples(st.text('abc_.é7', max_size=12), st.integers(0, len(BOXES) - 1)), max_size=5), min_size=1, max_size=6), st.booleans(), st.integers(0, 2000))
+def test_records_equal_what_was_written(lists, pack, piece):
+    "Lists of records of any length, in pieces of any size, against the plain structures they were made of."
+    file = io.BytesIO()
+    scipy_io.savemat(file, dict(L=struct(['who', 'rows'], [(f'p{k}', struct(['at', 'box'], [(t, BOXES[b]) for t, b in some])) for k, some in enumerate(lists)])), do_compression=pack)
+    got = []
+    mat = MatFile.__new__(MatFile)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, 'read_bytes', lambda self: file.getvalue())
+        mat.__init__('x.mat')
+    mat.piece = piece
+    for who, rows in mat.records('L', fields=('who', 'rows')):
+        at, box, n = rows.fields('at', 'box')
+        values, size = box.numbers()
+        ends = np.cumsum(size)
+        cells = [(t, values[e - s:e].tolist()) for t, s, e in zip(at.text().tolist(), size, ends)]
+        for k, m in zip(who.text().tolist(), n): got.append((k, cells[:m])); cells = cells[m:]
+    assert got == [(f'p{k}', [(t, BOXES[b].ravel().tolist()) for t, b in some]) for k, some in enumerate(lists)]
+
+
+def test_mat_errors(tmp_path):
+    save(tmp_path/'a.mat', x=np.eye(2), s=struct(['q'], [(1,)]), c=cell(['a', 5]))
+    a = MatFile(tmp_path/'a.mat')
+    for call, message in ((lambda: a.numbers('y'), 'a.mat: holds x, s, c and not y'), (lambda: a.numbers('s'), 's is no matrix of numbers'), (lambda: list(a.cells('x')), 'x is no cell array'),
+                          (lambda: list(a.records('c', fields=('q',))), 'c is no struct array'), (lambda: list(a.records('s', fields=('z',))), 'no field z, only q'),
+                          (lambda: [m.text() for m in a.cells('c')], 'text is asked for'), (lambda: [m.numbers() for m in a.cells('c')], 'numbers are asked for')):
+        with pytest.raises(DataError, match=message): call()
+    with pytest.raises(DataError, match='gone.mat: no such file'): MatFile(tmp_path/'gone.mat')
+    for data, message in ((b'', 'no MATLAB 5 file'), (b'MATLAB 7.3 MAT-file' + bytes(200), '7.3 format.*-v7'), (b'\x89HDF\r\n' + bytes(200), 'HDF5'), (Path(tmp_path/'a.mat').read_bytes()[:-9], 'ends too early')):
+        (tmp_path/'b.mat').write_bytes(data)
+        with pytest.raises(DataError, match='b.mat: .*' + message): MatFile(tmp_path/'b.mat')
+
+
+# -- the cache --------------------------------------------------------------------------------------------------------
+
+def test_cache_is_used_renewed_and_never_in_the_way(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'home'))
+    file, calls = tmp_path/'data'/'a.mat', []
+    file.parent.mkdir()
+    file.write_bytes(b'one')
+    def build(file): calls.append(file.read_bytes()); return dict(x=np.frombuffer(calls[-1], np.uint8), names=np.array(['ä', 'b']))
+    first, again = cached(build, file), cached(build, file)
+    assert calls == [b'one'] and (first['x'] == again['x']).all() and again['names'].tolist() == ['ä', 'b'] and set(again) == {'x', 'names'}
+    kept, = file.parent.glob('.a.mat*')
+    whole = kept.read_bytes()
+    for damage in (b'', whole[:50], whole[:-10], whole[:300] + bytes([whole[300] ^ 255]) + whole[301:], b'x' * 100):
+        kept.write_bytes(damage)
+        assert bytes(cached(build, file)['x']) == b'one' and kept.read_bytes() == whole
+    assert len(calls) == 6
+    file.write_bytes(b'other')
+    assert bytes(cached(build, file)['x']) == b'other'
+    kept.unlink()
+    file.parent.chmod(0o555)  # a folder marked read-only is left alone, even by those who could write there
+    try:
+        assert bytes(cached(build, file)['x']) == bytes(cached(build, file)['x']) == b'other' and len(calls) == 8
+        assert [p.name for p in file.parent.iterdir()] == ['a.mat'] and len(list((tmp_path/'home'/'person_search_nb').iterdir())) == 1
+        monkeypatch.setenv('XDG_CACHE_HOME', str(file))  # nowhere to write
+        assert bytes(cached(build, file)['x']) == b'other' and len(calls) == 9
+    finally: file.parent.chmod(0o755)
+
+
+# -- trees of make-data -----------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def trees(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('trees')
+    for layout in ('cuhk-sysu', 'prw'): write_dataset(MINI, folder/layout, layout, workers=1, galleries=(6, 12, 20), progress=False)
+    return folder
+
+@pytest.fixture(scope='module')
+def painted(): return {(s, g): open_dataset(SPEC.replace('gallery=12', f'gallery={g}'), s, progress=False) for g in (6, 12, 20) for s in SPLITS}
+
+def same(a, b, known=None):
+    ids = {}
+    assert a.names == b.names and (a.cameras - a.cameras.min() == b.cameras - b.cameras.min()).all()
+    for s, t in zip(a.scenes, b.scenes):
+        assert s.size == t.size and s.boxes.dtype == np.float32
+        np.testing.assert_allclose(s.boxes, t.boxes, atol=.11)
+        for p, q in zip(s.person_id.tolist(), t.person_id.tolist()): assert ids.setdefault(p, q if known is None or q in known else -1) == (q if known is None or q in known else -1)
+    assert len(set(ids.values())) == len(ids)
+    return ids
+
+@pytest.mark.parametrize('size', [6, 12, 20])
+def test_cuhk_reads_back_identical(trees, painted, size):
+    spec = f'cuhk-sysu:{trees}/cuhk-sysu?gallery={size}'
+    train, gallery, query = (open_dataset(spec, s) for s in SPLITS)
+    want = painted['query', size]
+    ids = same(gallery, painted['gallery', size], set(want.person_id.tolist()))
+    same(train, painted['train', size])
+    assert train.num_ids == painted['train', size].num_ids and gallery.faults == train.faults == []
+    assert [ids[p] for p in query.person_id.tolist()] == want.person_id.tolist()
+    for key in ('scene', 'gallery_index', 'candidates'): np.testing.assert_array_equal(getattr(query, key), getattr(want, key))
+    np.testing.assert_allclose(query.boxes, want.boxes, atol=.11)
+    subset = painted['query', 20].subsets  # written with the gallery nearest to 100
+    assert {k: v.tolist() for k, v in query.subsets.items()} == {k: v.tolist() for k, v in subset.items() if len(v)}
+    image, box, pid = query[3]
+    np.testing.assert_array_equal(image, gallery.image(query.scene[3])); np.testing.assert_allclose(box[0], query.boxes[3])
+
+
+def test_cuhk_protocols(trees, painted):
+    spec = f'cuhk-sysu:{trees}/cuhk-sysu'
+    want = painted['query', 20].subsets
+    assert protocols(spec) == ['gallery=6', 'gallery=12', 'gallery=20', 'gallery=full'] + [f'subset={k}' for k in ('occluded', 'low_resolution') if len(want[k])]
+    assert (open_dataset(spec, 'query').candidates == open_dataset(spec + '?gallery=6', 'query').candidates).all()
+    answers = {}
+    for name in protocols(spec):
+        p = open_protocol(spec, name)
+        assert p.name == name and p.published['images'] == 6978 and p.published['queries'] == 2900
+        assert p.queries.candidates is None or not (p.queries.candidates == p.queries.gallery_index[:, None]).any()
+        answers[name] = p.answers().tolist()
+        assert min(answers[name]) > 0 and (p.searched() >= p.answers()).all()
+        if name == 'gallery=full': assert (p.searched() == len(p.gallery) - 1).all()
+        elif name.startswith('gallery'): assert (p.searched() == int(name[8:])).all()
+        else: assert len(p.queries) == len(want[name[7:]]) and not p.queries.subsets and (p.queries.scene == painted['query', 20].scene[want[name[7:]]]).all()
+    assert answers['gallery=20'] == answers['gallery=full'], 'a list of 20 holds all sightings'
+
+
+def test_prw_reads_back_identical(trees, painted):
+    spec = f'prw:{trees}/prw'
+    train, gallery, query = (open_dataset(spec, s) for s in SPLITS)
+    same(train, painted['train', 12])
+    ids, want = same(gallery, painted['gallery', 12]), painted['query', 12]
+    assert [ids[p] for p in query.person_id.tolist()] == want.person_id.tolist() and (query.scene == want.scene).all() and (query.gallery_index == want.scene).all() and query.candidates is None
+    np.testing.assert_allclose(query.boxes, want.boxes, atol=.11)
+    assert sorted({p for s in train.scenes for p in s.person_id.tolist()} - {-1}) == list(range(train.num_ids))
+    assert protocols(spec) == ['protocol=all', 'protocol=cross-camera']
+    every, across = (open_protocol(spec, p) for p in protocols(spec))
+    c = across.gallery.cameras
+    for q, row in enumerate(across.queries.candidates): assert sorted(row[row >= 0]) == np.flatnonzero(c != c[query.scene[q]]).tolist()
+    assert (every.searched() == len(gallery) - 1).all() and (across.searched() < every.searched()).all() and (across.answers() <= every.answers()).all() and (every.answers() > 0).all()
+
+
+def test_relative_path_and_size(trees, monkeypatch):
+    monkeypatch.chdir(trees)
+    data = open_dataset('prw:prw', 'gallery', size=(48, 80))
+    assert data[0][0].shape == (3, 48, 80)
+
+
+def test_cross_camera_without_other_cameras():
+    scenes = [Scene(str(i), (9, 9), np.zeros((0, 4)), np.zeros(0), 0) for i in range(3)]
+    data = SceneDataset(scenes, None)
+    queries = type('Q', (), dict(dataset=data, scene=np.array([0, 2])))
+    assert cross_camera(queries, data).shape == (2, 0)
+
+
+def test_summary(trees):
+    found = summary(f'prw:{trees}/prw', progress=False)
+    assert found['splits']['gallery']['images'] == 30 and found['protocols']['protocol=all']['searched'] == 29 and found['protocols']['protocol=all']['unanswered'] == 0
+    assert sum(found['splits']['train']['heights']) == found['splits']['train']['boxes'] and not found['faults']
+    text = format_summary(found)
+    assert '[5,704]' in text and '[25,062]' in text and '[483]' in text and '[2,057]' in text
+    assert 'standard' in format_summary(summary(SPEC, progress=False))
+
+
+def test_recognize(trees, tmp_path):
+    for layout in ('cuhk-sysu', 'prw'): assert recognize(trees/layout) == f'{layout}:{trees/layout}'
+    (tmp_path/'a.json').write_text('{}')
+    assert recognize(tmp_path/'a.json') == f'coco:{tmp_path/"a.json"}' and recognize(tmp_path) == '' and recognize(tmp_path/'gone') == ''
+
+
+# -- variants of the layouts ------------------------------------------------------------------------------------------
+
+def write_prw(folder, key='box_new', ends='\n', type_=float, change=lambda rows: None, query='7 10 10 20 40 c1s1_000001\n8 40 10 20 40 c1s1_000001\n'):
+    "Two training and three test frames of two cameras; one is empty."
+    rows = {'c1s1_000000': [[5, 10, 10, 20, 40]], 'c2s1_000000': [[5, 12, 10, 20, 40], [-2, 50, 5, 12, 30]],
+            'c1s1_000001': [[7, 10, 10, 20, 40], [8, 40, 10, 20, 40]], 'c2s1_000001': [[7, 30, 10, 20, 40], [8, 60, 10, 20, 40], [-2, 5, 5, 12, 30]], 'c2s1_000002': []}
+    change(rows)
+    (folder/'frames').mkdir(parents=True, exist_ok=True)
+    for name, r in rows.items():
+        Image.fromarray(np.full((60, 100, 3), 90, np.uint8)).save(folder/'frames'/f'{name}.jpg')
+        save(folder/'annotations'/f'{name}.jpg.mat', **{key: np.array(r, type_).reshape(-1, 5) if r else np.zeros((0, 0))})
+    for split, number in (('train', '0'), ('test', '12')): save(folder/f'frame_{split}.mat', **{f'img_index_{split}': cell([n for n in rows if n[-1] in number])})
+    (folder/'query_info.txt').write_bytes(query.replace('\n', ends).encode())
+    return f'prw:{folder}'
+
+@pytest.mark.parametrize('ends', ['\n', '\r\n', '\n\n'])
+@pytest.mark.parametrize('key', ['box_new', 'anno_file', 'anno_previous'])
+@pytest.mark.parametrize('type_', [np.int16, np.float64])
+def test_prw_variants(tmp_path, key, ends, type_):
+    spec = write_prw(tmp_path, key, ends, type_)
+    train, gallery, query = (open_dataset(spec, s) for s in SPLITS)
+    assert train.truth(1)['person_id'].tolist() == [0, -1] and gallery.names == ['c1s1_000001.jpg', 'c2s1_000001.jpg', 'c2s1_000002.jpg'] and len(gallery.scenes[2].boxes) == 0
+    assert query.person_id.tolist() == [7, 8] and query.boxes.tolist() == [[10, 10, 30, 50], [40, 10, 60, 50]] and query.scene.tolist() == [0, 0]
+    assert open_dataset(spec + '?protocol=cross-camera', 'query').candidates.tolist() == [[1, 2]] * 2
+
+
+def test_prw_prefers_the_newest_boxes(tmp_path):
+    spec = write_prw(tmp_path)
+    save(tmp_path/'annotations'/'c1s1_000001.jpg.mat', anno_previous=np.array([[7, 1, 1, 9, 20]]), anno_file=np.array([[7, 2, 2, 9, 20]]), box_new=np.array([[7, 10, 10, 20, 40]]))
+    assert open_dataset(spec, 'gallery').scenes[0].boxes.tolist() == [[10, 10, 30, 50]]
+
+
+def test_int16_boxes_do_not_overflow(tmp_path):
+    Image.new('L', (40000, 30)).save(tmp_path/'wide.png')
+    spec = write_prw(tmp_path, type_=np.int16, change=lambda rows: rows['c1s1_000000'].__setitem__(0, [5, 30000, 10, 9000, 20]))
+    Image.new('L', (40000, 30)).save(tmp_path/'frames'/'c1s1_000000.jpg')
+    assert open_dataset(spec).scenes[0].boxes.tolist() == [[30000, 10, 39000, 30]]
+
+
+def lists(change=lambda rows: None, empty=np.zeros((1, 0))):
+    rows = [[('a.jpg', [[5, 5, 20, 40]], 'p7'), [('b.jpg', [[9, 5, 20, 40]]), ('c.jpg', empty)]], [('b.jpg', [[9, 50, 20, 40]], 'p8'), [('c.jpg', empty), ('a.jpg', [[30, 5, 20, 40]]), ('d.jpg', empty)]]]
+    change(rows)
+    return struct(['Query', 'Gallery'], [(struct(['imname', 'idlocate', 'idname'], [q]), struct(['imname', 'idlocate'], g)) for q, g in rows])
+
+@pytest.mark.parametrize('empty', [np.zeros((1, 0)), np.zeros((0, 0)), np.zeros((0, 4)), np.zeros((1, 0), np.uint8)])
+@pytest.mark.parametrize('pack', [True, False])
+def test_lists(tmp_path, empty, pack):
+    save(tmp_path/'TestG2.mat', pack, TestG2=lists(empty=empty))
+    for _ in range(2):  # read, then from the cache
+        got = read_lists(tmp_path/'TestG2.mat')
+        assert got.names.tolist() == ['a.jpg', 'b.jpg', 'c.jpg', 'd.jpg'] and got.query_scene.tolist() == [0, 1] and got.query_id.tolist() == [7, 8]
+        assert got.query_box.tolist() == [[5, 5, 25, 45], [9, 50, 29, 90]] and got.gallery.tolist() == [[1, 2, -1], [2, 0, 3]]
+        assert (got.hit_query.tolist(), got.hit_scene.tolist(), got.hit_box.tolist()) == ([0, 1], [1, 0], [[9, 5, 29, 45], [30, 5, 50, 45]])
+
+
+def test_single_query_and_any_order(tmp_path):
+    save(tmp_path/'TestG1.mat', TestG1=lists(lambda rows: rows.pop()))
+    assert len(read_lists(tmp_path/'TestG1.mat')) == 1
+    save(tmp_path/'TestG3.mat', TestG3=lists(lambda rows: (rows.pop(), rows[0][1].pop())))  # one query, one row
+    assert read_lists(tmp_path/'TestG3.mat').gallery.tolist() == [[1]]
+    save(tmp_path/'TestG4.mat', TestG4=lists(lambda rows: [r[1].reverse() for r in rows]))
+    a = read_lists(tmp_path/'TestG4.mat')
+    assert [{a.names[s] for s in row if s >= 0} for row in a.gallery] == [{'b.jpg', 'c.jpg'}, {'a.jpg', 'c.jpg', 'd.jpg'}] and a.hit_box.tolist() == [[9, 5, 29, 45], [30, 5, 50, 45]]
+
+
+@pytest.mark.parametrize('change,message', [
+    (lambda r: r[1][1].__setitem__(1, ('a.jpg', [[30, np.nan, 20, 40]])), r'query 1 \(p8, scene b.jpg\), gallery row 1 \(scene a.jpg\).*not finite.*write'),
+    (lambda r: r[0][1].__setitem__(0, ('b.jpg', [[9, 5, 20, -4]])), r'query 0 .*gallery row 0 .*no area.*above 0'),
+    (lambda r: r[0][1].__setitem__(0, ('b.jpg', [[9, 5, 20]])), r'query 0 .*gallery row 0 .*3 numbers; write x, y, width, height'),
+    (lambda r: r[1].__setitem__(0, ('b.jpg', [[9, 50, 0, 40]], 'p8')), r'query 1 .*no area'),
+    (lambda r: r[1].__setitem__(0, ('b.jpg', np.zeros((1, 0)), 'p8')), r'query 1 .*0 numbers'),
+    (lambda r: r[1].__setitem__(0, ('b.jpg', [[9, 50, 10, 40]], 'eve')), r"query 1 .*idname 'eve' has no number"),
+    (lambda r: r[0][1].__setitem__(1, ('a.jpg', np.zeros((1, 0)))), r'query 0 .*gallery row 1 \(scene a.jpg\) is the scene of the query itself; delete'),
+    (lambda r: r[1][1].append(('c.jpg', np.zeros((1, 0)))), r'query 1 .*gallery row 3 \(scene c.jpg\) is a scene listed before; delete'),
+    (lambda r: r[1][1].pop(1), r'query 1 \(p8, scene b.jpg\) is in no scene of its gallery; take the query off'),
+    (lambda r: r[1].__setitem__(1, []), r'query 1 .*is in no scene of its gallery'),
+])
+def test_bad_lists(tmp_path, change, message):
+    save(tmp_path/'TestG2.mat', TestG2=lists(change))
+    with pytest.raises(DataError, match='TestG2.mat: ' + message): read_lists(tmp_path/'TestG2.mat')
+
+
+# -- bad trees --------------------------------------------------------------------------------------------------------
+
+def frames(folder): return sorted((folder/'frames').iterdir())
+def annotation(rows, name='c2s1_000001'): return lambda folder: save(folder/'annotations'/f'{name}.jpg.mat', box_new=np.array(rows, float).reshape(-1, 5))
+def query(text): return lambda folder: (folder/'query_info.txt').write_bytes(text if isinstance(text, bytes) else text.encode())
+
+@pytest.mark.parametrize('change,message', [
+    (lambda f: (f/'frames/c2s1_000001.jpg').unlink(), r'c2s1_000001.jpg: no such picture; put it there'),
+    (lambda f: (f/'frames/c2s1_000001.jpg').write_bytes((f/'frames/c2s1_000001.jpg').read_bytes()[:300]), r'c2s1_000001.jpg: cannot be decoded.*again'),
+    (annotation([[7, 30, 10, 20, 40], [8, 160, 10, 20, 40]]), r'c2s1_000001.jpg.mat: row 1 .*100 x 60 px.*outside the picture; correct the row'),
+    (annotation([[7, 30, 10, 20, 40], [8, 60, 10, 0, 40]]), r'c2s1_000001.jpg.mat: row 1: .*no area'),
+    (annotation([[7, 30, 10, 20, 40], [8, 60, np.nan, 9, 40]]), r'c2s1_000001.jpg.mat: row 1: .*not finite'),
+    (annotation([[7, 30, 10, 20, 40], [8.5, 60, 10, 9, 40]]), r'c2s1_000001.jpg.mat: row 1: identity 8.5 is no whole number'),
+    (annotation([[7, 30, 10, 20, 40], [7, 60, 10, 20, 40]]), r'c2s1_000001.jpg.mat: row 1 .*identity 7 is there twice \(before: row 0\); .*correct'),
+    (lambda f: save(f/'annotations/c2s1_000001.jpg.mat', box_new=np.ones((2, 4))), r'c2s1_000001.jpg.mat: has rows of 4 numbers; write id'),
+    (lambda f: save(f/'annotations/c2s1_000001.jpg.mat', boxes=np.ones((2, 5))), r'c2s1_000001.jpg.mat: holds boxes and not box_new or anno_file or anno_previous'),
+    (lambda f: save(f/'annotations/c2s1_000001.jpg.mat', box_new=cell(['a'])), r'c2s1_000001.jpg.mat: .*no matrix of numbers'),
+    (lambda f: (f/'annotations/c2s1_000001.jpg.mat').unlink(), r'c2s1_000001.jpg.mat: no such file'),
+    (annotation([]), r'query_info.txt: line 1 \(identity 7, scene c1s1_000001.jpg\): nobody with this identity is in another test scene; take the line off'),
+    (query('7 10 10 20 40 c1s1_000001\n7 10 10 20\n'), r"query_info.txt: line 2 is '7 10 10 20'; write id x y width height frame"),
+    (query('7 10 10 x 40 c1s1_000001\n'), r'query_info.txt: line 1 is'),
+    (query('7 10 10 nan 40 c1s1_000001\n'), r'query_info.txt: line 1: .*not finite'),
+    (query('7.5 10 10 20 40 c1s1_000001\n'), r'query_info.txt: line 1: identity 7.5'),
+    (query('7 110 10 20 40 c1s1_000001\n'), r'query_info.txt: line 1 .*mostly outside the picture \(100 x 60 px\)'),
+    (query('7 10 10 20 40 c9s1_000001\n'), r'query_info.txt: line 1 .*is no scene of the test split'),
+    (query('\n \n'), r'query_info.txt: lists no queries'), (query(b'\xff\xfe7 1'), r'query_info.txt: cannot be read'),
+    (lambda f: (f/'query_info.txt').unlink(), r'query_info.txt: no such file'),
+    (lambda f: save(f/'frame_test.mat', img_index_test=cell(['c1s1_000001'] * 2)), r'frame_test.mat: lists c1s1_000001 twice'),
+    (lambda f: save(f/'frame_test.mat', img_index_test=cell(['c1s1_000000'])), r'frame_test.mat: frame c1s1_000000 is in frame_train.mat, too'),
+    (lambda f: [g.unlink() for g in f.glob('frame_*.mat')], r'frame_train.mat: no such file'),
+])
+def test_bad_prw(tmp_path, change, message):
+    spec = write_prw(tmp_path)
+    change(tmp_path)
+    with pytest.raises(DataError, match=message) as e: open_dataset(spec, 'query')
+    assert str(tmp_path) in str(e.value)
+
+
+def write_cuhk(folder, boxes=None, train=None, test=None, pool=('a.jpg', 'b.jpg', 'c.jpg', 'd.jpg'), images=None):
+    boxes = boxes or {'t.jpg': [[1, 1, 20, 40]], 'u.jpg': [[2, 1, 20, 40], [40, 5, 20, 40]], 'a.jpg': [[5, 5, 20, 40], [30, 5, 20, 40]], 'b.jpg': [[9, 5, 20, 40], [9, 50, 20, 40]], 'c.jpg': [], 'd.jpg': [[1, 2, 9, 20]]}
+    for n in boxes:
+        (folder/'Image/SSM').mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((100, 80, 3), 90, np.uint8)).save(folder/'Image/SSM'/n)
+    ann = folder/'annotation'
+    save(ann/'Images.mat', Img=struct(['imname', 'nAppear', 'box'], [(n, len(b), struct(['idlocate', 'ishard'], [([r], 0) for r in b])) for n, b in (images or boxes).items()]))
+    save(ann/'pool.mat', pool=cell(list(pool)))
+    train = train if train is not None else [('p1', [('t.jpg', [[1, 1, 20, 40]], 0), ('u.jpg', [[2, 1, 20, 40]], 0)])]
+    save(ann/'test/train_test/Train.mat', Train=cell([struct(['idname', 'nAppear', 'scene'], [(n, len(rows), struct(['imname', 'idlocate', 'ishard'], rows))]) for n, rows in train]))
+    save(ann/'test/train_test/TestG3.mat', TestG3=lists() if test is None else test)
+    return f'cuhk-sysu:{folder}'
+
+def test_cuhk_by_hand(tmp_path):
+    spec = write_cuhk(tmp_path)
+    train, gallery, query = (open_dataset(spec, s) for s in SPLITS)
+    assert train.names == ['t.jpg', 'u.jpg'] and [s.person_id.tolist() for s in train.scenes] == [[0], [0, -1]]
+    assert [s.person_id.tolist() for s in gallery.scenes] == [[7, 8], [7, 8], [], [-1]]
+    assert query.candidates.tolist() == [[1, 2, -1], [2, 0, 3]] and query.boxes.tolist() == [[5, 5, 25, 45], [9, 50, 29, 90]]
+    save(tmp_path/'annotation/test/subset/Occlusion.mat', anything=lists(lambda r: r.pop(0)))
+    assert {k: v.tolist() for k, v in open_dataset(spec, 'query').subsets.items()} == {'occluded': [1]} and open_dataset(spec + '?subset=occluded', 'query').person_id.tolist() == [8]
+
+
+@pytest.mark.parametrize('kind,message', [
+    (dict(boxes={'a.jpg': [[5, 5, 0, 40]]}), r'Images.mat: scene a.jpg, box 0: .*no area'),
+    (dict(boxes={'a.jpg': [[5, 5, np.inf, 40]]}), r'Images.mat: scene a.jpg, box 0: .*not finite'),
+    (dict(boxes={'a.jpg': [[5, 5, 40]]}), r'Images.mat: scene a.jpg, box 0: idlocate has 3 numbers'),
+    (dict(pool=['a.jpg', 'a.jpg', 'b.jpg', 'c.jpg', 'd.jpg']), r'pool.mat: lists a.jpg twice'),
+    (dict(pool=['a.jpg', 'b.jpg', 'c.jpg', 'z.jpg']), r'pool.mat: scene z.jpg is not in Images.mat'),
+    (dict(pool=['a.jpg', 'b.jpg', 'd.jpg']), r'TestG3.mat: query 0, gallery scene c.jpg is not in pool.mat'),
+    (dict(pool=['a.jpg', 'c.jpg', 'd.jpg']), r'p8, scene b.jpg: the scene is not one of the test scenes'),
+    (dict(train=[('p1', [('a.jpg', [[5, 5, 20, 40]], 0)])]), r'Train.mat: p1, scene a.jpg: the scene is not one of the training scenes'),
+    (dict(train=[('p1', [('t.jpg', [[3, 1, 20, 40]], 0)])]), r'Train.mat: p1, scene t.jpg: its box is not among the boxes of this scene'),
+    (dict(train=[('p1', [('t.jpg', [[1, 1, 20, 40]], 0)]), ('p2', [('t.jpg', [[1, 1, 20, 40]], 0)])]), r'Train.mat: p2, scene t.jpg: its box is that of p1'),
+    (dict(train=[('p1', [('u.jpg', [[2, 1, 20, 40]], 0), ('u.jpg', [[40, 5, 20, 40]], 0)])]), r'Train.mat: p1, scene u.jpg: the person is there twice'),
+    (dict(train=[('anna', [('t.jpg', [[1, 1, 20, 40]], 0)])]), r"Train.mat: .*idname 'anna' has no number"),
+    (dict(train=[]), r'Train.mat: lists no people'), (dict(test=lists(lambda r: r.clear())), r'TestG3.mat: lists no queries'),
+])
+def test_bad_cuhk(tmp_path, kind, message):
+    if 'boxes' in kind: kind = dict(images={'a.jpg': kind['boxes']['a.jpg'], 'b.jpg': [], 'c.jpg': [], 'd.jpg': []})
+    spec = write_cuhk(tmp_path, **kind)
+    with pytest.raises(DataError, match=message):
+        for s in SPLITS: open_dataset(spec, s)
+
+
+def test_wrong_layouts_and_options(tmp_path, trees):
+    for spec, message in ((f'cuhk-sysu:{trees}/prw', 'annotation/Images.mat.*it looks like prw:'), (f'prw:{trees}/cuhk-sysu', 'it looks like cuhk-sysu:'), (f'mot:{tmp_path}', 'gt/gt.txt.*give the folder'),
+                          (f'duke:{tmp_path}/gone', 'gone: no such folder'), (f'prw:{trees}/prw?camera=1', "no option 'camera'; there are protocol"), (f'prw:{trees}/prw?protocol=some', 'protocol=some is not one of all, cross-camera'),
+                          (f'cuhk-sysu:{trees}/cuhk-sysu?gallery=77', 'there is no gallery=77; there are gallery=6, gallery=12'), (f'cuhk-sysu:{trees}/cuhk-sysu?gallery=x', 'there is no gallery=x'),
+                          (f'cuhk-sysu:{trees}/cuhk-sysu?subset=tall', 'there is no subset=tall'), (f'cuhk-sysu:{trees}/cuhk-sysu?gallery=6&subset=occluded', 'not both')):
+        with pytest.raises(DataError, match=message): open_dataset(spec, 'query')
