@@ -179,10 +179,8 @@ def _count_listed(query, feats, start, kq, low, high, pair_q, pair_s):  # the sa
     value = np.empty(ends[-1], np.float32)  # of every pair: similarities with the scene's detections
     first, last = (np.searchsorted(pair_s, np.arange(len(start) - 1), side) for side in ('left', 'right'))
     room = np.empty(((last - first).max(initial=0), query.shape[1]), np.float32)
-    for s in np.flatnonzero((last > first) & (np.diff(start) > 0)).tolist():
-        a, b = first[s], last[s]
-        seekers = query.take(pair_q[a:b], 0, out=room[:b - a], mode='clip')
-        np.matmul(seekers, feats[start[s]:start[s + 1]].T, out=value[ends[a]:ends[b]].reshape(b - a, -1))
+    for a, b, m0, m1, v0, v1 in np.stack([first, last, start[:-1], start[1:], ends[first], ends[last]], 1).tolist():
+        if v1 > v0: np.dot(query.take(pair_q[a:b], 0, out=room[:b - a], mode='clip'), feats[m0:m1].T, out=value[v0:v1].reshape(b - a, m1 - m0))
     bottom = np.full(len(query), np.inf, np.float32)
     np.minimum.at(bottom, kq, low.astype(np.float32))
     kept = np.flatnonzero(value >= np.repeat(bottom[pair_q], people))
@@ -250,7 +248,7 @@ def match_search(
     kept = np.flatnonzero(det_scores >= score_threshold)
     kept = kept[np.argsort(det_image[kept], kind='stable')]  # by scene: those of scene s are rows start[s] to start[s + 1]
     start = np.searchsorted(det_image[kept], np.arange(scenes + 1))
-    det_boxes, feats = det_boxes[kept], feats[kept]
+    if len(kept) < len(feats) or (np.diff(kept) < 0).any(): det_boxes, feats = det_boxes[kept], feats[kept]  # the embeddings are large: copied only when need be
     rows_of = lambda s: _ranges(start[s], start[s + 1] - start[s])
 
     searched = None
