@@ -5,12 +5,13 @@
     python benchmarks/pretrain.py hdl-student-fast --teacher person_search_nb/weights/hdl-teacher.safetensors   # taught
 
 The papers start from ImageNet; this is our stand-in for it: people, places and cameras of seed 9001, which no demo uses.
-Two stages. (1) Cut-out people: views of one person are pulled together, everybody else in the batch is pushed away (supervised
+Stages of two kinds. (1) Cut-out people: views of one person are pulled together, everybody else in the batch is pushed away (supervised
 contrastive loss); from random weights this takes off far sooner than a classifier of thousands. (2) Whole scenes: the detection
 losses, and the same contrastive loss between the regions of interest. There people keep to bouts of eight scenes, so that a batch
 shows each of them about four times; the teacher's last stage also remembers the people of the batches before, to be told apart from.
-With `--teacher` the second stage has one more loss: the cosine distance between the student's embedding and the teacher's (which
-looks once at every person, from its true box); all else stays, and the first stage is the same. Writes <out>/<model>.safetensors, or
+With `--teacher` all stages have one more loss and are otherwise the same: prediction distillation with everybody of that world for a
+class. The teacher looks once at every person, from its true box; its embeddings are the class weights, its own soft assignment of a
+person is the target, the student's embedding has to find the same one. Writes <out>/<model>.safetensors, or
 <out>/<model>-taught.safetensors, in float16. The shipped trunks were made with these stages and steps, but the teacher's third
 stage went on from a float16 copy of its second: a new run gives trunks like them, not the same bytes.
 """
@@ -27,6 +28,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from person_search_nb.anchors import fit_heights
+from person_search_nb.distillation import prediction_distillation
 from person_search_nb.models import build_model, load_model, load_trunk, save_model
 from person_search_nb.roi_align import roi_align
 from person_search_nb.synthetic import SYNTH, SynthWorld, stream
@@ -34,10 +36,10 @@ from person_search_nb.synthetic import SYNTH, SynthWorld, stream
 BOUT, PEOPLE = 8, 12  # scenes of a bout, people who appear in it
 WORLD = replace(SYNTH['tiny'], seed=9001, train_scenes=4800, train_ids=4800 // BOUT * PEOPLE, cameras=24, people=6., labelled=.9)
 SMALLEST, HIDDEN = 40, .5  # px, share: who is smaller or more hidden teaches detection only
-TAUGHT = 4.  # weight of the distance to the teacher's embeddings
+TAUGHT, SHARP = 5., .05  # weight and temperature of the distillation: at 0.1 the soft assignment says little of fine differences
 RECIPES = {    # width, extra arguments; then of each stage steps, learning rate, embeddings remembered; the first on cut-outs, the others in scenes
     'hdl-teacher': (0.25, dict(factored=True), (1200, 1e-3, 0), (900, 7e-4, 0), (720, 5e-4, 0), (2000, 8e-4, 1000)),
-    'hdl-student-fast': (0.625, dict(rpn_channels=64), (3000, 2e-3, 0), (2000, 1e-3, 0)),
+    'hdl-student-fast': (0.625, dict(rpn_channels=64), (1000, 2e-3, 0), (1000, 1e-3, 0), (2000, 1e-3, 0)),
 }
 
 
@@ -87,10 +89,12 @@ class People:
         return torch.from_numpy(np.where(seen, np.arange(self.start[i], self.start[i + 1]), -1))
 
     def losses(self, embedding, rows, picture=None):
-        "Contrastive loss between those with an identity; with a teacher also the cosine distance to its embeddings."
+        "Contrastive loss between those with an identity; with a teacher also KL(teacher || student) of who among all people resembles them."
         known = self.ids[rows] >= 0
         out = dict(id=contrast(embedding[known], self.ids[rows][known], None if picture is None else picture[known], self.memory))
-        if self.taught is not None: out['taught'] = TAUGHT * (1 - F.cosine_similarity(embedding, self.taught[rows])).mean()
+        if self.taught is not None:
+            mine, taught = F.normalize(embedding, dim=1), self.taught[rows]
+            out['taught'] = TAUGHT * prediction_distillation(mine @ self.taught.T / SHARP, taught @ self.taught.T / SHARP, 1., hinton=True)
         if self.remember:  # a bout's people do not come back soon: those of the last batches are all others
             new = F.normalize(embedding[known].detach(), dim=1)
             self.memory = (new if self.memory is None else torch.cat([new, self.memory]))[:self.remember]
@@ -107,15 +111,12 @@ def look(model, pictures, truths, rows, mirrored=False):
 
 
 @torch.no_grad()
-def teach(path, student, pictures, truths, batch=8):
-    """What the teacher in the file `path` makes of everybody: (P, D) embeddings, the mean of the scene and its mirror image. Cosines do not
-    change when all embeddings are turned, so they are turned towards the student's own (orthogonal Procrustes): it need not unlearn its axes."""
+def teach(path, width, pictures, truths, batch=8):
+    """What the teacher in the file `path` makes of everybody: (P, width) unit embeddings, the mean of the scene and its mirror image,
+    in their `width` main directions (of the teacher's 512 numbers 320 keep 99.9% of the square)."""
     teacher, batches = load_model(path).eval(), [range(i, min(i + batch, len(truths))) for i in range(0, len(truths), batch)]
-    e = [F.normalize(look(teacher, pictures, truths, b) + look(teacher, pictures, truths, b, True), dim=1) for b in tqdm(batches, 'the teacher looks')]
-    some = range(0, len(batches), 4)
-    own = torch.cat([look(student, pictures, truths, batches[i]) for i in some])   # in training mode, by the statistics of the batch
-    u, _, v = torch.linalg.svd(torch.cat([e[i] for i in some]).T @ own, full_matrices=False)
-    return torch.cat(e) @ (u @ v)
+    e = torch.cat([F.normalize(look(teacher, pictures, truths, b) + look(teacher, pictures, truths, b, True), dim=1) for b in tqdm(batches, 'the teacher looks')])
+    return F.normalize(e @ torch.linalg.svd(e, full_matrices=False)[2][:width].T, dim=1)
 
 
 def tensor(picture): return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
@@ -226,10 +227,10 @@ def main():
     last = Path(a.out) / f'{name}.safetensors'
     people = People(truths)
     for k, (steps, lr, people.remember) in enumerate(stages):
-        done = work / f'{name if k else a.model}-{k}.safetensors'
+        done = work / f'{name}-{k}.safetensors'
         save = lambda path: save_model(model, path, half=path == last, made_from=f'synth:tiny, seed {WORLD.seed}')
         if done.exists(): load_trunk(model, done); continue
-        if k and a.teacher: people.taught = teach(a.teacher, model, pictures, truths)
+        if a.teacher and people.taught is None: people.taught = teach(a.teacher, model.embedding_norm.num_features, pictures, truths)
         losses = learn_scenes(model, pictures, truths, people) if k else learn_cutouts(model, cutouts(pictures, truths, people), people)
         optimise(model, max(1, round(steps * a.steps)), lr, f'{name}, {"scenes" if k else "cut-outs"}', losses, lambda: save(last))
         save(done)

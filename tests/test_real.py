@@ -23,7 +23,7 @@ def fitted(spec):
     data = open_dataset(spec, 'train', size=(450, 800), cache=True, progress=False)
     torch.manual_seed(0)
     model = build_model('hdl-student-fast', data.num_ids, heights=fit_heights(data.heights()), width=0.625, rpn_channels=64, rois_per_image=16, proposals=(100, 50))
-    imprint(load_trunk(model, shipped_trunk('hdl-student-fast')), data, progress=False)
+    imprint(load_trunk(model, shipped_trunk('hdl-student-fast-taught')), data, progress=False)
     history = train(model, data, TrainConfig(epochs=90, batch_size=4, optimizer='adamw', lr=1e-3, weight_decay=0.05, warmup=20, schedule='cosine', weights={'rpn_box': 5}), progress=False)
     assert history[-1]['loss'] < history[0]['loss']
     return model, data
