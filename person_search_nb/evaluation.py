@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['paired_iou', 'same_image_pairs', 'DetectionMatches', 'match_detections', 'detection_metrics', 'SearchMatches',
-           'match_search', 'summarize', 'search_metrics', 'evaluating', 'run_detector', 'query_scenes', 'embed_queries',
-           'gallery_truth', 'search_truth', 'score_detections', 'evaluate', 'colour_histogram', 'histogram_baseline',
-           'sample_gallery', 'gallery_size_curve']
+           'match_search', 'per_query', 'summarize', 'search_metrics', 'evaluating', 'run_detector', 'query_scenes',
+           'embed_queries', 'gallery_truth', 'embed_truth', 'search_truth', 'score_detections', 'evaluate',
+           'colour_histogram', 'histogram_baseline']
 
 # %% ../nbs/12_evaluation.ipynb #e87e4841
 from contextlib import contextmanager
@@ -290,18 +290,25 @@ def match_search(
     return SearchMatches(kq[by], kept[kd[by]], rank[by], np.bincount(positive // max(scenes, 1), minlength=n), np.stack(np.divmod(missed, max(scenes, 1)), 1))
 
 # %% ../nbs/12_evaluation.ipynb #60f61741
+def per_query(
+    m: SearchMatches,
+) -> tuple:            # ((Q,) average precision, (Q,) place of the first true positive: a huge number where there is none)
+    "The two numbers of every query; AP is 0 where nothing was there to find."
+    n = len(m.positives)
+    nth = np.arange(len(m.query)) - np.searchsorted(m.query, m.query) + 1  # 1, 2, ... within each query
+    ap = np.bincount(m.query, nth / m.rank, minlength=n) / np.maximum(m.positives, 1)
+    first = np.full(n, np.iinfo(np.int64).max)
+    first[m.query[nth == 1]] = m.rank[nth == 1]
+    return ap, first
+
 def summarize(
     m: SearchMatches,
     topk: tuple = (1, 5, 10),  # list lengths
     queries=None,              # query numbers to average over; None: all
 ) -> dict:                     # mAP, top1, ..., queries: how many were scored, unscored: left out because nothing was there to find
     "Average the ranked lists: mean average precision, and the share of queries with a hit among the first k."
-    n = len(m.positives)
-    nth = np.arange(len(m.query)) - np.searchsorted(m.query, m.query) + 1  # 1, 2, ... within each query
-    ap = np.bincount(m.query, nth / m.rank, minlength=n) / np.maximum(m.positives, 1)
-    first = np.full(n, np.iinfo(np.int64).max)
-    first[m.query[nth == 1]] = m.rank[nth == 1]
-    rows = np.arange(n) if queries is None else np.asarray(queries, np.int64).reshape(-1)
+    ap, first = per_query(m)
+    rows = np.arange(len(ap)) if queries is None else np.asarray(queries, np.int64).reshape(-1)
     scored = rows[m.positives[rows] > 0]
     mean = lambda x: float(x.mean()) if len(x) else 0.
     return dict(mAP=mean(ap[scored])) | {f'top{k}': mean(first[scored] <= k) for k in topk} | dict(queries=len(scored), unscored=len(rows) - len(scored))
@@ -405,6 +412,16 @@ def gallery_truth(
     return dict(gt_image=np.repeat(np.arange(len(gallery)), count), gt_boxes=np.concatenate([np.zeros((0, 4), np.float32), *(s.boxes for s in gallery.scenes)]),
                 person_id=np.concatenate([np.zeros(0, np.int64), *(s.person_id for s in gallery.scenes)]))
 
+def embed_truth(
+    model,                  # has `.embed(images, boxes)`
+    gallery: SceneDataset,
+    **kw,                   # of `embed_queries`
+) -> dict:                  # det_image, det_boxes, det_scores (all 1), det_feats
+    "What a perfect detector would find: the true boxes, embedded by the model."
+    t = gallery_truth(gallery)
+    everybody = QuerySet(gallery, t['gt_image'], t['gt_boxes'], t['person_id'], t['gt_image'])
+    return dict(det_image=t['gt_image'], det_boxes=t['gt_boxes'], det_scores=np.ones(len(t['gt_image']), np.float32), det_feats=embed_queries(model, everybody, **kw))
+
 def search_truth(
     queries: QuerySet,
     gallery: SceneDataset,
@@ -424,10 +441,9 @@ def search_truth(
     gt_query, row = same_image_pairs(queries.person_id, t['person_id'])  # 'the same image' is here the same identity
     ok = allowed[gt_query, t['gt_image'][row]] & (t['person_id'][row] >= 0)
     gt_query, row = gt_query[ok], row[ok]
-    width = int(allowed.sum(1).max()) if q else 0
-    # stable sort brings the allowed scenes to the front, in their order
-    candidates = np.argsort(~allowed, axis=1, kind='stable')[:, :width]
-    candidates = np.where(np.take_along_axis(allowed, candidates, 1), candidates, -1).astype(np.int32)
+    count = np.count_nonzero(allowed, axis=1)
+    candidates = np.full((q, count.max(initial=0)), -1, np.int32)
+    candidates[np.arange(candidates.shape[1]) < count[:, None]] = np.nonzero(allowed)[1]
     return dict(gt_query=gt_query, gt_image=t['gt_image'][row], gt_boxes=t['gt_boxes'][row], candidates=candidates)
 
 # %% ../nbs/12_evaluation.ipynb #be7faf71
@@ -439,9 +455,11 @@ def score_detections(
     score_threshold: float = 0.5,  # of the search; detection AP uses 0.01
     topk: tuple = (1, 5, 10),
     cross_camera: bool = False,
+    rerank=None,                   # such as `reranking.cbgm`: makes the `rerank` of `match_search` from (found, query_feats, queries)
 ) -> dict:                         # mAP, top1, top5, top10, det_ap, det_recall, queries, unscored, subsets
     "All numbers of one system on one gallery."
-    m = match_search(**found, query_feats=query_feats, **search_truth(queries, gallery, cross_camera), score_threshold=score_threshold)
+    m = match_search(**found, query_feats=query_feats, **search_truth(queries, gallery, cross_camera), score_threshold=score_threshold,
+                     rerank=rerank and rerank(found, query_feats, queries))
     t = gallery_truth(gallery)
     d = detection_metrics(found['det_image'], found['det_boxes'], found['det_scores'], t['gt_image'], t['gt_boxes'])
     return summarize(m, topk) | dict(det_ap=d['ap'], det_recall=d['recall'], subsets={k: summarize(m, topk, v) for k, v in queries.subsets.items()})
@@ -458,11 +476,13 @@ def evaluate(
     score_threshold: float = 0.5,  # of the search; detection AP uses 0.01
     topk: tuple = (1, 5, 10),
     cross_camera: bool = False,    # search only scenes of other cameras
+    rerank=None,                   # as in `score_detections`
+    true_boxes: bool = False,      # a perfect detector: the upper bound that better detection could reach
 ) -> dict:                         # mAP, top1, top5, top10, det_ap, det_recall, queries, unscored, subsets
     "Search the gallery for every query and score the result."
     same = dict(batch_size=batch_size, device=device, precision=precision, progress=progress)
-    found = run_detector(model, gallery, workers=workers, **same)
-    return score_detections(found, embed_queries(model, queries, gallery, **same), gallery, queries, score_threshold, topk, cross_camera)
+    found = embed_truth(model, gallery, **same) if true_boxes else run_detector(model, gallery, workers=workers, **same)
+    return score_detections(found, embed_queries(model, queries, gallery, **same), gallery, queries, score_threshold, topk, cross_camera, rerank)
 
 # %% ../nbs/12_evaluation.ipynb #a1e06eab
 def colour_histogram(
@@ -503,32 +523,3 @@ def histogram_baseline(
     found = dict(det_image=t['gt_image'], det_boxes=t['gt_boxes'], det_scores=np.ones(len(t['gt_image']), np.float32),
                  det_feats=np.concatenate([np.zeros((0, strips * bins**3), np.float32), *feats]))
     return score_detections(found, query_feats, gallery, queries, topk=topk, cross_camera=cross_camera)
-
-# %% ../nbs/12_evaluation.ipynb #b69d9e0b
-def sample_gallery(
-    gt_query,                  # (P,) query of each true appearance
-    gt_image,                  # (P,) its scene
-    candidates,                # (Q, G) scenes allowed, padded with -1
-    size: int,                 # scenes per query
-    seed: int = 0,
-) -> np.ndarray:               # (Q, size) padded with -1
-    "A smaller gallery for each query: the scenes with the person first, then a random draw; galleries of one seed are nested."
-    candidates = np.asarray(candidates, np.int64)
-    q, g = candidates.shape
-    right = np.zeros((q, max(candidates.max(initial=0), np.max(gt_image, initial=0)) + 2), bool)
-    right[gt_query, gt_image] = True
-    place = np.random.default_rng(seed).random((q, g)) - np.take_along_axis(right, candidates, 1)  # right ones below 0
-    place[candidates < 0] = 2.
-    return np.take_along_axis(candidates, np.argsort(place, axis=1), 1)[:, :size]
-
-def gallery_size_curve(
-    found: dict,              # det_image, det_boxes, det_scores, det_feats
-    query_feats: np.ndarray,  # (Q, D)
-    truth: dict,              # gt_query, gt_image, gt_boxes, candidates, as from `search_truth`
-    sizes: tuple = (50, 100, 500, 1000, 2000, 4000),  # scenes per query; larger than there are: all
-    score_threshold: float = 0.5,
-    seed: int = 0,
-) -> dict:                    # size -> dict(mAP, top1, ...)
-    "The same search in galleries of growing size: every larger one contains the smaller."
-    return {n: search_metrics(**found, query_feats=query_feats, **truth | dict(candidates=sample_gallery(truth['gt_query'], truth['gt_image'], truth['candidates'], n, seed)),
-                              score_threshold=score_threshold) for n in sizes}
