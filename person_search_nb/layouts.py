@@ -8,7 +8,7 @@ __all__ = ['PUBLISHED', 'CAMERAS', 'HEIGHTS', 'Mat', 'MatFile', 'cached', 'recog
            'split_by_time', 'read_mot', 'open_mot', 'open_duke', 'open_cuhk03', 'Protocol', 'protocols',
            'open_protocol', 'summary', 'format_summary']
 
-# %% ../nbs/11b_layouts.ipynb #e89509ce
+# %% ../nbs/11b_layouts.ipynb #de4bb301
 import configparser, hashlib, io, math, os, re, struct, warnings, zlib
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ from .datasets import (SPLITS, DataError, Files, QuerySet, Scene, SceneDataset, 
                                        parse_spec, query_set)
 from .synthetic import _write
 
-# %% ../nbs/11b_layouts.ipynb #d06dce53
+# %% ../nbs/11b_layouts.ipynb #f7d8dae0
 _ITEMS = {1: 'i1', 2: 'u1', 3: '<i2', 4: '<u2', 5: '<i4', 6: '<u4', 7: '<f4', 9: '<f8', 12: '<i8', 13: '<u8', 16: 'u1', 17: '<u2'}  # how numbers and letters lie in the file
 _MATRIX, _PACKED = 14, 15                                       # kinds of element that hold others
 _CELL, _STRUCT, _CHAR, _NUMBERS = 1, 2, 4, range(6, 16)         # kinds of MATLAB value
@@ -31,7 +31,7 @@ def _spread(start, count, step=1):
     "start[0], start[0] + step, ... (count[0] of them), start[1], start[1] + step, ..."
     return np.repeat(start - (np.cumsum(count) - count) * step, count) + np.arange(count.sum()) * step
 
-# %% ../nbs/11b_layouts.ipynb #338b7c80
+# %% ../nbs/11b_layouts.ipynb #8f6bc54f
 class Mat:
     "Many MATLAB values at once, read in step: every operation is one numpy call for all of them."
 
@@ -147,7 +147,7 @@ class Mat:
         self._need((self.kind[has] == _CELL).all(), 'a cell array is asked for and something else is there')
         return Mat(self.data, self._walk(self.start[has], self.count[has], self.stop[has]), self.source), self.count
 
-# %% ../nbs/11b_layouts.ipynb #d5becb6c
+# %% ../nbs/11b_layouts.ipynb #81803902
 class _Stream:
     "One variable of a file, unpacked as it is asked for."
 
@@ -206,7 +206,7 @@ class MatFile:
         "(name, kind of value, shape) of a variable."
         if stream.take(8)[0] != _MATRIX: raise struct.error('a variable is no matrix')
         (_, word), (_, sizes), (_, letters) = (stream.element() for _ in range(3))
-        return letters.decode('ascii'), word[0], struct.unpack(f'<{len(sizes) // 4}I', sizes)
+        return letters.decode('ascii'), struct.unpack('<II', word)[0] & 255, struct.unpack(f'<{len(sizes) // 4}I', sizes)
 
     def _open(self, names):
         name = next((n for n in names if n in self.places), None)
@@ -261,7 +261,7 @@ class MatFile:
             if missing := [f for f in fields if f not in there]: raise struct.error(f'the records of {name} have no field {missing[0]}, only {", ".join(there)}')
             for mats in self._values(stream, math.prod(shape), len(there)): yield tuple(mats[there.index(f)] for f in fields)
 
-# %% ../nbs/11b_layouts.ipynb #31e1da83
+# %% ../nbs/11b_layouts.ipynb #0bb573a7
 def _kept_at(file):
     "Where the arrays made of a file are kept: beside it, or in the user's cache folder when its own is read-only."
     if file.parent.stat().st_mode & 0o222 and os.access(file.parent, os.W_OK): return file.with_name(f'.{file.name}.npz')
@@ -288,7 +288,7 @@ def cached(
     except OSError: pass  # no room: the next time takes as long as this one
     return arrays
 
-# %% ../nbs/11b_layouts.ipynb #d1f8b11b
+# %% ../nbs/11b_layouts.ipynb #8bd921c6
 PUBLISHED = {  # images, boxes, identities, queries of the sets as the field's loaders count them
     'cuhk-sysu': dict(train=dict(images=11206, boxes=55272, ids=5532), gallery=dict(images=6978, boxes=40871), query=dict(queries=2900)),
     'prw':       dict(train=dict(images=5704, boxes=18048, ids=483), gallery=dict(images=6112, boxes=25062), query=dict(queries=2057)),
@@ -364,7 +364,7 @@ def _looked_at(scenes, paths, files, split, source, faults=(), **kw):
     data.faults = list(faults)
     return data
 
-# %% ../nbs/11b_layouts.ipynb #6d267ce9
+# %% ../nbs/11b_layouts.ipynb #c03e2e36
 def _id_numbers(texts, file, where):
     "Identities from names such as p10581."
     found = [re.fullmatch(r'\D*(\d{1,15})', t, re.ASCII) for t in texts]
@@ -409,7 +409,7 @@ def _parse_people(file):
     _rows_of_four(size, file, where)
     return dict(id=_id_numbers(ids.tolist(), file, where), scene=scene, box=_corners(values, file, where))
 
-# %% ../nbs/11b_layouts.ipynb #2b58e927
+# %% ../nbs/11b_layouts.ipynb #eb966e8f
 @dataclass
 class GalleryLists:
     "Who is searched for where, as in a TestG file of CUHK-SYSU; scenes are numbers of `names`."
@@ -462,7 +462,7 @@ def read_lists(
     "Read a protocol of CUHK-SYSU; kept as arrays after the first time. Raises `DataError` naming query and gallery row."
     return GalleryLists(**cached(_parse_lists, Path(file)))
 
-# %% ../nbs/11b_layouts.ipynb #06157eca
+# %% ../nbs/11b_layouts.ipynb #3195e9a6
 def cuhk_scenes(
     path,                       # the data set's folder
     lists: GalleryLists | None = None,  # None: training scenes; else test scenes, with the identities of these lists
@@ -499,7 +499,7 @@ def cuhk_scenes(
         else: s.person_id[row] = who
     return list(scenes.values()), [*images['faults'].tolist(), *_mended(faults, _is_published('cuhk-sysu', images=len(place)))]
 
-# %% ../nbs/11b_layouts.ipynb #ea63a46e
+# %% ../nbs/11b_layouts.ipynb #8d49a4aa
 _SUBSETS = dict(occluded='Occlusion.mat', low_resolution='Resolution.mat')
 
 def _cuhk_files(folder):
@@ -543,7 +543,7 @@ def _cuhk_protocols(path):
     sizes, subsets = _cuhk_files(Path(path).expanduser())
     return [*(f'gallery={s}' for s in sizes), 'gallery=full', *(f'subset={s}' for s in subsets)]
 
-# %% ../nbs/11b_layouts.ipynb #ac1e2a65
+# %% ../nbs/11b_layouts.ipynb #614f7fd0
 def cross_camera(
     queries: QuerySet,
     gallery: SceneDataset,
@@ -642,7 +642,7 @@ def _among(queries, gallery, protocol):
     if protocol == 'cross-camera': queries.candidates = cross_camera(queries, gallery)
     return queries
 
-# %% ../nbs/11b_layouts.ipynb #3e010349
+# %% ../nbs/11b_layouts.ipynb #62519b05
 @dataclass
 class Tracks:
     "Boxes of a tracking set, one row each."
@@ -669,7 +669,7 @@ def split_by_time(
     early = share(frames[:, 0], frames[:, 1]) < .5
     return np.array([votes.get((c, f), 0) > 0 or votes.get((c, f), 0) == 0 and e for (c, f), e in zip(frames.tolist(), early.tolist())], bool), train_ids
 
-# %% ../nbs/11b_layouts.ipynb #4ef1e02e
+# %% ../nbs/11b_layouts.ipynb #623b6da5
 def _track_scenes(tracks, frames, keep, ids, name, size, row):
     "A `Scene` per frame of `keep`; tracks other than `ids` become people without identity."
     at = {}
@@ -699,7 +699,7 @@ def _number(options, scheme, key, default, kind=int):
     if not 0 <= value < 1e6 or kind is int and value < 1: raise DataError(f'{scheme}: {key}={options[key]} is no {"whole number above 0" if kind is int else "number of 0 or more"}')
     return value
 
-# %% ../nbs/11b_layouts.ipynb #1e671929
+# %% ../nbs/11b_layouts.ipynb #e374d616
 def _sequences(folder):
     "Folders of sequences, each film once."
     found = sorted({f.parent.parent for pattern in _SIGNS['mot'] for f in folder.glob(pattern)})
@@ -774,7 +774,7 @@ def open_mot(
     data = _looked_at(scenes, [relative(c, f) for c, f in at], [films[c] / 'gt' / 'gt.txt' for c, _ in at], split, f'mot {split}', **kw)
     return data if split != 'query' else _made_queries(data, str(folder), protocol)
 
-# %% ../nbs/11b_layouts.ipynb #aeb4b317
+# %% ../nbs/11b_layouts.ipynb #2c34b616
 _REID = dict(train='bounding_box_train', gallery='bounding_box_test', query='query')
 
 def _reid_list(folder, split):
@@ -829,7 +829,7 @@ def open_duke(
         found.append((n, who, s.boxes[row], s.name))
     return _listed_queries(data, gallery, found, folder / _REID['query'], protocol)
 
-# %% ../nbs/11b_layouts.ipynb #991c9d54
+# %% ../nbs/11b_layouts.ipynb #f5d55294
 @opener('cuhk03')
 def open_cuhk03(
     path: str,      # the folder with labeled/ and detected/
@@ -859,7 +859,7 @@ def open_cuhk03(
     data = _looked_at(scenes, paths, paths, split, f'cuhk03 {split}', **kw)
     return data if split != 'query' else _made_queries(data, str(crops), protocol)
 
-# %% ../nbs/11b_layouts.ipynb #2fbeaedf
+# %% ../nbs/11b_layouts.ipynb #b859b2e7
 @dataclass
 class Protocol:
     "Who is searched for where, under a name."
@@ -903,7 +903,7 @@ def open_protocol(
     counts = PUBLISHED.get(parse_spec(spec)[0], {})
     return Protocol(name, open_dataset(full, 'gallery', **kw), open_dataset(full, 'query', **kw), counts.get('gallery', {}) | counts.get('query', {}))
 
-# %% ../nbs/11b_layouts.ipynb #5ef00b53
+# %% ../nbs/11b_layouts.ipynb #9e4108bc
 HEIGHTS = (0, 25, 50, 100, 200, 400, 800, math.inf)  # px, edges of the histogram
 
 def summary(
