@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['RESIZE', 'OPENERS', 'SPLITS', 'CAMERA_KEYS', 'DataError', 'Scene', 'check_scene', 'read_picture', 'check_picture',
-           'Files', 'Rendered', 'Fit', 'ShortSide', 'resize_rule', 'resize_picture', 'SceneDataset', 'QuerySet',
-           'opener', 'parse_spec', 'open_dataset', 'synth_config', 'open_synth', 'read_coco', 'open_coco', 'query_set']
+           'Files', 'Rendered', 'Fit', 'ShortSide', 'resize_rule', 'resize_picture', 'as_floats', 'SceneDataset',
+           'QuerySet', 'opener', 'parse_spec', 'open_dataset', 'synth_config', 'open_synth', 'read_coco', 'open_coco',
+           'query_set']
 
 # %% ../nbs/11_datasets.ipynb #8c1416a3
 import importlib, json, math, os
@@ -151,6 +152,13 @@ def resize_picture(
     return F.interpolate(x, size, mode='bilinear', antialias=True)[0].permute(1, 2, 0).numpy()
 
 # %% ../nbs/11_datasets.ipynb #1ff65949
+def as_floats(
+    image: torch.Tensor,  # (3, H, W) uint8
+) -> torch.Tensor:        # (3, H, W) float 0-1, of its own memory
+    "Bytes to what networks take."
+    return torch.empty(image.shape, device=image.device).copy_(image).div_(255)
+
+
 class SceneDataset(Dataset):
     "Scenes with true boxes: item `i` is (image (3, H, W) float 0-1, target), item `(i, True)` its mirror image."
 
@@ -218,16 +226,20 @@ class SceneDataset(Dataset):
         picture = self.read(i)
         return picture if picture.shape[:2] == (h, w) else resize_picture(picture, (h, w))
 
-    def image(self, i: int) -> torch.Tensor:
-        "(3, H, W) float 0-1 picture of scene `i`."
-        picture = torch.from_numpy(np.require(self.picture(i), np.uint8, 'W')).permute(2, 0, 1)
-        return torch.empty(picture.shape).copy_(picture).div_(255)
-
-    def __getitem__(self, i) -> tuple:
+    def item(self, i) -> tuple:
+        "Item `i` or `(i, mirrored)` in bytes: ((3, H, W) uint8, target)."
         i, mirrored, *_ = i if isinstance(i, tuple) else (i, False)
-        image, target = self.image(i), self.truth(i)
+        image, target = torch.from_numpy(np.require(self.picture(i), np.uint8, 'W')).permute(2, 0, 1), self.truth(i)
         if mirrored: image, target['boxes'] = image.flip(-1), flip_boxes(target['boxes'], image.shape[-1])
         return image, target
+
+    def image(self, i: int) -> torch.Tensor:
+        "(3, H, W) float 0-1 picture of scene `i`."
+        return as_floats(self.item(i)[0])
+
+    def __getitem__(self, i) -> tuple:
+        image, target = self.item(i)
+        return as_floats(image), target
 
     def _fill(self, workers, progress):
         sizes = [self.item_size(i) for i in range(len(self))]

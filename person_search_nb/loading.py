@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MEAN', 'AUGMENT', 'SceneSampler', 'collate', 'padded_share', 'SceneBatches', 'Colour', 'Warp', 'warp_image',
-           'warp_boxes', 'Blur', 'Noise', 'DropRegions', 'Chain', 'augmentation', 'Augmented', 'SceneLoader',
+           'warp_boxes', 'Blur', 'Noise', 'DropRegions', 'Chain', 'augmentation', 'Prepared', 'SceneLoader',
            'make_loader']
 
 # %% ../nbs/11a_loading.ipynb #a97bfdfa
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .datasets import DataError, SceneDataset
+from .datasets import DataError, SceneDataset, as_floats
 
 # %% ../nbs/11a_loading.ipynb #c1844a9f
 class SceneSampler(Sampler):
@@ -238,19 +238,22 @@ def augmentation(
     if augment in AUGMENT: return AUGMENT[augment]
     raise ValueError(f'augment={augment!r}: give one of {", ".join(AUGMENT)}, or a function (image, target, rng) -> (image, target)')
 
-
-class Augmented(Dataset):
-    "A data set whose item (scene, mirrored, draw) is augmented; everything random comes from `draw`."
+# %% ../nbs/11a_loading.ipynb #354d3f97
+class Prepared(Dataset):
+    "Item (scene, mirrored, draw) as a worker hands it over: augmented with numbers from `draw`, in bytes."
     def __init__(self,
         dataset: SceneDataset,
-        augment: Callable,  # (image, target, rng) -> (image, target)
+        augment: Callable | None = None,  # (image, target, rng) -> (image, target)
     ): self.dataset, self.augment = dataset, augment
     def __len__(self) -> int: return len(self.dataset)
     def __getitem__(self, item) -> tuple:
-        image, target = self.dataset[item]
-        return self.augment(image, target, torch.Generator().manual_seed(item[2]))
+        image, target = self.dataset.item(item)
+        if self.augment:
+            image, target = self.augment(as_floats(image), target, torch.Generator().manual_seed(item[2]))
+            image = (image * 255).round_().byte()
+        return image.contiguous(), target
 
-# %% ../nbs/11a_loading.ipynb #354d3f97
+
 def _ignore_interrupt(worker): signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 class SceneLoader(DataLoader):
@@ -261,15 +264,16 @@ class SceneLoader(DataLoader):
         workers: int = 0,   # processes that read ahead
         augment=None,       # see `augmentation`
         prefetch: int = 2,  # batches each worker reads ahead
-        pin: bool | None = None,  # page-locked memory, faster to copy to a GPU; None: where there is one
+        device='cpu',       # where the images go
     ):
-        if augment := augmentation(augment): dataset = Augmented(dataset, augment)
+        self.device = torch.device(device)
         ahead = dict(prefetch_factor=prefetch, persistent_workers=True, worker_init_fn=_ignore_interrupt) if workers else {}
-        super().__init__(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers,
-                         pin_memory=torch.cuda.is_available() if pin is None else pin, **ahead)
+        super().__init__(Prepared(dataset, augmentation(augment)), batch_sampler=batches, collate_fn=collate, num_workers=workers,
+                         pin_memory=self.device.type == 'cuda', **ahead)
 
     def __iter__(self):
-        try: yield from super().__iter__()
+        try:
+            for images, targets in super().__iter__(): yield [as_floats(i.to(self.device, non_blocking=True)) for i in images], targets
         except DataError as e: raise DataError(str(e).rpartition('DataError: ')[2].strip()) from None
 
 
@@ -283,7 +287,7 @@ def make_loader(
     drop_last: bool = False,  # leave out a last batch that is not full
     group: bool = False,    # scenes of like shape share a batch
     augment=None,           # see `augmentation`
-    **kw,                   # `prefetch` and `pin` of `SceneLoader`
+    **kw,                   # `prefetch` and `device` of `SceneLoader`
 ) -> SceneLoader:           # of (images, targets)
     "Batches of scenes; the same seed gives the same batches for any number of workers."
     sizes = [dataset.item_size(i) for i in range(len(dataset))] if group else None

@@ -148,13 +148,13 @@ def train(
         _write(file, dict(model=learner.state_dict(), optimizer=opt.state_dict(), step=step, history=history, precision=precision, config=_plain(config)))
         (file.parent / 'history.json').write_text(json.dumps(history))
 
-    loader = SceneLoader(dataset, list(_batches(dataset, config, start, steps)), config.workers)
+    loader = SceneLoader(dataset, list(_batches(dataset, config, start, steps)), config.workers, device=device)
     bar = tqdm(total=steps, initial=start, desc=label, unit='step', disable=not progress, mininterval=0.5)
     began, done, shown = time.perf_counter() - seconds, start, {}
     try:
         for step, (images, targets) in enumerate(loader, start):
             torch.manual_seed(config.seed * 1_000_003 + step)  # region sampling: a function of the step, so that a resumed run repeats it
-            images = [_tint(i.to(device, non_blocking=True), config.colour) for i in images]
+            images = [_tint(i, config.colour) for i in images]
             targets = [{k: v.to(device) if torch.is_tensor(v) else v for k, v in t.items()} for t in targets]
             lr = config.lr_at(step, per_epoch)
             for g in opt.param_groups: g['lr'] = lr

@@ -1,11 +1,11 @@
 "Batches: every scene once per epoch, the same for any number of workers, boxes on their pixels whatever is done to a picture."
-import json, math, os, pickle, signal, subprocess, sys, textwrap, time
+import json, math, multiprocessing, os, pickle, signal, sys, time
 import numpy as np, pytest, torch
 from hypothesis import example, given, settings, strategies as st
 from PIL import Image
 from person_search_nb.boxes import box_iou
 from person_search_nb.datasets import RESIZE, DataError, Fit, Scene, SceneDataset, ShortSide, open_dataset, resize_picture, resize_rule
-from person_search_nb.loading import (AUGMENT, MEAN, Augmented, Blur, Chain, Colour, DropRegions, Noise, SceneBatches, SceneLoader, SceneSampler, Warp,
+from person_search_nb.loading import (AUGMENT, MEAN, Blur, Chain, Colour, DropRegions, Noise, Prepared, SceneBatches, SceneLoader, SceneSampler, Warp,
                                       collate, make_loader, padded_share, warp_boxes)
 from person_search_nb.models import build_model
 
@@ -225,7 +225,7 @@ def test_chain_takes_each_step_by_chance():
 
 
 def test_augmentation_is_a_function_of_the_draw(synth):
-    data = Augmented(synth, AUGMENT['attention-embedding'])
+    data = Prepared(synth, AUGMENT['attention-embedding'])
     state = torch.get_rng_state()
     (a, ta), (b, tb), (c, _), (m, _) = data[2, False, 7], data[2, False, 7], data[2, False, 8], data[2, True, 7]
     assert torch.equal(a, b) and torch.equal(ta['boxes'], tb['boxes']) and not torch.equal(a, c) and not torch.equal(a, m)
@@ -278,33 +278,47 @@ def test_other_errors_keep_their_traceback():
     with pytest.raises(IndexError, match=r'(?s)DataLoader worker.*in __call__.*list index out of range'): list(make_loader(data, 1, workers=1))
 
 
-@pytest.mark.skipif(os.name != 'posix', reason='process groups')
+def forever(folder, ready):
+    "A program in a terminal of its own, in the middle of an epoch."
+    os.setsid()
+    sys.stderr = open(folder/'err', 'w', buffering=1)
+    os.dup2(sys.stderr.fileno(), 2)
+    for _ in make_loader(open_dataset(f'coco:{folder}', progress=False), 1, workers=2): ready.set(); time.sleep(60)
+
+
+@pytest.mark.skipif('fork' not in multiprocessing.get_all_start_methods(), reason='process groups')
 def test_interrupt_leaves_nothing_behind(tmp_path):
     "Ctrl-C goes to all processes of a terminal: the main one says so once, workers say nothing and are gone."
     write(tmp_path)
-    script = tmp_path/'run.py'
-    script.write_text(textwrap.dedent(f'''
-        import time
-        from person_search_nb.datasets import open_dataset
-        from person_search_nb.loading import make_loader
-        if __name__ == '__main__':
-            loader = make_loader(open_dataset('coco:{tmp_path}', progress=False), 1, workers=2)
-            for images, targets in loader: print('batch', flush=True); time.sleep(60)
-    '''))
-    p = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    assert p.stdout.readline() == 'batch\n'
+    fork = multiprocessing.get_context('fork')
+    p = fork.Process(target=forever, args=(tmp_path, ready := fork.Event()))
+    p.start()
+    ready.wait()
     os.killpg(p.pid, signal.SIGINT)
-    _, err = p.communicate()
-    assert p.returncode != 0 and err.rstrip().endswith('KeyboardInterrupt') and err.count('Traceback') == 1 and 'orker' not in err, err
-    for _ in range(200):
+    p.join()
+    said = (tmp_path/'err').read_text()
+    assert p.exitcode != 0 and said.rstrip().endswith('KeyboardInterrupt') and said.count('Traceback') == 1 and '_worker_loop' not in said, said
+    while True:
         try: os.killpg(p.pid, 0)
         except ProcessLookupError: break  # nobody of the group is left
         time.sleep(.05)
-    else: pytest.fail('a worker lives on')
+
+
+def test_bytes_travel_and_floats_arrive(synth):
+    for item in ((3, False, 0), (3, True, 0)):
+        image, target = Prepared(synth)[item]
+        assert image.dtype == torch.uint8 and image.is_contiguous()
+        ((got,), (t,)), = SceneLoader(synth, [[item]])
+        want, there = synth[item]
+        assert torch.equal(got, want) and got.dtype == torch.float32 and got.is_contiguous() and torch.equal(t['boxes'], there['boxes']) and torch.equal(target['boxes'], t['boxes'])
+    ((got,), _), = SceneLoader(synth, [[(3, False, 5)]], augment=AUGMENT['colour'])
+    assert (got - AUGMENT['colour'](*synth[3], rng(5))[0]).abs().max() <= .501 / 255, 'rounded to bytes, for any number of workers alike'
 
 
 @pytest.mark.cuda
-def test_pinned_memory(synth):
-    images, targets = next(iter(make_loader(synth, 2, workers=1)))
-    assert all(i.is_pinned() for i in images) and targets[0]['boxes'].is_pinned()
-    assert not next(iter(make_loader(synth, 2, pin=False)))[0][0].is_pinned()
+def test_images_go_to_the_gpu(synth):
+    "Pinned on the way there."
+    loader = make_loader(synth, 2, workers=1, device='cuda')
+    assert all(i.is_pinned() for images, _ in super(SceneLoader, loader).__iter__() for i in images)
+    for (here, _), (there, _) in zip(make_loader(synth, 2), loader):
+        for a, b in zip(here, there): assert b.is_cuda and b.dtype == torch.float32 and torch.allclose(a, b.cpu(), atol=1e-6)
