@@ -133,7 +133,8 @@ class Warp:
         turn, zoom = math.radians(self.degrees * turn), (1 + self.zoom) ** zoom
         mat = lambda *rows: torch.tensor(rows, dtype=torch.float64)
         move = lambda x, y: mat([1, 0, x], [0, 1, y], [0, 0, 1])
-        affine = mat([zoom * math.cos(turn), -zoom * math.sin(turn), 0], [zoom * math.sin(turn), zoom * math.cos(turn), 0], [0, 0, 1]) @ mat([1, self.shear * shear, 0], [0, 1, 0], [0, 0, 1])
+        cos, sin = zoom * math.cos(turn), zoom * math.sin(turn)
+        affine = mat([cos, -sin, 0], [sin, cos, 0], [0, 0, 1]) @ mat([1, self.shear * shear, 0], [0, 1, 0], [0, 0, 1])
         tilt = mat([1, 0, 0], [0, 1, 0], [self.tilt * px / w, self.tilt * py / h, 1])  # w/2 px and h/2 px from the middle each adds half of the tilt
         return move(w / 2 + self.shift * dx * w, h / 2 + self.shift * dy * h) @ tilt @ affine @ move(-w / 2, -h / 2)
 
@@ -225,8 +226,8 @@ class Chain:
 
 AUGMENT = {
     'colour': Colour(gain=0.1, contrast=0.2),
-    'attention-embedding': Chain((Colour(hue=10., saturation=0.3, contrast=0.3), Warp(degrees=4., zoom=0.2, shear=0.05, shift=0.05, tilt=0.1),  # its section IV-B
-                                  Blur(1.5), Noise(0.03), DropRegions(4, 0.15))),
+    'attention-embedding': Chain((  # its section IV-B
+        Colour(hue=10., saturation=0.3, contrast=0.3), Warp(degrees=4., zoom=0.2, shear=0.05, shift=0.05, tilt=0.1), Blur(1.5), Noise(0.03), DropRegions(4, 0.15))),
 }
 
 
