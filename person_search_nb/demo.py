@@ -40,10 +40,10 @@ class DemoConfig:
     batch_size: int = 4                  # scenes per step
     teacher_lr: float = 1.5e-3           # of AdamW, after the warm-up, down to 0 in a cosine
     student_lr: float = 2e-3             # of both students
-    lambdas: tuple = (0.7, 4e2, 1e2)     # PD against ID, AD, FD; the paper's 2e4 and 2e3 drown the rest on maps this small
+    lambdas: tuple = (0.5, 4e2, 1e2)     # PD against ID, AD, FD; the paper's 2e4 and 2e3 drown the rest on maps this small
     temperature: float = 2.0             # of PD
     hinton: bool = True                  # direction of PD's divergence: from the teacher's predictions
-    identity: float = 3.0                # weight of ID and PD together in distillation, against detection
+    identity: float = 2.0                # weight of ID and PD together in distillation, against detection
     rpn_box: float = 5.0                 # weight of the RPN's box loss, by far the smallest
     pretrained: bool = True              # start teacher and students from the shipped trunks
 
