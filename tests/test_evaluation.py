@@ -1,10 +1,10 @@
 """Both metrics: equal to the reference numbers, and to a loop that says plainly what they mean, for any input."""
-import json
+import json, math, os, subprocess, sys
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from person_search_nb.datasets import QuerySet, Scene, SceneDataset
-from person_search_nb.evaluation import (colour_histogram, detection_metrics, embed_queries, evaluate, evaluating, gallery_size_curve, histogram_baseline,
-                                         match_search, paired_iou, run_detector, sample_gallery, same_image_pairs, search_metrics, search_truth)
+from person_search_nb.evaluation import (_ahead, colour_histogram, detection_metrics, embed_queries, evaluate, evaluating, histogram_baseline,
+                                         match_search, paired_iou, run_detector, same_image_pairs, search_metrics, search_truth)
 
 FIELDS = 'det_image', 'det_boxes', 'det_scores', 'det_feats', 'query_feats', 'gt_query', 'gt_image', 'gt_boxes'
 
@@ -127,6 +127,51 @@ def test_search_is_the_loop(problem):
 
 @settings(max_examples=150)
 @given(problems())
+def test_short_lists_are_the_loop(problem):
+    "Lists far shorter than the gallery are counted scene by scene: the same numbers."
+    p, candidates = problem
+    if candidates is None: candidates = np.tile(np.arange(5), (len(p['query_feats']), 1))
+    far = lambda x: np.where(x < 0, x, x * 97)
+    p |= dict(det_image=far(p['det_image']), gt_image=far(p['gt_image']))
+    beyond = dict(det_image=np.append(p['det_image'], 500), det_boxes=np.r_[p['det_boxes'], [[0., 0, 9, 9]]], det_scores=np.append(p['det_scores'], 1.), det_feats=np.r_[p['det_feats'], p['det_feats'][:1] if len(p['det_feats']) else np.ones((1, 3), p['det_feats'].dtype)])
+    p |= beyond  # a scene 500, so that the gallery is large
+    assert search_metrics(**p, candidates=far(candidates)) == pytest.approx(slow_search(**p, candidates=far(candidates)), abs=1e-12)
+
+
+@settings(max_examples=100)
+@given(problems())
+def test_rerank_by_cosine_is_no_rerank(problem):
+    p, candidates = problem
+    cosine = lambda q, rows: p['det_feats'][rows].astype(float) @ p['query_feats'][q].astype(float)
+    a, b = match_search(**p, candidates=candidates), match_search(**p, candidates=candidates, rerank=cosine)
+    for name in vars(a): np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+
+
+@settings(max_examples=100)
+@given(problems())
+def test_every_positive_is_found_or_missed(problem):
+    p, candidates = problem
+    m = match_search(**p, candidates=candidates)
+    found = list(zip(m.query.tolist(), p['det_image'][m.detection].tolist()))
+    missed = [tuple(x) for x in m.missed.tolist()]
+    assert len(set(found + missed)) == len(found) + len(missed) == m.positives.sum()
+    assert np.bincount([q for q, _ in found + missed], minlength=len(m.positives)).tolist() == m.positives.tolist()
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 50, 3000]), st.sampled_from([1e-9, 1e-3, 1.]))
+def test_counting_is_counting(seed, n, spread):
+    "Whatever the list looks like: equal numbers, a few, wide, narrow."
+    rng = np.random.default_rng(seed)
+    line = (rng.normal() + spread * rng.choice([rng.normal(size=n), np.zeros(n), rng.integers(0, 3, n)][rng.integers(3)], n)).astype(np.float32)
+    value = line[rng.integers(0, n, rng.integers(1, 5))].astype(np.float64)
+    low, high = value - 1e-4 * spread, value + 1e-4 * spread
+    count, k, entry = _ahead(line, low, high)
+    assert sorted(zip(k.tolist(), entry.tolist())) == [(i, j) for i in range(len(value)) for j in np.flatnonzero((line >= low[i]) & (line <= high[i]))]
+    assert count.tolist() == [(line > h).sum() for h in high]
+
+
+@settings(max_examples=150)
+@given(problems())
 def test_detection_is_the_loop(problem):
     p, _ = problem
     args = {k: p[k] for k in ('det_image', 'det_boxes', 'det_scores', 'gt_image', 'gt_boxes')}
@@ -179,6 +224,50 @@ def test_blocks_do_not_matter():
         assert together.rank[together.query == k].tolist() == alone.rank.tolist()
 
 
+def crowded(q=40, m=3000, dim=64):
+    "Embeddings so alike that a float32 product cannot order them."
+    rng = np.random.default_rng(0)
+    unit = lambda x: (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    feats = unit(rng.standard_normal((1, dim)) + 1e-6 * rng.standard_normal((m, dim)))
+    box = np.tile([0., 0, 30, 60], (m, 1))
+    hits = rng.integers(0, m, (q, 3))
+    return dict(det_image=np.arange(m), det_boxes=box, det_scores=np.ones(m), det_feats=feats, query_feats=unit(rng.standard_normal((q, dim))),
+                gt_query=np.repeat(np.arange(q), 3), gt_image=hits.ravel(), gt_boxes=box[hits.ravel()])
+
+
+def test_ranks_are_those_of_exact_products():
+    w = crowded()
+    m = match_search(**w)
+    for q in range(0, 40, 7):
+        exact = [math.fsum((w['query_feats'][q].astype(float) * f).tolist()) for f in w['det_feats'].astype(float)]
+        order = sorted(range(len(exact)), key=lambda d: -exact[d])
+        assert [order.index(d) + 1 for d in m.detection[m.query == q]] == m.rank[m.query == q].tolist()
+    by_product = np.argsort(-(w['query_feats'] @ w['det_feats'].T), axis=1, kind='stable')
+    assert any(by_product[q, r - 1] != d for q, d, r in zip(m.query, m.detection, m.rank)), 'the task is too easy: a plain product would do'
+
+
+def test_company_does_not_matter():
+    "One query, some, all in another order; a full gallery or the same scenes as a list: the same ranks."
+    w = crowded()
+    whole = match_search(**w)
+    scenes = np.arange(3000)
+    for rows in ([5], [30, 5, 17], np.random.default_rng(1).permutation(40)):
+        rows = np.asarray(rows)
+        t = np.concatenate([np.flatnonzero(w['gt_query'] == q) for q in rows])
+        part = w | dict(query_feats=w['query_feats'][rows], gt_query=np.repeat(np.arange(len(rows)), 3), gt_image=w['gt_image'][t], gt_boxes=w['gt_boxes'][t])
+        for candidates in (None, np.tile(scenes, (len(rows), 1))):
+            m = match_search(**part, candidates=candidates)
+            for k, q in enumerate(rows): assert m.rank[m.query == k].tolist() == whole.rank[whole.query == q].tolist()
+
+
+def test_threads_do_not_matter():
+    code = "from test_evaluation import *; m = match_search(**crowded()); print(m.rank.tolist(), m.detection.tolist())"
+    run = lambda n: subprocess.run([sys.executable, '-c', code], cwd=os.path.dirname(__file__), stdout=subprocess.PIPE, check=True, text=True,
+                                   env=os.environ | dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), str(n))).stdout
+    m = match_search(**crowded())
+    assert run(1) == run(2) == f'{m.rank.tolist()} {m.detection.tolist()}\n'
+
+
 def test_nothing_at_all():
     empty = dict(det_image=[], det_boxes=[], det_scores=[], det_feats=[])
     box = [[0, 0, 10, 30]]
@@ -195,13 +284,16 @@ def test_nothing_at_all():
     (dict(query_feats=np.ones((1, 3))), 'one model'),
     (dict(gt_query=[1]), 'there are 1 queries'),
     (dict(candidates=[[-2]]), 'numbered from 0'),
+    (dict(det_feats=np.eye(2) * 1e20, query_feats=np.ones((1, 2)) * 1e20), 'divide each by its length'),
+    (dict(rerank=lambda q, rows: rows[:0]), 'what rerank returns must have shape'),
+    (dict(rerank=lambda q, rows: rows * np.nan), 'what rerank returns holds NaN'),
     (dict(candidates=[[0], [1]]), 'candidates must have shape'),
 ])
 def test_bad_input_is_named(change, message):
     good = dict(det_image=[0, 1], det_boxes=np.array([[0., 0, 9, 9]] * 2), det_scores=[.9, .9], det_feats=np.eye(2), query_feats=np.ones((1, 2)),
                 gt_query=[0], gt_image=[0], gt_boxes=[[0., 0, 9, 9]])
     assert search_metrics(**good)['mAP'] == 1
-    with pytest.raises(ValueError, match=message): search_metrics(**good | change)
+    with pytest.raises(ValueError, match=message): match_search(**good | change)
 
 
 @given(st.lists(st.integers(0, 4)), st.lists(st.integers(0, 4)))
@@ -258,6 +350,9 @@ def test_evaluate_end_to_end(size):
     assert model.calls == [2, 2, 1]
     assert model.training and not model.inner.training, 'every part is back in the mode it was in'
     assert histogram_baseline(gallery, queries, progress=False) == got
+    assert evaluate(Painted(gallery), gallery, queries, true_boxes=True, progress=False) == got
+    backwards = evaluate(Painted(gallery), gallery, queries, rerank=lambda found, feats, queries: lambda q, rows: -(found['det_feats'][rows] @ feats[q]), progress=False)
+    assert backwards['mAP'] < got['mAP'] and backwards['det_ap'] == 1
     assert evaluate(Painted(gallery), gallery, queries, cross_camera=True, progress=False)['queries'] == 2  # identity 2 is seen by one camera only
 
 
@@ -299,34 +394,3 @@ def test_histogram_by_hand():
     assert np.flatnonzero(feat).tolist() == [0, 512, 1024, 3 * 512 + 511, 4 * 512 + 511, 5 * 512 + 511]
     np.testing.assert_allclose(feat[feat > 0], 6**-.5, rtol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(colour_histogram(picture, [[0, 0, 1, 1], [3.9, 11.9, 4, 12], [-5, -5, 2, 40]]), axis=1), 1, rtol=1e-6)
-
-
-def test_galleries_are_nested_and_keep_the_positives():
-    rng = np.random.default_rng(0)
-    candidates = np.stack([rng.permutation(50) for _ in range(7)])
-    candidates[:, 40:] = -1
-    gt_query, gt_image = np.repeat(np.arange(7), 3), candidates[:, [0, 20, 39]].ravel()
-    last = [set()] * 7
-    for size in (3, 10, 40, 100):
-        small = sample_gallery(gt_query, gt_image, candidates, size)
-        now = [set(r[r >= 0].tolist()) for r in small]
-        for q in range(7):
-            assert last[q] <= now[q] <= set(candidates[q].tolist()) and set(gt_image[gt_query == q].tolist()) <= now[q]
-            assert len(now[q]) == min(size, 40)
-        last = now
-
-
-def test_gallery_curve_falls():
-    rng = np.random.default_rng(0)
-    n, q = 600, 20
-    ids = rng.integers(0, 60, n)
-    centre = rng.standard_normal((60, 8))
-    feats = centre[ids] + rng.standard_normal((n, 8))
-    box = np.tile([0., 0, 30, 80], (n, 1))
-    found = dict(det_image=np.arange(n), det_boxes=box, det_scores=np.ones(n), det_feats=feats)
-    gt_query, gt_image = np.nonzero(ids[None, :] == np.arange(q)[:, None])
-    truth = dict(gt_query=gt_query, gt_image=gt_image, gt_boxes=box[gt_image], candidates=np.tile(np.arange(n), (q, 1)))
-    curve = gallery_size_curve(found, centre[:q], truth, sizes=(30, 100, 300, 600))
-    maps = [c['mAP'] for c in curve.values()]
-    assert all(a >= b for a, b in zip(maps, maps[1:])) and maps[0] > maps[-1]
-    assert curve[600] == search_metrics(**found, query_feats=centre[:q], **truth)

@@ -1,0 +1,177 @@
+"""Curves, intervals and losses agree with the lists they come from; re-rankers do what they say inside the evaluator."""
+import json
+from functools import partial
+import numpy as np, pytest
+from hypothesis import given, settings, strategies as st
+from person_search_nb.analysis import (bootstrap, cmc, gallery_size_curve, height_groups, lost_points, loss_by_cause, precision_recall, recall_sweep, report, report_text,
+                                       sample_gallery, score_table, show_errors)
+from person_search_nb.evaluation import (SearchMatches, detection_metrics, embed_queries, gallery_truth, match_detections, match_search, per_query, run_detector,
+                                         score_detections, search_metrics, search_truth, summarize)
+from person_search_nb.reranking import cbgm, k_reciprocal
+from test_evaluation import Painted, painted_world, problems
+
+
+@settings(max_examples=80)
+@given(problems())
+def test_cmc_holds_the_top_k(problem):
+    p, candidates = problem
+    m = match_search(**p, candidates=candidates)
+    curve, scores = cmc(m, 12), summarize(m, topk=range(1, 13))
+    assert curve.tolist() == pytest.approx([scores[f'top{k}'] for k in range(1, 13)])
+    assert (np.diff(curve) >= 0).all()
+
+
+@settings(max_examples=80)
+@given(problems())
+def test_losses_sum_up(problem):
+    "Every query: AP and the losses of its positives make 1."
+    p, candidates = problem
+    m = match_search(**p, candidates=candidates)
+    everybody = dict(gt_image=p['gt_image'], gt_boxes=p['gt_boxes'])
+    rows = lost_points(m, p, p, everybody)
+    ap = per_query(m)[0]
+    for q in np.flatnonzero(m.positives): assert sum(r['loss'] for r in rows if r['query'] == q) == pytest.approx(1 - ap[q])
+    scores = summarize(m)
+    assert not scores['queries'] or scores['mAP'] + sum(loss_by_cause(rows, scores['queries']).values()) == pytest.approx(1)
+    assert {(r['query'], r['scene']) for r in rows if r['rank'] == 0} == {tuple(x) for x in m.missed.tolist()}
+
+
+def test_causes_by_hand():
+    "Four scenes: found behind a wrong box; one box on two people; nothing there; a box under the threshold."
+    person, other = [10, 10, 40, 90], [45, 10, 75, 90]
+    found = dict(det_image=[0, 1, 1, 3], det_boxes=np.array([person, [10, 10, 75, 90], [200, 10, 230, 90], person], float), det_scores=np.array([.9, .9, .9, .3]),
+                 det_feats=np.array([[.8], [.7], [.9], [1.]]))
+    truth = dict(gt_query=[0, 0, 0, 0], gt_image=[0, 1, 2, 3], gt_boxes=np.array([person] * 4, float))
+    everybody = dict(gt_image=np.array([0, 1, 1, 2, 3]), gt_boxes=np.array([person, person, other, person, person], float))
+    m = match_search(**found, query_feats=np.ones((1, 1)), **truth)
+    rows = lost_points(m, found, truth, everybody)
+    assert {r['scene']: r['cause'] for r in rows} == {0: 'out-ranked', 1: 'merged', 2: 'missed', 3: 'missed'}
+    assert loss_by_cause(rows, 1) == pytest.approx({'out-ranked': .125, 'merged': .25, 'missed': .5})
+
+
+@settings(max_examples=60)
+@given(problems())
+def test_precision_recall_is_the_metric(problem):
+    p, _ = problem
+    args = [p[k] for k in ('det_image', 'det_boxes', 'det_scores', 'gt_image', 'gt_boxes')]
+    d, whole = match_detections(*args), detection_metrics(*args)
+    recall, precision = precision_recall(d)
+    assert len(recall) == whole['detections'] and (np.diff(recall) >= 0).all()
+    if len(recall): assert (recall[-1], precision[-1]) == pytest.approx((whole['recall'], whole['precision']))
+    assert precision[d.correct].sum() / max(d.positives, 1) == pytest.approx(whole['ap'])
+
+
+def crowd(seed=0, scenes=60, people=12):
+    rng = np.random.default_rng(seed)
+    who = [rng.choice(people, 3, replace=False) for _ in range(scenes)]
+    image, ids = np.repeat(np.arange(scenes), 3), np.concatenate(who)
+    box = np.tile([[0., 0, 30, 80], [50, 0, 80, 80], [100, 0, 130, 80]], (scenes, 1))
+    faces = rng.standard_normal((people, 8))
+    seen = rng.random(len(ids)) < .9
+    found = dict(det_image=image[seen], det_boxes=box[seen], det_scores=rng.uniform(.1, 1, seen.sum()), det_feats=(faces[ids] + rng.standard_normal((len(ids), 8)))[seen])
+    gt_query, row = np.nonzero(ids[None] == np.arange(people)[:, None])
+    truth = dict(gt_query=gt_query, gt_image=image[row], gt_boxes=box[row], candidates=np.tile(np.arange(scenes), (people, 1)))
+    return found, faces, truth, dict(gt_image=image, gt_boxes=box)
+
+
+def test_recall_sweep_reaches_what_it_says():
+    found, feats, truth, everybody = crowd()
+    sweep = recall_sweep(found, feats, truth, everybody, recalls=(.2, .5, .8, .99))
+    assert len(sweep) == 3, 'the detector never finds 99 %'
+    for wanted, x in zip((.2, .5, .8), sweep):
+        assert wanted <= x['recall'] < wanted + .02
+        assert x['mAP'] == search_metrics(**found, query_feats=feats, **truth, score_threshold=x['score_threshold'])['mAP']
+
+
+def test_bootstrap():
+    found, feats, truth, _ = crowd()
+    m = match_search(**found, query_feats=feats, **truth)
+    a = bootstrap(m)
+    assert a == bootstrap(m) and a != bootstrap(m, seed=1)
+    assert all(low <= summarize(m)[k] <= high for k, (low, high) in a.items())
+    narrow = bootstrap(m, level=.5)['mAP']
+    assert a['mAP'][0] < narrow[0] < narrow[1] < a['mAP'][1]
+    assert bootstrap(m, queries=[3])['mAP'] == pytest.approx([per_query(m)[0][3]] * 2)
+    assert bootstrap(m, groups=np.zeros(12))['mAP'] == pytest.approx([summarize(m)['mAP']] * 2), 'one group: nothing to draw'
+    assert bootstrap(m, queries=[])['mAP'] == (0, 0)
+
+
+def test_tables():
+    text = score_table({'a': dict(mAP=.5, queries=7, interval=dict(mAP=(.25, .75))), 'b': dict(top1=1.)}, ('mAP', 'top1', 'queries'), 'who')
+    assert text.splitlines() == ['| who | mAP | top1 | queries |', '| --- | --- | --- | --- |', '| a | 50.0 (25.0–75.0) |  | 7 |', '| b |  | 100.0 |  |']
+    _, queries = painted_world()
+    assert sum(len(v) for v in height_groups(queries).values()) == len(queries)
+    assert {k: v.tolist() for k, v in height_groups(queries, borders=[20, 60]).items()} == {'under 20 px': [], '20 to 60 px': [0, 1, 2, 3], '60 px and more': []}
+
+
+def test_report():
+    gallery, queries = painted_world()
+    model = Painted(gallery)
+    found = run_detector(model, gallery, progress=False)
+    feats = embed_queries(model, queries, gallery, progress=False)
+    r = report(found, feats, gallery, queries)
+    assert json.loads(json.dumps(r)).keys() == r.keys()
+    assert r['search']['all']['mAP'] == 1 and r['errors'] == [] and r['detection'] == dict(ap=1., recall=1.) and r['search']['one']['queries'] == 1
+    assert '| all | 100.0 (100.0–100.0)' in report_text(r)
+    nothing = {k: v[:0] for k, v in found.items()}
+    r = report(nothing, feats, gallery, queries)
+    assert r['lost'] == {'out-ranked': 0, 'merged': 0, 'missed': 1} and len(r['errors']) == len(search_truth(queries, gallery)['gt_query']) and report_text(r)
+    import matplotlib
+    matplotlib.use('agg')
+    truth = search_truth(queries, gallery)
+    fig = show_errors(r['errors'][:2], match_search(**nothing, query_feats=feats, **truth), nothing, feats, queries, gallery, truth)
+    assert len(fig.axes) == 6
+
+
+@pytest.mark.parametrize('way', [cbgm, k_reciprocal, partial(cbgm, k1=3, k2=2), partial(k_reciprocal, k1=4, k2=2, weight=.5, most=6)])
+def test_rerankers_in_the_evaluator(way):
+    "Same detections in another order of rows or queries: the same score; and where embeddings are perfect, nothing is lost."
+    gallery, queries = painted_world()
+    model = Painted(gallery)
+    found, feats = run_detector(model, gallery, progress=False), embed_queries(model, queries, gallery, progress=False)
+    rng = np.random.default_rng(0)
+    found['det_feats'] = (found['det_feats'] + .3 * rng.standard_normal(found['det_feats'].shape)).astype(np.float32)
+    got = score_detections(found, feats, gallery, queries, rerank=way)
+    order = rng.permutation(len(found['det_image']))
+    assert score_detections({k: v[order] for k, v in found.items()}, feats, gallery, queries, rerank=way) == pytest.approx(got)
+    assert got['queries'] == 3 and 0 < got['mAP'] <= 1
+
+
+def test_k_reciprocal_leaves_the_rest_behind():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((50, 4)); x /= np.linalg.norm(x, axis=1, keepdims=True)
+    similarity = k_reciprocal(dict(det_feats=x[1:]), x[:1], most=10)(0, np.arange(49))
+    cosine = x[1:] @ x[0]
+    first, rest = np.argsort(-cosine)[:10], np.argsort(-cosine)[10:]
+    assert similarity[first].min() > similarity[rest].max() and (np.diff(similarity[rest]) < 0).all()
+
+
+def test_galleries_are_nested_and_keep_the_positives():
+    rng = np.random.default_rng(0)
+    candidates = np.stack([rng.permutation(50) for _ in range(7)])
+    candidates[:, 40:] = -1
+    gt_query, gt_image = np.repeat(np.arange(7), 3), candidates[:, [0, 20, 39]].ravel()
+    last = [set()] * 7
+    for size in (3, 10, 40, 100):
+        small = sample_gallery(gt_query, gt_image, candidates, size)
+        now = [set(r[r >= 0].tolist()) for r in small]
+        for q in range(7):
+            assert last[q] <= now[q] <= set(candidates[q].tolist()) and set(gt_image[gt_query == q].tolist()) <= now[q]
+            assert len(now[q]) == min(size, 40)
+        last = now
+
+
+def test_gallery_curve_falls():
+    rng = np.random.default_rng(0)
+    n, q = 600, 20
+    ids = rng.integers(0, 60, n)
+    centre = rng.standard_normal((60, 8))
+    feats = centre[ids] + rng.standard_normal((n, 8))
+    box = np.tile([0., 0, 30, 80], (n, 1))
+    found = dict(det_image=np.arange(n), det_boxes=box, det_scores=np.ones(n), det_feats=feats)
+    gt_query, gt_image = np.nonzero(ids[None, :] == np.arange(q)[:, None])
+    truth = dict(gt_query=gt_query, gt_image=gt_image, gt_boxes=box[gt_image], candidates=np.tile(np.arange(n), (q, 1)))
+    curve = gallery_size_curve(found, centre[:q], truth, sizes=(30, 100, 300, 600))
+    maps = [c['mAP'] for c, in curve.values()]
+    assert all(a >= b for a, b in zip(maps, maps[1:])) and maps[0] > maps[-1]
+    assert curve[600][0] == search_metrics(**found, query_feats=centre[:q], **truth)
