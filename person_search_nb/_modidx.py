@@ -815,7 +815,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'person_search_nb.training._plain': ('training.html#_plain', 'person_search_nb/training.py'),
                                            'person_search_nb.training._read_checkpoint': ( 'training.html#_read_checkpoint',
                                                                                            'person_search_nb/training.py'),
-                                           'person_search_nb.training._tint': ('training.html#_tint', 'person_search_nb/training.py'),
                                            'person_search_nb.training._weighted': ( 'training.html#_weighted',
                                                                                     'person_search_nb/training.py'),
                                            'person_search_nb.training._write': ('training.html#_write', 'person_search_nb/training.py'),

@@ -92,7 +92,7 @@ def learn(
         weights |= dict(id=config.identity, pd=config.identity)
         model = HDL(teacher, model, config.lambdas, config.temperature, hinton=config.hinton)
     return train(model, data, TrainConfig(epochs=epochs, batch_size=config.batch_size, lr=lr, optimizer='adamw', weight_decay=0.05, warmup=50, weights=weights,
-                                          colour=0.1, schedule='cosine', seed=config.seed, checkpoint_every=200), **kwargs)
+                                          augment='colour', schedule='cosine', seed=config.seed, checkpoint_every=200), **kwargs)
 
 # %% ../nbs/20_demo.ipynb #9e9bab10
 def _search(model, gallery, queries):

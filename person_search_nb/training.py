@@ -62,7 +62,7 @@ class TrainConfig:
     clip: float = 10.0              # largest gradient norm; a longer gradient is scaled down
     flip: float = 0.5               # chance that a scene is mirrored
     weights: dict = field(default_factory=dict)  # factor of each loss by name, such as {'rpn_box': 5}; 1 for those not named
-    colour: float = 0.0             # spread of a random gain of each colour channel of each scene: cameras differ in light
+    augment: str | None = None      # name in `loading.AUGMENT`, such as 'colour': cameras differ in light
     seed: int = 0                   # of order, flips and region sampling
     device: str = 'auto'            # 'auto', 'cpu', 'cuda', ...
     precision: str = 'auto'         # 'auto', 'fp32', 'bf16'
@@ -92,10 +92,6 @@ def _batches(dataset, config, start, steps):
         batches.sampler.epoch, k = divmod(step, len(batches))
         if k == 0 or step == start: epoch = list(batches)
         yield epoch[k]
-
-def _tint(image, spread):
-    if not spread: return image
-    return (image * (1 + spread * torch.randn(3, 1, 1)).clamp(0.3, 2).to(image)).clamp(0, 1)
 
 def _optimizer(groups, config):
     if config.optimizer == 'sgd': return torch.optim.SGD(groups, config.lr, config.momentum, weight_decay=config.weight_decay)
@@ -148,13 +144,12 @@ def train(
         _write(file, dict(model=learner.state_dict(), optimizer=opt.state_dict(), step=step, history=history, precision=precision, config=_plain(config)))
         (file.parent / 'history.json').write_text(json.dumps(history))
 
-    loader = SceneLoader(dataset, list(_batches(dataset, config, start, steps)), config.workers, device=device)
+    loader = SceneLoader(dataset, list(_batches(dataset, config, start, steps)), config.workers, config.augment, device=device)
     bar = tqdm(total=steps, initial=start, desc=label, unit='step', disable=not progress, mininterval=0.5)
     began, done, shown = time.perf_counter() - seconds, start, {}
     try:
         for step, (images, targets) in enumerate(loader, start):
             torch.manual_seed(config.seed * 1_000_003 + step)  # region sampling: a function of the step, so that a resumed run repeats it
-            images = [_tint(i, config.colour) for i in images]
             targets = [{k: v.to(device) if torch.is_tensor(v) else v for k, v in t.items()} for t in targets]
             lr = config.lr_at(step, per_epoch)
             for g in opt.param_groups: g['lr'] = lr

@@ -281,6 +281,7 @@ def test_other_errors_keep_their_traceback():
 def forever(folder, ready):
     "A program in a terminal of its own, in the middle of an epoch."
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
     sys.stderr = open(folder/'err', 'w', buffering=1)
     os.dup2(sys.stderr.fileno(), 2)
     for _ in make_loader(open_dataset(f'coco:{folder}', progress=False), 1, workers=2): ready.set(); time.sleep(60)
