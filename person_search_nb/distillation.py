@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn, Tensor
 
 from .models import PersonSearchNet, record_levels
+from .parallel import mean_number
 
 # %% ../nbs/09_distillation.ipynb #e3b44e5e
 def energy(
@@ -29,9 +30,8 @@ def _level_distance(student_levels, teacher_levels, form, what):
         if s.shape[0] != t.shape[0] or s.shape[2:] != t.shape[2:]:
             raise ValueError(f'{what}, level {j}: student {tuple(s.shape)} and teacher {tuple(t.shape)} differ in more than '
                              'channels; both networks must see the same images and regions, with equal strides')
-        if not s.shape[0]: continue
         d = energy(s) - energy(t.detach())
-        total = total + (d.square().mean() if form == 'mse' else d.norm(dim=1).mean())
+        total = total + (d.square().sum() / d.shape[1] if form == 'mse' else d.norm(dim=1).sum()) / mean_number(len(d), d.device)
     return total / 2
 
 def feature_distillation(
@@ -61,11 +61,10 @@ def prediction_distillation(
     if student_logits.shape != teacher_logits.shape:
         raise ValueError(f'student logits {tuple(student_logits.shape)} and teacher logits {tuple(teacher_logits.shape)} '
                          'must match: same regions, same identities')
-    if not len(student_logits): return student_logits.sum() * 0.
     s = F.log_softmax(student_logits.float() / temperature, 1)
     t = F.log_softmax(teacher_logits.detach().float() / temperature, 1)
     p, q = (t, s) if hinton else (s, t)
-    return temperature ** 2 * (p.exp() * (p - q)).sum(1).mean()
+    return temperature ** 2 * (p.exp() * (p - q)).sum() / mean_number(len(s), s.device)
 
 # %% ../nbs/09_distillation.ipynb #1dc74b32
 class HDL(nn.Module):

@@ -17,7 +17,8 @@ import torch
 from tqdm.auto import tqdm
 
 from .datasets import QuerySet, SceneDataset
-from .loading import make_loader
+from .loading import SceneBatches, SceneLoader, SceneSampler
+from .parallel import collect, rank, share_out
 
 # %% ../nbs/12_evaluation.ipynb #44a0eb47
 def _array(x, dtype=None, shape=None, name='array'):
@@ -352,17 +353,16 @@ def run_detector(
     precision: str = 'fp32', # 'bf16' runs under autocast
     progress: bool = True,   # a bar
 ) -> dict:                   # det_image (M,), det_boxes (M, 4) px of the original pictures, det_scores (M,), det_feats (M, D)
-    "Run a detector over all scenes, keeping only what it found."
-    device = _device(model, device)
-    image, boxes, scores, feats = [], [], [], []
+    "Run a detector over all scenes, keeping only what it found; several processes share the batches, and all get everything."
+    device, mine = _device(model, device), []
+    batches = share_out(list(SceneBatches(SceneSampler(len(dataset), False), batch_size)))  # whole batches: padding, and so the numbers, stay the same
+    numbers = lambda x: x.float().cpu().numpy()
     with evaluating(model):
-        for images, targets in tqdm(make_loader(dataset, batch_size, workers=workers), desc='searching scenes', unit='batch', disable=not progress):
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'): found = model([i.to(device) for i in images])
-            for t, f in zip(targets, found):
-                image.append(np.full(len(f['boxes']), t['image_id']))
-                boxes.append(f['boxes'].float().cpu().numpy() / dataset.scale(t['image_id']))
-                scores.append(f['scores'].float().cpu().numpy())
-                feats.append(f['embeddings'].float().cpu().numpy())
+        for images, targets in tqdm(SceneLoader(dataset, batches, workers, device=device), desc='searching scenes', unit='batch', disable=not progress or rank() > 0):
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'): found = model(images)
+            mine.append([(np.full(len(f['boxes']), t['image_id']), numbers(f['boxes']) / dataset.scale(t['image_id']), numbers(f['scores']), numbers(f['embeddings']))
+                         for t, f in zip(targets, found)])
+    image, boxes, scores, feats = ([scene[k] for batch in collect(mine) for scene in batch] for k in range(4))
     width = max((f.shape[1] for f in feats), default=0)
     return dict(det_image=np.concatenate([np.zeros(0, np.int64), *image]), det_boxes=np.concatenate([np.zeros((0, 4), np.float32), *boxes]).astype(np.float32),
                 det_scores=np.concatenate([np.zeros(0, np.float32), *scores]),
@@ -391,17 +391,18 @@ def embed_queries(
     progress: bool = True,   # a bar
 ) -> np.ndarray:             # (Q, D) float32 unit length
     "Embeddings of the query boxes; a scene with several queries is passed once."
-    device, scenes, out = _device(model, device), query_scenes(queries, gallery), None
+    device, scenes, mine = _device(model, device), query_scenes(queries, gallery), []
     with evaluating(model):
-        for k in tqdm(range(0, len(scenes), batch_size), desc='embedding queries', unit='batch', disable=not progress):
-            part = scenes[k:k + batch_size]
+        for part in tqdm(share_out([scenes[k:k + batch_size] for k in range(0, len(scenes), batch_size)]), desc='embedding queries', unit='batch', disable=not progress or rank() > 0):
             images = [data.image(s).to(device) for data, s, _ in part]
             boxes = [torch.from_numpy(queries.boxes[rows] * np.float32(data.scale(s))).to(device) for data, s, rows in part]
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'): found = model.embed(images, boxes)
             found = (torch.cat(list(found)) if isinstance(found, (list, tuple)) else found).float().cpu().numpy()
-            if out is None: out = np.zeros((len(queries), found.shape[1]), np.float32)
-            out[np.concatenate([rows for *_, rows in part])] = found
-    return np.zeros((0, 0), np.float32) if out is None else out
+            mine.append((np.concatenate([rows for *_, rows in part]), found))
+    done = collect(mine)
+    out = np.zeros((len(queries), done[0][1].shape[1] if done else 0), np.float32)
+    for rows, found in done: out[rows] = found
+    return out
 
 # %% ../nbs/12_evaluation.ipynb #35be07c1
 def gallery_truth(

@@ -22,6 +22,7 @@ from .attention import ATTENTION
 from .backbones import Backbone, resnet_backbone
 from .boxes import box_iou, check_boxes, clip_boxes, decode_boxes, encode_boxes, keep_large, nms
 from .oim import ID_LOSSES
+from .parallel import SharedBatchNorm, mean_number
 from .roi_align import roi_align
 from .rpn import RPN, match_boxes, sample_balanced
 from .student import student_backbone
@@ -52,7 +53,7 @@ def batch_norm(
     x: Tensor,             # (R, C)
 ) -> Tensor:               # (R, C)
     "Apply a BatchNorm; with fewer than two rows by its running statistics, which then stay as they are."
-    if len(x) > 1: return norm(x)
+    if len(x) > 1 or isinstance(norm, SharedBatchNorm): return norm(x)  # the shared one counts the rows of all processes
     return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0., norm.eps)
 
 class PersonSearchNet(nn.Module):
@@ -157,7 +158,7 @@ class PersonSearchNet(nn.Module):
 
     def head_losses(self, out: HeadOutput, rois: RoIs) -> dict:
         "Second detection loss (score and box refinement) and the identity loss, Eq. 1 and 9."
-        n, pos = max(len(out.score), 1), rois.positive
+        n, pos = mean_number(len(out.score), out.score.device), rois.positive
         target = encode_boxes(rois.truth[pos], rois.flat[pos]) / out.deltas.new_tensor(self.delta_scale)
         return {
             'head_cls': F.binary_cross_entropy_with_logits(out.score.float(), pos.float(), reduction='sum') / n,

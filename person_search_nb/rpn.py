@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn, Tensor
 from .anchors import AnchorGenerator
 from .boxes import box_iou, clip_boxes, decode_boxes, encode_boxes, keep_large, nms
+from .parallel import mean_number
 
 # %% ../nbs/06_rpn.ipynb #6dac84dd
 def match_boxes(
@@ -147,7 +148,7 @@ class RPN(nn.Module):
         logits = objectness.flatten()[torch.cat([positive, negative])]
         wanted = torch.zeros_like(logits)
         wanted[:len(positive)] = 1
-        number = max(len(logits), 1)
+        number = mean_number(len(logits), logits.device)
         return dict(rpn_cls=F.binary_cross_entropy_with_logits(logits, wanted, reduction='sum') / number,
                     rpn_box=F.smooth_l1_loss(deltas.flatten(0, 1)[positive], torch.cat(goals), beta=1 / 9, reduction='sum') / number)
 

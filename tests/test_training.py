@@ -1,0 +1,218 @@
+"Training: killed at any moment it ends as if it had never been; several processes end as one."
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from person_search_nb.checkpoints import load_tree, save_tree
+from person_search_nb.datasets import open_dataset
+from person_search_nb.distillation import HDL
+from person_search_nb.evaluation import evaluate
+from person_search_nb.models import build_model, load_model
+from person_search_nb.parallel import collect, from_first, mean_number, processes, rank, share_out, spawn
+from person_search_nb.training import CHECKPOINT, NonFiniteLoss, TrainConfig, plot_history, read_log, train
+
+SPEC = 'synth:tiny?train_scenes=8&test_scenes=6&train_ids=12&test_ids=4&queries=4&gallery=4&size=96x160'
+HEIGHTS = [14., 20, 28, 36, 44, 52, 62, 74, 88, 104, 124]
+
+
+def scenes(split='train'): return open_dataset(SPEC, split, progress=False)
+
+
+def small(num_ids, name='hdl-student-fast', seed=0, **kw):
+    torch.manual_seed(seed)
+    return build_model(name, num_ids, heights=HEIGHTS, width=0.125, **dict(rois_per_image=8, proposals=(30, 20)) | kw)
+
+
+def config(**kw): return TrainConfig(**dict(epochs=3, batch_size=4, lr=0.01, warmup=2, precision='fp32', device='cpu') | kw)
+
+
+def same(a, b): return all(torch.equal(v, b[k]) for k, v in a.items()) and a.keys() == b.keys()
+
+
+# killed ---------------------------------------------------------------------------------------------------------------
+
+KILLER = r'''
+"Train in a child that is killed with SIGKILL again and again: at random moments, and while a checkpoint is being written."
+import os, random, signal, sys, time
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, sys.argv[1])
+from test_training import *
+from person_search_nb import checkpoints
+out, kills = Path(sys.argv[2]), int(sys.argv[3])
+data, lots = scenes(), random.Random(0)
+unbroken = small(data.num_ids, id_loss='oim')
+whole = config(epochs=12, checkpoint_every=1, ema=0.9, norm='shared')
+
+def child(slow):
+    if slow:
+        fsync = os.fsync
+        def write_slowly(f): os.write(writing, b'w'); time.sleep(0.2); fsync(f)
+        checkpoints.os.fsync = write_slowly
+    train(small(data.num_ids, id_loss='oim', seed=7), data, whole, out=out, progress=False)
+
+done = []
+for k in range(kills):
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try: child(k % 2)
+        finally: os._exit(0)
+    os.close(writing)
+    if k % 2:
+        for _ in range(lots.randint(2, 4)): os.read(reading, 1)  # the n-th write has begun
+        time.sleep(0.1)
+    else: time.sleep(lots.uniform(0.2, 1.0))
+    os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    os.close(reading)
+    done.append((os.WIFSIGNALED(status), load_tree(out / CHECKPOINT)['step'] if (out / CHECKPOINT).exists() else -1, (out / (CHECKPOINT + '.part')).exists()))
+history = train(small(data.num_ids, id_loss='oim', seed=7), data, whole, out=out, progress=False)
+expected = train(unbroken, data, whole, progress=False)
+state = load_tree(out / CHECKPOINT)
+print(json.dumps(dict(kills=done, steps=state['step'], losses=[[h['loss'] for h in x] for x in (history, expected)],
+                      same=same(unbroken.state_dict(), state['mean']), model=same(unbroken.state_dict(), load_model(out / 'model.safetensors').state_dict()))))
+'''
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='forks')
+def test_killed_at_any_moment(tmp_path):
+    run = subprocess.run([sys.executable, '-c', KILLER, str(Path(__file__).parent), str(tmp_path), '12'], capture_output=True, text=True, env=os.environ | {'OMP_NUM_THREADS': '1'})
+    assert run.returncode == 0, run.stderr
+    r = json.loads(run.stdout)
+    assert all(killed for killed, *_ in r['kills']) and len(r['kills']) == 12
+    assert any(part for *_, part in r['kills'])                                 # at least one died in the middle of a write
+    steps = [step for _, step, _ in r['kills']]
+    assert steps == sorted(steps) and 0 < steps[-1] < r['steps'] == 24          # it got on, and was not finished too early to prove something
+    assert r['losses'][0] == r['losses'][1] and r['same'] and r['model']
+
+
+# several processes ----------------------------------------------------------------------------------------------------
+
+def learn(id_loss, teacher, **change):
+    data = scenes()
+    net = small(data.num_ids, id_loss=id_loss, rois_per_image=400)
+    net.rpn.batch_size = 10 ** 6                                                # every region: nothing is drawn
+    model = HDL(small(data.num_ids, 'hdl-teacher', seed=1), net) if teacher else net
+    history = train(model, data, config(norm='shared', warmup=0, epochs=2, **change), progress=False)
+    held = [open_dataset(SPEC, part, progress=False) for part in ('gallery', 'query')]
+    return [{k: v for k, v in h.items() if k != 'seconds'} for h in history], net.state_dict(), evaluate(net, *held, batch_size=2, progress=False)
+
+
+@pytest.mark.parametrize('id_loss,teacher', [('oim', False), ('softmax+centre', False), ('softmax', True)])
+def test_two_processes_are_one(id_loss, teacher):
+    one, (left, right) = learn(id_loss, teacher), spawn(learn, 2, id_loss, teacher)
+    assert same(left[1], right[1]) and left[2] == right[2]                      # the two agree to the last bit
+    for a, b in zip(one[0], left[0]):
+        for k, v in a.items(): assert b[k] == pytest.approx(v, rel=2e-3, abs=2e-4), k
+    for k, v in one[1].items(): torch.testing.assert_close(left[1][k], v, rtol=1e-2, atol=2e-3, msg=lambda m: f'{k}: {m}')
+
+
+def grade(folder):
+    net = load_model(Path(folder) / 'model.safetensors')
+    return evaluate(net, *(open_dataset(SPEC, part, progress=False) for part in ('gallery', 'query')), batch_size=4, progress=False)
+
+
+def test_evaluation_in_parts_is_exact(tmp_path):
+    data = scenes()
+    train(small(data.num_ids), data, config(), out=tmp_path, progress=False)
+    one = grade(tmp_path)
+    assert spawn(grade, 2, tmp_path) == [one, one] and spawn(grade, 3, tmp_path) == [one] * 3
+
+
+def exchange(): return collect([10 * k for k in share_out(list(range(5)))]), from_first(f'from {rank()}'), float(mean_number(rank() * 3)), processes()
+
+
+def test_exchange():
+    assert spawn(exchange, 3) == [([0, 10, 20, 30, 40], 'from 0', 3., 3)] * 3
+
+
+def fail():
+    if rank() == 1: raise KeyError('of process one')
+    return rank()
+
+
+def test_an_error_in_a_process_is_raised():
+    with pytest.raises(Exception, match='of process one'): spawn(fail, 2)
+
+
+# what is written ------------------------------------------------------------------------------------------------------
+
+def test_full_disk_keeps_the_last_good_one(tmp_path, monkeypatch):
+    data, calls = scenes(), []
+    from person_search_nb import checkpoints
+    real = os.fsync
+    def fsync(f):
+        calls.append(f)
+        if len(calls) == 4: raise OSError(28, 'No space left on device')
+        real(f)
+    monkeypatch.setattr(checkpoints.os, 'fsync', fsync)
+    with pytest.raises(OSError, match=r'checkpoint.safetensors: cannot be written \(No space left on device\); the file that was there before is intact'):
+        train(small(data.num_ids), data, config(checkpoint_every=1), out=tmp_path, progress=False)
+    monkeypatch.undo()
+    assert load_tree(tmp_path / CHECKPOINT)['step'] == 2 and not list(tmp_path.glob('*.part'))
+    resumed, whole = small(data.num_ids, seed=3), small(data.num_ids)
+    train(resumed, data, config(checkpoint_every=1), out=tmp_path, progress=False)
+    train(whole, data, config(), progress=False)
+    assert same(whole.state_dict(), resumed.state_dict())
+
+
+def test_a_folder_that_cannot_be_written_shows_at_once(tmp_path):
+    (tmp_path / 'file').write_text('')
+    data = scenes()
+    with pytest.raises(OSError): train(small(data.num_ids), data, config(), out=tmp_path / 'file', progress=False)
+
+
+def test_log_and_curves(tmp_path):
+    data = scenes()
+    history = train(small(data.num_ids), data, config(evaluate_every=1), out=tmp_path, progress=False, evaluate=lambda m: dict(mAP=0.25, subsets={}))
+    assert read_log(tmp_path / 'log.csv') == history and len(history) == 6
+    assert json.loads((tmp_path / 'scores.json').read_text()) == [dict(step=k, mAP=0.25) for k in (2, 4, 6)]
+    assert (tmp_path / 'curves.png').read_bytes()[:4] == b'\x89PNG' and (tmp_path / 'best.safetensors').exists()
+    assert len(plot_history(history, [dict(step=2, mAP=.1)]).axes) == 2
+
+
+class Broken(nn.Module):
+    def __init__(self, model, at): super().__init__(); self.student, self.left = model, at
+    def forward(self, images, targets):
+        self.left -= 1
+        losses = self.student(images, targets)
+        return losses | dict(id=losses['id'] * float('nan')) if self.left < 0 else losses
+
+
+def test_non_finite_loss_names_the_scenes(tmp_path):
+    data = scenes()
+    with pytest.raises(NonFiniteLoss) as e: train(Broken(small(data.num_ids), 3), data, config(checkpoint_every=1), out=tmp_path, progress=False)
+    assert 'at step 3' in str(e.value) and sum(name in str(e.value) for name in data.names) == 4
+    assert load_tree(tmp_path / CHECKPOINT)['step'] == 3 and torch.isfinite(load_tree(tmp_path / CHECKPOINT)['model']['score.weight']).all()
+
+
+def test_grouped_batches_resume(tmp_path):
+    data, made = scenes(), config(group=True, augment='colour', accumulate=2, freeze=1)
+    whole, resumed = small(data.num_ids), small(data.num_ids)
+    train(whole, data, made, progress=False)
+
+    class Stop(Broken):
+        def forward(self, images, targets):
+            self.left -= 1
+            if self.left == -1: import signal; signal.raise_signal(signal.SIGINT)
+            return self.student(images, targets)
+    with pytest.raises(KeyboardInterrupt): train(Stop(small(data.num_ids), 5), data, made, out=tmp_path, progress=False)
+    assert load_tree(tmp_path / CHECKPOINT)['step'] == 4 or load_tree(tmp_path / CHECKPOINT)['step'] == 3
+    train(resumed, data, made, out=tmp_path, progress=False)
+    assert same(whole.state_dict(), resumed.state_dict())
+
+
+def test_tree_keeps_types(tmp_path):
+    tree = dict(a=[1, 2.5, None, 'ä'], b={3: torch.arange(3), 'x': {}}, c=torch.tensor(True), d=torch.ones(2, 3).t())
+    save_tree(tmp_path / 't', tree)
+    got = load_tree(tmp_path / 't')
+    assert got['a'] == tree['a'] and got['b'][3].tolist() == [0, 1, 2] and got['b']['x'] == {} and got['c'].item() is True and torch.equal(got['d'], tree['d'])
