@@ -17,8 +17,9 @@ from .anchors import fit_heights
 from .datasets import open_dataset, parse_spec, synth_config
 from .distillation import HDL
 from .evaluation import evaluate as evaluate_model
-from .layouts import format_summary, recognize, summary
+from .layouts import recognize
 from .models import build_model, list_models, load_model, load_trunk, save_model
+from .protocols import format_summary, summary
 from .search import Gallery
 
 # %% ../nbs/21_cli.ipynb #d6510902

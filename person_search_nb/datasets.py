@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RESIZE', 'OPENERS', 'SPLITS', 'CAMERA_KEYS', 'DataError', 'Scene', 'check_scene', 'read_picture', 'check_picture',
            'Files', 'Rendered', 'Fit', 'ShortSide', 'resize_rule', 'resize_picture', 'as_floats', 'SceneDataset',
-           'QuerySet', 'opener', 'parse_spec', 'open_dataset', 'synth_config', 'open_synth', 'read_coco', 'open_coco',
-           'query_set']
+           'QuerySet', 'opener', 'parse_spec', 'open_dataset', 'synth_config', 'open_synth', 'camera_in', 'read_coco',
+           'open_coco', 'query_set']
 
 # %% ../nbs/11_datasets.ipynb #8c1416a3
 import importlib, json, math, os
@@ -298,7 +298,7 @@ def parse_spec(
 ) -> tuple:     # (scheme, path, {key: value})
     "Take a data spec apart. Raises `DataError` when it is not one."
     scheme, colon, rest = str(spec).partition(':')
-    if scheme not in OPENERS: importlib.import_module('person_search_nb.layouts')  # the benchmarks, notebook 11b, register themselves
+    if scheme not in OPENERS: importlib.import_module('person_search_nb.protocols')  # the benchmarks, notebooks 11c to 11e, register themselves
     if not colon or scheme not in OPENERS:
         raise DataError(f'{spec!r} is no data spec: write one of {", ".join(f"{s}:..." for s in OPENERS)}, for instance synth:tiny')
     path, _, options = rest.partition('?')
@@ -364,11 +364,11 @@ def _numbered(value, source, what, kinds=(int, str)):
     if not isinstance(value, kinds) or isinstance(value, int) and abs(value) >= 2 ** 53: raise DataError(f'{source}: {what} {value!r}; write a number')
     return value
 
-def _camera(image):
-    "Camera of a COCO image record: its own field, or the number in a name such as c3s1_000501.jpg."
-    for key in CAMERA_KEYS:
-        if key in image: return image[key]
-    name = Path(image['file_name']).name.lower()
+def camera_in(
+    name: str,  # of a picture, such as c3s1_000501.jpg
+) -> int:       # 0 when the name tells none
+    "The camera in a picture's name."
+    name = Path(name).name.lower()
     digits = name[1:len(name) - len(name[1:].lstrip('0123456789'))] if name[:1] == 'c' else ''
     return int(digits) if digits else 0
 
@@ -421,7 +421,8 @@ def read_coco(
         size = check_picture(path, (im['height'], im['width']) if {'height', 'width'} <= im.keys() else None)
         xywh = np.array([b for _, b, _ in rows], np.float64).reshape(-1, 4)
         boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)
-        scenes.append(check_scene(Scene(im['file_name'], size, boxes, [p for *_, p in rows], _camera(im), [r for r, *_ in rows]), str(file)))
+        camera = next((im[k] for k in CAMERA_KEYS if k in im), camera_in(im['file_name']))
+        scenes.append(check_scene(Scene(im['file_name'], size, boxes, [p for *_, p in rows], camera, [r for r, *_ in rows]), str(file)))
         paths.append(path)
     if queries is not None:
         number = {key: i for i, key in enumerate(by_id)}

@@ -35,8 +35,8 @@ class DemoConfig:
     student_width: float = 0.625         # of the student, an `hdl-student-fast`'s
     plain_trunk: str = 'hdl-student-fast'        # shipped trunk the plain student starts from: learned from labels alone
     hdl_trunk: str = 'hdl-student-fast-taught'   # shipped trunk the HDL student starts from: the same scenes, labels and steps, and a teacher
-    teacher_epochs: float = 2.0          # passes over the training scenes
-    student_epochs: float = 3.5          # of each student; the paper too trains it 2.5 times as long
+    teacher_epochs: float = 1.5          # passes over the training scenes
+    student_epochs: float = 2.5          # of each student; in the paper, too, longer than its teacher
     batch_size: int = 4                  # scenes per step
     teacher_lr: float = 1.5e-3           # of AdamW, after the warm-up, down to 0 in a cosine
     student_lr: float = 2e-3             # of both students

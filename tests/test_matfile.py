@@ -1,0 +1,102 @@
+"MATLAB files, damaged or not, and what is kept of them."
+import io
+from pathlib import Path
+
+import numpy as np, pytest
+from hypothesis import given, settings, strategies as st
+
+from person_search_nb.datasets import DataError
+from person_search_nb.matfile import MatFile, cached
+
+scipy_io = pytest.importorskip('scipy.io')
+
+
+def struct(names, rows):
+    out = np.empty((1, len(rows)), [(n, object) for n in names])
+    for k, row in enumerate(rows): out[0, k] = tuple(row)
+    return out
+
+def cell(items):
+    out = np.empty((len(items), 1), object)
+    for k, item in enumerate(items): out[k, 0] = item
+    return out
+
+def save(file, pack=True, **variables):
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    scipy_io.savemat(file, variables, do_compression=pack)
+
+
+# -- MATLAB files -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('pack', [True, False])
+@pytest.mark.parametrize('type_', ['u1', 'i1', 'i2', 'u2', 'i4', 'u4', 'f4', 'f8', 'i8'])
+@pytest.mark.parametrize('shape', [(0, 0), (1, 0), (1, 1), (1, 4), (3, 5), (40, 5)])
+def test_numbers(tmp_path, type_, shape, pack):
+    x = (np.arange(np.prod(shape)) % 100).reshape(shape).astype(type_)
+    save(tmp_path/'x.mat', pack, other=np.eye(3), x=x)
+    got = MatFile(tmp_path/'x.mat').numbers('absent', 'x')
+    assert got.shape == shape and got.dtype == np.float64 and (got == x).all()
+
+
+BOXES = [np.array([[30000, 20000, 5000, 32000]], np.int16), np.zeros((1, 0)), np.zeros((0, 0)), np.zeros((0, 4)), np.array([[1.5, 2, 3, 4]]), np.array([[7, 8, 9, 200]], np.uint8), np.array([[1, 2, 3]], np.int32)]
+
+@settings(max_examples=30)
+@given(st.lists(st.lists(st.tuples(st.text('abc_.é7', max_size=12), st.integers(0, len(BOXES) - 1)), max_size=5), min_size=1, max_size=6), st.booleans(), st.integers(0, 2000))
+def test_records_equal_what_was_written(lists, pack, piece):
+    "Lists of records of any length, in pieces of any size, against the plain structures they were made of."
+    file = io.BytesIO()
+    scipy_io.savemat(file, dict(L=struct(['who', 'rows'], [(f'p{k}', struct(['at', 'box'], [(t, BOXES[b]) for t, b in some])) for k, some in enumerate(lists)])), do_compression=pack)
+    got = []
+    mat = MatFile.__new__(MatFile)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, 'read_bytes', lambda self: file.getvalue())
+        mat.__init__('x.mat')
+    mat.piece = piece
+    for who, rows in mat.records('L', fields=('who', 'rows')):
+        at, box, n = rows.fields('at', 'box')
+        values, size = box.numbers()
+        ends = np.cumsum(size)
+        cells = [(t, values[e - s:e].tolist()) for t, s, e in zip(at.text().tolist(), size, ends)]
+        for k, m in zip(who.text().tolist(), n): got.append((k, cells[:m])); cells = cells[m:]
+    assert got == [(f'p{k}', [(t, BOXES[b].ravel().tolist()) for t, b in some]) for k, some in enumerate(lists)]
+
+
+def test_mat_errors(tmp_path):
+    save(tmp_path/'a.mat', x=np.eye(2), s=struct(['q'], [(1,)]), c=cell(['a', 5]))
+    a = MatFile(tmp_path/'a.mat')
+    for call, message in ((lambda: a.numbers('y'), 'a.mat: holds x, s, c and not y'), (lambda: a.numbers('s'), 's is no matrix of numbers'), (lambda: list(a.cells('x')), 'x is no cell array'),
+                          (lambda: list(a.records('c', fields=('q',))), 'c is no struct array'), (lambda: list(a.records('s', fields=('z',))), 'no field z, only q'),
+                          (lambda: [m.text() for m in a.cells('c')], 'text is asked for'), (lambda: [m.numbers() for m in a.cells('c')], 'numbers are asked for')):
+        with pytest.raises(DataError, match=message): call()
+    with pytest.raises(DataError, match='gone.mat: no such file'): MatFile(tmp_path/'gone.mat')
+    for data, message in ((b'', 'no MATLAB 5 file'), (b'MATLAB 7.3 MAT-file' + bytes(200), '7.3 format.*-v7'), (b'\x89HDF\r\n' + bytes(200), 'HDF5'), (Path(tmp_path/'a.mat').read_bytes()[:-9], 'ends too early')):
+        (tmp_path/'b.mat').write_bytes(data)
+        with pytest.raises(DataError, match='b.mat: .*' + message): MatFile(tmp_path/'b.mat')
+
+
+# -- the cache --------------------------------------------------------------------------------------------------------
+
+def test_cache_is_used_renewed_and_never_in_the_way(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'home'))
+    file, calls = tmp_path/'data'/'a.mat', []
+    file.parent.mkdir()
+    file.write_bytes(b'one')
+    def build(file): calls.append(file.read_bytes()); return dict(x=np.frombuffer(calls[-1], np.uint8), names=np.array(['ä', 'b']))
+    first, again = cached(build, file), cached(build, file)
+    assert calls == [b'one'] and (first['x'] == again['x']).all() and again['names'].tolist() == ['ä', 'b'] and set(again) == {'x', 'names'}
+    kept, = file.parent.glob('.a.mat*')
+    whole = kept.read_bytes()
+    for damage in (b'', whole[:50], whole[:-10], whole[:300] + bytes([whole[300] ^ 255]) + whole[301:], b'x' * 100):
+        kept.write_bytes(damage)
+        assert bytes(cached(build, file)['x']) == b'one' and kept.read_bytes() == whole
+    assert len(calls) == 6
+    file.write_bytes(b'other')
+    assert bytes(cached(build, file)['x']) == b'other'
+    kept.unlink()
+    file.parent.chmod(0o555)  # a folder marked read-only is left alone, even by those who could write there
+    try:
+        assert bytes(cached(build, file)['x']) == bytes(cached(build, file)['x']) == b'other' and len(calls) == 8
+        assert [p.name for p in file.parent.iterdir()] == ['a.mat'] and len(list((tmp_path/'home'/'person_search_nb').iterdir())) == 1
+        monkeypatch.setenv('XDG_CACHE_HOME', str(file))  # nowhere to write
+        assert bytes(cached(build, file)['x']) == b'other' and len(calls) == 9
+    finally: file.parent.chmod(0o755)
