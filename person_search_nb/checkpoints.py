@@ -17,16 +17,17 @@ from safetensors.torch import save
 def write_whole(
     path,         # of the file; missing folders are made
     data: bytes,
+    sync: bool = True,  # wait until the disk has it; False for what can be made again
 ):
     "Replace a file in one step: whoever reads it, whenever the writer dies, finds the old one or the new one. Raises OSError that names the file; the old one stays."
     path = Path(path)
-    part = path.with_name(path.name + '.part')
+    part = path.with_name(f'{path.name}.{os.getpid()}.part')  # another process may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, 'wb') as f:
             f.write(data)
             f.flush()
-            os.fsync(f.fileno())
+            if sync: os.fsync(f.fileno())
         part.replace(path)
     except OSError as e:
         try: part.unlink(missing_ok=True)  # its bytes may be what fills the disk

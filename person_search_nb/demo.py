@@ -22,8 +22,8 @@ from .distillation import HDL
 from .evaluation import embed_queries, histogram_baseline, match_search, run_detector, score_detections, search_truth
 from .models import build_model, imprint, load_trunk, save_model
 from .search import Gallery
-from .training import TrainConfig, train
-from .visualize import compare_attention, crop, figure_html, plot_losses, ranking_strip
+from .training import TrainConfig, plot_losses, train
+from .visualize import compare_attention, crop, figure_html, ranking_strip
 
 # %% ../nbs/20_demo.ipynb #dba95df6
 @dataclass(frozen=True)

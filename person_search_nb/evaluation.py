@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['paired_iou', 'same_image_pairs', 'DetectionMatches', 'match_detections', 'detection_metrics', 'SearchMatches',
-           'match_search', 'per_query', 'summarize', 'search_metrics', 'evaluating', 'run_detector', 'query_scenes',
-           'embed_queries', 'gallery_truth', 'embed_truth', 'search_truth', 'score_detections', 'evaluate',
-           'colour_histogram', 'histogram_baseline']
+           'match_search', 'per_query', 'summarize', 'search_metrics', 'run_detector', 'query_scenes', 'embed_queries',
+           'gallery_truth', 'embed_truth', 'search_truth', 'score_detections', 'evaluate', 'colour_histogram',
+           'histogram_baseline']
 
 # %% ../nbs/12_evaluation.ipynb #e87e4841
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,7 @@ from tqdm.auto import tqdm
 
 from .datasets import QuerySet, SceneDataset
 from .loading import SceneBatches, SceneLoader, SceneSampler
+from .models import evaluating
 from .parallel import collect, rank, share_out
 
 # %% ../nbs/12_evaluation.ipynb #44a0eb47
@@ -332,16 +332,6 @@ def search_metrics(
     return summarize(m, topk)
 
 # %% ../nbs/12_evaluation.ipynb #c3065394
-@contextmanager
-def evaluating(model):
-    "The model in eval mode, without gradients; afterwards every part is in the mode it was in."
-    modes = {m: m.training for m in model.modules()}
-    model.eval()
-    try:
-        with torch.inference_mode(): yield model
-    finally:
-        for m, mode in modes.items(): m.training = mode
-
 def _device(model, device): return next(model.parameters(), torch.zeros(0)).device if device is None else torch.device(device)
 
 def run_detector(
@@ -357,7 +347,7 @@ def run_detector(
     device, mine = _device(model, device), []
     batches = share_out(list(SceneBatches(SceneSampler(len(dataset), False), batch_size)))  # whole batches: padding, and so the numbers, stay the same
     numbers = lambda x: x.float().cpu().numpy()
-    with evaluating(model):
+    with evaluating(model), torch.inference_mode():
         for images, targets in tqdm(SceneLoader(dataset, batches, workers, device=device), desc='searching scenes', unit='batch', disable=not progress or rank() > 0):
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'): found = model(images)
             mine.append([(np.full(len(f['boxes']), t['image_id']), numbers(f['boxes']) / dataset.scale(t['image_id']), numbers(f['scores']), numbers(f['embeddings']))
@@ -392,7 +382,7 @@ def embed_queries(
 ) -> np.ndarray:             # (Q, D) float32 unit length
     "Embeddings of the query boxes; a scene with several queries is passed once."
     device, scenes, mine = _device(model, device), query_scenes(queries, gallery), []
-    with evaluating(model):
+    with evaluating(model), torch.inference_mode():
         for part in tqdm(share_out([scenes[k:k + batch_size] for k in range(0, len(scenes), batch_size)]), desc='embedding queries', unit='batch', disable=not progress or rank() > 0):
             images = [data.image(s).to(device) for data, s, _ in part]
             boxes = [torch.from_numpy(queries.boxes[rows] * np.float32(data.scale(s))).to(device) for data, s, rows in part]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .datasets import DataError
-from .synthetic import _write
+from .checkpoints import write_whole
 
 # %% ../nbs/11b_matfile.ipynb #f7d8dae0
 _ITEMS = {1: 'i1', 2: 'u1', 3: '<i2', 4: '<u2', 5: '<i4', 6: '<u4', 7: '<f4', 9: '<f8', 12: '<i8', 13: '<u8', 16: 'u1', 17: '<u2'}  # how numbers and letters lie in the file
@@ -272,8 +272,6 @@ def cached(
     except Exception: pass  # absent, or damaged in one of many ways
     arrays, out = build(file), io.BytesIO()
     np.savez(out, key=key, **arrays)
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        _write(kept, out.getvalue())
+    try: write_whole(kept, out.getvalue(), sync=False)
     except OSError: pass  # no room: the next time takes as long as this one
     return arrays

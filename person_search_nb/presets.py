@@ -79,7 +79,6 @@ def check(
     return recipe
 
 # %% ../nbs/13a_presets.ipynb #6426ebf2
-_SYNTH = dict(size=None, start='', cache=True)
 PRESETS = {
     'paper': [
         ('hdl-*', '*', dict(size='hdl-cuhk-sysu', batch_size=8, lr=0.005)),
@@ -89,7 +88,7 @@ PRESETS = {
         ('hdl-student*', '*', dict(epochs=150, milestones=(50, 100), gamma=0.2, lambdas=(0.9, 2e4, 2e3), temperature=4.)),
         ('oim', '*', dict(size='hdl-cuhk-sysu', batch_size=8, epochs=60, milestones=(50,), start='imagenet')),
         ('oim', 'prw', dict(size='hdl-prw', batch_size=4)),
-        ('*', 'synth', dict(size=None)),
+        ('*', 'synth', dict(size=None, start='')),
     ],
     'fast': [
         ('*', '*', dict(size='hdl-cuhk-sysu', batch_size=16, optimizer='adamw', lr=5e-4, weight_decay=0.05, epochs=20, schedule='cosine', warmup=500, group=True, augment='colour', ema=0.999,

@@ -6,12 +6,13 @@
 __all__ = ['Match', 'Gallery']
 
 # %% ../nbs/15_search.ipynb #493d807e
-import json
+import io, json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from .checkpoints import write_whole
 from .evaluation import run_detector
 
 # %% ../nbs/15_search.ipynb #bbde0c7b
@@ -63,11 +64,9 @@ class Gallery:
 
     def save(self, path):
         "One .npz file of plain numbers and names, written whole or not at all."
-        path = Path(path)
-        part = path.with_name(path.name + '.part')
-        with part.open('wb') as f:
-            np.savez(f, det_image=self.det_image, det_boxes=self.det_boxes, det_scores=self.det_scores, det_feats=self.det_feats, names=np.array(self.names))
-        part.replace(path)
+        out = io.BytesIO()
+        np.savez(out, det_image=self.det_image, det_boxes=self.det_boxes, det_scores=self.det_scores, det_feats=self.det_feats, names=np.array(self.names))
+        write_whole(path, out.getbuffer())
 
     @classmethod
     def load(cls, path) -> 'Gallery':

@@ -22,6 +22,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from tqdm.auto import tqdm
 
+from .checkpoints import write_whole
+
 # %% ../nbs/10_synthetic.ipynb #1acb2a6c
 _STREAM = dict(plan=0, identity=1, group=2, camera=3, place=4, scene=5, noise=6, query=7, stranger=8)
 _SPLIT = dict(train=0, test=1)
@@ -982,16 +984,7 @@ def _jpeg_of(config, split, i): return i, _world(config, split).jpeg(i)
 def _write_jpeg(config, folder, job):
     split, i = job
     path = Path(folder) / _world(config, split).name(i)
-    _write(path, _world(config, split).jpeg(i))
-
-
-def _write(path, data: bytes):
-    "Write a whole file or none."
-    part = path.with_name(path.name + f'.{os.getpid()}.part')
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    finally: part.unlink(missing_ok=True)
+    write_whole(path, _world(config, split).jpeg(i), sync=False)
 
 
 def _each(call, jobs, workers, desc, progress):
@@ -1023,7 +1016,7 @@ def _scipy():
 def _savemat(path, key, value):
     out = io.BytesIO()
     _scipy().savemat(out, {key: value}, do_compression=True, oned_as='row')
-    _write(path, out.getvalue())
+    write_whole(path, out.getvalue(), sync=False)
 
 
 def _cell(items):  # a MATLAB cell column
@@ -1089,7 +1082,7 @@ def _write_prw(path, train, test, progress):
         _savemat(path / f'ID_{world.split}.mat', key, np.array([ids], np.float64))
     q = test.queries()
     lines = [' '.join([str(p + 1 + train.num_ids), *(f'{v:.1f}' for v in _xywh(b)), Path(test.name(s)).stem]) for s, b, p in zip(q['scene'], q['box'], q['person_id'])]
-    _write(path / 'query_info.txt', ('\n'.join(lines) + '\n').encode())
+    write_whole(path / 'query_info.txt', ('\n'.join(lines) + '\n').encode(), sync=False)
 
 
 def write_dataset(config: SynthConfig | str,  # or a name of `SYNTH`
@@ -1107,7 +1100,7 @@ def write_dataset(config: SynthConfig | str,  # or a name of `SYNTH`
     stamp, says = path / 'synth.json', json.dumps(dict(asdict(train.config), layout=layout))
     if stamp.exists() and json.loads(stamp.read_text()) != json.loads(says):
         raise ValueError(f'{path} holds another synthetic set ({stamp.name} differs); write to an empty folder')
-    _write(stamp, says.encode())
+    write_whole(stamp, says.encode(), sync=False)
     jobs = [(w.split, i) for w in (train, test) for i in np.argsort(w.plan[0], kind='stable').tolist() if not (folder / w.name(i)).exists()]
     try:
         if jobs: list(_each(partial(_write_jpeg, train.config, folder), jobs, workers, 'scenes', progress))

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STYLE', 'RIGHT', 'WRONG', 'NOBODY', 'to_array', 'id_colour', 'draw_boxes', 'show_scenes', 'crop', 'on_card',
-           'ranking_strip', 'smooth', 'plot_losses', 'unit_range', 'attention_maps', 'overlay', 'overlay_people',
-           'compare_attention', 'grad_cam', 'fig_to_png', 'figure_html']
+           'ranking_strip', 'unit_range', 'attention_maps', 'overlay', 'overlay_people', 'compare_attention',
+           'grad_cam', 'fig_to_png', 'figure_html']
 
 # %% ../nbs/18_visualize.ipynb #00989d67
 import base64, colorsys, html, io
@@ -17,8 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from .costs import evaluating
-from .models import record_levels
+from .models import evaluating, record_levels
 
 # %% ../nbs/18_visualize.ipynb #a82e2d8e
 STYLE = 'person_search_nb.psnb' # the one style of all figures
@@ -145,43 +144,6 @@ def ranking_strip(
         show(axes[k + 1], crops[k], RIGHT if correct[k] else WRONG, words, 3)
         axes[k + 1].set_title(f'{k + 1}', fontsize=8, color='#666666', pad=4)
     if title: fig.suptitle(title, fontsize=10)
-    return fig
-
-# %% ../nbs/18_visualize.ipynb #3b13b7a0
-def smooth(
-    values, # (T,)
-    weight: float = 0.05, # share of the newest value
-) -> np.ndarray: # (T,)
-    "Running mean that forgets, without the usual bias towards the first value."
-    out, mean, seen = [], 0., 0.
-    for v in np.asarray(values, dtype=float):
-        mean, seen = (1 - weight) * mean + weight * v, (1 - weight) * seen + weight
-        out.append(mean / seen)
-    return np.array(out)
-
-@plt.style.context(STYLE)
-def plot_losses(
-    history, # list of dict(step, loss, <each loss>), as `train` returns; or a dict name -> such a list
-    weight: float = 0.05, # of `smooth`
-    skip: tuple = ('step', 'lr', 'seconds'), # keys that are no losses
-) -> Figure:
-    "Every loss over the steps: measured (pale) and smoothed, on a log scale; one panel for each history."
-    histories = history if isinstance(history, dict) else {'': history}
-    fig, axes = plt.subplots(1, len(histories), squeeze=False, sharey=True, figsize=(max(7, 4.2 * len(histories)), 3.5))
-    names = list(dict.fromkeys(k for h in histories.values() for r in h for k in r if k not in skip))
-    styles = {'loss': dict(color='black', lw=2.2)} if 'loss' in names else {}
-    styles |= {k: dict(color=f'C{i % 7}', ls=('-', '--', ':')[i // 7 % 3]) for i, k in enumerate(n for n in names if n != 'loss')} # seven colours in the style
-    for ax, (title, rows) in zip(axes[0], histories.items()):
-        for name, style in styles.items():
-            points = [(r['step'], r[name]) for r in rows if name in r]
-            if not points: continue
-            step, value = np.array(points, dtype=float).T
-            ax.plot(step, value, alpha=0.2, **(style | dict(lw=0.8, ls='-')))
-            ax.plot(step, smooth(value, weight), label='total' if name == 'loss' else name, **style)
-        ax.set(title=title, xlabel='step', yscale='log')
-    axes[0, 0].set_ylabel('loss')
-    drawn = {label: line for ax in axes[0] for line, label in zip(*ax.get_legend_handles_labels())}
-    fig.legend(drawn.values(), drawn.keys(), loc='outside right center')
     return fig
 
 # %% ../nbs/18_visualize.ipynb #db84f7b8

@@ -17,7 +17,7 @@ from person_search_nb.distillation import HDL
 from person_search_nb.evaluation import evaluate
 from person_search_nb.models import build_model, load_model
 from person_search_nb.parallel import collect, from_first, mean_number, processes, rank, share_out, spawn
-from person_search_nb.training import CHECKPOINT, NonFiniteLoss, TrainConfig, plot_history, read_log, train
+from person_search_nb.training import CHECKPOINT, NonFiniteLoss, TrainConfig, plot_losses, read_log, train
 
 SPEC = 'synth:tiny?train_scenes=8&test_scenes=6&train_ids=12&test_ids=4&queries=4&gallery=4&size=96x160'
 HEIGHTS = [14., 20, 28, 36, 44, 52, 62, 74, 88, 104, 124]
@@ -74,7 +74,7 @@ for k in range(kills):
     os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     os.close(reading)
-    done.append((os.WIFSIGNALED(status), load_tree(out / CHECKPOINT)['step'] if (out / CHECKPOINT).exists() else -1, (out / (CHECKPOINT + '.part')).exists()))
+    done.append((os.WIFSIGNALED(status), load_tree(out / CHECKPOINT)['step'] if (out / CHECKPOINT).exists() else -1, bool(list(out.glob(CHECKPOINT + '.*.part')))))
 history = train(small(data.num_ids, id_loss='oim', seed=7), data, whole, out=out, progress=False)
 expected = train(unbroken, data, whole, progress=False)
 state = load_tree(out / CHECKPOINT)
@@ -177,7 +177,7 @@ def test_log_and_curves(tmp_path):
     assert read_log(tmp_path / 'log.csv') == history and len(history) == 6
     assert json.loads((tmp_path / 'scores.json').read_text()) == [dict(step=k, mAP=0.25) for k in (2, 4, 6)]
     assert (tmp_path / 'curves.png').read_bytes()[:4] == b'\x89PNG' and (tmp_path / 'best.safetensors').exists()
-    assert len(plot_history(history, [dict(step=2, mAP=.1)]).axes) == 2
+    assert len(plot_losses(history, [dict(step=2, mAP=.1)]).axes) == 2
 
 
 class Broken(nn.Module):
