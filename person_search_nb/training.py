@@ -124,11 +124,12 @@ def _weighted(losses, weights):
 class NonFiniteLoss(RuntimeError): "A loss became NaN or infinite; the message names the scenes."
 
 # %% ../nbs/13_training.ipynb #2caa64cd
-def _prepare(model, learner, config):
+def _prepare(model, learner, dataset, config):
     "Freeze, share and compile as the configuration says."
     if config.norm not in ('local', 'shared', 'frozen'): raise ValueError(f"norm is 'local', 'shared' or 'frozen', not {config.norm!r}")
     if config.batch_size % (processes() * config.accumulate):
         raise ValueError(f'batch_size is {config.batch_size}: it has to be a multiple of processes x accumulate = {processes()} x {config.accumulate}')
+    if len(dataset) < config.batch_size and processes() * config.accumulate > 1: raise ValueError(f'{len(dataset)} scenes are less than one batch of {config.batch_size}, which is to be split; lower batch_size')
     trunk = [learner.stem, *learner.blocks] if hasattr(learner, 'blocks') else []
     for part in trunk[:config.freeze]: part.requires_grad_(False).eval()
     if config.norm == 'shared': share_batch_norm(learner)
@@ -264,8 +265,8 @@ def train(
     steps = config.steps(per_epoch := max(1, len(dataset) // config.batch_size))
     model.to(device).train()
     learner = getattr(model, 'student', model)  # of a distillation pair only the student learns and is saved
-    _prepare(model, learner, config)
     mean = copy.deepcopy(learner).eval() if config.ema else None
+    _prepare(model, learner, dataset, config)
     opt = _optimizer(model, config)
     first, out = rank() == 0, None if out is None else Path(out)
     saved = _read_checkpoint(out / CHECKPOINT, learner, config) if first and out and resume and (out / CHECKPOINT).exists() else None
@@ -336,7 +337,9 @@ def train(
                 log.add(row) if log else history.append(row)
                 shown = {k: 0.95 * shown.get(k, v) + 0.05 * v for k, v in values.items()}
                 bar.set_postfix({k: f'{v:.2f}' for k, v in shown.items()}, refresh=False); bar.update()
-                if evaluate and (done % evaluated == 0 or done == steps): score(done)
+                if evaluate and (done % evaluated == 0 or done == steps):
+                    save(done)  # evaluating takes a while
+                    score(done)
                 if done % config.checkpoint_every == 0 or done == steps or stopping: save(done)
                 if log and (done % per_epoch == 0 or done == steps): _draw(out, history, scores)
                 if stopping and done < steps: raise KeyboardInterrupt
