@@ -159,6 +159,10 @@ def as_floats(
     return torch.empty(image.shape, device=image.device).copy_(image).div_(255)
 
 
+def _cores():  # that this process may use
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
 class SceneDataset(Dataset):
     "Scenes with true boxes: item `i` is (image (3, H, W) float 0-1, target), item `(i, True)` its mirror image."
 
@@ -179,7 +183,7 @@ class SceneDataset(Dataset):
         if contiguous:
             for s in scenes: s.person_id = np.where(s.person_id >= 0, np.searchsorted(self.ids, s.person_id), -1)
         self._store = self._start = None
-        if cache: self._fill(os.cpu_count() or 1 if workers is None else workers, progress)
+        if cache: self._fill(_cores() if workers is None else workers, progress)
 
     def __len__(self) -> int: return len(self.scenes)
 

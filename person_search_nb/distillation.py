@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn, Tensor
 
-from .models import PersonSearchNet, record_levels
+from .models import PersonSearchNet, at_least_float32, record_levels
 from .parallel import mean_number
 
 # %% ../nbs/09_distillation.ipynb #e3b44e5e
@@ -18,7 +18,7 @@ def energy(
     x: Tensor,  # (N, C, h, w) features or attention
 ) -> Tensor:    # (N, h*w) unit vectors
     "Sum the squares over the channels, flatten, scale to unit length: Eq. 4 and the vectors inside Eq. 5 and 6."
-    return F.normalize(x.float().square().sum(1).flatten(1), dim=1)
+    return F.normalize(at_least_float32(x).square().sum(1).flatten(1), dim=1)
 
 # %% ../nbs/09_distillation.ipynb #9eee19b1
 def _level_distance(student_levels, teacher_levels, form, what):
@@ -61,8 +61,8 @@ def prediction_distillation(
     if student_logits.shape != teacher_logits.shape:
         raise ValueError(f'student logits {tuple(student_logits.shape)} and teacher logits {tuple(teacher_logits.shape)} '
                          'must match: same regions, same identities')
-    s = F.log_softmax(student_logits.float() / temperature, 1)
-    t = F.log_softmax(teacher_logits.detach().float() / temperature, 1)
+    s = F.log_softmax(at_least_float32(student_logits) / temperature, 1)
+    t = F.log_softmax(at_least_float32(teacher_logits.detach()) / temperature, 1)
     p, q = (t, s) if hinton else (s, t)
     return temperature ** 2 * (p.exp() * (p - q)).sum() / mean_number(len(s), s.device)
 
@@ -103,8 +103,8 @@ class HDL(nn.Module):
             taught = self.teacher.head(self.teacher.trunk(x), rois.boxes, rois.positive)
         pick = lambda levels, kind: [levels[kind][j] for j in self.levels]
         losses['id'] = (1 - l0) * losses['id']
-        if l0: losses['pd'] = l0 * prediction_distillation(self.student.identity_logits(out.embedding.float()),
-                                                           self.teacher.identity_logits(taught.embedding.float()), self.temperature, self.hinton)
+        if l0: losses['pd'] = l0 * prediction_distillation(self.student.identity_logits(at_least_float32(out.embedding)),
+                                                           self.teacher.identity_logits(at_least_float32(taught.embedding)), self.temperature, self.hinton)
         if l1: losses['ad'] = l1 * attention_distillation(pick(s, 'attention'), pick(t, 'attention'), self.form)
         if l2: losses['fd'] = l2 * feature_distillation(pick(s, 'features'), pick(t, 'features'), self.form)
         return losses

@@ -7,7 +7,7 @@ __all__ = ['processes', 'rank', 'connect', 'spawn', 'gather_rows', 'share_out', 
            'SharedBatchNorm', 'share_batch_norm']
 
 # %% ../nbs/00a_parallel.ipynb #7ca1ad15
-import os
+import os, pickle
 
 import torch
 import torch.distributed as dist
@@ -41,7 +41,7 @@ def _child(number, total, port, f, args, answers):
     os.environ.update(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(total), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
     torch.set_num_threads(1)
     connect('cpu')
-    try: answers.put((number, f(*args)))
+    try: answers.put((number, pickle.dumps(f(*args))))  # by value: shared memory would die with this process
     finally: dist.destroy_process_group()
 
 def spawn(
@@ -62,7 +62,7 @@ def spawn(
         while not answers.empty(): got.update([answers.get()])
     while len(got) < processes: got.update([answers.get()])
     running.join()
-    return [got[i] for i in range(processes)]
+    return [pickle.loads(got[i]) for i in range(processes)]
 
 # %% ../nbs/00a_parallel.ipynb #059cf39c
 def gather_rows(
@@ -146,7 +146,7 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         x: Tensor,  # (N, C, ...)
     ) -> Tensor:
         if not self.training or processes() == 1: return super().forward(x)
-        y, dims, shape = x.float(), [0, *range(2, x.ndim)], [1, -1] + [1] * (x.ndim - 2)
+        y, dims, shape = x.to(torch.promote_types(x.dtype, torch.float32)), [0, *range(2, x.ndim)], [1, -1] + [1] * (x.ndim - 2)
         total = _Sum.apply(torch.cat([y.sum(dims), y.new_tensor([y.numel() / y.shape[1]])]))
         n = total[-1].detach()
         if n < 2: return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0., self.eps)

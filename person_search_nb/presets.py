@@ -51,7 +51,7 @@ def change(
     "The recipe with some settings changed. Raises ValueError for a name that does not exist, with the most similar ones."
     own, training, net = ({k: v for k, v in settings.items() if k in names} for names in (_RECIPE, _TRAIN, _NET))
     if unknown := [k for k in settings if k not in {**own, **training, **net}]:
-        like = difflib.get_close_matches(unknown[0], names := [*_RECIPE, *_TRAIN, *_NET], 3, 0.5)
+        like = difflib.get_close_matches(unknown[0], names := [*_RECIPE, *_TRAIN, *_NET], 3, 0.6)
         raise ValueError(f"no setting '{unknown[0]}'" + (f': did you mean {" or ".join(like)}?' if like else f'; there are {", ".join(names)}'))
     return replace(recipe, **own, net=recipe.net | net, train=replace(recipe.train, **training))
 
@@ -72,10 +72,10 @@ def check(
     if recipe.model not in list_models(): raise ValueError(f"unknown model '{recipe.model}': choose one of {', '.join(list_models())}")
     for default, holder in ((Recipe(), recipe), (TrainConfig(), recipe.train)):
         for f in fields(default):
-            was, now = getattr(default, f.name), getattr(holder, f.name)
-            kinds = {bool: bool, int: int, float: (int, float), str: str, tuple: (tuple, list), dict: dict}.get(type(was))
+            now = getattr(holder, f.name)
+            kinds = {bool: bool, int: int, float: (int, float), str: str, tuple: (tuple, list), dict: dict}.get(f.type)
             if kinds and (not isinstance(now, kinds) or isinstance(now, bool) and kinds is not bool):
-                raise ValueError(f'{f.name}={now!r}: expected a {type(was).__name__}, such as {was!r}')
+                raise ValueError(f'{f.name}={now!r}: expected a {f.type.__name__}, such as {getattr(default, f.name)!r}')
     return recipe
 
 # %% ../nbs/13a_presets.ipynb #6426ebf2

@@ -7,7 +7,7 @@ __all__ = ['CHECKPOINT', 'bf16_gain', 'pick_precision', 'TrainConfig', 'NonFinit
            'plot_losses', 'train']
 
 # %% ../nbs/13_training.ipynb #c47eaa1a
-import copy, csv, io, json, math, signal, threading, time
+import copy, csv, inspect, io, json, math, signal, threading, time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -169,26 +169,29 @@ def read_log(
     path,     # log.csv of a training
 ) -> list:    # of dict(step, lr, seconds, loss, <each loss>)
     "The history of a training; a half-written last line is left out."
-    with open(path, newline='', encoding='utf-8') as f:
-        head, *lines = list(csv.reader(f)) or [[]]
-    return [{k: int(v) if k == 'step' else float(v) for k, v in zip(head, line)} for line in lines if len(line) == len(head)]
+    head, *lines = csv.reader(Path(path).read_text(encoding='utf-8').rpartition('\n')[0].splitlines() or [''])
+    return [{k: int(v) if k == 'step' else float(v) for k, v in zip(head, line)} for line in lines]
+
+def _lines(rows, head):
+    text = io.StringIO()
+    out = csv.writer(text, lineterminator='\n')
+    if head and rows: out.writerow(rows[0])
+    out.writerows(map(repr, r.values()) for r in rows)
+    return text.getvalue()
 
 class _Log:
     "log.csv, curves.png and, if it is installed, TensorBoard's file."
     def __init__(self, out, history):
         from importlib.util import find_spec
-        self.out, self.history, self.board, self.file = Path(out), history, None, open(Path(out)/'log.csv', 'w', newline='', encoding='utf-8')
-        for h in history: self.write(h)
+        self.out, self.history, self.board = Path(out), history, None
+        write_whole(self.out / 'log.csv', _lines(history, True).encode())  # without the steps that will be made again
+        self.file = open(self.out / 'log.csv', 'a', encoding='utf-8')
         if find_spec('tensorboard'):
             from torch.utils.tensorboard import SummaryWriter
             self.board = SummaryWriter(self.out/'tensorboard', purge_step=len(history))
-    def write(self, row):
-        out = csv.writer(self.file)
-        if self.file.tell() == 0: out.writerow(row)
-        out.writerow(map(repr, row.values()))
     def add(self, row):
+        self.file.write(_lines([row], not self.history))
         self.history.append(row)
-        self.write(row)
         if self.board:
             for k, v in row.items():
                 if k != 'step': self.board.add_scalar(k, v, row['step'])
@@ -281,9 +284,9 @@ def train(
 
     def save(step):
         if not (first and out): return
+        log.flush()  # before the checkpoint: the log may know more than it, never less
         save_tree(out / CHECKPOINT, dict(model=learner.state_dict(), optimizer=opt.state_dict(), mean=mean and mean.state_dict(),
                                          step=step, precision=precision, scores=scores, config=_plain(config)))
-        log.flush()
 
     def score(step):
         found = {k: float(v) for k, v in evaluate(mean or learner).items() if isinstance(v, (int, float))}
@@ -294,7 +297,7 @@ def train(
         if found['mAP'] == max(s['mAP'] for s in scores): save_model(mean or learner, out / 'best.safetensors')
 
     net = model
-    if processes() > 1: net = nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == 'cuda' else None, broadcast_buffers=False)
+    if processes() > 1: net = _distributed(model, device)
     params = [p for g in opt.param_groups for p in g['params']]
     items = list(_items(dataset, config, start, steps))
     loader = iter(SceneLoader(dataset, [p for i in items for p in _parts(i, config)], config.workers, config.augment, device=device))
@@ -309,12 +312,12 @@ def train(
     try:
         with _Signals() as stop:
             for step in range(start, steps):
-                torch.manual_seed(config.seed * 1_000_003 + step + 500_009 * rank())  # region sampling: a function of the step, so that a resumed run repeats it
                 for g in opt.param_groups: g['lr'] = config.lr_at(step, per_epoch)
                 opt.zero_grad(set_to_none=True)
                 total = 0.
                 for part in range(config.accumulate):
                     images, targets = next(loader)
+                    if not part: torch.manual_seed(config.seed * 1_000_003 + step + 500_009 * rank())  # region sampling: a function of the step, so that a resumed run repeats it
                     targets = [{k: v.to(device) if torch.is_tensor(v) else v for k, v in t.items()} for t in targets]
                     last = part == config.accumulate - 1
                     with nullcontext() if last or net is model else net.no_sync():
@@ -355,6 +358,12 @@ def train(
     return history
 
 CHECKPOINT = 'checkpoint.safetensors'
+
+def _distributed(model, device):
+    "Gradients are averaged; memories and statistics are our own business (notebook 00a)."
+    DDP = nn.parallel.DistributedDataParallel
+    buffers = 'forward_sync_buffers' if 'forward_sync_buffers' in inspect.signature(DDP).parameters else 'broadcast_buffers'  # its name until torch 2.14
+    return DDP(model, device_ids=[device] if device.type == 'cuda' else None, **{buffers: False})
 
 def _draw(out, history, scores):
     picture = io.BytesIO()

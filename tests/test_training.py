@@ -1,10 +1,8 @@
 "Training: killed at any moment it ends as if it had never been; several processes end as one."
 import json
 import os
-import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -45,19 +43,22 @@ import os, random, signal, sys, time
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
-from test_training import *
+import json
+from pathlib import Path
+from test_training import CHECKPOINT, config, load_model, load_tree, same, scenes, small, train
 from person_search_nb import checkpoints
 out, kills = Path(sys.argv[2]), int(sys.argv[3])
 data, lots = scenes(), random.Random(0)
 unbroken = small(data.num_ids, id_loss='oim')
-whole = config(epochs=12, checkpoint_every=1, ema=0.9, norm='shared')
+whole = config(epochs=10, checkpoint_every=1, ema=0.9, norm='shared')
 
 def child(slow):
     if slow:
         fsync = os.fsync
         def write_slowly(f): os.write(writing, b'w'); time.sleep(0.2); fsync(f)
         checkpoints.os.fsync = write_slowly
-    train(small(data.num_ids, id_loss='oim', seed=7), data, whole, out=out, progress=False)
+    begun = (out / CHECKPOINT).exists()
+    train(small(data.num_ids, id_loss='oim', seed=7 if begun else 0), data, whole, out=out, progress=False)  # other weights: the checkpoint's replace them
 
 done = []
 for k in range(kills):
@@ -85,13 +86,13 @@ print(json.dumps(dict(kills=done, steps=state['step'], losses=[[h['loss'] for h 
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='forks')
 def test_killed_at_any_moment(tmp_path):
-    run = subprocess.run([sys.executable, '-c', KILLER, str(Path(__file__).parent), str(tmp_path), '12'], capture_output=True, text=True, env=os.environ | {'OMP_NUM_THREADS': '1'})
+    run = subprocess.run([sys.executable, '-c', KILLER, str(Path(__file__).parent), str(tmp_path), '10'], capture_output=True, text=True, env=os.environ | {'OMP_NUM_THREADS': '1'})
     assert run.returncode == 0, run.stderr
     r = json.loads(run.stdout)
-    assert all(killed for killed, *_ in r['kills']) and len(r['kills']) == 12
+    assert all(killed for killed, *_ in r['kills']) and len(r['kills']) == 10
     assert any(part for *_, part in r['kills'])                                 # at least one died in the middle of a write
     steps = [step for _, step, _ in r['kills']]
-    assert steps == sorted(steps) and 0 < steps[-1] < r['steps'] == 24          # it got on, and was not finished too early to prove something
+    assert steps == sorted(steps) and 0 < steps[-1] < r['steps'] == 20          # it got on, and was not finished too early to prove something
     assert r['losses'][0] == r['losses'][1] and r['same'] and r['model']
 
 
@@ -101,19 +102,19 @@ def learn(id_loss, teacher, **change):
     data = scenes()
     net = small(data.num_ids, id_loss=id_loss, rois_per_image=400)
     net.rpn.batch_size = 10 ** 6                                                # every region: nothing is drawn
-    model = HDL(small(data.num_ids, 'hdl-teacher', seed=1), net) if teacher else net
+    model = (HDL(small(data.num_ids, 'hdl-teacher', seed=1), net) if teacher else net).double()  # float32 decides near ties between proposals by its last digit
     history = train(model, data, config(norm='shared', warmup=0, epochs=2, **change), progress=False)
     held = [open_dataset(SPEC, part, progress=False) for part in ('gallery', 'query')]
     return [{k: v for k, v in h.items() if k != 'seconds'} for h in history], net.state_dict(), evaluate(net, *held, batch_size=2, progress=False)
 
 
-@pytest.mark.parametrize('id_loss,teacher', [('oim', False), ('softmax+centre', False), ('softmax', True)])
+@pytest.mark.parametrize('id_loss,teacher', [('oim', False), ('softmax', True)])
 def test_two_processes_are_one(id_loss, teacher):
     one, (left, right) = learn(id_loss, teacher), spawn(learn, 2, id_loss, teacher)
     assert same(left[1], right[1]) and left[2] == right[2]                      # the two agree to the last bit
     for a, b in zip(one[0], left[0]):
-        for k, v in a.items(): assert b[k] == pytest.approx(v, rel=2e-3, abs=2e-4), k
-    for k, v in one[1].items(): torch.testing.assert_close(left[1][k], v, rtol=1e-2, atol=2e-3, msg=lambda m: f'{k}: {m}')
+        for k, v in a.items(): assert b[k] == pytest.approx(v, abs=1e-6), k
+    for k, v in one[1].items(): torch.testing.assert_close(left[1][k], v, rtol=0, atol=1e-6, msg=lambda m: f'{k}: {m}')
 
 
 def grade(folder):
@@ -125,14 +126,14 @@ def test_evaluation_in_parts_is_exact(tmp_path):
     data = scenes()
     train(small(data.num_ids), data, config(), out=tmp_path, progress=False)
     one = grade(tmp_path)
-    assert spawn(grade, 2, tmp_path) == [one, one] and spawn(grade, 3, tmp_path) == [one] * 3
+    assert spawn(grade, 2, tmp_path) == [one, one]
 
 
 def exchange(): return collect([10 * k for k in share_out(list(range(5)))]), from_first(f'from {rank()}'), float(mean_number(rank() * 3)), processes()
 
 
 def test_exchange():
-    assert spawn(exchange, 3) == [([0, 10, 20, 30, 40], 'from 0', 3., 3)] * 3
+    assert spawn(exchange, 2) == [([0, 10, 20, 30, 40], 'from 0', 1.5, 2)] * 2
 
 
 def fail():
@@ -152,7 +153,7 @@ def test_full_disk_keeps_the_last_good_one(tmp_path, monkeypatch):
     real = os.fsync
     def fsync(f):
         calls.append(f)
-        if len(calls) == 4: raise OSError(28, 'No space left on device')
+        if len(calls) == 5: raise OSError(28, 'No space left on device')
         real(f)
     monkeypatch.setattr(checkpoints.os, 'fsync', fsync)
     with pytest.raises(OSError, match=r'checkpoint.safetensors: cannot be written \(No space left on device\); the file that was there before is intact'):
