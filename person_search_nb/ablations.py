@@ -173,6 +173,7 @@ def plot_ablation(
                 ax.plot(sizes, values.mean(0), 'o-', color=f'C{k}', label=r['label'])
                 if len(values) > 1: ax.fill_between(sizes, values.min(0), values.max(0), color=f'C{k}', alpha=.2)
             ax.set(xscale='log', xlabel='scenes searched for each query', ylabel='mAP', ylim=(0, None), title=title)
+            ax.set_xticks(sizes, [str(s) for s in sizes]); ax.minorticks_off()
             ax.legend()
             return fig
         fig = Figure(figsize=(7, 0.8 + 0.42 * len(results)), layout='constrained')
