@@ -2,7 +2,7 @@
 
     python benchmarks/training.py > benchmarks/training.md        # --size 256 --repeats 2 for a quick look
 """
-import argparse, os, platform, statistics, sys, time
+import argparse, os, platform, statistics, time
 from datetime import date
 import torch, torchvision
 from torch import nn
@@ -63,10 +63,10 @@ def turns(ways, repeats):
     return [(min(t), statistics.median(t)) for t in times]
 
 
-def step(model, images, targets, learner=None, bf16=False):
+def step(model, images, targets, bf16=False):
     opt = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1e-5, 0.9, fused=True)
-    model.train()
     def run():
+        model.train()
         opt.zero_grad(set_to_none=True)
         with torch.autocast('cpu', torch.bfloat16, enabled=bf16): losses = model(images, targets)
         sum(losses.values()).backward()
@@ -75,8 +75,8 @@ def step(model, images, targets, learner=None, bf16=False):
 
 
 def infer(model, images, bf16=False):
-    model.eval()
     def run():
+        model.eval()
         with torch.inference_mode(), torch.autocast('cpu', torch.bfloat16, enabled=bf16): model(images)
     return run
 
@@ -109,7 +109,7 @@ def main():
 
 Scenes of {a.size} x {a.size} px with six people, {PROPOSALS} proposals. In turns, {a.repeats} times each: ratios of the shortest times (and of the medians). Load of the machine at the start: {os.getloadavg()[0]:.1f}. Memory allocator as the Makefile sets it: {'yes' if 'MALLOC_MMAP_THRESHOLD_' in os.environ else 'no'}.""")
 
-    print(f"\n## The OIM network against torchvision's Faster R-CNN\n\nThe same ResNet-50 in two frameworks: conv1 to conv4, RPN with nine anchors, RoIAlign of 14 x 14 cells, conv5, {ROIS} regions a scene in training. Both embed every region in 256 numbers; ours also has the OIM loss and, in search, a second pass of the head over the refined boxes (DESIGN: a query's embedding comes from its true box).")
+    print(f"\n## The OIM network against torchvision's Faster R-CNN\n\nThe same ResNet-50 in two frameworks: conv1 to conv4, RPN with nine anchors, RoIAlign of 14 x 14 cells, conv5, {ROIS} regions a scene in training. Both embed every region in 256 numbers; ours also has the OIM loss and, in search, a second pass of the head over the refined boxes (a query's embedding comes from its true box).")
     ours, theirs = net('oim', rois_per_image=ROIS - 6), torchvision_net(a.size)
     table('', 'torchvision / ours')
     for name, ways in (('training step, one scene', (step(theirs, *one), step(ours, *one))), ('training step, two scenes', (step(theirs, *two), step(ours, *two))), ('inference, one scene', (infer(theirs, one[0]), infer(ours, one[0])))):
