@@ -340,9 +340,7 @@ def train(
                 log.add(row) if log else history.append(row)
                 shown = {k: 0.95 * shown.get(k, v) + 0.05 * v for k, v in values.items()}
                 bar.set_postfix({k: f'{v:.2f}' for k, v in shown.items()}, refresh=False); bar.update()
-                if evaluate and (done % evaluated == 0 or done == steps):
-                    save(done)  # evaluating takes a while
-                    score(done)
+                if evaluate and (done % evaluated == 0 or done == steps): score(done)  # before the checkpoint: a run killed here evaluates again
                 if done % config.checkpoint_every == 0 or done == steps or stopping: save(done)
                 if log and (done % per_epoch == 0 or done == steps): _draw(out, history, scores)
                 if stopping and done < steps: raise KeyboardInterrupt

@@ -181,6 +181,17 @@ def test_log_and_curves(tmp_path):
     assert len(plot_losses(history, [dict(step=2, mAP=.1)]).axes) == 2
 
 
+def test_killed_while_evaluating_it_evaluates_again(tmp_path):
+    data, asked = scenes(), []
+    def evaluate(model):
+        asked.append(len(asked))
+        if len(asked) == 1: raise KeyboardInterrupt
+        return dict(mAP=0.5)
+    with pytest.raises(KeyboardInterrupt): train(small(data.num_ids), data, config(checkpoint_every=2), out=tmp_path, progress=False, evaluate=evaluate)
+    train(small(data.num_ids), data, config(checkpoint_every=2), out=tmp_path, progress=False, evaluate=evaluate)
+    assert json.loads((tmp_path / 'scores.json').read_text()) == [dict(step=6, mAP=0.5)]
+
+
 class Broken(nn.Module):
     def __init__(self, model, at): super().__init__(); self.student, self.left = model, at
     def forward(self, images, targets):
