@@ -1,5 +1,5 @@
 "Batches: every scene once per epoch, the same for any number of workers, boxes on their pixels whatever is done to a picture."
-import json, math, multiprocessing, os, pickle, signal, sys, time
+import json, math, os, pickle, signal, subprocess, sys, time
 import numpy as np, pytest, torch
 from hypothesis import example, given, settings, strategies as st
 from PIL import Image
@@ -278,27 +278,24 @@ def test_other_errors_keep_their_traceback():
     with pytest.raises(IndexError, match=r'(?s)DataLoader worker.*in __call__.*list index out of range'): list(make_loader(data, 1, workers=1))
 
 
-def forever(folder, ready):
-    "A program in a terminal of its own, in the middle of an epoch."
-    os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
-    sys.stderr = open(folder/'err', 'w', buffering=1)
-    os.dup2(sys.stderr.fileno(), 2)
-    for _ in make_loader(open_dataset(f'coco:{folder}', progress=False), 1, workers=2): ready.set(); time.sleep(60)
+PROGRAM = """
+import signal, sys, time
+from person_search_nb.datasets import open_dataset
+from person_search_nb.loading import make_loader
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
+for n, _ in enumerate(make_loader(open_dataset('coco:' + sys.argv[1], progress=False), 1, workers=2)):
+    if n: print('both workers have read', flush=True); time.sleep(60)
+"""
 
-
-@pytest.mark.skipif('fork' not in multiprocessing.get_all_start_methods(), reason='process groups')
+@pytest.mark.skipif(not hasattr(os, 'killpg'), reason='process groups')
 def test_interrupt_leaves_nothing_behind(tmp_path):
     "Ctrl-C goes to all processes of a terminal: the main one says so once, workers say nothing and are gone."
     write(tmp_path)
-    fork = multiprocessing.get_context('fork')
-    p = fork.Process(target=forever, args=(tmp_path, ready := fork.Event()))
-    p.start()
-    ready.wait()
+    p = subprocess.Popen([sys.executable, '-c', PROGRAM, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert p.stdout.readline(), p.communicate()[1]
     os.killpg(p.pid, signal.SIGINT)
-    p.join()
-    said = (tmp_path/'err').read_text()
-    assert p.exitcode != 0 and said.rstrip().endswith('KeyboardInterrupt') and said.count('Traceback') == 1 and '_worker_loop' not in said, said
+    said = p.communicate()[1]
+    assert p.returncode != 0 and said.rstrip().endswith('KeyboardInterrupt') and said.count('Traceback') == 1 and '_worker_loop' not in said, said
     while True:
         try: os.killpg(p.pid, 0)
         except ProcessLookupError: break  # nobody of the group is left
