@@ -17,7 +17,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .analysis import gallery_size_curve
-from .checkpoints import write_whole
+from .checkpoints import save_figure, write_whole
 from .costs import count_macs, si
 from .datasets import open_dataset
 from .evaluation import embed_queries, run_detector, search_truth
@@ -115,10 +115,7 @@ def run_ablation(
             for run in r['runs']: run['curve'] = _curve(run['folder'], data)
     write_whole(out / 'results.json', json.dumps(dict(name=name, data=data, preset=preset, settings={k: str(v) for k, v in settings.items()}, seeds=list(seeds), rows=results), indent=1).encode())
     write_whole(out / 'table.md', ablation_table(results).encode())
-    import io
-    picture = io.BytesIO()
-    plot_ablation(results, name).savefig(picture, format='png', dpi=110)
-    write_whole(out / 'plot.png', picture.getvalue())
+    save_figure(out / 'plot.png', plot_ablation(results, name), 110)
     return results
 
 def _curve(folder, data):

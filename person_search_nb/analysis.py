@@ -5,11 +5,15 @@
 # %% auto #0
 __all__ = ['CAUSES', 'cmc', 'precision_recall', 'recall_sweep', 'sample_gallery', 'gallery_size_curve', 'bootstrap',
            'height_groups', 'score_table', 'lost_points', 'loss_by_cause', 'best_wrong', 'show_errors', 'report',
-           'report_text']
+           'report_text', 'show_report', 'save_report']
 
 # %% ../nbs/12a_analysis.ipynb #7418e2a3
+import json
+from pathlib import Path
+
 import numpy as np
 
+from .checkpoints import save_figure, write_whole
 from .datasets import QuerySet, SceneDataset
 from .evaluation import (DetectionMatches, SearchMatches, gallery_truth, match_detections, match_search, per_query, same_image_pairs, search_metrics,
                                          search_truth, summarize)
@@ -251,3 +255,44 @@ def report_text(
                         f"Detector: AP {100 * r['detection']['ap']:.1f}, recall {100 * r['detection']['recall']:.1f}.",
                         score_table({'points': lost}, tuple(lost), 'where 100 go'),
                         score_table({f"{x['recall']:.2f}": x for x in r['recall_sweep']}, ('mAP', 'top1', 'top5', 'top10'), "detector's recall")])
+
+
+#| export
+def show_report(
+    r: dict,   # of `report`
+):             # a figure
+    "Curves of the search and of the detector, and where the points went."
+    from matplotlib import style
+    from matplotlib.figure import Figure
+    with style.context('person_search_nb.psnb'):
+        fig = Figure(figsize=(12, 2.8), layout='constrained')
+        a, b, c, d = fig.subplots(1, 4)
+        a.plot(range(1, len(r['cmc']) + 1), r['cmc'], 'o-', ms=3); a.set(title='search', xlabel='length of the list', ylabel='share with a hit', ylim=(0, 1.02), xticks=(1, 5, 10, 15, 20))
+        if r['precision_recall']: b.plot(*zip(*r['precision_recall']))
+        b.set(title='detector', xlabel='recall', ylabel='precision', xlim=(0, 1.02), ylim=(0, 1.02))
+        if r['recall_sweep']: c.plot([x['recall'] for x in r['recall_sweep']], [x['mAP'] for x in r['recall_sweep']], 'o-', ms=3)
+        c.set(title='search with fewer detections', xlabel="detector's recall", ylabel='mAP', xlim=(0, 1.02), ylim=(0, 1.02))
+        groups = list(r['search'])[::-1]
+        for k, name in enumerate(groups):
+            d.plot(r['search'][name]['interval']['mAP'], (k, k), color='0.7', lw=3, solid_capstyle='butt'); d.plot(r['search'][name]['mAP'], k, 'o', color='C0')
+        d.set(title='kinds of queries', xlabel='mAP', xlim=(0, 1.02), yticks=range(len(groups)), yticklabels=[f"{g} ({r['search'][g]['queries']})" for g in groups])
+    return fig
+
+def save_report(
+    folder,                   # gets report.json, tables.md, curves.png and, if there were any mistakes, errors.png
+    r: dict,                  # of `report`, and what it was made from:
+    found: dict,
+    query_feats: np.ndarray,  # (Q, D)
+    gallery: SceneDataset,
+    queries: QuerySet,
+    score_threshold: float = 0.5,
+    pictures: int = 8,        # mistakes shown
+):
+    "Write a report: numbers, tables, curves, and the greatest losses in pictures."
+    folder, truth = Path(folder), search_truth(queries, gallery)
+    write_whole(folder / 'report.json', json.dumps(r, indent=1).encode())
+    write_whole(folder / 'tables.md', (report_text(r) + '\n').encode())
+    save_figure(folder / 'curves.png', show_report(r), 110)
+    if not r['errors'] or not pictures: return
+    m = match_search(**found, query_feats=query_feats, **truth, score_threshold=score_threshold)
+    save_figure(folder / 'errors.png', show_errors(r['errors'][:pictures], m, found, query_feats, queries, gallery, truth, score_threshold), 110)

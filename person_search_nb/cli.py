@@ -7,7 +7,7 @@ __all__ = ['RERANK', 'COMMANDS', 'demo', 'data', 'train', 'distill', 'ablate', '
            'make_data', 'main']
 
 # %% ../nbs/21_cli.ipynb #094ee8dd
-import json, sys
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +16,8 @@ from fastcore.script import anno_parser, call_parse, store_true
 
 from . import costs, demo as demo_module, synthetic
 from .ablations import ablation_table, run_ablation
-from .analysis import report, report_text
-from .checkpoints import write_whole
+from .analysis import report, save_report, report_text
+from .checkpoints import save_figure
 from .datasets import RESIZE, open_dataset, parse_spec, synth_config
 from .evaluation import embed_queries, embed_truth, run_detector
 from .layouts import recognize
@@ -50,7 +50,7 @@ def data(
 ):
     "Count images, boxes, people and queries beside the published counts, and draw scenes with their boxes."
     import numpy as np, matplotlib.pyplot as plt
-    from person_search_nb.visualize import fig_to_png, show_scenes
+    from person_search_nb.visualize import show_scenes
     if Path(spec).expanduser().exists():
         folder, spec = spec, recognize(spec)
         if not spec: raise ValueError(f'{folder}: no layout is recognised there; give a spec, such as prw:{folder}, to be told what is missing')
@@ -60,7 +60,7 @@ def data(
         items = [(part, int(i)) for part in (open_dataset(spec, s, size=(288, 512)) for s in ('train', 'gallery')) for i in np.unique(np.linspace(0, len(part) - 1, -(-scenes // 2)).round())]
         fig = show_scenes([part.image(i) for part, i in items], [part.truth(i) for part, i in items], [f'{part.source}: {part.names[i]}' for part, i in items], columns=4)
         Path(out).parent.mkdir(parents=True, exist_ok=True)
-        Path(out).write_bytes(fig_to_png(fig))
+        save_figure(out, fig)
         plt.close(fig)
         print(f'\n{len(items)} scenes with boxes: {out}')
     return found
@@ -132,17 +132,18 @@ def evaluate(
     rerank: str = '',           # 'cbgm' or 'k-reciprocal'
     true_boxes: store_true = False,  # a perfect detector: the upper bound
     device: str = 'auto',       # 'auto', 'cpu', 'cuda'
-    out: str = '',              # a JSON file for everything: curves, intervals, errors
+    out: str = '',              # a folder for report.json, tables.md, curves.png and errors.png: intervals, curves, the worst mistakes
 ):
     "Detection and search, for all queries and by kind, with 95 % intervals, and what the missing points were lost to."
     if rerank and rerank not in RERANK: raise ValueError(f"rerank is one of {', '.join(RERANK)}, not '{rerank}'")
     net = load_model(model).to(connect(device))
     gallery, queries = (open_dataset(data, s, size=_size(size)) for s in ('gallery', 'query'))
     found = embed_truth(net, gallery, batch_size=batch_size) if true_boxes else run_detector(net, gallery, batch_size, workers=workers)
-    r = report(found, embed_queries(net, queries, gallery, batch_size), gallery, queries, rerank=RERANK.get(rerank))
+    query_feats = embed_queries(net, queries, gallery, batch_size)
+    r = report(found, query_feats, gallery, queries, rerank=RERANK.get(rerank))
     if rank() == 0:
         print(report_text(r))
-        if out: write_whole(out, json.dumps(r, indent=1).encode())
+        if out: save_report(out, r, found, query_feats, gallery, queries)
     return r
 
 @call_parse
@@ -157,7 +158,7 @@ def search(
     device: str = 'auto',     # 'auto', 'cpu', 'cuda'
 ):
     "Search the gallery for one query and list the best matches."
-    from person_search_nb.visualize import crop, fig_to_png, ranking_strip
+    from person_search_nb.visualize import crop, ranking_strip
     net = load_model(model).to(connect(device)).eval()
     scenes, queries = open_dataset(data, 'gallery', size=_size(size)), open_dataset(data, 'query', size=_size(size))
     if not 0 <= query < len(queries): raise ValueError(f'there are queries 0 to {len(queries) - 1}, not {query}')
@@ -178,7 +179,7 @@ def search(
             t = scenes.truth(m.scene)
             same = t['boxes'][t['person_id'] == who]
             right.append(bool(len(same)) and bool((box_iou(torch.as_tensor(m.box / np.float32(1)).view(1, 4) * scenes.scale(m.scene), same) > 0.5).any()))
-        Path(out).write_bytes(fig_to_png(ranking_strip(crop(image, box[0]), [crop(scenes.image(m.scene), m.box * scenes.scale(m.scene)) for m in found], right, [m.similarity for m in found])))
+        save_figure(out, ranking_strip(crop(image, box[0]), [crop(scenes.image(m.scene), m.box * scenes.scale(m.scene)) for m in found], right, [m.similarity for m in found]))
     return found
 
 # %% ../nbs/21_cli.ipynb #8d48399a

@@ -416,7 +416,6 @@ def embed_truth(
 def search_truth(
     queries: QuerySet,
     gallery: SceneDataset,
-    cross_camera: bool = False,  # search only scenes of cameras other than the query's
 ) -> dict:                       # gt_query (P,), gt_image (P,), gt_boxes (P, 4), candidates (Q, G) padded with -1
     "What each query should find: the same identity in the searched scenes, its own scene left out."
     t, q = gallery_truth(gallery), len(queries)
@@ -428,7 +427,6 @@ def search_truth(
         allowed = allowed[:, :-1]  # the last column took the padding
     inside = np.flatnonzero(queries.gallery_index >= 0)
     allowed[inside, queries.gallery_index[inside]] = False
-    if cross_camera: allowed &= gallery.cameras[None] != queries.dataset.cameras[queries.scene][:, None]
     gt_query, row = same_image_pairs(queries.person_id, t['person_id'])  # 'the same image' is here the same identity
     ok = allowed[gt_query, t['gt_image'][row]] & (t['person_id'][row] >= 0)
     gt_query, row = gt_query[ok], row[ok]
@@ -445,11 +443,10 @@ def score_detections(
     queries: QuerySet,
     score_threshold: float = 0.5,  # of the search; detection AP uses 0.01
     topk: tuple = (1, 5, 10),
-    cross_camera: bool = False,
     rerank=None,                   # such as `reranking.cbgm`: makes the `rerank` of `match_search` from (found, query_feats, queries)
 ) -> dict:                         # mAP, top1, top5, top10, det_ap, det_recall, queries, unscored, subsets
     "All numbers of one system on one gallery."
-    m = match_search(**found, query_feats=query_feats, **search_truth(queries, gallery, cross_camera), score_threshold=score_threshold,
+    m = match_search(**found, query_feats=query_feats, **search_truth(queries, gallery), score_threshold=score_threshold,
                      rerank=rerank and rerank(found, query_feats, queries))
     t = gallery_truth(gallery)
     d = detection_metrics(found['det_image'], found['det_boxes'], found['det_scores'], t['gt_image'], t['gt_boxes'])
@@ -466,14 +463,13 @@ def evaluate(
     progress: bool = True,         # bars
     score_threshold: float = 0.5,  # of the search; detection AP uses 0.01
     topk: tuple = (1, 5, 10),
-    cross_camera: bool = False,    # search only scenes of other cameras
     rerank=None,                   # as in `score_detections`
     true_boxes: bool = False,      # a perfect detector: the upper bound that better detection could reach
 ) -> dict:                         # mAP, top1, top5, top10, det_ap, det_recall, queries, unscored, subsets
     "Search the gallery for every query and score the result."
     same = dict(batch_size=batch_size, device=device, precision=precision, progress=progress)
     found = embed_truth(model, gallery, **same) if true_boxes else run_detector(model, gallery, workers=workers, **same)
-    return score_detections(found, embed_queries(model, queries, gallery, **same), gallery, queries, score_threshold, topk, cross_camera, rerank)
+    return score_detections(found, embed_queries(model, queries, gallery, **same), gallery, queries, score_threshold, topk, rerank)
 
 # %% ../nbs/12_evaluation.ipynb #a1e06eab
 def colour_histogram(
@@ -500,7 +496,6 @@ def histogram_baseline(
     strips: int = 6,             # horizontal body parts
     bins: int = 8,               # per colour channel
     topk: tuple = (1, 5, 10),
-    cross_camera: bool = False,  # search only scenes of other cameras
     progress: bool = True,       # a bar
 ) -> dict:                       # as `evaluate`; det_ap and det_recall are 1, true boxes being given
     "What one gets without learning anything: compare colours of body strips, on true boxes."
@@ -513,4 +508,4 @@ def histogram_baseline(
     t = gallery_truth(gallery)
     found = dict(det_image=t['gt_image'], det_boxes=t['gt_boxes'], det_scores=np.ones(len(t['gt_image']), np.float32),
                  det_feats=np.concatenate([np.zeros((0, strips * bins**3), np.float32), *feats]))
-    return score_detections(found, query_feats, gallery, queries, topk=topk, cross_camera=cross_camera)
+    return score_detections(found, query_feats, gallery, queries, topk=topk)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from . import tracks  # registers mot:, duke: and cuhk03:, as layouts does cuhk-sysu: and prw:
-from .datasets import SPLITS, QuerySet, SceneDataset, open_dataset, parse_spec
-from .layouts import CAMERAS, PUBLISHED, cuhk_protocols
+from .datasets import CAMERAS, SPLITS, QuerySet, SceneDataset, open_dataset, parse_spec
+from .layouts import PUBLISHED, cuhk_protocols
 
 # %% ../nbs/11e_protocols.ipynb #b859b2e7
 @dataclass
@@ -39,6 +39,7 @@ class Protocol:
         return np.array([np.isin(where.get(int(q.person_id[k]), []), q.candidates[k]).sum() for k in rows])
 
 
+
 # %% ../nbs/11e_protocols.ipynb #09097389
 def protocols(
     spec: str,  # such as 'cuhk-sysu:PATH'
@@ -46,7 +47,7 @@ def protocols(
     "The protocols of a data set."
     scheme, path, _ = parse_spec(spec)
     if scheme == 'cuhk-sysu': return cuhk_protocols(path)
-    return [f'protocol={c}' for c in CAMERAS] if scheme in ('prw', 'mot', 'duke', 'cuhk03') else ['']
+    return [f'protocol={c}' for c in CAMERAS] if scheme in ('synth', 'coco', 'prw', 'mot', 'duke', 'cuhk03') else ['']
 
 def open_protocol(
     spec: str,       # such as 'prw:PATH'

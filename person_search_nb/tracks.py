@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .datasets import SPLITS, DataError, Scene, check_picture, opener, query_set
-from .layouts import CAMERAS, SIGNS, checked_dataset, choose, corners, layout_folder, listed_queries, under_protocol, whole_numbers
+from .datasets import CAMERAS, SPLITS, DataError, Scene, check_picture, choose, opener, query_set, under_protocol
+from .layouts import SIGNS, checked_dataset, corners, layout_folder, listed_queries, whole_numbers
 from .matfile import MatFile
 
 # %% ../nbs/11d_tracks.ipynb #62519b05
@@ -71,9 +71,9 @@ def _tallest(scenes):
             best[p, scene.camera] = max(best.get((p, scene.camera), (0,)), (float(b[3] - b[1]), -s, k))
     return sorted((-s, k) for (p, _), (_, s, k) in best.items() if seen[p] > 1)
 
-def _made_queries(data, source, protocol): return under_protocol(query_set(data, data.scenes, source, _tallest(data.scenes) or None), data, protocol)
+def _made_queries(data, source, protocol): return under_protocol(query_set(data, data.scenes, source, _tallest(data.scenes) or None), data.cameras, protocol)
 
-def _number(options, scheme, key, default, kind=int):
+def _number(scheme, options, key, default, kind=int):
     try: value = kind(options.get(key, default))
     except ValueError: value = -1
     if not 0 <= value < 1e6 or kind is int and value < 1: raise DataError(f'{scheme}: {key}={options[key]} is no {"whole number above 0" if kind is int else "number of 0 or more"}')
@@ -132,11 +132,11 @@ def open_mot(
     "A MOTChallenge tracking set: a scene per sampled frame, the track is the identity, split by time."
     folder = layout_folder('mot', path, options, 'every', 'visible', 'shared', 'protocol')
     protocol, shared = choose('mot', options, 'protocol', CAMERAS), choose('mot', options, 'shared', ('no', 'yes')) == 'yes'
-    visible, films, parts, frames, info, ids = _number(options, 'mot', 'visible', .25, float), _sequences(folder), [], [], [], {}
+    visible, films, parts, frames, info, ids = _number('mot', options, 'visible', .25, float), _sequences(folder), [], [], [], {}
     for c, film in enumerate(films):
         rate, length, *rest = _sequence_info(film / 'seqinfo.ini')
         frame, track, box, line = read_mot(film / 'gt' / 'gt.txt', visible)
-        every = _number(options, 'mot', 'every', rate)
+        every = _number('mot', options, 'every', rate)
         for i in np.flatnonzero((frame < 1) | (frame > length))[:1]: raise DataError(f'{film / "gt" / "gt.txt"}: line {line[i]}: frame {frame[i]} is not in 1 to {length}; correct the line, or seqLength in seqinfo.ini')
         some = (frame - 1) % every == 0
         track = np.array([ids.setdefault((0 if shared else c, p), len(ids)) if p >= 0 else -1 for p in track[some].tolist()], np.int64)
@@ -176,7 +176,7 @@ def open_duke(
 ):
     "DukeMTMC as person search, DukeMTMC-PS: frames and identities of DukeMTMC-reID, or every 120th frame split by time."
     folder = layout_folder('duke', path, options, 'protocol', 'every')
-    protocol, file, every = choose('duke', options, 'protocol', CAMERAS), folder / 'ground_truth' / 'trainval.mat', _number(options, 'duke', 'every', 120)
+    protocol, file, every = choose('duke', options, 'protocol', CAMERAS), folder / 'ground_truth' / 'trainval.mat', _number('duke', options, 'every', 120)
     rows = MatFile(file).numbers('trainData', 'trainvalData')
     if rows.size == 0 or rows.shape[1] < 7: raise DataError(f'{file}: has rows of {rows.shape[1]} numbers; write camera, id, frame, left, top, width, height')
     where = 'row {}'.format

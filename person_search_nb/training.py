@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from .checkpoints import load_tree, save_tree, write_whole
+from .checkpoints import load_tree, save_figure, save_tree, write_whole
 from .loading import SceneBatches, SceneLoader, SceneSampler
 from .models import save_model
 from .parallel import average, connect, from_first, processes, rank, share_batch_norm
@@ -364,9 +364,7 @@ def _distributed(model, device):
     return DDP(model, device_ids=[device] if device.type == 'cuda' else None, **{buffers: False})
 
 def _draw(out, history, scores):
-    picture = io.BytesIO()
-    plot_losses(history, scores).savefig(picture, format='png', dpi=110)
-    write_whole(out / 'curves.png', picture.getvalue(), sync=False)
+    save_figure(out / 'curves.png', plot_losses(history, scores), 110)
 
 def _plain(config): return json.loads(json.dumps(asdict(config)))
 

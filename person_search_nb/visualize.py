@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['STYLE', 'RIGHT', 'WRONG', 'NOBODY', 'to_array', 'id_colour', 'draw_boxes', 'show_scenes', 'crop', 'on_card',
            'ranking_strip', 'unit_range', 'attention_maps', 'overlay', 'overlay_people', 'compare_attention',
-           'grad_cam', 'fig_to_png', 'figure_html']
+           'grad_cam', 'figure_html']
 
 # %% ../nbs/18_visualize.ipynb #00989d67
-import base64, colorsys, html, io
+import base64, colorsys, html
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from .checkpoints import fig_to_png
 from .models import evaluating, record_levels
 
 # %% ../nbs/18_visualize.ipynb #a82e2d8e
@@ -274,16 +275,6 @@ def grad_cam(
         for p in wanted: p.requires_grad_(True)
 
 # %% ../nbs/18_visualize.ipynb #a23c56c0
-def fig_to_png(
-    fig: Figure, # closed afterwards
-    dpi: int | None = None, # None: the style's
-) -> bytes:
-    "A figure as the bytes of a PNG file."
-    with io.BytesIO() as file:
-        fig.savefig(file, format='png', dpi=dpi or fig.dpi, bbox_inches='tight', pad_inches=0.05)
-        plt.close(fig)
-        return file.getvalue()
-
 def figure_html(
     fig: Figure, # closed afterwards
     alt: str = '', # what the picture shows, for those who cannot see it

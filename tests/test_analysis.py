@@ -4,7 +4,7 @@ from functools import partial
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 from person_search_nb.analysis import (bootstrap, cmc, gallery_size_curve, height_groups, lost_points, loss_by_cause, precision_recall, recall_sweep, report, report_text,
-                                       sample_gallery, score_table, show_errors)
+                                       sample_gallery, save_report, score_table, show_errors, show_report)
 from person_search_nb.evaluation import (SearchMatches, detection_metrics, embed_queries, gallery_truth, match_detections, match_search, per_query, run_detector,
                                          score_detections, search_metrics, search_truth, summarize)
 from person_search_nb.reranking import cbgm, k_reciprocal
@@ -104,7 +104,7 @@ def test_tables():
     assert {k: v.tolist() for k, v in height_groups(queries, borders=[20, 60]).items()} == {'under 20 px': [], '20 to 60 px': [0, 1, 2, 3], '60 px and more': []}
 
 
-def test_report():
+def test_report(tmp_path):
     gallery, queries = painted_world()
     model = Painted(gallery)
     found = run_detector(model, gallery, progress=False)
@@ -113,7 +113,7 @@ def test_report():
     assert json.loads(json.dumps(r)).keys() == r.keys()
     assert r['search']['all']['mAP'] == 1 and r['errors'] == [] and r['detection'] == dict(ap=1., recall=1.) and r['search']['one']['queries'] == 1
     assert '| all | 100.0 (100.0–100.0)' in report_text(r)
-    nothing = {k: v[:0] for k, v in found.items()}
+    good, nothing = r, {k: v[:0] for k, v in found.items()}
     r = report(nothing, feats, gallery, queries)
     assert r['lost'] == {'out-ranked': 0, 'merged': 0, 'missed': 1} and len(r['errors']) == len(search_truth(queries, gallery)['gt_query']) and report_text(r)
     import matplotlib
@@ -121,6 +121,11 @@ def test_report():
     truth = search_truth(queries, gallery)
     fig = show_errors(r['errors'][:2], match_search(**nothing, query_feats=feats, **truth), nothing, feats, queries, gallery, truth)
     assert len(fig.axes) == 6
+    save_report(tmp_path/'nothing', r, nothing, feats, gallery, queries)
+    assert {p.name for p in (tmp_path/'nothing').iterdir()} == {'report.json', 'tables.md', 'curves.png', 'errors.png'}
+    assert json.loads((tmp_path/'nothing'/'report.json').read_text())['lost'] == r['lost'] and (tmp_path/'nothing'/'tables.md').read_text() == report_text(r) + '\n'
+    save_report(tmp_path/'all', good, found, feats, gallery, queries)
+    assert not (tmp_path/'all'/'errors.png').exists() and len(show_report(good).axes) == 4
 
 
 @pytest.mark.parametrize('way', [cbgm, k_reciprocal, partial(cbgm, k1=3, k2=2), partial(k_reciprocal, k1=4, k2=2, weight=.5, most=6)])

@@ -260,3 +260,17 @@ def test_real_cross_camera(real):
     assert set(gallery.cameras.tolist()) == {3} and set(query.dataset.cameras.tolist()) == {1}
     assert set(query.person_id.tolist()) <= set(gallery.ids.tolist())
     assert all(0 <= p < train.num_ids for i in range(13) for p in train.truth(i)['person_id'].tolist() if p != -1)
+
+
+@pytest.mark.parametrize('spec', ['synth:tiny?train_scenes=4&test_scenes=30&train_ids=9&test_ids=20&queries=10&gallery=12&size=96x160&cameras=3', None])
+def test_cross_camera(spec, tmp_path):
+    "The other cameras' scenes of what is searched anyway; the other splits do not mind the option."
+    if spec is None:
+        write(tmp_path)
+        spec = f'coco:{tmp_path}?query=*'
+    plain, other, gallery = open_dataset(spec, 'query'), open_dataset(spec + '&protocol=cross-camera', 'query'), open_dataset(spec + '&protocol=cross-camera', 'gallery')
+    for q in range(len(plain)):
+        searched = range(len(gallery)) if plain.candidates is None else [c for c in plain.candidates[q].tolist() if c >= 0]
+        assert [c for c in other.candidates[q].tolist() if c >= 0] == [c for c in searched if gallery.cameras[c] != plain.dataset.cameras[plain.scene[q]]]
+    assert (other.candidates >= 0).any() and len(set(gallery.cameras.tolist())) > 1
+    with pytest.raises(DataError, match='protocol=twice is not one of all, cross-camera'): open_dataset(spec + '&protocol=twice', 'query')

@@ -2,7 +2,7 @@
 import json, math, os, subprocess, sys
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
-from person_search_nb.datasets import QuerySet, Scene, SceneDataset
+from person_search_nb.datasets import QuerySet, Scene, SceneDataset, under_protocol
 from person_search_nb.evaluation import (_ahead, colour_histogram, detection_metrics, embed_queries, evaluate, evaluating, histogram_baseline,
                                          match_search, paired_iou, run_detector, same_image_pairs, search_metrics, search_truth)
 
@@ -35,8 +35,8 @@ def test_search_reference(oracle, group, kind):
     assert got['queries'] + got['unscored'] == len(own)
 
 
-@pytest.mark.parametrize('group,cross', [('cuhk_protocol', False), ('full_gallery', False), ('cross_camera', True)])
-def test_search_truth_reference(oracle, group, cross):
+@pytest.mark.parametrize('group,protocol', [('cuhk_protocol', 'all'), ('full_gallery', 'all'), ('cross_camera', 'cross-camera')])
+def test_search_truth_reference(oracle, group, protocol):
     "The same numbers from scenes and queries: positives and galleries are derived, not given."
     z, expected = oracle
     scenes = [Scene(str(i), (1080, 1920), z['scene_gt_boxes'][m], z['scene_gt_pids'][m].astype(np.int64), int(z['scene_camera'][i]))
@@ -44,7 +44,8 @@ def test_search_truth_reference(oracle, group, cross):
     gallery = SceneDataset(scenes, lambda i: None)
     own = z['query_image'].astype(np.int64)
     queries = QuerySet(gallery, own, z['query_boxes'].astype(np.float32), z['query_pid'].astype(np.int64), own, z['candidates'] if group == 'cuhk_protocol' else None)
-    got = search_metrics(**{k: z[k] for k in FIELDS[:5]}, **search_truth(queries, gallery, cross))
+    under_protocol(queries, gallery.cameras, protocol)
+    got = search_metrics(**{k: z[k] for k in FIELDS[:5]}, **search_truth(queries, gallery))
     assert {k: got[k] for k in expected[group]} == pytest.approx(expected[group], abs=1e-6, rel=0)
 
 
@@ -353,7 +354,7 @@ def test_evaluate_end_to_end(size):
     assert evaluate(Painted(gallery), gallery, queries, true_boxes=True, progress=False) == got
     backwards = evaluate(Painted(gallery), gallery, queries, rerank=lambda found, feats, queries: lambda q, rows: -(found['det_feats'][rows] @ feats[q]), progress=False)
     assert backwards['mAP'] < got['mAP'] and backwards['det_ap'] == 1
-    assert evaluate(Painted(gallery), gallery, queries, cross_camera=True, progress=False)['queries'] == 2  # identity 2 is seen by one camera only
+    assert evaluate(Painted(gallery), gallery, under_protocol(queries, gallery.cameras, 'cross-camera'), progress=False)['queries'] == 2  # identity 2 is seen by one camera only
 
 
 def test_boxes_come_back_in_original_pixels():

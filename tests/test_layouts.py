@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 
-from person_search_nb.datasets import SPLITS, DataError, SceneDataset, Scene, check_scene, open_dataset
-from person_search_nb.layouts import GalleryLists, cross_camera, cuhk_scenes, prw_scenes, read_lists, recognize
+from person_search_nb.datasets import SPLITS, DataError, QuerySet, Scene, SceneDataset, check_scene, cross_camera, open_dataset
+from person_search_nb.layouts import GalleryLists, cuhk_scenes, prw_scenes, read_lists, recognize
 from person_search_nb.protocols import format_summary, open_protocol, protocols, summary
 from person_search_nb.synthetic import SYNTH, write_dataset
 from person_search_nb.tracks import read_mot
@@ -100,8 +100,8 @@ def test_relative_path_and_size(trees, monkeypatch):
 def test_cross_camera_without_other_cameras():
     scenes = [Scene(str(i), (9, 9), np.zeros((0, 4)), np.zeros(0), 0) for i in range(3)]
     data = SceneDataset(scenes, None)
-    queries = type('Q', (), dict(dataset=data, scene=np.array([0, 2])))
-    assert cross_camera(queries, data).shape == (2, 0)
+    queries = QuerySet(data, np.array([0, 2]), np.zeros((2, 4), np.float32), np.zeros(2, np.int64), np.array([0, 2]))
+    assert cross_camera(queries, data.cameras).shape == (2, 0)
 
 
 def test_summary(trees):
@@ -110,7 +110,7 @@ def test_summary(trees):
     assert sum(found['splits']['train']['heights']) == found['splits']['train']['boxes'] and not found['faults']
     text = format_summary(found)
     assert '[5,704]' in text and '[25,062]' in text and '[483]' in text and '[2,057]' in text
-    assert 'standard' in format_summary(summary(SPEC, progress=False))
+    assert 'protocol=cross-camera' in format_summary(summary(SPEC, progress=False))
 
 
 def test_recognize(trees, tmp_path):
