@@ -59,9 +59,10 @@ def lambdas_of(
     return tuple(v if t in terms.split() else 0. for t, v in zip(('pd', 'ad', 'fd'), lambdas))
 
 # %% ../nbs/14a_ablations.ipynb #4bd78a03
-def _one(recipe, folder, device, progress):
+def _one(recipe, folder, device='', threads=0, progress=False):
     "Train one row, unless it is done; its scores."
     folder = Path(folder)
+    if threads: torch.set_num_threads(threads)
     if not (folder / 'done').exists():
         from dataclasses import replace
         if device: recipe = replace(recipe, train=replace(recipe.train, device=device))
@@ -69,59 +70,64 @@ def _one(recipe, folder, device, progress):
         (folder / 'done').touch()
     return json.loads((folder / 'scores.json').read_text())[-1]
 
-def _all(jobs, progress, desc):
-    "Scores of jobs (recipe, folder), on as many GPUs as there are."
+def _all(jobs, workers, progress, desc):
+    "Scores of jobs (recipe, folder), several at once where there are several GPUs or `workers`."
     gpus, bar = torch.cuda.device_count(), tqdm(total=len(jobs), desc=desc, unit='training', disable=not progress)
-    done = []
-    if gpus > 1:
-        with ProcessPoolExecutor(gpus, torch.multiprocessing.get_context('spawn')) as pool:
-            for f in [pool.submit(_one, *job, f'cuda:{k % gpus}', False) for k, job in enumerate(jobs)]: done.append(f.result()); bar.update()
+    workers, done = min(workers or max(gpus, 1), len(jobs)), []
+    if workers > 1:
+        threads = max(1, torch.get_num_threads() // workers)  # a thread that waits for a busy core slows down all
+        with ProcessPoolExecutor(workers, torch.multiprocessing.get_context('spawn')) as pool:
+            futures = [pool.submit(_one, *job, f'cuda:{k % gpus}' if gpus else '', threads) for k, job in enumerate(jobs)]
+            try:
+                for f in futures: done.append(f.result()); bar.update()
+            except BaseException: pool.shutdown(cancel_futures=True); raise  # those that train finish; nothing new begins
     else:
-        for job in jobs: done.append(_one(*job, None, False)); bar.update()
+        for job in jobs: done.append(_one(*job)); bar.update()
     bar.close()
     return done
 
 def run_ablation(
     name: str,                 # a name of `ABLATIONS`
-    data: str = 'synth:tiny',  # data spec
+    data: str = 'synth:tiny',  # data spec; '{seed}' in it becomes the seed: another world each time
     preset: str = 'tiny',      # a name of `presets.PRESETS`
     out=None,                  # folder; None: runs/<name>
     seeds: tuple = (0,),
     student: str = STUDENT,    # or 'hdl-student-fast'
+    workers: int = 0,          # trainings at once, sharing the cores; 0: as many as there are GPUs, or one
     progress: bool = True,     # a bar
     **settings,                # changes of all recipes, as in `presets.change`
 ) -> list:                     # of dict(label, mAP, top1, det_ap: means; runs: of each seed; paper; flop: more per scene than the first row's, in Table 8)
     "Train all rows for all seeds; table.md, results.json and plot.png are written to the folder. Raises ValueError for unknown names."
     if name not in ABLATIONS: raise ValueError(f"unknown ablation '{name}': choose one of {', '.join(ABLATIONS)}")
     rows, out = ABLATIONS[name], Path(out or f'runs/{name}')
-    plan = lambda row, seed, **more: make_recipe(student if row.model == STUDENT else row.model, data, preset, **settings | row.settings | dict(seed=seed) | more)
+    plan = lambda row, seed, **more: make_recipe(student if row.model == STUDENT else row.model, data.format(seed=seed), preset, **settings | row.settings | dict(seed=seed) | more)
     guides = {s: out / f'guide-seed{s}' for s in seeds}
-    if any(r.terms for r in rows): _all([(plan(Row('guide', TEACHER), s), guides[s]) for s in seeds], progress, f'{name}: teachers')
+    if any(r.terms for r in rows): _all([(plan(Row('guide', TEACHER), s), guides[s]) for s in seeds], workers, progress, f'{name}: teachers')
     jobs = []
     for row, s in product(rows, seeds):
         taught = dict(teacher=str(guides[s] / 'model.safetensors'), lambdas=lambdas_of(row.terms, plan(row, s).lambdas)) if row.terms else {}
         jobs.append((plan(row, s, **taught), out / f'{row.label.replace(" ", "-")}-seed{s}'))
-    scores = _all(jobs, progress, name)
+    scores = _all(jobs, workers, progress, name)
     results = []
     for k, row in enumerate(rows):
         runs = [dict(seed=s, folder=str(jobs[k * len(seeds) + i][1])) | scores[k * len(seeds) + i] for i, s in enumerate(seeds)]
         results.append(dict(label=row.label, runs=runs, paper=row.paper) | {key: float(np.mean([r[key] for r in runs])) for key in ('mAP', 'top1', 'det_ap')})
     if name == 'table8':
-        size = open_dataset(data, 'gallery', size=jobs[0][0].size, progress=False).item_size(0)
+        size = open_dataset(jobs[0][0].data, 'gallery', size=jobs[0][0].size, progress=False).item_size(0)
         costs = [2 * count_macs(load_model(r['runs'][0]['folder'] + '/model.safetensors'), size)['scene'] for r in results]
         for r, c in zip(results, costs): r['flop'] = c - costs[0]
     if name == 'figure6':
         for r in results:
-            for run in r['runs']: run['curve'] = _curve(run['folder'], data)
+            for run in r['runs']: run['curve'] = _curve(run['folder'])
     write_whole(out / 'results.json', json.dumps(dict(name=name, data=data, preset=preset, settings={k: str(v) for k, v in settings.items()}, seeds=list(seeds), rows=results), indent=1).encode())
     write_whole(out / 'table.md', ablation_table(results).encode())
     save_figure(out / 'plot.png', plot_ablation(results, name), 110)
     return results
 
-def _curve(folder, data):
+def _curve(folder):
     "Scenes searched per query -> mAP, for a trained row."
     net, recipe = load_model(Path(folder) / 'model.safetensors'), read_recipe(Path(folder) / 'recipe.json')
-    gallery, queries = (open_dataset(data, s, size=recipe.size, progress=False) for s in ('gallery', 'query'))
+    gallery, queries = (open_dataset(recipe.data, s, size=recipe.size, progress=False) for s in ('gallery', 'query'))
     truth = search_truth(queries, gallery) if queries.candidates is None else search_truth(_everywhere(queries), gallery)
     most = truth['candidates'].shape[1]
     sizes = sorted({s for s in (10, 25, 50, 100, 500, 1000, 2000, 4000) if s < most} | {most})

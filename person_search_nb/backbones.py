@@ -169,15 +169,15 @@ def load_weights(
     backbone:Backbone,  # filled in place
     weights=None        # None (leave as is), 'imagenet', or the path of a .safetensors or PyTorch weight file in our names or torchvision's
 )->Backbone:            # the same backbone
-    "Load weights into a backbone. Raises `RuntimeError` when a download fails and `ValueError` when a file belongs to another network."
+    "Load weights into a backbone. Raises `ConnectionError` when a download fails and `ValueError` when a file belongs to another network."
     if weights is None: return backbone
     if weights == 'imagenet':
         from torchvision.models import get_model_weights
         try: state = get_model_weights(backbone.name)['IMAGENET1K_V1'].get_state_dict(progress=True, check_hash=True, weights_only=True)
         except KeyError: raise ValueError(f'there are no ImageNet weights for {backbone.name!r}') from None
         except OSError as e:
-            raise RuntimeError(f'could not download the ImageNet weights of {backbone.name} ({e}); fetch the file on a connected machine '
-                               'and pass its path as weights=PATH, or train from scratch with weights=None') from e
+            raise ConnectionError(f'could not download the ImageNet weights of {backbone.name} ({e}); fetch the file on a connected machine '
+                                  'and pass its path as weights=PATH (in a recipe, --set start=PATH), or train from scratch with weights=None (--set start=)') from e
     else:
         path = Path(weights)
         if not path.is_file(): raise ValueError(f'no weight file {str(path)!r}')

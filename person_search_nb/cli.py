@@ -107,15 +107,16 @@ def distill(
 @call_parse
 def ablate(
     name: str,                  # table5 (attention), table6 (FD, AD, PD), table7 (identity losses), table8 (kinds of attention), figure6 (gallery size)
-    data: str = 'synth:tiny',   # data spec
+    data: str = 'synth:tiny',   # data spec; {seed} in it becomes the seed
     preset: str = 'tiny',       # 'paper', 'fast' or 'tiny'
     out: str = '',              # folder; '': runs/NAME
     student: str = 'hdl-student',  # or hdl-student-fast
     seeds: Annotated[int, dict(nargs='*')] = (0,),  # of weights, order, sampling
+    workers: int = 0,           # trainings at once; 0: as many as there are GPUs, or one
     set: Annotated[str, dict(nargs='*')] = None,    # settings to change: epochs=10 width=0.5 ...
 ):
     "Train the rows of one of the paper's ablations and compare them."
-    results = run_ablation(name, data, preset, out or None, tuple(seeds), student, **dict(map(parse_setting, set or ())))
+    results = run_ablation(name, data, preset, out or None, tuple(seeds), student, workers, **dict(map(parse_setting, set or ())))
     print(ablation_table(results))
     return results
 

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['HEIGHTS', 'MODELS', 'RoIs', 'HeadOutput', 'at_least_float32', 'batch_norm', 'PersonSearchNet', 'evaluating',
-           'record_levels', 'list_models', 'build_model', 'save_model', 'read_weights', 'load_model', 'load_trunk',
-           'imprint']
+           'record_levels', 'list_models', 'build_model', 'save_model', 'read_weights', 'load_model', 'shipped_trunk',
+           'load_trunk', 'imprint']
 
 # %% ../nbs/08_models.ipynb #6ccec157
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -312,6 +313,14 @@ def load_model(path) -> PersonSearchNet:
     model = build_model(**config)
     model.load_state_dict(state)
     return model
+
+def shipped_trunk(
+    name: str,  # 'hdl-teacher' (a quarter of the width), 'hdl-student-fast' or 'hdl-student-fast-taught' (0.625, rpn_channels=64)
+) -> Path:
+    "A small model that comes with the package, trained on synthetic people of another world. Raises ValueError for other names."
+    path = Path(str(files('person_search_nb') / 'weights' / f'{name}.safetensors'))
+    if not path.exists(): raise ValueError(f"no small trunk of '{name}' comes with the package; there are {', '.join(sorted(p.stem for p in path.parent.glob('*.safetensors')))}")
+    return path
 
 def load_trunk(
     model: PersonSearchNet,  # its trunk, RPN and head take the weights; the identity classifier stays as it is

@@ -15,11 +15,12 @@ from pathlib import Path
 import torch
 
 from .anchors import fit_heights
+from .backbones import from_torchvision
 from .checkpoints import load_tree, write_whole
 from .datasets import DataError, open_dataset, parse_spec
 from .distillation import HDL
 from .evaluation import evaluate
-from .models import PersonSearchNet, build_model, list_models, load_model, read_weights
+from .models import PersonSearchNet, build_model, imprint, list_models, load_model, read_weights, shipped_trunk
 from .parallel import rank
 from .training import TrainConfig, train
 
@@ -31,7 +32,8 @@ class Recipe:
     data: str = 'synth:tiny'             # data spec
     size: str | tuple | None = None      # what scenes are resized to: see `datasets.resize_rule`
     cache: bool = False                  # keep all scenes in memory
-    start: str = ''                      # '': random weights; 'imagenet'; or a file whose weights are taken where they fit
+    start: str = ''                      # '': random weights; 'imagenet'; 'shipped': the small trunk that comes with the package; or a file whose weights are taken where they fit
+    imprint: bool = False                # begin with the people's mean embeddings as identity classifier (notebook 08)
     net: dict = field(default_factory=dict)  # further arguments of `build_model`, such as width=0.5 or id_loss='oim'
     teacher: str = ''                    # a trained model's file: learn from it
     lambdas: tuple = (0.9, 2e4, 2e3)     # HDL's lambda_0 (PD against ID), lambda_1 (AD), lambda_2 (FD)
@@ -104,6 +106,8 @@ PRESETS = {
         ('*', '*', dict(optimizer='adamw', weight_decay=0.05, warmup=50, batch_size=4, schedule='cosine', augment='colour', weights={'rpn_box': 5.}, cache=True, width=0.25, factored=True,
                         rois_per_image=12, proposals=(60, 60), epochs=2., lr=1.5e-3, checkpoint_every=200, lambdas=(0.5, 4e2, 1e2), temperature=2., hinton=True)),
         ('hdl-student*', '*', dict(width=0.625, rpn_channels=64, epochs=3., lr=2e-3)),
+        ('hdl-teacher', '*', dict(start='shipped', imprint=True)),
+        ('hdl-student-fast', '*', dict(start='shipped', imprint=True)),
         ('oim', '*', dict(factored=False)),
     ],
 }
@@ -125,6 +129,7 @@ def make_recipe(
 def warm_start(
     model: PersonSearchNet,  # changed in place
     path,                    # a model file, a training's checkpoint, or a PyTorch file with a state dict
+    skip: tuple = ('rpn.anchors.',),  # names that begin so are not looked at: anchors belong to the data
 ) -> dict:                   # taken, other_shape, missing (stays as it is), unused: lists of names
     "Take all weights of the same name and shape. Raises ValueError when the file can't be read or nothing fits."
     path = Path(path)
@@ -139,7 +144,8 @@ def warm_start(
         except FileNotFoundError: raise ValueError(f'{path}: no such file') from None
         except Exception as e: raise ValueError(f'{path}: not a file of weights ({type(e).__name__})') from None
         for key in ('model', 'state_dict'): state = state.get(key, state) if isinstance(state, dict) else {}
-    own = model.state_dict()
+    if 'layer1.0.conv1.weight' in state: state = from_torchvision(state)  # a ResNet's file as torchvision publishes it
+    own, state = ({k: v for k, v in s.items() if not k.startswith(skip)} for s in (model.state_dict(), state))
     found = dict(taken=[k for k in own if k in state and state[k].shape == own[k].shape], other_shape=[k for k in own if k in state and state[k].shape != own[k].shape],
                  missing=[k for k in own if k not in state], unused=[k for k in state if k not in own])
     if not found['taken']: raise ValueError(f'{path}: none of its {len(state)} tensors has the name and shape of one of this model, such as {next(iter(own))}')
@@ -172,7 +178,12 @@ def run_recipe(
     heights = recipe.net.get('heights') or (guide.config['heights'] if guide else fit_heights(data.heights()))
     torch.manual_seed(recipe.train.seed)
     model = build_model(recipe.model, data.num_ids, **recipe.net | dict(heights=heights), **(dict(weights='imagenet') if recipe.start == 'imagenet' else {}))
-    if recipe.start not in ('', 'imagenet'): say(f'start: {recipe.start}\n{start_text(warm_start(model, recipe.start))}')
+    if recipe.start == 'shipped':
+        found = warm_start(model, shipped_trunk(recipe.model), ('rpn.anchors.', 'id_loss.'))
+        if found['other_shape']: raise ValueError(f"start='shipped': the small {recipe.model} that comes with the package has another {found['other_shape'][0]}; keep the width and rpn_channels of preset tiny, or set start=")
+        say(f'start: the small {recipe.model} that comes with the package\n{start_text(found)}')
+    elif recipe.start not in ('', 'imagenet'): say(f'start: {recipe.start}\n{start_text(warm_start(model, recipe.start))}')
+    if recipe.imprint and not (resume and (Path(out) / 'checkpoint.safetensors').exists()): imprint(model, data, progress=progress)
     try: gallery, queries = (open_dataset(recipe.data, part, size=recipe.size, progress=progress) for part in ('gallery', 'query'))
     except DataError as e: say(f'not evaluated: {e}'); grade = None
     else: grade = lambda net: evaluate(net, gallery, queries, recipe.train.batch_size, workers=recipe.train.workers, progress=progress)

@@ -4,9 +4,8 @@ import pytest, torch
 from person_search_nb.anchors import fit_heights
 from person_search_nb.boxes import box_iou
 from person_search_nb.datasets import open_dataset
-from person_search_nb.demo import shipped_trunk
 from person_search_nb.evaluation import evaluate
-from person_search_nb.models import build_model, imprint, load_trunk
+from person_search_nb.models import build_model, imprint, load_trunk, shipped_trunk
 from person_search_nb.training import TrainConfig, train
 
 

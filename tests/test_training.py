@@ -129,6 +129,33 @@ def test_evaluation_in_parts_is_exact(tmp_path):
     assert spawn(grade, 2, tmp_path) == [one, one]
 
 
+LAUNCHED = r'''
+"What a notebook's cell does."
+import socket, sys
+sys.path.insert(0, sys.argv[1])
+from accelerate import notebook_launcher
+from test_training import config, scenes, small, train
+
+def work(out):
+    data = scenes()
+    train(small(data.num_ids), data, config(epochs=1, norm='shared'), out=out, progress=False)
+
+with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]  # two tests at once do not meet
+notebook_launcher(work, (sys.argv[2],), num_processes=2, use_port=str(port))
+'''
+
+
+def test_launched_from_a_notebook(tmp_path):
+    "Two processes of `notebook_launcher` share the batches and leave one log and one model."
+    pytest.importorskip('accelerate')
+    subprocess.run([sys.executable, '-c', LAUNCHED, str(Path(__file__).parent), str(tmp_path/'two')], check=True, env=os.environ | dict(OMP_NUM_THREADS='1'))
+    data = scenes()
+    train(small(data.num_ids), data, config(epochs=1, norm='shared'), out=tmp_path/'one', progress=False)
+    one, two = (read_log(tmp_path/n/'log.csv') for n in ('one', 'two'))
+    assert [h['step'] for h in one] == [h['step'] for h in two] == [0, 1] and load_model(tmp_path/'two'/'model.safetensors')
+    assert two[0]['loss'] == pytest.approx(one[0]['loss'], rel=.05)  # regions are drawn by each process for itself
+
+
 def exchange(): return collect([10 * k for k in share_out(list(range(5)))]), from_first(f'from {rank()}'), float(mean_number(rank() * 3)), processes()
 
 
@@ -179,6 +206,9 @@ def test_log_and_curves(tmp_path):
     assert json.loads((tmp_path / 'scores.json').read_text()) == [dict(step=k, mAP=0.25) for k in (2, 4, 6)]
     assert (tmp_path / 'curves.png').read_bytes()[:4] == b'\x89PNG' and (tmp_path / 'best.safetensors').exists()
     assert len(plot_losses(history, [dict(step=2, mAP=.1)]).axes) == 2
+    board = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator').EventAccumulator(str(tmp_path / 'tensorboard')).Reload()
+    assert [(e.step, e.value) for e in board.Scalars('loss')] == [(h['step'], pytest.approx(h['loss'])) for h in history]
+    assert [e.step for e in board.Scalars('scores/mAP')] == [2, 4, 6] and {'lr', 'id', 'rpn_box'} <= set(board.Tags()['scalars'])
 
 
 def test_killed_while_evaluating_it_evaluates_again(tmp_path):
