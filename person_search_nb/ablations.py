@@ -153,7 +153,8 @@ def ablation_table(
     head = ['', 'mAP', 'top-1', 'detection AP', 'mAP, gain over the first'] + ['FLOP/scene'] * flop + ['paper: mAP', 'paper: top-1', 'paper: gain'] * paper
     lines = ['| ' + ' | '.join(head) + ' |', '|' + '---|' * len(head)]
     for r in results:
-        words = [r['label'], *(cell(r, k) for k in ('mAP', 'top1', 'det_ap')), f"{100 * (r['mAP'] - results[0]['mAP']):+.1f}"]
+        gains = [100 * (run['mAP'] - first['mAP']) for run, first in zip(r['runs'], results[0]['runs'])]  # of the same seed: same world, same teacher
+        words = [r['label'], *(cell(r, k) for k in ('mAP', 'top1', 'det_ap')), f'{np.mean(gains):+.1f}' + (f' ({min(gains):+.1f} to {max(gains):+.1f})' if len(gains) > 1 else '')]
         if flop: words.append(f"+{si(r['flop'])}")
         if paper: words += [f"{r['paper']['mAP']}", f"{r['paper']['top1']}", f"{r['paper']['mAP'] - results[0]['paper']['mAP']:+.1f}"] if r['paper'] else [''] * 3
         lines.append('| ' + ' | '.join(words) + ' |')
