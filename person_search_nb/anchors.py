@@ -30,12 +30,13 @@ class AnchorGenerator(nn.Module):
     def __init__(self,
         sizes, # (A,2) widths and heights in px
         stride: int = 16, # px between the centres of neighbouring cells
+        centre: float = 0., # px that cell 0 is centred on, counted from the middle of pixel 0; the network that asks sets it
     ):
         super().__init__()
         sizes = torch.as_tensor(sizes, dtype=torch.float32)
         if sizes.ndim != 2 or sizes.shape[1] != 2 or not (sizes > 0).all():
             raise ValueError(f"sizes must be (A, 2) positive widths and heights in px, not {tuple(sizes.shape)}: {sizes.tolist()}")
-        self.stride = stride
+        self.stride, self.centre = stride, centre
         self.register_buffer('sizes', sizes)
 
     @property
@@ -47,9 +48,9 @@ class AnchorGenerator(nn.Module):
         feature_size: tuple, # (h, w) of the feature map in cells
         device=None, # of the anchors; None: where `sizes` is
     ) -> Tensor: # (h*w*A, 4) xyxy px, ordered by row, column, anchor
-        "All anchors of a feature map; those of cell (i, j) are centred at (j*stride + 0.5, i*stride + 0.5)."
+        "All anchors of a feature map; those of cell (i, j) are centred at (j*stride + centre + 0.5, i*stride + centre + 0.5)."
         sizes = self.sizes.to(device=device or self.sizes.device, dtype=torch.float32)
-        y, x = (torch.arange(n, device=sizes.device) * self.stride + 0.5 for n in feature_size)  # (h,), (w,)
+        y, x = (torch.arange(n, device=sizes.device) * self.stride + self.centre + 0.5 for n in feature_size)  # (h,), (w,)
         centres = torch.stack(torch.meshgrid(y, x, indexing='ij')[::-1], dim=-1)[:, :, None]  # (h, w, 1, 2)
         return torch.cat([centres - sizes / 2, centres + sizes / 2], dim=-1).reshape(-1, 4)  # (h, w, A, 4) -> (h*w*A, 4)
 

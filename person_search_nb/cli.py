@@ -138,6 +138,7 @@ def evaluate(
     "Detection and search, for all queries and by kind, with 95 % intervals, and what the missing points were lost to."
     if rerank and rerank not in RERANK: raise ValueError(f"rerank is one of {', '.join(RERANK)}, not '{rerank}'")
     net = load_model(model).to(connect(device))
+    if rerank and net.matching != 'cosine': raise ValueError(f'{model}: matches by distance, and re-ranking compares directions; leave --rerank out')
     gallery, queries = (open_dataset(data, s, size=_size(size)) for s in ('gallery', 'query'))
     found = embed_truth(net, gallery, batch_size=batch_size) if true_boxes else run_detector(net, gallery, batch_size, workers=workers)
     query_feats = embed_queries(net, queries, gallery, batch_size)

@@ -62,7 +62,7 @@ def macs_by_part(
     shape = run('attention 3', model.attention[3], shape)
     pooled = (1, shape[1])
     run('embedding_norm', model.embedding_norm, run('project', model.project, pooled))
-    run('score', model.score, pooled)
+    if model.score is not None: run('score', model.score, pooled)
     run('deltas', model.deltas, pooled)
     return parts
 

@@ -100,7 +100,7 @@ class HDL(nn.Module):
         with record_levels(self.student) as s:
             losses, x, rois, out = self.student.training_pass(images, targets)
         with torch.no_grad(), record_levels(self.teacher) as t:
-            taught = self.teacher.head(self.teacher.trunk(x), rois.boxes, rois.positive)
+            taught = self.teacher.head(self.teacher.trunk(x), rois.boxes, self.student.people(rois))
         pick = lambda levels, kind: [levels[kind][j] for j in self.levels]
         losses['id'] = (1 - l0) * losses['id']
         if l0: losses['pd'] = l0 * prediction_distillation(self.student.identity_logits(at_least_float32(out.embedding)),

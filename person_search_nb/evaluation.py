@@ -379,14 +379,15 @@ def embed_queries(
     device=None,             # None: where the model is
     precision: str = 'fp32', # 'bf16' runs under autocast
     progress: bool = True,   # a bar
-) -> np.ndarray:             # (Q, D) float32 unit length
+    **kw,                    # of `.embed`
+) -> np.ndarray:             # (Q, D) float32
     "Embeddings of the query boxes; a scene with several queries is passed once."
     device, scenes, mine = _device(model, device), query_scenes(queries, gallery), []
     with evaluating(model), torch.inference_mode():
         for part in tqdm(share_out([scenes[k:k + batch_size] for k in range(0, len(scenes), batch_size)]), desc='embedding queries', unit='batch', disable=not progress or rank() > 0):
             images = [data.image(s).to(device) for data, s, _ in part]
             boxes = [torch.from_numpy(queries.boxes[rows] * np.float32(data.scale(s))).to(device) for data, s, rows in part]
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'): found = model.embed(images, boxes)
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'): found = model.embed(images, boxes, **kw)
             found = (torch.cat(list(found)) if isinstance(found, (list, tuple)) else found).float().cpu().numpy()
             mine.append((np.concatenate([rows for *_, rows in part]), found))
     done = collect(mine)
@@ -411,7 +412,7 @@ def embed_truth(
     "What a perfect detector would find: the true boxes, embedded by the model."
     t = gallery_truth(gallery)
     everybody = QuerySet(gallery, t['gt_image'], t['gt_boxes'], t['person_id'], t['gt_image'])
-    return dict(det_image=t['gt_image'], det_boxes=t['gt_boxes'], det_scores=np.ones(len(t['gt_image']), np.float32), det_feats=embed_queries(model, everybody, **kw))
+    return dict(det_image=t['gt_image'], det_boxes=t['gt_boxes'], det_scores=np.ones(len(t['gt_image']), np.float32), det_feats=embed_queries(model, everybody, **kw, **dict(searched=True) if getattr(model, 'matching', 'cosine') != 'cosine' else {}))
 
 def search_truth(
     queries: QuerySet,
@@ -467,6 +468,7 @@ def evaluate(
     true_boxes: bool = False,      # a perfect detector: the upper bound that better detection could reach
 ) -> dict:                         # mAP, top1, top5, top10, det_ap, det_recall, queries, unscored, subsets
     "Search the gallery for every query and score the result."
+    if rerank and getattr(model, 'matching', 'cosine') != 'cosine': raise ValueError('re-ranking compares directions, and this model matches by distance; leave rerank out')
     same = dict(batch_size=batch_size, device=device, precision=precision, progress=progress)
     found = embed_truth(model, gallery, **same) if true_boxes else run_detector(model, gallery, workers=workers, **same)
     return score_detections(found, embed_queries(model, queries, gallery, **same), gallery, queries, score_threshold, topk, rerank)

@@ -7,6 +7,8 @@ __all__ = ['ID_LOSSES', 'labelled_cross_entropy', 'check_ids', 'SoftmaxLoss', 'o
            'SoftmaxCentreLoss']
 
 # %% ../nbs/07_oim.ipynb #bb9ae56b
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import nn, Tensor
@@ -250,4 +252,4 @@ class SoftmaxCentreLoss(nn.Module):
         return self.softmax(features, person_id) + self.weight * self.centre(features, person_id)
 
 # %% ../nbs/07_oim.ipynb #d0c91f43
-ID_LOSSES = {'softmax': SoftmaxLoss, 'oim': OIMLoss, 'rss': RSSLoss, 'centre': CentreLoss, 'softmax+centre': SoftmaxCentreLoss}
+ID_LOSSES = {'softmax': SoftmaxLoss, 'oim': OIMLoss, 'rss': RSSLoss, 'softmax+background': partial(RSSLoss, k=2**31), 'centre': CentreLoss, 'softmax+centre': SoftmaxCentreLoss}

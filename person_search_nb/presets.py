@@ -90,6 +90,7 @@ PRESETS = {
         ('hdl-student*', '*', dict(epochs=150, milestones=(50, 100), gamma=0.2, lambdas=(0.9, 2e4, 2e3), temperature=4.)),
         ('oim', '*', dict(size='hdl-cuhk-sysu', batch_size=8, epochs=60, milestones=(50,), start='imagenet')),
         ('oim', 'prw', dict(size='hdl-prw', batch_size=4)),
+        ('e2e-rss', '*', dict(size='faster-rcnn', batch_size=2, lr=0.001, epochs=21.4, milestones=(17.8,), start='imagenet')),  # 120,000 steps, divided by ten after 100,000
         ('*', 'synth', dict(size=None, start='')),
     ],
     'fast': [
@@ -98,6 +99,7 @@ PRESETS = {
         ('hdl-student*', '*', dict(epochs=40)),
         ('hdl-teacher', '*', dict(start='imagenet')),
         ('oim', '*', dict(start='imagenet')),
+        ('e2e-rss', '*', dict(start='imagenet')),
         ('*', 'prw', dict(size='hdl-prw', batch_size=8)),
         ('*', 'duke', dict(size='hdl-prw', batch_size=8)),
         ('*', 'synth', dict(size=None, start='')),
