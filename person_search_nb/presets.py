@@ -17,6 +17,7 @@ import torch
 from .anchors import fit_heights
 from .backbones import from_torchvision
 from .checkpoints import load_tree, write_whole
+from .crops import CropIdentity, crop_dataset
 from .datasets import DataError, open_dataset, parse_spec
 from .distillation import HDL
 from .evaluation import evaluate
@@ -33,6 +34,7 @@ class Recipe:
     size: str | tuple | None = None      # what scenes are resized to: see `datasets.resize_rule`
     cache: bool = False                  # keep all scenes in memory
     start: str = ''                      # '': random weights; 'imagenet'; 'shipped': the small trunk that comes with the package; or a file whose weights are taken where they fit
+    crops: tuple = ()                    # (height, width) px: learn identities from cut-outs of that size, not from scenes (notebook 12c)
     imprint: bool = False                # begin with the people's mean embeddings as identity classifier (notebook 08)
     net: dict = field(default_factory=dict)  # further arguments of `build_model`, such as width=0.5 or id_loss='oim'
     teacher: str = ''                    # a trained model's file: learn from it
@@ -188,10 +190,12 @@ def run_recipe(
     if recipe.imprint and not (resume and (Path(out) / 'checkpoint.safetensors').exists()): imprint(model, data, progress=progress)
     try: gallery, queries = (open_dataset(recipe.data, part, size=recipe.size, progress=progress) for part in ('gallery', 'query'))
     except DataError as e: say(f'not evaluated: {e}'); grade = None
-    else: grade = lambda net: evaluate(net, gallery, queries, recipe.train.batch_size, workers=recipe.train.workers, progress=progress)
+    else: grade = lambda net: evaluate(net, gallery, queries, min(recipe.train.batch_size, 16), workers=recipe.train.workers, progress=progress, true_boxes=bool(recipe.crops))  # cut-outs teach nobody to find people
     if rank() == 0: write_whole(Path(out) / 'recipe.json', json.dumps(asdict(recipe) | dict(net=recipe.net | dict(heights=[float(h) for h in heights])), indent=1).encode())
-    learner = HDL(guide, model, recipe.lambdas, recipe.temperature, recipe.form, recipe.hinton) if guide else model
-    return model, train(learner, data, recipe.train, out, resume, progress, recipe.model, grade)
+    learner = HDL(guide, model, recipe.lambdas, recipe.temperature, recipe.form, recipe.hinton) if guide else CropIdentity(model) if recipe.crops else model
+    how = recipe.train
+    if recipe.crops: data, how = crop_dataset(data, recipe.crops, model.with_background, how.seed), replace(how, weights={k: v for k, v in how.weights.items() if k == 'id'})  # the only loss there
+    return model, train(learner, data, how, out, resume, progress, recipe.model, grade)
 
 def read_recipe(
     path,        # recipe.json of a run
