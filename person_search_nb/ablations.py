@@ -100,7 +100,7 @@ def run_ablation(
     "Train all rows for all seeds; table.md, results.json and plot.png are written to the folder. Raises ValueError for unknown names."
     if name not in ABLATIONS: raise ValueError(f"unknown ablation '{name}': choose one of {', '.join(ABLATIONS)}")
     rows, out = ABLATIONS[name], Path(out or f'runs/{name}')
-    plan = lambda row, seed, **more: make_recipe(student if row.model == STUDENT else row.model, data.format(seed=seed), preset, **settings | row.settings | dict(seed=seed) | more)
+    plan = lambda row, seed, **more: make_recipe(student if row.model == STUDENT else row.model, data.replace('{seed}', str(seed)), preset, **settings | row.settings | dict(seed=seed) | more)
     guides = {s: out / f'guide-seed{s}' for s in seeds}
     if any(r.terms for r in rows): _all([(plan(Row('guide', TEACHER), s), guides[s]) for s in seeds], workers, progress, f'{name}: teachers')
     jobs = []

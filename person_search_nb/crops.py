@@ -65,6 +65,8 @@ def crop_dataset(
 # %% ../nbs/12c_crops.ipynb #6db13179
 class CropIdentity(nn.Module):
     "Trains a network's trunk, head and identity loss on cut-outs."
+    partial = True  # proposals and boxes take no part: several processes must not wait for their gradients
+
     def __init__(self,
         model: PersonSearchNet,
     ):

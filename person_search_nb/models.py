@@ -95,6 +95,7 @@ class PersonSearchNet(nn.Module):
         c2, c3 = backbone.channels[2:]
         self.stem, self.blocks, self.stride, self.num_ids = backbone.stem, backbone.blocks, backbone.stride, num_ids
         self.centre = anchors.centre = backbone.centre
+        self.names = backbone.names  # how torchvision calls the parts of trunk and head
         self.attention = nn.ModuleList(ATTENTION[attention](c, **dict(factored=True) if factored and attention == 'arm' else {}) for c in backbone.channels)
         self.rpn = RPN(c2, anchors, channels=rpn_channels, separable=separable_rpn,
                        pre_nms=tuple(8 * p for p in proposals), post_nms=proposals,

@@ -148,7 +148,7 @@ def warm_start(
         except FileNotFoundError: raise ValueError(f'{path}: no such file') from None
         except Exception as e: raise ValueError(f'{path}: not a file of weights ({type(e).__name__})') from None
         for key in ('model', 'state_dict'): state = state.get(key, state) if isinstance(state, dict) else {}
-    if 'layer1.0.conv1.weight' in state: state = from_torchvision(state)  # a ResNet's file as torchvision publishes it
+    if not any(k.startswith('stem.') for k in state): state = from_torchvision(state, model.names) or state  # a backbone's file as torchvision publishes it
     own, state = ({k: v for k, v in s.items() if not k.startswith(skip)} for s in (model.state_dict(), state))
     found = dict(taken=[k for k in own if k in state and state[k].shape == own[k].shape], other_shape=[k for k in own if k in state and state[k].shape != own[k].shape],
                  missing=[k for k in own if k not in state], unused=[k for k in state if k not in own])

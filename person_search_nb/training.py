@@ -361,7 +361,7 @@ def _distributed(model, device):
     "Gradients are averaged; memories and statistics are our own business (notebook 00a)."
     DDP = nn.parallel.DistributedDataParallel
     buffers = 'forward_sync_buffers' if 'forward_sync_buffers' in inspect.signature(DDP).parameters else 'broadcast_buffers'  # its name until torch 2.14
-    return DDP(model, device_ids=[device] if device.type == 'cuda' else None, **{buffers: False})
+    return DDP(model, device_ids=[device] if device.type == 'cuda' else None, find_unused_parameters=getattr(model, 'partial', False), **{buffers: False})
 
 def _draw(out, history, scores):
     save_figure(out / 'curves.png', plot_losses(history, scores), 110)

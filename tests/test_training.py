@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from person_search_nb.checkpoints import load_tree, save_tree
+from person_search_nb.crops import CropIdentity, crop_dataset
 from person_search_nb.datasets import open_dataset
 from person_search_nb.distillation import HDL
 from person_search_nb.evaluation import evaluate
@@ -115,6 +116,19 @@ def test_two_processes_are_one(id_loss, teacher):
     for a, b in zip(one[0], left[0]):
         for k, v in a.items(): assert b[k] == pytest.approx(v, abs=1e-6), k
     for k, v in one[1].items(): torch.testing.assert_close(left[1][k], v, rtol=0, atol=1e-6, msg=lambda m: f'{k}: {m}')
+
+
+def cut_outs():
+    data = scenes()
+    net = small(data.num_ids, 'e2e-rss', rpn_channels=16)
+    history = train(CropIdentity(net), crop_dataset(data, (64, 32)), config(epochs=1, batch_size=8), progress=False)
+    return len(history), net.state_dict()
+
+
+def test_two_processes_on_cut_outs():
+    "Parts that take no part are not waited for."
+    left, right = spawn(cut_outs, 2)
+    assert left[0] == right[0] > 0 and same(left[1], right[1])
 
 
 def grade(folder):
