@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from .datasets import Scene, SceneDataset, resize_picture
-from .models import PersonSearchNet, at_least_float32
+from .models import PersonSearchNet
 
 # %% ../nbs/12c_crops.ipynb #4f992fab
 def background_boxes(
@@ -80,5 +80,5 @@ class CropIdentity(nn.Module):
         "The identity loss over a batch of cut-outs."
         m = self.student
         x, _ = m.batch(images)
-        e = m.head(m.trunk(x), [t['boxes'].to(x) for t in targets]).embedding
-        return dict(id=m.id_loss(m.identity_features(at_least_float32(e)), torch.cat([t['person_id'] for t in targets]).to(x.device)))
+        e = m.represent(x, m.trunk(x), [t['boxes'].to(x) for t in targets])
+        return m.identity_losses(e, torch.cat([t['person_id'] for t in targets]).to(x.device))

@@ -11,6 +11,7 @@ __all__ = ['ROI_OPS', 'HEIGHTS', 'MODELS', 'RoIs', 'HeadOutput', 'at_least_float
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from .checkpoints import write_whole
 from .classics import vgg16_backbone
 from .oim import ID_LOSSES, RSSLoss
 from .parallel import SharedBatchNorm, mean_number
-from .roi_align import roi_align, roi_pool
+from .roi_align import crop_resize_pool, roi_align, roi_pool
 from .rpn import RPN, match_boxes, sample_balanced
 from .student import student_backbone
 
@@ -64,7 +65,7 @@ def batch_norm(
     if len(x) > 1 or not isinstance(norm, nn.BatchNorm1d): return norm(x)  # the shared one counts the rows of all processes
     return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0., norm.eps)
 
-ROI_OPS = dict(align=roi_align, pool=roi_pool)
+ROI_OPS = dict(align=roi_align, pool=roi_pool, crop=crop_resize_pool)
 
 class PersonSearchNet(nn.Module):
     "Trunk with attention -> RPN -> RoIAlign -> head with attention -> embedding, score and refined box (HDL section 3.2)."
@@ -76,7 +77,7 @@ class PersonSearchNet(nn.Module):
         anchors: AnchorGenerator,       # the reference boxes of the RPN
         attention: str = 'arm',         # after each block: 'arm', 'non-local' or 'none'
         factored: bool = False,         # compute the ARMs in their factored form: the same numbers at a fraction of the cost
-        id_loss: str = 'softmax',       # a name of `ID_LOSSES`: 'softmax', 'oim', 'rss', 'centre', 'softmax+centre'
+        id_loss: str = 'softmax',       # a name of `ID_LOSSES`: 'softmax', 'oim', 'rss', 'centre', 'softmax+centre'; 'none': a detector, to which all people look alike
         dim: int | None = None,         # embedding size; None: the head's own channels, without projection
         rpn_channels: int = 512,        # width of the RPN's 3x3 conv
         separable_rpn: bool = False,    # depthwise-separable 3x3 conv in the RPN
@@ -94,7 +95,7 @@ class PersonSearchNet(nn.Module):
         super().__init__()
         c2, c3 = backbone.channels[2:]
         self.stem, self.blocks, self.stride, self.num_ids = backbone.stem, backbone.blocks, backbone.stride, num_ids
-        self.centre = anchors.centre = backbone.centre
+        anchors.centre = backbone.centre
         self.names = backbone.names  # how torchvision calls the parts of trunk and head
         self.attention = nn.ModuleList(ATTENTION[attention](c, **dict(factored=True) if factored and attention == 'arm' else {}) for c in backbone.channels)
         self.rpn = RPN(c2, anchors, channels=rpn_channels, separable=separable_rpn,
@@ -102,16 +103,19 @@ class PersonSearchNet(nn.Module):
                        high=0.5)  # one slim shape of anchor: at 0.7 hardly any reaches a small person (see the RPN notebook)
         norm = lambda kind, n: kind(n) if norms else nn.Identity()
         self.pooled_norm = norm(nn.BatchNorm2d, c2)
-        self.project = nn.Identity() if dim is None else nn.Linear(c3, dim)
-        self.embedding_norm = norm(nn.BatchNorm1d, dim or c3)   # over people: who
+        known = id_loss != 'none'
+        self.project = nn.Identity() if dim is None or not known else nn.Linear(c3, dim)
+        self.embedding_norm = norm(nn.BatchNorm1d, dim or c3) if known else nn.Identity()   # over people: who
         self.region_norm = norm(nn.BatchNorm1d, c3)             # over all regions: whether at all, and where exactly
         self.score, self.deltas = nn.Linear(c3, 1) if rescore else None, nn.Linear(c3, 4)
-        self.id_loss = ID_LOSSES[id_loss](dim or c3, num_ids)
+        self.id_loss = ID_LOSSES[id_loss](dim or c3, num_ids) if known else None
         self.unit_length = id_loss == 'oim'  # it compares directions
         if matching not in ('cosine', 'euclidean'): raise ValueError(f"matching is cosine or euclidean, not '{matching}'")
         self.matching = matching
         self.with_background = isinstance(self.id_loss, RSSLoss)  # it has a class for regions without anybody
         self.roi_size, self.roi_op, self.rois_per_image = roi_size, ROI_OPS[roi_op], rois_per_image
+        # cell i of a ResNet's map is centred on pixel 16 i; RoIAlign expects 16 i + 7.5, crops 16 i + 0.5: boxes are shifted (see the RoIAlign notebook)
+        self.shift = (-0.5 if roi_op == 'crop' else (self.stride - 1) / 2) - backbone.centre
         self.score_threshold, self.nms_threshold, self.detections = score_threshold, nms_threshold, detections
         self.register_buffer('mean', torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
@@ -141,14 +145,21 @@ class PersonSearchNet(nn.Module):
         people: Tensor | None = None,  # (R,) bool: regions whose embedding is wanted; None: all
     ) -> HeadOutput:       # for all regions, images in order
         "Pool each region, run the last block on it, average it, and read off embedding, score and box."
-        # cell i of a ResNet's map is centred on pixel 16 i, RoIAlign expects 16 i + 7.5: shift the boxes (see the RoIAlign notebook)
-        boxes = [b + (self.stride - 1) / 2 - self.centre for b in boxes]
-        x = self.roi_op(features, boxes, self.roi_size, 1 / self.stride)                # (R, c2, 7, 7)
+        x = self.roi_op(features, [b + self.shift for b in boxes], self.roi_size, 1 / self.stride)  # (R, c2, 7, 7)
         x, _ = self.attention[3](self.blocks[3](self.pooled_norm(x)))                   # (R, c3, 4, 4)
         x = x.mean((2, 3))                                                              # (R, c3)
         r = batch_norm(self.region_norm, x)
-        e = batch_norm(self.embedding_norm, self.project(x if people is None else x[people]))  # (P, D)
+        e = x if people is None else x[people]
+        e = batch_norm(self.embedding_norm, self.project(e)) if self.id_loss else e.new_ones(len(e), 1)  # (P, D)
         return HeadOutput(e, self.score(r).squeeze(1) if self.score else None, self.deltas(r))
+
+    def represent(self,
+        x: Tensor,         # (B, 3, H, W) normalised
+        features: Tensor,  # its `trunk`
+        boxes: list,       # per image (N_i, 4)
+    ) -> Tensor:           # (sum N_i, D)
+        "Embeddings of the people in the boxes; systems that recognise people with a second network read them from `x`."
+        return self.head(features, boxes).embedding
 
     def identity_features(self, embedding: Tensor) -> Tensor:
         "The embedding in the form the identity loss wants: unit length for OIM, raw for the others."
@@ -195,12 +206,14 @@ class PersonSearchNet(nn.Module):
         n, pos = mean_number(len(out.deltas), out.deltas.device), rois.positive
         target = encode_boxes(rois.truth[pos], rois.flat[pos]) / out.deltas.new_tensor(self.delta_scale)
         ids = rois.person_id.where(pos, self.num_ids) if self.with_background else rois.person_id[pos]
-        losses = {} if out.score is None else {
-            'head_cls': F.binary_cross_entropy_with_logits(score := at_least_float32(out.score), pos.to(score.dtype), reduction='sum') / n}
-        return losses | {
-            'head_box': F.smooth_l1_loss(at_least_float32(out.deltas[pos]), at_least_float32(target), reduction='sum') / n,
-            'id': self.id_loss(self.identity_features(at_least_float32(out.embedding)), ids),
-        }
+        losses = {}
+        if out.score is not None: losses['head_cls'] = F.binary_cross_entropy_with_logits(score := at_least_float32(out.score), pos.to(score.dtype), reduction='sum') / n
+        losses['head_box'] = F.smooth_l1_loss(at_least_float32(out.deltas[pos]), at_least_float32(target), reduction='sum') / n
+        return losses if self.id_loss is None else losses | self.identity_losses(out.embedding, ids)
+
+    def identity_losses(self, embedding: Tensor, person_id: Tensor) -> dict:
+        "The identity loss of embeddings (P, D), as the head gives them, by name."
+        return {'id': self.id_loss(self.identity_features(at_least_float32(embedding)), person_id)}
 
     def training_pass(self,
         images: list,   # of (3, H, W) float 0-1
@@ -237,7 +250,7 @@ class PersonSearchNet(nn.Module):
             keep = keep[nms(boxes[keep], score[keep], self.nms_threshold)[:self.detections]]
             found.append((boxes[keep], score[keep]))
         # The embedding is read from the refined box, as a query's is read from its true box: a second, short pass of the head.
-        embeddings = self.searched(self.head(features, [b for b, _ in found]).embedding)
+        embeddings = self.searched(self.represent(x, features, [b for b, _ in found]))
         return [dict(boxes=b, scores=s, embeddings=e) for (b, s), e in zip(found, embeddings.split([len(b) for b, _ in found]))]
 
     def embed(self,
@@ -247,7 +260,8 @@ class PersonSearchNet(nn.Module):
     ) -> Tensor:       # (sum N_i, D')
         "Embeddings of given boxes (queries, true boxes), as `asked` or `searched`. Raises ValueError on a bad box."
         for i, (img, b) in enumerate(zip(images, boxes)): check_boxes(b, name=f'boxes of image {i}')
-        return (self.searched if searched else self.asked)(self.head(self.trunk(self.batch(images)[0]), boxes).embedding)
+        x, _ = self.batch(images)
+        return (self.searched if searched else self.asked)(self.represent(x, self.trunk(x), boxes))
 
 # %% ../nbs/08_models.ipynb #1b90c675
 @contextmanager
@@ -313,7 +327,9 @@ def build_model(
 ) -> PersonSearchNet:
     "Build a system by name; its recipe is kept in `model.config`. Raises ValueError for an unknown name."
     if name not in MODELS: raise ValueError(f"unknown model '{name}': choose one of {', '.join(MODELS)}")
-    model = MODELS[name](num_ids, list(heights), width, **kwargs)
+    make = MODELS[name]
+    if isinstance(make, str): make = import_module(f'person_search_nb.{make}').build  # a system with a notebook of its own, further down the road
+    model = make(num_ids, list(heights), width, **kwargs)
     model.config = dict(name=name, num_ids=num_ids, heights=[float(h) for h in heights], width=width) | {k: v for k, v in kwargs.items() if k != 'weights'}
     return model
 
