@@ -37,7 +37,7 @@ def count_params(
     return sum(p.numel() for k, p in model.named_parameters() if training or not k.startswith('id_loss.'))
 
 # %% ../nbs/14_costs.ipynb #0ba0cfce
-PARTS = 'stem blocks attention rpn pooled_norm project embedding_norm score deltas roi_size'.split()
+PARTS = 'stem blocks attention transformer rpn pooled_norm mask project embedding_norm score deltas roi_size'.split()
 
 def macs_by_part(
     model: nn.Module, # a `PersonSearchNet`
@@ -54,11 +54,12 @@ def macs_by_part(
     for j in range(3):
         shape = run(f'block {j}', model.blocks[j], shape)
         shape = run(f'attention {j}', model.attention[j], shape)
+    shape = run('transformer', model.transformer, shape)
     hidden = run('rpn conv', model.rpn.hidden, shape)
     run('rpn scores', model.rpn.objectness, hidden)
     run('rpn boxes', model.rpn.deltas, hidden)
     shape = run('pooled_norm', model.pooled_norm, (1, shape[1], model.roi_size, model.roi_size))
-    shape = run('block 3', model.blocks[3], shape)
+    shape = run('block 3', model.blocks[3], run('mask', model.mask, shape))
     shape = run('attention 3', model.attention[3], shape)
     pooled = (1, shape[1])
     run('embedding_norm', model.embedding_norm, run('project', model.project, pooled))

@@ -241,6 +241,7 @@ def match_search(
     candidates=None,               # (Q, G) scenes searched per query, padded with -1; None: all scenes
     score_threshold: float = 0.5,  # weaker detections are dropped
     rerank=None,                   # function (query number, (N,) rows of its detections) -> (N,) similarities; None: cosine
+    iou_threshold: float = 0.5,    # overlap that counts as found; small boxes need less
 ) -> SearchMatches:
     "Rank all detections of a query's scenes by similarity and find the right ones among them."
     det_image, det_boxes, det_scores, feats, query, gt_query, gt_image, gt_boxes, candidates = _checked(
@@ -262,7 +263,7 @@ def match_search(
     # a scene counts once, even if a careless annotation shows the person twice in it
     positive, group = np.unique(gt_query * scenes + gt_image, return_inverse=True)
     wh = gt_boxes[:, 2:] - gt_boxes[:, :2]
-    need = np.minimum(0.5, wh.prod(1) / (wh + 10).prod(1))  # small boxes need less overlap: a few px decide there
+    need = np.minimum(iou_threshold, wh.prod(1) / (wh + 10).prod(1))  # small boxes need less overlap: a few px decide there
     t, d = np.repeat(np.arange(len(gt_image)), start[gt_image + 1] - start[gt_image]), rows_of(gt_image)
     hit = paired_iou(det_boxes[d], gt_boxes[t]) >= need[t]
     t, d = t[hit], d[hit]
@@ -326,9 +327,10 @@ def search_metrics(
     candidates=None,               # (Q, G) scenes searched per query, padded with -1; None: all scenes
     score_threshold: float = 0.5,  # weaker detections are dropped
     topk: tuple = (1, 5, 10),      # list lengths
+    iou_threshold: float = 0.5,    # overlap that counts as found; small boxes need less
 ) -> dict:                         # mAP, top1, top5, top10, queries (scored), unscored
     "Search quality as the field reports it (E2E paper, section 4.1); 0 when no query has anything to find."
-    m = match_search(det_image, det_boxes, det_scores, det_feats, query_feats, gt_query, gt_image, gt_boxes, candidates, score_threshold)
+    m = match_search(det_image, det_boxes, det_scores, det_feats, query_feats, gt_query, gt_image, gt_boxes, candidates, score_threshold, iou_threshold=iou_threshold)
     return summarize(m, topk)
 
 # %% ../nbs/12_evaluation.ipynb #c3065394
@@ -445,12 +447,13 @@ def score_detections(
     score_threshold: float = 0.5,  # of the search; detection AP uses 0.01
     topk: tuple = (1, 5, 10),
     rerank=None,                   # such as `reranking.cbgm`: makes the `rerank` of `match_search` from (found, query_feats, queries)
+    iou_threshold: float = 0.5,    # overlap that counts as found
 ) -> dict:                         # mAP, top1, top5, top10, det_ap, det_recall, queries, unscored, subsets
     "All numbers of one system on one gallery."
     m = match_search(**found, query_feats=query_feats, **search_truth(queries, gallery), score_threshold=score_threshold,
-                     rerank=rerank and rerank(found, query_feats, queries))
+                     rerank=rerank and rerank(found, query_feats, queries), iou_threshold=iou_threshold)
     t = gallery_truth(gallery)
-    d = detection_metrics(found['det_image'], found['det_boxes'], found['det_scores'], t['gt_image'], t['gt_boxes'])
+    d = detection_metrics(found['det_image'], found['det_boxes'], found['det_scores'], t['gt_image'], t['gt_boxes'], iou_threshold)
     return summarize(m, topk) | dict(det_ap=d['ap'], det_recall=d['recall'], subsets={k: summarize(m, topk, v) for k, v in queries.subsets.items()})
 
 def evaluate(
@@ -465,13 +468,14 @@ def evaluate(
     score_threshold: float = 0.5,  # of the search; detection AP uses 0.01
     topk: tuple = (1, 5, 10),
     rerank=None,                   # as in `score_detections`
+    iou_threshold: float = 0.5,    # overlap that counts as found
     true_boxes: bool = False,      # a perfect detector: the upper bound that better detection could reach
 ) -> dict:                         # mAP, top1, top5, top10, det_ap, det_recall, queries, unscored, subsets
     "Search the gallery for every query and score the result."
     if rerank and getattr(model, 'matching', 'cosine') != 'cosine': raise ValueError('re-ranking compares directions, and this model matches by distance; leave rerank out')
     same = dict(batch_size=batch_size, device=device, precision=precision, progress=progress)
     found = embed_truth(model, gallery, **same) if true_boxes else run_detector(model, gallery, workers=workers, **same)
-    return score_detections(found, embed_queries(model, queries, gallery, **same), gallery, queries, score_threshold, topk, rerank)
+    return score_detections(found, embed_queries(model, queries, gallery, **same), gallery, queries, score_threshold, topk, rerank, iou_threshold)
 
 # %% ../nbs/12_evaluation.ipynb #a1e06eab
 def colour_histogram(

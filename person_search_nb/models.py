@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['ROI_OPS', 'HEIGHTS', 'MODELS', 'RoIs', 'HeadOutput', 'at_least_float32', 'batch_norm', 'PersonSearchNet',
-           'evaluating', 'record_levels', 'list_models', 'build_model', 'save_model', 'read_weights', 'load_model',
-           'shipped_trunk', 'load_trunk', 'imprint']
+           'evaluating', 'record_levels', 'list_models', 'model_settings', 'build_model', 'save_model', 'read_weights',
+           'load_model', 'shipped_trunk', 'load_trunk', 'imprint']
 
 # %% ../nbs/08_models.ipynb #6ccec157
-import json
+import inspect, json
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -21,12 +21,13 @@ from torch import nn, Tensor
 from tqdm.auto import tqdm
 
 from .anchors import AnchorGenerator, faster_rcnn_anchors, pedestrian_anchors
-from .attention import ATTENTION
-from .backbones import Backbone, resnet_backbone
+from .attention import ATTENTION, NoAttention
+from .backbones import Backbone, build_backbone, resnet_backbone
 from .boxes import box_iou, check_boxes, clip_boxes, decode_boxes, encode_boxes, keep_large, nms
 from .checkpoints import write_whole
 from .classics import vgg16_backbone
-from .oim import ID_LOSSES, RSSLoss
+from .masking import SoftMask, SpatialTransformer
+from .oim import ID_LOSSES, OIMLoss, RSSLoss
 from .parallel import SharedBatchNorm, mean_number
 from .roi_align import crop_resize_pool, roi_align, roi_pool
 from .rpn import RPN, match_boxes, sample_balanced
@@ -38,7 +39,7 @@ class RoIs:
     "The regions one training step looks at, all images together, and what is true of each."
     boxes: list       # per image (R_i, 4): the regions
     person_id: Tensor # (R,) identity, -1 = a person without identity or background
-    positive: Tensor  # (R,) bool: the region shows a person (IoU >= 0.5 with a true box)
+    positive: Tensor  # (R,) bool: the region shows a person (IoU >= `positive_iou` with a true box)
     truth: Tensor     # (R, 4) the matched true box (for background: the region itself)
 
     @property
@@ -77,8 +78,11 @@ class PersonSearchNet(nn.Module):
         anchors: AnchorGenerator,       # the reference boxes of the RPN
         attention: str = 'arm',         # after each block: 'arm', 'non-local' or 'none'
         factored: bool = False,         # compute the ARMs in their factored form: the same numbers at a fraction of the cost
+        transformer: bool = False,      # a spatial transformer on the scene's map (notebook 04a)
+        mask: bool = False,             # a soft mask on each region's map, before the head
         id_loss: str = 'softmax',       # a name of `ID_LOSSES`: 'softmax', 'oim', 'rss', 'centre', 'softmax+centre'; 'none': a detector, to which all people look alike
         dim: int | None = None,         # embedding size; None: the head's own channels, without projection
+        queue: int = 5000,              # people without identity whom OIM remembers
         rpn_channels: int = 512,        # width of the RPN's 3x3 conv
         separable_rpn: bool = False,    # depthwise-separable 3x3 conv in the RPN
         roi_size: int = 7,              # cells of the pooled region, per side
@@ -87,6 +91,7 @@ class PersonSearchNet(nn.Module):
         rescore: bool = True,           # the head judges regions anew; False: the RPN's score stays
         matching: str = 'cosine',       # how embeddings are compared in search, or 'euclidean'
         rois_per_image: int = 16,       # regions per image in a training step (true boxes come on top)
+        positive_iou: float = 0.5,      # overlap with a true box from which a region shows the person
         proposals: tuple = (100, 50),   # regions kept by the RPN in training and in search
         score_threshold: float = 0.05,  # detections below are dropped
         nms_threshold: float = 0.4,     # overlap above which the weaker detection goes
@@ -98,6 +103,8 @@ class PersonSearchNet(nn.Module):
         anchors.centre = backbone.centre
         self.names = backbone.names  # how torchvision calls the parts of trunk and head
         self.attention = nn.ModuleList(ATTENTION[attention](c, **dict(factored=True) if factored and attention == 'arm' else {}) for c in backbone.channels)
+        self.transformer = SpatialTransformer(c2) if transformer else nn.Identity()
+        self.mask = SoftMask(c2) if mask else NoAttention(c2)
         self.rpn = RPN(c2, anchors, channels=rpn_channels, separable=separable_rpn,
                        pre_nms=tuple(8 * p for p in proposals), post_nms=proposals,
                        high=0.5)  # one slim shape of anchor: at 0.7 hardly any reaches a small person (see the RPN notebook)
@@ -108,12 +115,12 @@ class PersonSearchNet(nn.Module):
         self.embedding_norm = norm(nn.BatchNorm1d, dim or c3) if known else nn.Identity()   # over people: who
         self.region_norm = norm(nn.BatchNorm1d, c3)             # over all regions: whether at all, and where exactly
         self.score, self.deltas = nn.Linear(c3, 1) if rescore else None, nn.Linear(c3, 4)
-        self.id_loss = ID_LOSSES[id_loss](dim or c3, num_ids) if known else None
-        self.unit_length = id_loss == 'oim'  # it compares directions
+        self.id_loss = ID_LOSSES[id_loss](dim or c3, num_ids, **dict(queue_size=queue) if id_loss == 'oim' else {}) if known else None
+        self.unit_length = isinstance(self.id_loss, OIMLoss)  # it compares directions
         if matching not in ('cosine', 'euclidean'): raise ValueError(f"matching is cosine or euclidean, not '{matching}'")
         self.matching = matching
         self.with_background = isinstance(self.id_loss, RSSLoss)  # it has a class for regions without anybody
-        self.roi_size, self.roi_op, self.rois_per_image = roi_size, ROI_OPS[roi_op], rois_per_image
+        self.roi_size, self.roi_op, self.rois_per_image, self.positive_iou = roi_size, ROI_OPS[roi_op], rois_per_image, positive_iou
         # cell i of a ResNet's map is centred on pixel 16 i; RoIAlign expects 16 i + 7.5, crops 16 i + 0.5: boxes are shifted (see the RoIAlign notebook)
         self.shift = (-0.5 if roi_op == 'crop' else (self.stride - 1) / 2) - backbone.centre
         self.score_threshold, self.nms_threshold, self.detections = score_threshold, nms_threshold, detections
@@ -137,7 +144,7 @@ class PersonSearchNet(nn.Module):
         "The image-level features that detection and re-id share."
         x = self.stem(x)
         for block, attend in zip(self.blocks[:3], self.attention[:3]): x, _ = attend(block(x))
-        return x
+        return self.transformer(x)
 
     def head(self,
         features: Tensor,  # (B, c2, h, w) from `trunk`
@@ -146,7 +153,8 @@ class PersonSearchNet(nn.Module):
     ) -> HeadOutput:       # for all regions, images in order
         "Pool each region, run the last block on it, average it, and read off embedding, score and box."
         x = self.roi_op(features, [b + self.shift for b in boxes], self.roi_size, 1 / self.stride)  # (R, c2, 7, 7)
-        x, _ = self.attention[3](self.blocks[3](self.pooled_norm(x)))                   # (R, c3, 4, 4)
+        x, _ = self.mask(self.pooled_norm(x))
+        x, _ = self.attention[3](self.blocks[3](x))                                     # (R, c3, 4, 4)
         x = x.mean((2, 3))                                                              # (R, c3)
         r = batch_norm(self.region_norm, x)
         e = x if people is None else x[people]
@@ -192,7 +200,7 @@ class PersonSearchNet(nn.Module):
         boxes, ids, positive, truth = [], [], [], []
         for prop, t in zip(proposals, targets):
             true, tid = t['boxes'].to(prop), t['person_id'].to(prop.device)
-            matched = match_boxes(prop, true, 0.5, 0.3, force_best=False)  # near misses say nothing: NMS deals with them
+            matched = match_boxes(prop, true, self.positive_iou, 0.3, force_best=False)  # near misses say nothing: NMS deals with them
             pos, neg = sample_balanced(matched, self.rois_per_image, 0.5)
             who = torch.cat([torch.arange(len(true), device=prop.device), matched[pos]])
             boxes.append(torch.cat([true, prop[pos], prop[neg]]))
@@ -303,19 +311,37 @@ def _hdl_student_fast(num_ids, heights, width, **kw):
     return PersonSearchNet(student_backbone('fast', width=width), num_ids, pedestrian_anchors(heights),
                            **dict(rpn_channels=int(512 * width), separable_rpn=True, factored=True) | kw)
 
-def _oim(num_ids, heights, width, weights=None, **kw):
-    return PersonSearchNet(resnet_backbone(50, width=width, weights=weights), num_ids, faster_rcnn_anchors(),
+def _oim(num_ids, heights, width, weights=None, trunk='resnet50', **kw):
+    return PersonSearchNet(build_backbone(trunk, width=width, weights=weights), num_ids, faster_rcnn_anchors(),
                            **dict(attention='none', id_loss='oim', dim=256, rpn_channels=int(512 * width), roi_size=14) | kw)
 
 def _e2e_rss(num_ids, heights, width, weights=None, **kw):
     return PersonSearchNet(vgg16_backbone(width, weights), num_ids, faster_rcnn_anchors(),
                            **dict(attention='none', id_loss='rss', dim=256, rpn_channels=int(512 * width), roi_op='pool', norms=False, rescore=False, matching='euclidean') | kw)
 
-MODELS = {'hdl-teacher': _hdl_teacher, 'hdl-student': _hdl_student, 'hdl-student-fast': _hdl_student_fast, 'oim': _oim, 'e2e-rss': _e2e_rss}
+def _attention_embedding(num_ids, heights, width, weights=None, trunk='densenet121', **kw):
+    return PersonSearchNet(build_backbone(trunk, width=width, weights=weights), num_ids, faster_rcnn_anchors(),
+                           **dict(attention='none', transformer=True, mask=True, id_loss='oim', queue=2048, dim=int(2048 * width), rpn_channels=int(512 * width), roi_size=14, positive_iou=0.75) | kw)
+
+MODELS = {'hdl-teacher': _hdl_teacher, 'hdl-student': _hdl_student, 'hdl-student-fast': _hdl_student_fast, 'oim': _oim, 'e2e-rss': _e2e_rss, 'attention-embedding': _attention_embedding}
 
 def list_models() -> list:
     "Names that `build_model` knows."
     return list(MODELS)
+
+def _factory(name):
+    if name not in MODELS: raise ValueError(f"unknown model '{name}': choose one of {', '.join(MODELS)}")
+    make = MODELS[name]
+    if not isinstance(make, str): return make
+    module, _, function = make.partition(':')  # a system with a notebook of its own, further down the road
+    return getattr(import_module(f'person_search_nb.{module}'), function)
+
+def model_settings(
+    name: str,  # one of `list_models()`
+) -> list:      # such as ['width', 'attention', 'roi_size', ...]
+    "What `build_model` takes for a system: its own arguments, and those of `PersonSearchNet`."
+    own = inspect.signature(_factory(name)).parameters
+    return [p for p in dict.fromkeys([*own, *inspect.signature(PersonSearchNet).parameters]) if p not in ('num_ids', 'weights', 'kw', 'backbone', 'anchors')]
 
 # %% ../nbs/08_models.ipynb #6ad8efa6
 def build_model(
@@ -323,13 +349,10 @@ def build_model(
     num_ids: int,             # training identities
     heights: list = HEIGHTS,  # the 11 anchor heights, px (`anchors.fit_heights` fits them to a data set)
     width: float = 1.0,       # scales every channel count
-    **kwargs,                 # further arguments of `PersonSearchNet`; for ResNets also `weights='imagenet'`
+    **kwargs,                 # further `model_settings`; where there are ImageNet weights, also `weights='imagenet'`
 ) -> PersonSearchNet:
     "Build a system by name; its recipe is kept in `model.config`. Raises ValueError for an unknown name."
-    if name not in MODELS: raise ValueError(f"unknown model '{name}': choose one of {', '.join(MODELS)}")
-    make = MODELS[name]
-    if isinstance(make, str): make = import_module(f'person_search_nb.{make}').build  # a system with a notebook of its own, further down the road
-    model = make(num_ids, list(heights), width, **kwargs)
+    model = _factory(name)(num_ids, list(heights), width, **kwargs)
     model.config = dict(name=name, num_ids=num_ids, heights=[float(h) for h in heights], width=width) | {k: v for k, v in kwargs.items() if k != 'weights'}
     return model
 
