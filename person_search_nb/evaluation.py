@@ -6,10 +6,11 @@
 __all__ = ['paired_iou', 'same_image_pairs', 'DetectionMatches', 'match_detections', 'detection_metrics', 'SearchMatches',
            'match_search', 'per_query', 'summarize', 'search_metrics', 'run_detector', 'query_scenes', 'embed_queries',
            'gallery_truth', 'embed_truth', 'search_truth', 'score_detections', 'evaluate', 'colour_histogram',
-           'histogram_baseline']
+           'describe_boxes', 'histogram_baseline']
 
 # %% ../nbs/12_evaluation.ipynb #e87e4841
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -496,6 +497,22 @@ def colour_histogram(
         row[:] = np.sqrt(count / np.maximum(count.sum(1, keepdims=True), 1) / strips).ravel()
     return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
 
+def describe_boxes(
+    dataset: SceneDataset,
+    image,                      # (M,) scene of each box
+    boxes,                      # (M, 4) px of the original pictures
+    describe=colour_histogram,  # function (picture (H, W, 3) uint8, boxes) -> (N, D)
+    progress: bool = True,      # a bar
+) -> np.ndarray:                # (M, D)
+    "Features of boxes that need no network; every picture is read once."
+    image, boxes, out = np.asarray(image), np.asarray(boxes, np.float32), None
+    for i in tqdm(np.unique(image).tolist(), desc='describing boxes', unit='scene', disable=not progress):
+        rows = np.flatnonzero(image == i)
+        feats = describe(dataset.picture(i), boxes[rows] * np.float32(dataset.scale(i)))
+        if out is None: out = np.zeros((len(image), feats.shape[1]), np.float32)
+        out[rows] = feats
+    return describe(np.zeros((1, 1, 3), np.uint8), np.zeros((0, 4), np.float32)) if out is None else out
+
 def histogram_baseline(
     gallery: SceneDataset,
     queries: QuerySet,
@@ -505,13 +522,7 @@ def histogram_baseline(
     progress: bool = True,       # a bar
 ) -> dict:                       # as `evaluate`; det_ap and det_recall are 1, true boxes being given
     "What one gets without learning anything: compare colours of body strips, on true boxes."
-    scale = lambda data, i: np.float32(data.scale(i))
-    feats = [colour_histogram(gallery.picture(i), s.boxes * scale(gallery, i), strips, bins)
-             for i, s in enumerate(tqdm(gallery.scenes, desc='colour histograms', unit='scene', disable=not progress))]
-    query_feats = np.zeros((len(queries), strips * bins**3), np.float32)
-    for data, s, rows in query_scenes(queries, gallery):
-        query_feats[rows] = colour_histogram(data.picture(s), queries.boxes[rows] * scale(data, s), strips, bins)
-    t = gallery_truth(gallery)
+    t, describe = gallery_truth(gallery), lambda *boxes: describe_boxes(*boxes, partial(colour_histogram, strips=strips, bins=bins), progress)
     found = dict(det_image=t['gt_image'], det_boxes=t['gt_boxes'], det_scores=np.ones(len(t['gt_image']), np.float32),
-                 det_feats=np.concatenate([np.zeros((0, strips * bins**3), np.float32), *feats]))
-    return score_detections(found, query_feats, gallery, queries, topk=topk)
+                 det_feats=describe(gallery, t['gt_image'], t['gt_boxes']))
+    return score_detections(found, describe(queries.dataset, queries.scene, queries.boxes), gallery, queries, topk=topk)
