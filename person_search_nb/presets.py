@@ -7,7 +7,7 @@ __all__ = ['PRESETS', 'Recipe', 'change', 'parse_setting', 'check', 'make_recipe
            'read_recipe']
 
 # %% ../nbs/13a_presets.ipynb #3b750772
-import ast, difflib, inspect, json
+import ast, difflib, json
 from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -21,7 +21,7 @@ from .crops import CropIdentity, crop_dataset
 from .datasets import DataError, open_dataset, parse_spec
 from .distillation import HDL
 from .evaluation import evaluate
-from .models import PersonSearchNet, build_model, imprint, list_models, load_model, read_weights, shipped_trunk
+from .models import PersonSearchNet, build_model, imprint, list_models, load_model, model_settings, read_weights, shipped_trunk
 from .parallel import rank
 from .training import TrainConfig, train
 
@@ -42,20 +42,21 @@ class Recipe:
     temperature: float = 4.              # t of Eq. 8
     form: str = 'mse'                    # distance of FD and AD
     hinton: bool = False                 # direction of PD's divergence
+    iou: float = 0.5                     # overlap that counts as found when the run is evaluated
     train: TrainConfig = field(default_factory=TrainConfig)
 
 _RECIPE = [f.name for f in fields(Recipe) if f.name not in ('net', 'train')]
 _TRAIN = [f.name for f in fields(TrainConfig)]
-_NET = ['width', 'heights'] + [p for p in inspect.signature(PersonSearchNet).parameters if p not in ('backbone', 'num_ids', 'anchors')]
 
 def change(
     recipe: Recipe,
-    **settings,    # fields of `Recipe`, `TrainConfig` or `PersonSearchNet`
+    **settings,    # fields of `Recipe` or `TrainConfig`, or `model_settings` of its model
 ) -> Recipe:
     "The recipe with some settings changed. Raises ValueError for a name that does not exist, with the most similar ones."
-    own, training, net = ({k: v for k, v in settings.items() if k in names} for names in (_RECIPE, _TRAIN, _NET))
+    nets = model_settings(settings.get('model', recipe.model))
+    own, training, net = ({k: v for k, v in settings.items() if k in names} for names in (_RECIPE, _TRAIN, nets))
     if unknown := [k for k in settings if k not in {**own, **training, **net}]:
-        like = difflib.get_close_matches(unknown[0], names := [*_RECIPE, *_TRAIN, *_NET], 3, 0.6)
+        like = difflib.get_close_matches(unknown[0], names := [*_RECIPE, *_TRAIN, *nets], 3, 0.6)
         raise ValueError(f"no setting '{unknown[0]}'" + (f': did you mean {" or ".join(like)}?' if like else f'; there are {", ".join(names)}'))
     return replace(recipe, **own, net=recipe.net | net, train=replace(recipe.train, **training))
 
@@ -91,8 +92,9 @@ PRESETS = {
         ('hdl-teacher', '*', dict(epochs=60, milestones=(50,), gamma=0.1, start='imagenet')),
         ('hdl-student*', '*', dict(epochs=150, milestones=(50, 100), gamma=0.2, lambdas=(0.9, 2e4, 2e3), temperature=4.)),
         ('oim', '*', dict(size='hdl-cuhk-sysu', batch_size=8, epochs=60, milestones=(50,), start='imagenet')),
-        ('oim', 'prw', dict(size='hdl-prw', batch_size=4)),
+        ('oim', 'prw', dict(size='hdl-prw', batch_size=4, queue=500)),
         ('e2e-rss', '*', dict(size='faster-rcnn', batch_size=2, lr=0.001, epochs=21.4, milestones=(17.8,), start='imagenet')),  # 120,000 steps, divided by ten after 100,000
+        ('attention-embedding', '*', dict(size='attention-embedding', batch_size=2, lr=0.001, epochs=50, milestones=(25,), start='imagenet', augment='attention-embedding', iou=0.75)),
         ('*', 'synth', dict(size=None, start='')),
     ],
     'fast': [
@@ -102,6 +104,7 @@ PRESETS = {
         ('hdl-teacher', '*', dict(start='imagenet')),
         ('oim', '*', dict(start='imagenet')),
         ('e2e-rss', '*', dict(start='imagenet')),
+        ('attention-embedding', '*', dict(start='imagenet', size='attention-embedding', augment='attention-embedding', iou=0.75)),
         ('*', 'prw', dict(size='hdl-prw', batch_size=8)),
         ('*', 'duke', dict(size='hdl-prw', batch_size=8)),
         ('*', 'synth', dict(size=None, start='')),
@@ -113,7 +116,13 @@ PRESETS = {
         ('hdl-teacher', '*', dict(start='shipped', imprint=True)),
         ('hdl-student-fast', '*', dict(start='shipped', imprint=True)),
         ('oim', '*', dict(factored=False)),
+        ('e2e-rss', '*', dict(width=0.125, lr=5e-4)),  # VGG16 works at full resolution, and without BatchNorm
     ],
+}
+PRESETS |= {  # identities from cut-outs first (notebook 12c)
+    'paper-crops': PRESETS['paper'] + [('*', '*', dict(crops=(256, 128), batch_size=64)), ('e2e-rss', '*', dict(crops=(224, 224), batch_size=256))],
+    'fast-crops': PRESETS['fast'] + [('*', '*', dict(crops=(256, 128), batch_size=128, epochs=10))],
+    'tiny-crops': PRESETS['tiny'] + [('*', '*', dict(crops=(144, 64), batch_size=48, start='', imprint=False))],
 }
 
 def make_recipe(
@@ -190,11 +199,11 @@ def run_recipe(
     if recipe.imprint and not (resume and (Path(out) / 'checkpoint.safetensors').exists()): imprint(model, data, progress=progress)
     try: gallery, queries = (open_dataset(recipe.data, part, size=recipe.size, progress=progress) for part in ('gallery', 'query'))
     except DataError as e: say(f'not evaluated: {e}'); grade = None
-    else: grade = lambda net: evaluate(net, gallery, queries, min(recipe.train.batch_size, 16), workers=recipe.train.workers, progress=progress, true_boxes=bool(recipe.crops))  # cut-outs teach nobody to find people
+    else: grade = lambda net: evaluate(net, gallery, queries, min(recipe.train.batch_size, 16), workers=recipe.train.workers, progress=progress, iou_threshold=recipe.iou, true_boxes=bool(recipe.crops))  # cut-outs teach nobody to find people
     if rank() == 0: write_whole(Path(out) / 'recipe.json', json.dumps(asdict(recipe) | dict(net=recipe.net | dict(heights=[float(h) for h in heights])), indent=1).encode())
     learner = HDL(guide, model, recipe.lambdas, recipe.temperature, recipe.form, recipe.hinton) if guide else CropIdentity(model) if recipe.crops else model
     how = recipe.train
-    if recipe.crops: data, how = crop_dataset(data, recipe.crops, model.with_background, how.seed), replace(how, weights={k: v for k, v in how.weights.items() if k == 'id'})  # the only loss there
+    if recipe.crops: data, how = crop_dataset(data, recipe.crops, model.with_background, how.seed), replace(how, weights={k: v for k, v in how.weights.items() if not k.startswith(('rpn_', 'head_'))})  # nothing is detected there
     return model, train(learner, data, how, out, resume, progress, recipe.model, grade)
 
 def read_recipe(

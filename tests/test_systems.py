@@ -1,0 +1,101 @@
+"Every system of `list_models()` trains, resumes, searches, is saved, started from and counted by the same few functions."
+import json
+
+import pytest
+import torch
+
+from person_search_nb.ablations import ABLATIONS, GUIDE, SEARCHES
+from person_search_nb.checkpoints import load_tree
+from person_search_nb.costs import cost_table
+from person_search_nb.datasets import open_dataset
+from person_search_nb.evaluation import gallery_truth, score_detections
+from person_search_nb.models import build_model, list_models, load_model, model_settings
+from person_search_nb.presets import PRESETS, make_recipe, run_recipe, warm_start
+from person_search_nb.training import CHECKPOINT, train
+
+SPEC = 'synth:tiny?train_scenes=8&test_scenes=6&train_ids=12&test_ids=4&queries=4&gallery=4&size=96x160'
+FAST = dict(width=0.125, rpn_channels=16, start='', imprint=False, batch_size=4, epochs=2, warmup=1, rois_per_image=8, proposals=(30, 20), precision='fp32', device='cpu')
+EMPTY = dict(boxes=torch.zeros(0, 4), person_id=torch.zeros(0, dtype=torch.int64))
+
+
+def equal(a, b): return all(torch.equal(v, b[k]) for k, v in a.items()) and a.keys() == b.keys()
+
+
+@pytest.mark.parametrize('name', list_models())
+def test_trains_resumes_and_searches(name, tmp_path):
+    recipe = lambda **kw: make_recipe(name, SPEC, 'tiny', **FAST | kw)
+    whole, history = run_recipe(recipe(), tmp_path / 'whole', progress=False)
+    assert len(history) == 4 and all(torch.isfinite(torch.tensor(list(h.values()))).all() for h in history)
+    scores = json.loads((tmp_path / 'whole/scores.json').read_text())[-1]
+    assert 0 <= scores['mAP'] <= 1 and 0 <= scores['det_ap'] <= 1
+
+    data = open_dataset(SPEC, 'train', progress=False)
+
+    def build(seed):
+        torch.manual_seed(seed)
+        return build_model(name, data.num_ids, **recipe().net | dict(heights=whole.config['heights']))
+
+    def stop(net): raise KeyError('stop here')
+    with pytest.raises(KeyError): train(build(recipe().train.seed), data, recipe(checkpoint_every=1, evaluate_every=1.5).train, tmp_path / 'half', progress=False, evaluate=stop)
+    second = build(99)                                                                  # what it begins with must not matter
+    assert load_tree(tmp_path / 'half' / CHECKPOINT)['step'] == 2
+    train(second, data, recipe().train, tmp_path / 'half', progress=False)
+    assert equal(second.state_dict(), whole.state_dict()), 'a resumed run differs from an unbroken one'
+
+    again = load_model(tmp_path / 'whole/model.safetensors').eval()
+    assert equal(again.state_dict(), whole.state_dict()) and json.dumps(again.config) == json.dumps(whole.config)
+    image = data[0][0]
+    with torch.no_grad(): assert all(torch.equal(a, b) for a, b in zip(again([image])[0].values(), whole.eval()([image])[0].values()))
+
+    other = build_model(name, 3, **recipe().net | dict(heights=whole.config['heights']))
+    found = warm_start(other, tmp_path / 'whole/model.safetensors')
+    assert len(found['taken']) > 20 and not found['missing'] and not found['unused']
+
+    row = cost_table(dict(a=again), (96, 160), latency=False)[0]
+    assert row['params'] > 1e4 and row['macs_scene'] > 1e6 and row['macs_person'] > 1e4
+
+
+@pytest.mark.parametrize('name', list_models())
+def test_scenes_without_people_or_identities(name):
+    torch.manual_seed(0)
+    net = build_model(name, 5, **{k: v for k, v in make_recipe(name, SPEC, 'tiny', **FAST).net.items() if k != 'heights'})
+    image = torch.rand(3, 96, 160)
+    nobody = dict(boxes=torch.tensor([[20., 20, 50, 90]]), person_id=torch.tensor([-1]))
+    for targets in ([EMPTY, EMPTY], [nobody, EMPTY]):
+        losses = net([image, image], targets)
+        total = sum(losses.values())
+        assert torch.isfinite(total)
+        total.backward()
+    net.eval()
+    assert net.embed([image], [EMPTY['boxes']]).shape[0] == 0
+    a, b = (net.embed([image], [nobody['boxes']], searched=s) for s in (False, True))
+    assert a.shape == b.shape and torch.isfinite(a).all()
+
+
+@pytest.mark.parametrize('name', list_models())
+def test_takes_its_settings(name):
+    assert {'width', 'rpn_channels', 'proposals', 'rois_per_image', 'score_threshold'} <= set(model_settings(name))
+    with pytest.raises(ValueError, match='did you mean'): make_recipe(name, SPEC, 'tiny', rpn_chanels=3)
+
+
+def test_a_stricter_overlap_finds_less():
+    gallery, queries = (open_dataset(SPEC, s, progress=False) for s in ('gallery', 'query'))
+    t = gallery_truth(gallery)
+    off = t['gt_boxes'].copy()
+    off[:, [0, 2]] -= (off[:, 2] - off[:, 0])[:, None] / 5                              # everybody is found, but for an IoU of 2/3
+    feats = torch.eye(len(off)).numpy()
+    found = dict(det_image=t['gt_image'], det_boxes=off, det_scores=torch.ones(len(off)).numpy(), det_feats=feats)
+    loose, strict = (score_detections(found, feats[:len(queries)], gallery, queries, iou_threshold=i) for i in (0.5, 0.75))
+    assert loose['det_ap'] > 0.9 and strict['det_ap'] < 0.1 and strict['mAP'] <= loose['mAP']
+
+
+@pytest.mark.parametrize('name', list(ABLATIONS))
+def test_every_row_of_an_ablation_is_a_recipe(name):
+    labels = [r.label for r in ABLATIONS[name]]
+    assert len(set(labels)) == len(labels)
+    for row in ABLATIONS[name]:
+        assert bool(row.model) != bool(row.of) and (not row.of or row.of in labels and row.search in SEARCHES)
+        for r in filter(None, (row if row.model else None, row.after, row.teacher, GUIDE)):
+            for preset in ('paper', 'fast', 'tiny'):
+                recipe = make_recipe(r.model, SPEC, preset + '-crops' * r.crops, **r.settings)
+                assert bool(recipe.crops) == r.crops and preset + '-crops' in PRESETS
