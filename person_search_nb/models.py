@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ROI_OPS', 'HEIGHTS', 'MODELS', 'RoIs', 'HeadOutput', 'at_least_float32', 'batch_norm', 'PersonSearchNet',
            'evaluating', 'record_levels', 'list_models', 'model_settings', 'build_model', 'save_model', 'read_weights',
-           'load_model', 'shipped_trunk', 'load_trunk', 'imprint']
+           'load_model', 'shipped_trunk', 'load_trunk', 'mean_embeddings', 'imprint']
 
 # %% ../nbs/08_models.ipynb #6ccec157
 import inspect, json
@@ -209,14 +209,17 @@ class PersonSearchNet(nn.Module):
             truth.append(torch.cat([true[who], prop[neg]]))
         return RoIs(boxes, torch.cat(ids), torch.cat(positive), torch.cat(truth))
 
+    def box_goals(self, out: HeadOutput, rois: RoIs) -> Tensor:
+        "(P, 4) refinements that would take the regions with a person to their true boxes, in units of `delta_scale`."
+        return encode_boxes(rois.truth[rois.positive], rois.flat[rois.positive]) / out.deltas.new_tensor(self.delta_scale)
+
     def head_losses(self, out: HeadOutput, rois: RoIs) -> dict:
         "Second detection loss (score and box refinement) and the identity loss, Eq. 1 and 9."
         n, pos = mean_number(len(out.deltas), out.deltas.device), rois.positive
-        target = encode_boxes(rois.truth[pos], rois.flat[pos]) / out.deltas.new_tensor(self.delta_scale)
         ids = rois.person_id.where(pos, self.num_ids) if self.with_background else rois.person_id[pos]
         losses = {}
         if out.score is not None: losses['head_cls'] = F.binary_cross_entropy_with_logits(score := at_least_float32(out.score), pos.to(score.dtype), reduction='sum') / n
-        losses['head_box'] = F.smooth_l1_loss(at_least_float32(out.deltas[pos]), at_least_float32(target), reduction='sum') / n
+        losses['head_box'] = F.smooth_l1_loss(at_least_float32(out.deltas[pos]), at_least_float32(self.box_goals(out, rois)), reduction='sum') / n
         return losses if self.id_loss is None else losses | self.identity_losses(out.embedding, ids)
 
     def identity_losses(self, embedding: Tensor, person_id: Tensor) -> dict:
@@ -411,6 +414,30 @@ def load_trunk(
 
 # %% ../nbs/08_models.ipynb #c47b1db1
 @torch.no_grad()
+def mean_embeddings(
+    model: PersonSearchNet,  # gives the embeddings of the true boxes
+    dataset,                 # items (image, dict(boxes, person_id))
+    num_ids: int,            # identities of the data, 0..num_ids-1
+    batch_size: int = 8,     # scenes at a time
+    progress: bool = True,   # a bar
+) -> tuple:                  # (num_ids, D) unit rows, 0 for identities that do not occur; (): mean length of an embedding
+    "The mean direction of each person's embeddings. Raises ValueError for identities beyond `num_ids`, or without any."
+    total, lengths, device = None, [], next(model.parameters()).device
+    with evaluating(model):
+        for start in tqdm(range(0, len(dataset), batch_size), 'embeddings', disable=not progress, leave=False):
+            images, targets = zip(*(dataset[i] for i in range(start, min(start + batch_size, len(dataset)))))
+            x, _ = model.batch([i.to(device) for i in images])
+            e = model.represent(x, model.trunk(x), [t['boxes'].to(device) for t in targets]).float()  # (N, D)
+            ids = torch.cat([t['person_id'] for t in targets]).to(device)
+            e, ids = e[ids >= 0], ids[ids >= 0]
+            if (ids >= num_ids).any(): raise ValueError(f'scenes {start}..{start + len(images) - 1} show person {int(ids.max())}; there should be {num_ids} identities, numbered from 0')
+            if total is None: total = e.new_zeros(num_ids, e.shape[1])
+            total.index_add_(0, ids, F.normalize(e, dim=1))
+            lengths.append(e.norm(dim=1))
+    if not sum(map(len, lengths)): raise ValueError('nobody in these scenes has an identity; take the training scenes of data with identities')
+    return F.normalize(total, dim=1), torch.cat(lengths).mean()
+
+@torch.no_grad()
 def imprint(
     model: PersonSearchNet,  # with 'softmax', 'oim' or 'rss' identities
     dataset,                 # items (image, dict(boxes, person_id)), identities 0..num_ids-1
@@ -422,20 +449,9 @@ def imprint(
     memory = model.id_loss
     if not (hasattr(memory, 'classifier') or hasattr(memory, 'lut')):
         raise ValueError(f'{type(memory).__name__} has neither a classifier nor a table to imprint; build the model with id_loss softmax, oim or rss')
-    training, device = model.training, model.deltas.weight.device
-    model.eval()
-    total, lengths = torch.zeros(model.num_ids, memory.dim, device=device), []
-    for start in tqdm(range(0, len(dataset), batch_size), 'imprint', disable=not progress, leave=False):
-        images, targets = zip(*(dataset[i] for i in range(start, min(start + batch_size, len(dataset)))))
-        x, _ = model.batch([i.to(device) for i in images])
-        e = model.head(model.trunk(x), [t['boxes'].to(device) for t in targets]).embedding.float()
-        ids = torch.cat([t['person_id'] for t in targets]).to(device)
-        e, ids = e[ids >= 0], ids[ids >= 0]
-        total.index_add_(0, ids, F.normalize(e, dim=1))
-        lengths.append(e.norm(dim=1))
-    direction = F.normalize(total, dim=1)
+    direction, length = mean_embeddings(model, dataset, model.num_ids, batch_size, progress)
     if hasattr(memory, 'lut'): memory.lut.copy_(direction)
     else:
-        memory.classifier.weight[:model.num_ids] = direction * scale / torch.cat(lengths).mean()  # RSS keeps a row for the background
+        memory.classifier.weight[:model.num_ids] = direction * scale / length  # RSS keeps a row for the background
         memory.classifier.bias[:model.num_ids] = 0.
-    return model.train(training)
+    return model

@@ -92,6 +92,7 @@ class OIMLoss(nn.Module):
         self.dim, self.num_ids, self.queue_size = dim, num_ids, queue_size
         self.momentum, self.scale = momentum, scale
         self.register_buffer('lut', torch.zeros(num_ids, dim))
+        self.register_buffer('frozen', torch.zeros(num_ids, dtype=torch.bool)) # rows of the table that stay as they are: a teacher's (notebook 09a)
         self.register_buffer('queue', torch.zeros(queue_size, dim))
         self.register_buffer('position', torch.zeros((), dtype=torch.int64)) # the queue slot to be written next
 
@@ -131,6 +132,8 @@ class OIMLoss(nn.Module):
         features, person_id = features[finite].to(self.lut.dtype), person_id[finite]
         known = person_id >= 0
         x, ids = features[known], person_id[known]
+        moving = ~self.frozen[ids]
+        x, ids = x[moving], ids[moving]
         rank = occurrence(ids)
         for r in range(int(rank.max()) + 1 if len(ids) else 0): # the r-th row of every identity at once
             i, row = ids[rank == r], x[rank == r]

@@ -272,10 +272,11 @@ def train(
     _prepare(model, learner, dataset, config)
     opt = _optimizer(model, config)
     first, out = rank() == 0, None if out is None else Path(out)
-    saved = _read_checkpoint(out / CHECKPOINT, learner, config) if first and out and resume and (out / CHECKPOINT).exists() else None
+    aside = nn.ModuleDict({k: m for k, m in model.named_children() if k not in ('student', 'teacher')} if learner is not model else {})  # what a wrapper trains besides, such as an adapter
+    saved = _read_checkpoint(out / CHECKPOINT, learner, config, aside) if first and out and resume and (out / CHECKPOINT).exists() else None
     saved = from_first(saved)
     if saved:
-        learner.load_state_dict(saved['model']); opt.load_state_dict(saved['optimizer'])
+        learner.load_state_dict(saved['model']); aside.load_state_dict(saved.get('aside', {})); opt.load_state_dict(saved['optimizer'])
         if mean: mean.load_state_dict(saved['mean'])
     else: saved = dict(step=0, precision=from_first(pick_precision(device)) if config.precision == 'auto' else config.precision, scores=[])
     start, precision, scores = saved['step'], saved['precision'], saved['scores']
@@ -285,7 +286,7 @@ def train(
     def save(step):
         if not (first and out): return
         log.flush()  # before the checkpoint: the log may know more than it, never less
-        save_tree(out / CHECKPOINT, dict(model=learner.state_dict(), optimizer=opt.state_dict(), mean=mean and mean.state_dict(),
+        save_tree(out / CHECKPOINT, dict(model=learner.state_dict(), aside=aside.state_dict(), optimizer=opt.state_dict(), mean=mean and mean.state_dict(),
                                          step=step, precision=precision, scores=scores, config=_plain(config)))
 
     def score(step):
@@ -368,10 +369,11 @@ def _draw(out, history, scores):
 
 def _plain(config): return json.loads(json.dumps(asdict(config)))
 
-def _read_checkpoint(file, learner, config):
+def _read_checkpoint(file, learner, config, aside):
     "Read a checkpoint; ValueError naming the file when it belongs to another model or run."
-    saved, own = load_tree(file), learner.state_dict()
-    wrong = [k for k in own.keys() | saved['model'].keys() if k not in own or k not in saved['model'] or own[k].shape != saved['model'][k].shape]
+    saved = load_tree(file)
+    own, kept = (dict(m) | {f'aside.{k}': v for k, v in a.items()} for m, a in ((learner.state_dict(), aside.state_dict()), (saved['model'], saved.get('aside', {}))))
+    wrong = [k for k in own.keys() | kept.keys() if k not in own or k not in kept or own[k].shape != kept[k].shape]
     if wrong:
         raise ValueError(f'{file}: made by another model or with another number of identities ({sorted(wrong)[0]} differs); '
                          'use another output folder, or resume=False')
