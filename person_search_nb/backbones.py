@@ -176,11 +176,11 @@ def resnet_backbone(
 # %% ../nbs/03_backbones.ipynb #72991e8d
 def from_torchvision(
     state:dict,             # a state dict with torchvision's names
-    names:dict=RESNET_NAMES # a backbone's `names`
+    names:dict=RESNET_NAMES # a backbone's `names`; several of ours for one of torchvision's: it goes to each
 )->OrderedDict:             # the same tensors under this library's names, without the classifier
     "Rename torchvision's weights to `Backbone`'s."
     state = {re.sub(r'(denselayer\d+\.(?:norm|conv))\.([12]\.)', r'\1\2', k): v for k, v in state.items()}  # as old files of DenseNets spell them
-    return OrderedDict((names[head] + k[len(head):], v) for k, v in state.items() for head in names if k.startswith(head))
+    return OrderedDict((ours + k[len(head):], v) for k, v in state.items() for head, to in names.items() if k.startswith(head) for ours in ((to,) if isinstance(to, str) else to))
 
 def load_weights(
     backbone:Backbone,  # filled in place

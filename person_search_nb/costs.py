@@ -65,6 +65,7 @@ def macs_by_part(
     run('embedding_norm', model.embedding_norm, run('project', model.project, pooled))
     if model.score is not None: run('score', model.score, pooled)
     run('deltas', model.deltas, pooled)
+    if hasattr(model, 'reid'): run('reid', model.reid, (1, 3, *model.crop_size)) # a second network says who (notebook 16)
     return parts
 
 def count_macs(

@@ -100,6 +100,8 @@ PRESETS = {
         ('oim', '*', dict(size='hdl-cuhk-sysu', batch_size=8, epochs=60, milestones=(50,), start='imagenet')),
         ('oim', 'prw', dict(size='hdl-prw', batch_size=4, queue=500)),
         ('e2e-rss', '*', dict(size='faster-rcnn', batch_size=2, lr=0.001, epochs=21.4, milestones=(17.8,), start='imagenet')),  # 120,000 steps, divided by ten after 100,000
+        ('qeeps', '*', dict(size='hdl-cuhk-sysu', batch_size=8, epochs=60, milestones=(50,), start='imagenet', pairs=True)),
+        ('qeeps', 'prw', dict(size='hdl-prw', batch_size=4, queue=500)),
         ('attention-embedding', '*', dict(size='attention-embedding', batch_size=2, lr=0.001, epochs=50, milestones=(25,), start='imagenet', augment='attention-embedding', iou=0.75)),
         ('*', 'synth', dict(size=None, start='')),
     ],
@@ -110,6 +112,7 @@ PRESETS = {
         ('hdl-teacher', '*', dict(start='imagenet')),
         ('oim', '*', dict(start='imagenet')),
         ('e2e-rss', '*', dict(start='imagenet')),
+        ('qeeps', '*', dict(start='imagenet', pairs=True)),
         ('attention-embedding', '*', dict(start='imagenet', size='attention-embedding', augment='attention-embedding', iou=0.75)),
         ('*', 'prw', dict(size='hdl-prw', batch_size=8)),
         ('*', 'duke', dict(size='hdl-prw', batch_size=8)),
@@ -121,8 +124,9 @@ PRESETS = {
         ('hdl-student*', '*', dict(width=0.625, rpn_channels=64, epochs=3., lr=2e-3)),
         ('hdl-teacher', '*', dict(start='shipped', imprint=True)),
         ('hdl-student-fast', '*', dict(start='shipped', imprint=True)),
-        ('oim', '*', dict(factored=False)),
+        ('[!h]*', '*', dict(factored=False, anchors='pedestrian')),  # Faster R-CNN's anchors of 128 px and more are too large here
         ('e2e-rss', '*', dict(width=0.125, lr=5e-4)),  # VGG16 works at full resolution, and without BatchNorm
+        ('qeeps', '*', dict(pairs=True)),
     ],
 }
 PRESETS |= {  # identities from cut-outs first (notebook 12c)

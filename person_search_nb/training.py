@@ -18,7 +18,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .checkpoints import load_tree, save_figure, save_tree, write_whole
-from .loading import SceneBatches, SceneLoader, SceneSampler
+from .loading import PairSampler, SceneBatches, SceneLoader, SceneSampler
 from .models import save_model
 from .parallel import average, connect, from_first, processes, rank, share_batch_norm
 
@@ -66,6 +66,7 @@ class TrainConfig:
     weights: dict = field(default_factory=dict)  # factor of each loss by name, such as {'rpn_box': 5}; 1 for those not named
     augment: str | None = None      # name in `loading.AUGMENT`, such as 'colour': cameras differ in light
     group: bool = False             # scenes of like shape share a batch: less padding
+    pairs: bool = False             # neighbours in a batch share a person, as far as possible: for query-guided networks
     freeze: int = 0                 # first parts of the trunk (stem, block 1, ...) that stay as they are
     norm: str = 'local'             # BatchNorm's statistics: 'local' of each process's scenes, 'shared' of all, 'frozen': as they are
     ema: float = 0.                 # decay of a running mean of the weights, which is evaluated and kept instead of them; 0: none
@@ -96,7 +97,8 @@ class TrainConfig:
 def _items(dataset, config, start, steps):
     "Items of steps `start`..`steps`, of all processes: order and mirroring of an epoch depend on the seed and the epoch alone."
     sizes = [dataset.item_size(i) for i in range(len(dataset))] if config.group else None
-    batches = SceneBatches(SceneSampler(len(dataset), True, config.flip, config.seed), config.batch_size, drop_last=True, sizes=sizes)
+    order = PairSampler([s.person_id for s in dataset.scenes], config.flip, config.seed) if config.pairs else SceneSampler(len(dataset), True, config.flip, config.seed)
+    batches = SceneBatches(order, config.batch_size, drop_last=True, sizes=sizes)
     for step in range(start, steps):
         batches.sampler.epoch, k = divmod(step, len(batches))
         if k == 0 or step == start: epoch = list(batches)
@@ -129,6 +131,8 @@ def _prepare(model, learner, dataset, config):
     if config.norm not in ('local', 'shared', 'frozen'): raise ValueError(f"norm is 'local', 'shared' or 'frozen', not {config.norm!r}")
     if config.batch_size % (processes() * config.accumulate):
         raise ValueError(f'batch_size is {config.batch_size}: it has to be a multiple of processes x accumulate = {processes()} x {config.accumulate}')
+    if config.pairs and config.batch_size // (processes() * config.accumulate) % 2:
+        raise ValueError(f'pairs=True: batch_size / (processes x accumulate) = {config.batch_size // (processes() * config.accumulate)} scenes at a time would tear a pair apart; make it even')
     if len(dataset) < config.batch_size and processes() * config.accumulate > 1: raise ValueError(f'{len(dataset)} scenes are less than one batch of {config.batch_size}, which is to be split; lower batch_size')
     trunk = [learner.stem, *learner.blocks] if hasattr(learner, 'blocks') else []
     for part in trunk[:config.freeze]: part.requires_grad_(False).eval()
