@@ -65,6 +65,29 @@ def _table6():
     printed = {'': (45.1, 49.5), 'fd': (54.1, 58.1), 'ad': (47.8, 52.0), 'pd': (62.6, 65.8), 'fd ad': (55.8, 59.4), 'fd pd': (63.0, 66.4), 'ad pd': (65.4, 68.2), 'fd ad pd': (66.4, 70.0)}
     return [Row(' + '.join(terms.upper().split()) or 'no distillation', STUDENT, terms=terms, paper=dict(mAP=m, top1=t)) for terms, (m, t) in printed.items()]
 
+def _staged(label, model, settings=None, paper=None):
+    "A row that learns identities from cut-outs before."
+    settings = settings or {}
+    return Row(label, model, settings, paper=paper or {}, after=Row(f'{label}, cut-outs', model, settings, crops=True))
+
+def _e2e_table2():
+    parts = 'detector + IDNet'
+    again = lambda label, search, mAP, top1: Row(label, of=parts, search=search, paper=dict(mAP=mAP, top1=top1))
+    return [again('detector + colours', 'colours, euclidean', 28.0, 33.0), again('detector + colours, KISSME', 'colours, kissme', 39.1, 44.9), _staged(parts, 'detector+idnet', paper=dict(mAP=52.6, top1=59.0)),
+            _staged('E2E, one network', 'e2e-rss', paper=dict(mAP=55.7, top1=62.7)), again('true boxes + colours', 'colours, euclidean, true boxes', 41.1, 45.9),
+            again('true boxes + colours, KISSME', 'colours, kissme, true boxes', 56.2, 61.9), again('true boxes + IDNet', 'true boxes', 66.5, 71.1)]
+
+def _clsa(*rows):
+    "Rows (label, settings, mAP, top-1)."
+    return [_staged(label, 'clsa', settings, dict(mAP=mAP, top1=top1)) for label, settings, mAP, top1 in rows]
+
+def _systems():
+    scratch = dict(start='', imprint=False)
+    row = lambda label, model, **kw: _staged(label, model, scratch | kw)
+    teacher, student, table = row('HDL teacher', TEACHER), row('student, alone', STUDENT), "the HDL teacher's table"
+    return [teacher, student, replace(student, label='student, HDL', terms='fd ad pd', teacher=teacher), row('OIM', 'oim'), Row(f'OIM, {table}', 'oim', scratch | dict(teach='table'), teacher=teacher, after=Row(f'OIM, {table}, cut-outs', 'oim', scratch | dict(teach='table'), teacher=teacher, crops=True)),
+            row('E2E/RSS', 'e2e-rss'), row('detector + IDNet', 'detector+idnet'), row('attention embedding', 'attention-embedding', positive_iou=0.5), row('CLSA', 'clsa'), row('QEEPS', 'qeeps'), Row('QEEPS, query-guided', of='QEEPS', search='query-guided')]
+
 def _e2e_figure6():
     cut_outs = Row('cut-outs', 'e2e-rss', dict(id_loss='softmax+background'), crops=True)
     return [Row('softmax', 'e2e-rss', dict(id_loss='softmax+background')), Row('cut-outs first', 'e2e-rss', dict(id_loss='softmax+background'), after=cut_outs, paper=dict(mAP=40)),
@@ -95,6 +118,15 @@ ABLATIONS = {
     'e2e-figure6': _e2e_figure6(),
     'attention-table2': _attention_table2(),
     'kd-e2e': _kd_e2e(),
+    'e2e-table2': _e2e_table2(),
+    'clsa-table4': _clsa(('ResNet-50', dict(levels=(3,), id_loss='softmax'), 81.6, 82.5), ('in-network pyramid', dict(id_loss='softmax'), 80.2, 81.1), ('image pyramid', dict(levels=(3,), scales=(1, .5, .25), id_loss='softmax'), 81.9, 82.7),
+                         ('FPN', dict(levels=(0, 1, 2, 3), top_down=256, id_loss='softmax'), 85.0, 85.5), ('CLSA', {}, 87.2, 88.5)),
+    'clsa-table5': _clsa(('full', dict(freeze=1), 87.2, 88.5), ('RoI pooling', dict(freeze=1, roi_op='pool'), 87.3, 88.3), ('first block learns', dict(freeze=0), 86.8, 87.7), ('no small proposals', dict(freeze=1, min_size=16.), 86.9, 87.9)),
+    'clsa-table6': _clsa(('5-4', dict(levels=(2, 3)), 86.2, 87.3), ('5-4-3', dict(levels=(1, 2, 3)), 87.2, 88.5), ('5-4-3-2', dict(levels=(0, 1, 2, 3)), 84.3, 85.3)),
+    'clsa-table7': _clsa(*((f'T = {t}', dict(align_temperature=float(t)), m, r) for t, m, r in ((1, 87.0, 88.3), (3, 87.2, 88.5), (5, 87.3, 88.3), (7, 86.9, 88.1)))),
+    'clsa-figure6': [*_clsa(('ResNet-50', dict(levels=(3,), id_loss='softmax'), 81.6, 82.5)), Row('ResNet-50, true boxes', of='ResNet-50', search='true boxes'), *_clsa(('CLSA', {}, 87.2, 88.5)),
+                     Row('CLSA, true boxes', of='CLSA', search='true boxes', paper=dict(mAP=88.1, top1=90.0))],
+    'systems': _systems(),
 }
 
 COSTED = ('systems', 'clsa-table4')  # their tables say what each row costs

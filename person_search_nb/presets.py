@@ -102,6 +102,8 @@ PRESETS = {
         ('e2e-rss', '*', dict(size='faster-rcnn', batch_size=2, lr=0.001, epochs=21.4, milestones=(17.8,), start='imagenet')),  # 120,000 steps, divided by ten after 100,000
         ('qeeps', '*', dict(size='hdl-cuhk-sysu', batch_size=8, epochs=60, milestones=(50,), start='imagenet', pairs=True)),
         ('qeeps', 'prw', dict(size='hdl-prw', batch_size=4, queue=500)),
+        ('detector+idnet', '*', dict(size='faster-rcnn', batch_size=2, lr=0.001, epochs=21.4, milestones=(17.8,), start='imagenet')),
+        ('clsa', '*', dict(size='faster-rcnn', batch_size=2, lr=0.001, weight_decay=1e-4, epochs=19.6, milestones=(5.35, 10.7, 16.1), start='imagenet', freeze=1, rois_per_image=256, proposals=(2000, 256))),  # 110,000 steps, divided by ten every 30,000
         ('attention-embedding', '*', dict(size='attention-embedding', batch_size=2, lr=0.001, epochs=50, milestones=(25,), start='imagenet', augment='attention-embedding', iou=0.75)),
         ('*', 'synth', dict(size=None, start='')),
     ],
@@ -113,6 +115,8 @@ PRESETS = {
         ('oim', '*', dict(start='imagenet')),
         ('e2e-rss', '*', dict(start='imagenet')),
         ('qeeps', '*', dict(start='imagenet', pairs=True)),
+        ('clsa', '*', dict(start='imagenet')),
+        ('detector+idnet', '*', dict(start='imagenet')),
         ('attention-embedding', '*', dict(start='imagenet', size='attention-embedding', augment='attention-embedding', iou=0.75)),
         ('*', 'prw', dict(size='hdl-prw', batch_size=8)),
         ('*', 'duke', dict(size='hdl-prw', batch_size=8)),
@@ -126,13 +130,16 @@ PRESETS = {
         ('hdl-student-fast', '*', dict(start='shipped', imprint=True)),
         ('[!h]*', '*', dict(factored=False, anchors='pedestrian')),  # Faster R-CNN's anchors of 128 px and more are too large here
         ('e2e-rss', '*', dict(width=0.125, lr=5e-4)),  # VGG16 works at full resolution, and without BatchNorm
+        ('detector+idnet', '*', dict(width=0.125, lr=5e-4, crop_size=(112, 112))),
+        ('clsa', '*', dict(crop_size=(128, 64))),
         ('qeeps', '*', dict(pairs=True)),
     ],
 }
 PRESETS |= {  # identities from cut-outs first (notebook 12c)
-    'paper-crops': PRESETS['paper'] + [('*', '*', dict(crops=(256, 128), batch_size=64)), ('e2e-rss', '*', dict(crops=(224, 224), batch_size=256))],
+    'paper-crops': PRESETS['paper'] + [('*', '*', dict(crops=(256, 128), batch_size=64)), ('e2e-rss', '*', dict(crops=(224, 224), batch_size=256)), ('detector+idnet', '*', dict(crops=(224, 224), batch_size=256)),
+                                       ('clsa', '*', dict(epochs=100, lr=0.01, weight_decay=1e-5, milestones=(40, 80), freeze=0))],
     'fast-crops': PRESETS['fast'] + [('*', '*', dict(crops=(256, 128), batch_size=128, epochs=10))],
-    'tiny-crops': PRESETS['tiny'] + [('*', '*', dict(crops=(144, 64), batch_size=48, start='', imprint=False))],
+    'tiny-crops': PRESETS['tiny'] + [('*', '*', dict(crops=(144, 64), batch_size=48, start='', imprint=False, pairs=False)), ('clsa', '*', dict(crops=(128, 64))), ('detector+idnet', '*', dict(crops=(112, 112)))],
 }
 
 def make_recipe(
