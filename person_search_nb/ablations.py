@@ -82,11 +82,10 @@ def _clsa(*rows):
     return [_staged(label, 'clsa', settings, dict(mAP=mAP, top1=top1)) for label, settings, mAP, top1 in rows]
 
 def _systems():
-    scratch = dict(start='', imprint=False)
-    row = lambda label, model, **kw: _staged(label, model, scratch | kw)
-    teacher, student, table = row('HDL teacher', TEACHER), row('student, alone', STUDENT), "the HDL teacher's table"
-    return [teacher, student, replace(student, label='student, HDL', terms='fd ad pd', teacher=teacher), row('OIM', 'oim'), Row(f'OIM, {table}', 'oim', scratch | dict(teach='table'), teacher=teacher, after=Row(f'OIM, {table}, cut-outs', 'oim', scratch | dict(teach='table'), teacher=teacher, crops=True)),
-            row('E2E/RSS', 'e2e-rss'), row('detector + IDNet', 'detector+idnet'), row('attention embedding', 'attention-embedding', positive_iou=0.5), row('CLSA', 'clsa'), row('QEEPS', 'qeeps'), Row('QEEPS, query-guided', of='QEEPS', search='query-guided')]
+    resnet = dict(start='shipped:hdl-teacher')  # the same trunk for all that stand on a ResNet-50
+    teacher, student = Row('HDL teacher', TEACHER), Row('student, alone', STUDENT)
+    return [teacher, student, replace(student, label='student, HDL', terms='fd ad pd', teacher=teacher), Row('OIM', 'oim', resnet | dict(imprint=True)), Row("OIM, the teacher's table", 'oim', resnet | dict(teach='table'), teacher=teacher),
+            _staged('E2E/RSS', 'e2e-rss'), _staged('detector + IDNet', 'detector+idnet'), Row('attention embedding', 'attention-embedding', resnet | dict(trunk='resnet50', positive_iou=0.5, imprint=True)), Row('CLSA', 'clsa', resnet), Row('QEEPS', 'qeeps', resnet | dict(imprint=True)), Row('QEEPS, query-guided', of='QEEPS', search='query-guided')]
 
 def _e2e_figure6():
     cut_outs = Row('cut-outs', 'e2e-rss', dict(id_loss='softmax+background'), crops=True)

@@ -34,7 +34,7 @@ class Recipe:
     data: str = 'synth:tiny'             # data spec
     size: str | tuple | None = None      # what scenes are resized to: see `datasets.resize_rule`
     cache: bool = False                  # keep all scenes in memory
-    start: str = ''                      # '': random weights; 'imagenet'; 'shipped': the small trunk that comes with the package; or a file whose weights are taken where they fit
+    start: str = ''                      # '': random weights; 'imagenet'; 'shipped': the small trunk that comes with the package; or a file, or 'shipped:NAME' for another system's trunk, whose weights are taken where they fit
     crops: tuple = ()                    # (height, width) px: learn identities from cut-outs of that size, not from scenes (notebook 12c)
     imprint: bool = False                # begin with the people's mean embeddings as identity classifier (notebook 08)
     net: dict = field(default_factory=dict)  # further arguments of `build_model`, such as width=0.5 or id_loss='oim'
@@ -175,6 +175,7 @@ def warm_start(
         except Exception as e: raise ValueError(f'{path}: not a file of weights ({type(e).__name__})') from None
         for key in ('model', 'state_dict'): state = state.get(key, state) if isinstance(state, dict) else {}
     if not any(k.startswith('stem.') for k in state): state = from_torchvision(state, model.names) or state  # a backbone's file as torchvision publishes it
+    if hasattr(model, 'reid') and not any(k.startswith('reid.') for k in state): state = state | {f'reid.{k}': v for k, v in state.items() if k.startswith(('stem.', 'blocks.'))}  # a trunk for both networks
     own, state = ({k: v for k, v in s.items() if not k.startswith(skip)} for s in (model.state_dict(), state))
     found = dict(taken=[k for k in own if k in state and state[k].shape == own[k].shape], other_shape=[k for k in own if k in state and state[k].shape != own[k].shape],
                  missing=[k for k in own if k not in state], unused=[k for k in state if k not in own])
@@ -214,7 +215,9 @@ def run_recipe(
         found = warm_start(model, shipped_trunk(recipe.model), ('rpn.anchors.', 'id_loss.'))
         if found['other_shape']: raise ValueError(f"start='shipped': the small {recipe.model} that comes with the package has another {found['other_shape'][0]}; keep the width and rpn_channels of preset tiny, or set start=")
         say(f'start: the small {recipe.model} that comes with the package\n{start_text(found)}')
-    elif recipe.start not in ('', 'imagenet'): say(f'start: {recipe.start}\n{start_text(warm_start(model, recipe.start))}')
+    elif recipe.start not in ('', 'imagenet'):
+        _, named, trunk = recipe.start.partition('shipped:')
+        say(f'start: {recipe.start}\n{start_text(warm_start(model, shipped_trunk(trunk) if named else recipe.start))}')
     fresh = not (resume and (Path(out) / 'checkpoint.safetensors').exists())
     if recipe.imprint and fresh: imprint(model, data, progress=progress)
     if 'table' in teach and fresh: freeze_table(model, from_first(teacher_table(guide.to(connect(recipe.train.device)), data, data.num_ids, progress=progress).cpu()))
