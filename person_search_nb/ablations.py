@@ -7,7 +7,7 @@ __all__ = ['TEACHER', 'STUDENT', 'GUIDE', 'SEARCHES', 'ABLATIONS', 'COSTED', 'Ro
            'ablation_table', 'plot_ablation']
 
 # %% ../nbs/17a_ablations.ipynb #e0c4bace
-import json
+import json, re
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -190,7 +190,7 @@ def run_ablation(
     "Train all rows for all seeds; table.md, results.json and plot.png are written to the folder. Raises ValueError for unknown names."
     if name not in ABLATIONS: raise ValueError(f"unknown ablation '{name}': choose one of {', '.join(ABLATIONS)}")
     rows, out = ABLATIONS[name], Path(out or f'runs/{name}')
-    folder = lambda row, seed: out / f'{row.label.replace(" ", "-").replace(",", "")}-seed{seed}'
+    folder = lambda row, seed: out / (re.sub(r'[^\w+.=-]+', '-', row.label) + f'-seed{seed}')
     file = lambda row, seed: str(folder(row, seed) / 'model.safetensors')
     by_label = {r.label: r for r in rows}
 

@@ -24,6 +24,7 @@ from .layouts import recognize
 from .models import build_model, load_model, load_trunk, save_model
 from .parallel import connect, rank
 from .presets import make_recipe, parse_setting, run_recipe
+from .qeeps import evaluate_queries
 from .protocols import format_summary, summary
 from .reranking import cbgm, k_reciprocal
 from .search import Gallery
@@ -106,7 +107,7 @@ def distill(
 # %% ../nbs/21_cli.ipynb #599adddf
 @call_parse
 def ablate(
-    name: str,                  # table5 (attention), table6 (FD, AD, PD), table7 (identity losses), table8 (kinds of attention), figure6 (gallery size)
+    name: str,                  # HDL: table5 (attention), table6 (FD, AD, PD), table7 (identity losses), table8 (kinds of attention), figure6 (gallery size); the other papers: e2e-figure6, e2e-table2, attention-table2, clsa-table4 to 7, clsa-figure6, kd-e2e; all side by side: systems
     data: str = 'synth:tiny',   # data spec; {seed} in it becomes the seed
     preset: str = 'tiny',       # 'paper', 'fast' or 'tiny'
     out: str = '',              # folder; '': runs/NAME
@@ -115,7 +116,7 @@ def ablate(
     workers: int = 0,           # trainings at once; 0: as many as there are GPUs, or one
     set: Annotated[str, dict(nargs='*')] = None,    # settings to change: epochs=10 width=0.5 ...
 ):
-    "Train the rows of one of the paper's ablations and compare them."
+    "Train the rows of one of the papers' ablations and compare them."
     results = run_ablation(name, data, preset, out or None, tuple(seeds), student, workers, **dict(map(parse_setting, set or ())))
     print(ablation_table(results))
     return results
@@ -132,6 +133,7 @@ def evaluate(
     workers: int = 0,           # processes that read scenes
     rerank: str = '',           # 'cbgm' or 'k-reciprocal'
     true_boxes: store_true = False,  # a perfect detector: the upper bound
+    query_guided: store_true = False,  # QEEPS: every query looks through its scenes anew
     device: str = 'auto',       # 'auto', 'cpu', 'cuda'
     out: str = '',              # a folder for report.json, tables.md, curves.png and errors.png: intervals, curves, the worst mistakes
 ):
@@ -139,7 +141,12 @@ def evaluate(
     if rerank and rerank not in RERANK: raise ValueError(f"rerank is one of {', '.join(RERANK)}, not '{rerank}'")
     net = load_model(model).to(connect(device))
     if rerank and net.matching != 'cosine': raise ValueError(f'{model}: matches by distance, and re-ranking compares directions; leave --rerank out')
+    if query_guided and not hasattr(net, 'search_scene'): raise ValueError(f'{model}: a {net.config["name"]} cannot be guided by a query; leave --query-guided out')
     gallery, queries = (open_dataset(data, s, size=_size(size)) for s in ('gallery', 'query'))
+    if query_guided:
+        r = evaluate_queries(net, gallery, queries, batch_size=batch_size, workers=workers)
+        print('  '.join(f'{k} {r[k]:.3f}' for k in ('mAP', 'top1', 'top5', 'top10')))
+        return r
     found = embed_truth(net, gallery, batch_size=batch_size) if true_boxes else run_detector(net, gallery, batch_size, workers=workers)
     query_feats = embed_queries(net, queries, gallery, batch_size)
     r = report(found, query_feats, gallery, queries, rerank=RERANK.get(rerank))

@@ -102,6 +102,8 @@ class HDL(Distillation):
         if teacher.num_ids != student.num_ids:
             raise ValueError(f'teacher knows {teacher.num_ids} identities and student {student.num_ids}: '
                              'prediction distillation needs the same ones')
+        for who, net in (('teacher', teacher), ('student', student)):
+            if not net.head_identifies: raise ValueError(f"the {who}'s head does not recognise people, so HDL has nothing to compare; such networks take part through a table or as detectors (notebook 09a)")
         self.lambdas, self.temperature, self.form, self.hinton, self.levels = lambdas, temperature, form, hinton, levels
 
     def losses(self, images: list, targets: list) -> dict:

@@ -248,19 +248,21 @@ class _HeadOnly(torch.nn.Module):
         self.model, self.box, self.query = model, box, query
     def forward(self, x):
         out = self.model.head(self.model.trunk(x), [self.box])
-        return out.score[:, None] if self.query is None else (out.embedding @ self.query)[:, None] # (1, 1)
+        return out.score[:, None] if self.query is None else (self.model.searched(out.embedding) @ self.query)[:, None] # (1, 1)
 
 def grad_cam(
     model, # a `PersonSearchNet`
     image, # (3, H, W) float 0-1
     box, # (4,) px, the person asked about
-    query=None, # (D,) embedding of the person looked for: why do they match? None: why is this a person?
+    query=None, # (D,) embedding of the person looked for (`model.embed`): why do they match? None: why is this a person?
     level: int = 2, # 0, 1 or 2: which trunk level to look at
 ) -> np.ndarray: # (h, w) 0-1, cells of that level, for `overlay`
     "What in the scene raises the match with the query, or the detection score (Grad-CAM). Raises ImportError without the package grad-cam."
     try: from pytorch_grad_cam import GradCAM
     except ImportError: raise ImportError('grad_cam needs the package grad-cam: pip install grad-cam') from None
     if level not in (0, 1, 2): raise ValueError(f'level is 0, 1 or 2 (level 3 has no place in the scene), not {level}')
+    if query is None and model.score is None: raise ValueError("this network's head does not judge whether a region is a person (the score is its RPN's); give a query")
+    if query is not None and not model.head_identifies: raise ValueError('this network recognises people elsewhere than in its head; leave the query out')
     class Cells(GradCAM):
         def get_target_width_height(self, x): return None # keep the level's own cells: stretched to the image they would sit half a cell off
     device = next(model.parameters()).device

@@ -8,10 +8,12 @@ from person_search_nb.ablations import ABLATIONS, GUIDE, SEARCHES
 from person_search_nb.checkpoints import load_tree
 from person_search_nb.costs import cost_table
 from person_search_nb.datasets import open_dataset
+from person_search_nb.distillation import HDL
 from person_search_nb.evaluation import gallery_truth, score_detections
 from person_search_nb.models import build_model, list_models, load_model, model_settings
 from person_search_nb.presets import PRESETS, make_recipe, run_recipe, warm_start
 from person_search_nb.training import CHECKPOINT, train
+from person_search_nb.visualize import grad_cam
 
 SPEC = 'synth:tiny?train_scenes=8&test_scenes=6&train_ids=12&test_ids=4&queries=4&gallery=4&size=96x160'
 FAST = dict(width=0.125, rpn_channels=16, start='', imprint=False, batch_size=4, epochs=2, warmup=1, rois_per_image=8, proposals=(30, 20), precision='fp32', device='cpu')
@@ -99,3 +101,18 @@ def test_every_row_of_an_ablation_is_a_recipe(name):
             for preset in ('paper', 'fast', 'tiny'):
                 recipe = make_recipe(r.model, SPEC, preset + '-crops' * r.crops, **r.settings)
                 assert bool(recipe.crops) == r.crops and preset + '-crops' in PRESETS
+
+
+def test_what_a_system_cannot_do_is_said():
+    small = dict(width=0.125, rpn_channels=16)
+    student, clsa, e2e = (build_model(n, 5, **small) for n in ('hdl-student-fast', 'clsa', 'e2e-rss'))
+    with pytest.raises(ValueError, match='nothing to compare'): HDL(clsa, student)
+    with pytest.raises(ValueError, match='nothing to compare'): HDL(build_model('hdl-teacher', 5, **small, id_loss='none'), student)
+    image, box = torch.rand(3, 96, 160), torch.tensor([20., 20, 50, 90])
+    with pytest.raises(ValueError, match='give a query'): grad_cam(e2e, image, box)
+    with pytest.raises(ValueError, match='leave the query out'): grad_cam(clsa, image, box, clsa.eval().embed([image], [box[None]])[0].detach())
+    for net in (e2e, student):
+        net.eval()
+        with torch.no_grad(): query = net.embed([image], [box[None]])[0]
+        heat = grad_cam(net, image, box, query)                                         # also where distances are compared
+        assert heat.shape == (6, 10) and (heat >= 0).all()
