@@ -256,11 +256,11 @@ def ablation_table(
         if not x: return ''  # query-guided search has no detections apart from a query
         return f'{np.mean(x):.1f}' + (f' ({min(x):.1f}–{max(x):.1f})' if len(x) > 1 else '')
     flop, cost, paper = (any(r.get(k) for r in results) for k in ('flop', 'cost', 'paper'))
-    head = ['', 'mAP', 'top-1', 'detection AP', 'mAP, gain over the first'] + ['FLOP/scene'] * flop + ['parameters', 'MACs/scene', 'MACs/person', 'time/scene'] * cost + ['paper: mAP', 'paper: top-1', 'paper: gain'] * paper
+    head = ['', 'mAP', 'top-1', 'detection AP', 'recall', 'mAP, gain over the first'] + ['FLOP/scene'] * flop + ['parameters', 'MACs/scene', 'MACs/person', 'time/scene'] * cost + ['paper: mAP', 'paper: top-1', 'paper: gain'] * paper
     lines = ['| ' + ' | '.join(head) + ' |', '|' + '---|' * len(head)]
     for r in results:
         gains = [100 * (run['mAP'] - first['mAP']) for run, first in zip(r['runs'], results[0]['runs'])]  # of the same seed: same world, same teacher
-        words = [r['label'], *(cell(r, k) for k in ('mAP', 'top1', 'det_ap')), f'{np.mean(gains):+.1f}' + (f' ({min(gains):+.1f} to {max(gains):+.1f})' if len(gains) > 1 else '')]
+        words = [r['label'], *(cell(r, k) for k in ('mAP', 'top1', 'det_ap', 'det_recall')), f'{np.mean(gains):+.1f}' + (f' ({min(gains):+.1f} to {max(gains):+.1f})' if len(gains) > 1 else '')]
         if flop: words.append(f"+{si(r['flop'])}")
         if cost: words += [si(c['params']), si(c['macs_scene']), si(c['macs_person']), f"{1 / c['speedup']:.2f}"] if (c := r['cost']) else [''] * 4
         if paper:

@@ -4,8 +4,9 @@ import json
 import pytest
 import torch
 
-from person_search_nb.ablations import ABLATIONS, GUIDE, SEARCHES
+from person_search_nb.ablations import ABLATIONS, GUIDE, SEARCHES, run_ablation
 from person_search_nb.checkpoints import load_tree
+from person_search_nb.cli import export
 from person_search_nb.costs import cost_table
 from person_search_nb.datasets import open_dataset
 from person_search_nb.distillation import HDL
@@ -52,6 +53,10 @@ def test_trains_resumes_and_searches(name, tmp_path):
     other = build_model(name, 3, **recipe().net | dict(heights=whole.config['heights']))
     found = warm_start(other, tmp_path / 'whole/model.safetensors')
     assert len(found['taken']) > 20 and not found['missing'] and not found['unused']
+
+    export(str(tmp_path / 'whole/model.safetensors'), str(tmp_path / 'trunk.safetensors'), half=True, trunk=True)
+    trunk = load_model(tmp_path / 'trunk.safetensors')
+    assert trunk.num_ids == 1 and all(torch.allclose(v, trunk.state_dict()[k], atol=1e-2, rtol=1e-2) for k, v in again.state_dict().items() if k.startswith(('stem.', 'blocks.')))
 
     row = cost_table(dict(a=again), (96, 160), latency=False)[0]
     assert row['params'] > 1e4 and row['macs_scene'] > 1e6 and row['macs_person'] > 1e4
@@ -101,6 +106,19 @@ def test_every_row_of_an_ablation_is_a_recipe(name):
             for preset in ('paper', 'fast', 'tiny'):
                 recipe = make_recipe(r.model, SPEC, preset + '-crops' * r.crops, **r.settings)
                 assert bool(recipe.crops) == r.crops and preset + '-crops' in PRESETS
+
+
+def test_rows_that_search_with_another_rows_network(tmp_path, monkeypatch):
+    "E2E's Table 2 in miniature: two trainings in two stages, five more searches with what they found; a second call trains nothing."
+    from person_search_nb import ablations
+    mini = dict(data=SPEC, out=tmp_path, width=0.125, rpn_channels=16, epochs=0.5, warmup=1, precision='fp32', device='cpu', progress=False)
+    rows = {r['label']: r for r in run_ablation('e2e-table2', **mini)}
+    assert len(rows) == 7 and rows['true boxes + IDNet']['det_ap'] == 1 and rows['true boxes + colours']['mAP'] > 0
+    assert rows['detector + colours']['det_ap'] == rows['detector + IDNet']['det_ap'] == rows['detector + colours, KISSME']['det_ap']
+    assert (tmp_path / 'detector-+-IDNet-cut-outs-seed0' / 'model.safetensors').exists()
+    monkeypatch.setattr(ablations, 'run_recipe', lambda *a, **k: pytest.fail('trained again'))
+    again = run_ablation('e2e-table2', **mini)
+    assert [r['mAP'] for r in again] == [r['mAP'] for r in rows.values()]
 
 
 def test_what_a_system_cannot_do_is_said():
