@@ -1,5 +1,5 @@
 # `make` or `make help` lists what there is. Every target first makes its own environment in .venv, from settings.ini.
-# PYTHON=... chooses the interpreter, VENV=... another place for the environment, WORKERS=... notebooks tested at once.
+# PYTHON=... chooses the interpreter, VENV=... another place for the environment, WORKERS=... notebooks and tests run at once.
 
 VENV    ?= .venv
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
@@ -45,7 +45,7 @@ notebooks: $(VENV)/.for-developing  ## run every notebook; cells marked slow or 
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test tutorials --n-workers $(WORKERS) --timing
 
 pytest: $(VENV)/.for-developing  ## the tests in tests/
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 env: $(VENV)/.for-developing     ## the environment for developing, and nothing else
 
