@@ -84,7 +84,8 @@ def _clsa(*rows):
 def _systems():
     resnet = dict(start='shipped:hdl-teacher')  # the same trunk for all that stand on a ResNet-50
     teacher, student = Row('HDL teacher', TEACHER), Row('student, alone', STUDENT)
-    return [teacher, student, replace(student, label='student, HDL', terms='fd ad pd', teacher=teacher), Row('OIM', 'oim', resnet | dict(imprint=True)), Row("OIM, the teacher's table", 'oim', resnet | dict(teach='table'), teacher=teacher),
+    return [teacher, student, replace(student, label='student, HDL', terms='fd ad pd', teacher=teacher), Row('OIM', 'oim', resnet | dict(imprint=True)), Row('OIM, 512 numbers', 'oim', resnet | dict(imprint=True, dim=512)),  # as many as the small teacher has
+            Row("OIM, the teacher's table", 'oim', resnet | dict(teach='table'), teacher=teacher),
             _staged('E2E/RSS', 'e2e-rss'), _staged('detector + IDNet', 'detector+idnet'), Row('attention embedding', 'attention-embedding', resnet | dict(trunk='resnet50', positive_iou=0.5, imprint=True)), Row('CLSA', 'clsa', resnet), Row('QEEPS', 'qeeps', resnet | dict(imprint=True)), Row('QEEPS, query-guided', of='QEEPS', search='query-guided')]
 
 def _e2e_figure6():
