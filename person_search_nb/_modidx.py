@@ -715,6 +715,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'person_search_nb/models.py'),
                                          'person_search_nb.models.batch_norm': ('models.html#batch_norm', 'person_search_nb/models.py'),
                                          'person_search_nb.models.build_model': ('models.html#build_model', 'person_search_nb/models.py'),
+                                         'person_search_nb.models.choose_anchors': ( 'models.html#choose_anchors',
+                                                                                     'person_search_nb/models.py'),
                                          'person_search_nb.models.evaluating': ('models.html#evaluating', 'person_search_nb/models.py'),
                                          'person_search_nb.models.imprint': ('models.html#imprint', 'person_search_nb/models.py'),
                                          'person_search_nb.models.list_models': ('models.html#list_models', 'person_search_nb/models.py'),

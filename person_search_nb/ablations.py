@@ -11,7 +11,6 @@ import json, re
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -140,17 +139,16 @@ def lambdas_of(
 
 # %% ../nbs/17a_ablations.ipynb #4bd78a03
 def _one(recipe, folder, device='', threads=0, progress=False):
-    "Train one row, unless it is done; its scores."
+    "Train one row, unless it is done."
     folder = Path(folder)
     if threads: torch.set_num_threads(threads)
     if not (folder / 'done').exists():
         if device: recipe = replace(recipe, train=replace(recipe.train, device=device))
         run_recipe(recipe, folder, progress=progress)
         (folder / 'done').touch()
-    return json.loads((folder / 'scores.json').read_text())[-1]
 
 def _again(row, recipe, source, folder, device='', threads=0):
-    "Search with a trained network in another way; its scores."
+    "Search with a trained network in another way, unless it is done."
     file = Path(folder) / 'scores.json'
     if threads: torch.set_num_threads(threads)
     if not file.exists():
@@ -158,24 +156,22 @@ def _again(row, recipe, source, folder, device='', threads=0):
         net = load_model(Path(source) / 'model.safetensors').to(device or 'cpu')
         found = SEARCHES[row.search](net, gallery, queries, training, iou_threshold=recipe.iou)
         write_whole(file, json.dumps([{k: v for k, v in found.items() if isinstance(v, (int, float))}]).encode())
-    return json.loads(file.read_text())[-1]
 
 def _all(jobs, workers, progress, desc):
-    "Results of jobs (function, its arguments), several at once where there are several GPUs or `workers`."
-    if not jobs: return []
+    "Do jobs (function, its arguments), several at once where there are several GPUs or `workers`."
+    if not jobs: return
     gpus, bar = torch.cuda.device_count(), tqdm(total=len(jobs), desc=desc, unit='row', disable=not progress)
-    workers, done = min(workers or max(gpus, 1), len(jobs)), []
+    workers = min(workers or max(gpus, 1), len(jobs))
     if workers > 1:
         threads = max(1, torch.get_num_threads() // workers)  # a thread that waits for a busy core slows down all
         with ProcessPoolExecutor(workers, torch.multiprocessing.get_context('spawn')) as pool:
             futures = [pool.submit(*job, f'cuda:{k % gpus}' if gpus else '', threads) for k, job in enumerate(jobs)]
             try:
-                for f in futures: done.append(f.result()); bar.update()
+                for f in futures: f.result(); bar.update()
             except BaseException: pool.shutdown(cancel_futures=True); raise  # those that train finish; nothing new begins
     else:
-        for do, *job in jobs: done.append(do(*job)); bar.update()
+        for do, *job in jobs: do(*job); bar.update()
     bar.close()
-    return done
 
 def run_ablation(
     name: str,                 # a name of `ABLATIONS`

@@ -141,11 +141,11 @@ def evaluate(
     if rerank and rerank not in RERANK: raise ValueError(f"rerank is one of {', '.join(RERANK)}, not '{rerank}'")
     net = load_model(model).to(connect(device))
     if rerank and net.matching != 'cosine': raise ValueError(f'{model}: matches by distance, and re-ranking compares directions; leave --rerank out')
-    if query_guided and not hasattr(net, 'search_scene'): raise ValueError(f'{model}: a {net.config["name"]} cannot be guided by a query; leave --query-guided out')
+    if query_guided and not hasattr(net, 'search_scene'): raise ValueError(f'{model}: {net.config["name"]} cannot be guided by a query; leave --query-guided out')
     gallery, queries = (open_dataset(data, s, size=_size(size)) for s in ('gallery', 'query'))
     if query_guided:
         r = evaluate_queries(net, gallery, queries, batch_size=batch_size, workers=workers)
-        print('  '.join(f'{k} {r[k]:.3f}' for k in ('mAP', 'top1', 'top5', 'top10')))
+        if rank() == 0: print('  '.join(f'{k} {r[k]:.3f}' for k in ('mAP', 'top1', 'top5', 'top10')))
         return r
     found = embed_truth(net, gallery, batch_size=batch_size) if true_boxes else run_detector(net, gallery, batch_size, workers=workers)
     query_feats = embed_queries(net, queries, gallery, batch_size)

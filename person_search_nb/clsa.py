@@ -15,7 +15,7 @@ from .anchors import AnchorGenerator
 from .backbones import Backbone, resnet_backbone, scale_channels
 from .classics import vgg16_backbone
 from .distillation import prediction_distillation
-from .models import ANCHORS, PersonSearchNet, RoIs, at_least_float32, batch_norm
+from .models import PersonSearchNet, RoIs, at_least_float32, batch_norm, choose_anchors
 from .oim import ID_LOSSES, OIMLoss, RSSLoss, SoftmaxLoss, check_ids, labelled_cross_entropy
 from .roi_align import roi_align
 
@@ -183,7 +183,7 @@ def build(
     "CLSA: Faster R-CNN on ResNet-50, and a ResNet-50 pyramid for cut-outs."
     reid = ReIDPyramid(resnet_backbone(50, width, weights), dim or scale_channels(1024, width), levels, top_down=top_down, scales=scales)
     detector = dict(attention='none', rpn_channels=int(512 * width), roi_op='crop', score_threshold=0.5, detections=kw.get('proposals', (100, 50))[1])  # all of them
-    return TwoStageNet(resnet_backbone(50, width, weights), num_ids, ANCHORS[anchors](heights), reid, _identity_loss(id_loss, reid, num_ids, align_temperature), crop_size, min_size, **detector | kw)
+    return TwoStageNet(resnet_backbone(50, width, weights), num_ids, choose_anchors(anchors, heights), reid, _identity_loss(id_loss, reid, num_ids, align_temperature), crop_size, min_size, **detector | kw)
 
 def build_idnet(
     num_ids: int,                 # training identities
@@ -201,4 +201,4 @@ def build_idnet(
     cutouts.blocks[2].append(nn.AdaptiveMaxPool2d(7))  # in place of RoI pooling: VGG's fully connected layers want 7 x 7
     reid = ReIDPyramid(cutouts, dim or 256, levels=(3,), norms=False)
     detector = dict(attention='none', rpn_channels=int(512 * width), roi_op='pool', norms=False, rescore=False, matching='euclidean')
-    return TwoStageNet(vgg16_backbone(width, weights), num_ids, ANCHORS[anchors](heights), reid, _identity_loss(id_loss, reid, num_ids), crop_size, **detector | kw)
+    return TwoStageNet(vgg16_backbone(width, weights), num_ids, choose_anchors(anchors, heights), reid, _identity_loss(id_loss, reid, num_ids), crop_size, **detector | kw)

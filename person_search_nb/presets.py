@@ -80,6 +80,7 @@ def check(
     "Raise ValueError where a setting has the wrong kind of value."
     if recipe.model not in list_models(): raise ValueError(f"unknown model '{recipe.model}': choose one of {', '.join(list_models())}")
     if recipe.teach not in TEACH: raise ValueError(f"teach='{recipe.teach}': choose one of {', '.join(TEACH)}")
+    if recipe.crops and recipe.teacher and recipe.teach != 'table': raise ValueError(f'crops={recipe.crops}: cut-outs have nothing to detect, so there a teacher can give its table only; set teach=table, or leave crops out')
     if recipe.detector and 'detector' not in recipe.teach: raise ValueError(f"detector= is for teach=detector or table+detector, not teach={recipe.teach}")
     for default, holder in ((Recipe(), recipe), (TrainConfig(), recipe.train)):
         for f in fields(default):

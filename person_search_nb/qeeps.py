@@ -22,7 +22,7 @@ from .costs import count_macs, meta_macs
 from .datasets import QuerySet, SceneDataset
 from .evaluation import SearchMatches, embed_queries, match_search, search_truth, summarize
 from .loading import SceneLoader
-from .models import ANCHORS, HeadOutput, PersonSearchNet, at_least_float32, batch_norm, evaluating
+from .models import HeadOutput, PersonSearchNet, at_least_float32, batch_norm, choose_anchors, evaluating
 from .parallel import collect, mean_number, rank, share_out
 from .rpn import RPN
 
@@ -264,7 +264,7 @@ def build(
     **kwargs,              # further arguments of `PersonSearchNet`
 ) -> QEEPS:
     "The system 'qeeps' of `build_model`: OIM's settings."
-    return QEEPS(build_backbone(trunk, width=width, weights=weights), num_ids, ANCHORS[anchors](heights), reduction,
+    return QEEPS(build_backbone(trunk, width=width, weights=weights), num_ids, choose_anchors(anchors, heights), reduction,
                  **dict(attention='none', id_loss='oim', dim=256, rpn_channels=int(512 * width), roi_size=14) | kwargs)
 
 # %% ../nbs/17_qeeps.ipynb #84c217a7
