@@ -3,6 +3,7 @@
     python benchmarks/pretrain.py hdl-teacher              # on two cores, about 75 minutes
     python benchmarks/pretrain.py hdl-student-fast         # the student alone: no teacher is involved
     python benchmarks/pretrain.py hdl-student-fast --teacher person_search_nb/weights/hdl-teacher.safetensors   # taught
+    python benchmarks/pretrain.py e2e-rss --out runs/pretrain    # not shipped: VGG16; by cut-outs alone also resnet18, resnet50, googlenet, densenet121, for `person-search ablate --trunks`
 
 The papers start from ImageNet; this is our stand-in for it: people, places and cameras of seed 9001, which no demo uses.
 Stages of two kinds. (1) Cut-out people: views of one person are pulled together, everybody else in the batch is pushed away (supervised
@@ -37,10 +38,14 @@ BOUT, PEOPLE = 8, 12  # scenes of a bout, people who appear in it
 WORLD = replace(SYNTH['tiny'], seed=9001, train_scenes=4800, train_ids=4800 // BOUT * PEOPLE, cameras=24, people=6., labelled=.9)
 SMALLEST, HIDDEN = 40, .5  # px, share: who is smaller or more hidden teaches detection only
 TAUGHT, SHARP = 5., .05  # weight and temperature of the distillation: at 0.1 the soft assignment says little of fine differences
-RECIPES = {    # width, extra arguments; then of each stage steps, learning rate, embeddings remembered; the first on cut-outs, the others in scenes
-    'hdl-teacher': (0.25, dict(factored=True), (1200, 1e-3, 0), (900, 7e-4, 0), (720, 5e-4, 0), (2000, 8e-4, 1000)),
-    'hdl-student-fast': (0.625, dict(rpn_channels=64), (1000, 2e-3, 0), (1000, 1e-3, 0), (2000, 1e-3, 0)),
+PLAIN = dict(name='oim', width=0.25, anchors='pedestrian')
+RECIPES = {    # arguments of `build_model`; then of each stage steps, learning rate, embeddings remembered; the first on cut-outs, the others in scenes
+    'hdl-teacher': (dict(width=0.25, factored=True), (1200, 1e-3, 0), (900, 7e-4, 0), (720, 5e-4, 0), (2000, 8e-4, 1000)),
+    'hdl-student-fast': (dict(width=0.625, rpn_channels=64), (1000, 2e-3, 0), (1000, 1e-3, 0), (2000, 1e-3, 0)),
+    'e2e-rss': (dict(width=0.125, anchors='pedestrian', id_loss='softmax'), (1500, 5e-4, 0), (300, 5e-4, 0)),
+    **{trunk: (PLAIN | dict(trunk=trunk), (500, 1e-3, 0)) for trunk in ('resnet18', 'resnet50', 'googlenet', 'densenet121')},
 }
+SIZES = {'e2e-rss': (112, 112)}  # px of a cut-out, where VGG's head wants 7 x 7 cells
 
 
 class Bouts(SynthWorld):
@@ -122,8 +127,8 @@ def teach(path, width, pictures, truths, batch=8):
 def tensor(picture): return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
 
 
-def cutouts(pictures, truths, people, size=(96, 40)):
-    "Every labelled person stretched to `size`, cut out a little askew: (N, 3, 96, 40) uint8, and their rows."
+def cutouts(pictures, truths, people, size):
+    "Every labelled person stretched to `size`, cut out a little askew: (N, 3, *size) uint8, and their rows."
     cuts, rows = [], []
     for i, (picture, t) in enumerate(zip(tqdm(pictures, 'cutting out'), truths)):
         row, boxes = people.rows(i, t), torch.from_numpy(t['boxes'])
@@ -176,8 +181,7 @@ def learn_cutouts(model, data, people, number=24, views=4):
         x = pictures[pick].float() / 255
         mirrored = torch.rand(len(x)) < .5
         x[mirrored] = x[mirrored].flip(-1)
-        y, _ = model.attention[3](model.blocks[3](model.pooled_norm(model.trunk(model.batch(list(light(x)))[0]))))
-        return people.losses(model.embedding_norm(model.project(y.mean((2, 3)))), rows[pick])
+        return people.losses(model.read_off(model.trunk(model.batch(list(light(x)))[0])).embedding, rows[pick])
     return losses
 
 
@@ -214,15 +218,16 @@ def main():
     p.add_argument('--out', default='person_search_nb/weights', help='folder for <model>.safetensors')
     p.add_argument('--teacher', help='file of a trained teacher: the student learns its embeddings (<model>-taught.safetensors)')
     p.add_argument('--work', default='runs/pretrain', help='folder for the painted scenes (1.7 GB) and the finished stages: what is there is not made again')
+    p.add_argument('--moments', help='folder: all stages but the last are kept there too, for the explorer')
     a = p.parse_args()
-    width, extra, *stages = RECIPES[a.model]
+    settings, *stages = RECIPES[a.model]
     work = Path(a.work)
     work.mkdir(parents=True, exist_ok=True)
     pictures, truths = scenes(work / f'scenes{WORLD.seed}.npy')
     heights = fit_heights(np.concatenate([t['boxes'][:, 3] - t['boxes'][:, 1] for t in truths]))
     torch.manual_seed(0)
     # the classifier of these people is of no use to others: the file holds a model of one identity
-    model = build_model(a.model, 1, heights=heights, width=width, rois_per_image=12, proposals=(60, 30), **extra).train()
+    model = build_model(**dict(name=a.model) | settings, num_ids=1, heights=heights, rois_per_image=12, proposals=(60, 30)).train()
     name = f'{a.model}-taught' if a.teacher else a.model
     last = Path(a.out) / f'{name}.safetensors'
     people = People(truths)
@@ -231,9 +236,10 @@ def main():
         save = lambda path: save_model(model, path, half=path == last, made_from=f'synth:tiny, seed {WORLD.seed}')
         if done.exists(): load_trunk(model, done); continue
         if a.teacher and people.taught is None: people.taught = teach(a.teacher, model.embedding_norm.num_features, pictures, truths)
-        losses = learn_scenes(model, pictures, truths, people) if k else learn_cutouts(model, cutouts(pictures, truths, people), people)
+        losses = learn_scenes(model, pictures, truths, people) if k else learn_cutouts(model, cutouts(pictures, truths, people, SIZES.get(a.model, (96, 40))), people)
         optimise(model, max(1, round(steps * a.steps)), lr, f'{name}, {"scenes" if k else "cut-outs"}', losses, lambda: save(last))
         save(done)
+        if a.moments and k < len(stages) - 1: save_model(model, Path(a.moments) / done.name, half=True)
     save(last)
 
 

@@ -99,7 +99,7 @@ def _attention_table2():
 
 def _kd_e2e():
     printed = {('resnet50', ''): (78.0, 77.9), ('resnet50', 'table'): (83.8, 84.2), ('resnet18', ''): (69.1, 68.0), ('resnet18', 'table'): (82.4, 83.0)}
-    who, where = Row('teacher', TEACHER), Row('detector', 'oim', dict(id_loss='none'))
+    who, where = Row('teacher', TEACHER), Row('detector', 'oim', dict(id_loss='none', imprint=False))
     def row(trunk, teach):
         taught = dict(teacher=where if teach == 'detector' else who, detector=where if teach == 'table+detector' else None) if teach else {}
         return Row(f"{trunk.replace('resnet', 'ResNet-')}{', ' * bool(teach)}{teach}", 'oim', dict(trunk=trunk) | (dict(teach=teach) if teach else {}), paper=dict(zip(('mAP', 'top1'), printed.get((trunk, teach), ()))), **taught)
@@ -180,6 +180,7 @@ def run_ablation(
     out=None,                  # folder; None: runs/<name>
     seeds: tuple = (0,),
     student: str = STUDENT,    # or 'hdl-student-fast'
+    trunks: str = '',          # folder with TRUNK.safetensors for each `trunk` that rows name: they start from it
     workers: int = 0,          # trainings at once, sharing the cores; 0: as many as there are GPUs, or one
     progress: bool = True,     # a bar
     **settings,                # changes of all recipes, as in `presets.change`
@@ -192,7 +193,8 @@ def run_ablation(
     by_label = {r.label: r for r in rows}
 
     def plan(row, seed):
-        recipe = make_recipe(student if row.model == STUDENT else row.model, data.replace('{seed}', str(seed)), preset + '-crops' * row.crops, **settings | row.settings | dict(seed=seed))
+        start = dict(start=f"{trunks}/{row.settings['trunk']}.safetensors") if trunks and 'trunk' in row.settings else {}
+        recipe = make_recipe(student if row.model == STUDENT else row.model, data.replace('{seed}', str(seed)), preset + '-crops' * row.crops, **settings | start | row.settings | dict(seed=seed))
         if row.after: recipe = replace(recipe, start=file(row.after, seed))
         if row.teacher or row.terms: recipe = replace(recipe, teacher=file(row.teacher or GUIDE, seed))
         if row.detector: recipe = replace(recipe, detector=file(row.detector, seed))

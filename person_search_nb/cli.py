@@ -114,10 +114,11 @@ def ablate(
     student: str = 'hdl-student',  # or hdl-student-fast
     seeds: Annotated[int, dict(nargs='*')] = (0,),  # of weights, order, sampling
     workers: int = 0,           # trainings at once; 0: as many as there are GPUs, or one
+    trunks: str = '',           # folder with TRUNK.safetensors for rows that name a trunk (benchmarks/pretrain.py makes them)
     set: Annotated[str, dict(nargs='*')] = None,    # settings to change: epochs=10 width=0.5 ...
 ):
     "Train the rows of one of the papers' ablations and compare them."
-    results = run_ablation(name, data, preset, out or None, tuple(seeds), student, workers, **dict(map(parse_setting, set or ())))
+    results = run_ablation(name, data, preset, out or None, tuple(seeds), student, workers, trunks, **dict(map(parse_setting, set or ())))
     print(ablation_table(results))
     return results
 

@@ -420,11 +420,11 @@ def read_weights(
         raise ValueError(f'{path}: not a model file of this library ({e}); write one with save_model, or pass the right path') from None
 
 def load_model(path) -> PersonSearchNet:
-    "Rebuild the model a file describes and load its weights; executes no code from the file."
+    "Rebuild the model a file describes and load its weights, in eval mode; executes no code from the file."
     state, config = read_weights(path)
     model = build_model(**config)
     model.load_state_dict(state)
-    return model
+    return model.eval()
 
 def shipped_trunk(
     name: str,  # 'hdl-teacher' (a quarter of the width), 'hdl-student-fast' or 'hdl-student-fast-taught' (0.625, rpn_channels=64)
