@@ -13,7 +13,7 @@ export MALLOC_TRIM_THRESHOLD_ := 8000000000
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-fast test check notebooks pytest export clean-nbs wheel
+.PHONY: help env demo demo-fast test check notebooks pytest docs export clean-nbs wheel
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -26,6 +26,10 @@ $(VENV)/.for-running: $(BUILT_FROM)
 
 $(VENV)/.for-developing: $(BUILT_FROM)
 	@.ci/make-env $(VENV) '[dev]'
+	@touch $@ $(VENV)/.for-running
+
+$(VENV)/.for-docs: $(BUILT_FROM)
+	@.ci/make-env $(VENV) '[docs]'
 	@touch $@ $(VENV)/.for-running
 
 demo: $(VENV)/.for-running       ## make data, train teacher and students, search, report: runs/demo/report.html
@@ -46,6 +50,10 @@ notebooks: $(VENV)/.for-developing  ## run every notebook; cells marked slow or 
 
 pytest: $(VENV)/.for-developing  ## the tests in tests/
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
+
+docs: $(VENV)/.for-docs          ## the site: docs/_build/html/index.html, to be read without a network
+	$(BIN)/python docs/pages.py
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs docs/_build/pages docs/_build/html
 
 env: $(VENV)/.for-developing     ## the environment for developing, and nothing else
 

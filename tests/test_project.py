@@ -119,6 +119,19 @@ def test_notebook_outputs(path):
     assert path.stat().st_size < 450*1024, f'{path.stat().st_size/1024:.0f} KB: fewer or smaller pictures, please'
 
 
+FIRST_CELL = '''
+import importlib.util, os
+if not importlib.util.find_spec('person_search_nb'):   # on Colab or Binder: a name, a wheel or a git address that pip knows
+    %pip install -q {os.environ.get('PERSON_SEARCH_NB', 'person_search_nb')}
+'''.strip()
+
+
+@pytest.mark.parametrize('path', [p for p in NOTEBOOKS if p.parent.name == 'tutorials'], ids=lambda p: p.name)
+def test_tutorials_start_on_a_bare_machine(path):
+    "The first cell installs the package where it is missing, and only there."
+    assert code(path)[0] == FIRST_CELL
+
+
 def test_there_are_notebooks():
     assert NUMBERED and len({NUMBER(p) for p in NUMBERED}) == len(NUMBERED), 'no notebooks, or two with one number'
 
