@@ -202,6 +202,7 @@ def run_recipe(
 ) -> tuple:                 # (model, history)
     "Open the data, build, start, train, evaluate; recipe.json, model.safetensors and everything of `train` is left in the folder."
     check(recipe)
+    connect(recipe.train.device)  # before anybody asks for the rank
     data = open_dataset(recipe.data, 'train', size=recipe.size, cache=recipe.cache, progress=progress)
     say = print if progress and rank() == 0 else lambda *text: None
     guide, teach = (load_model(recipe.teacher), recipe.teach.split('+')) if recipe.teacher else (None, [])

@@ -57,7 +57,8 @@ def open_protocol(
     "Gallery and queries of one protocol."
     scheme, path, options = parse_spec(spec)
     if name:
-        options = [f'{k}={v}' for k, v in options.items() if k not in ('gallery', 'subset', 'protocol')]
+        own = ('gallery', 'subset') if scheme == 'cuhk-sysu' else ('protocol',)  # elsewhere gallery= belongs to the data
+        options = [f'{k}={v}' for k, v in options.items() if k not in own]
         spec = f'{scheme}:{path}?' + '&'.join([*options, name])
     counts = PUBLISHED.get(scheme, {})
     published = counts.get('gallery', {}) | ({} if 'subset=' in spec else counts.get('query', {}))

@@ -274,3 +274,10 @@ def test_cross_camera(spec, tmp_path):
         assert [c for c in other.candidates[q].tolist() if c >= 0] == [c for c in searched if gallery.cameras[c] != plain.dataset.cameras[plain.scene[q]]]
     assert (other.candidates >= 0).any() and len(set(gallery.cameras.tolist())) > 1
     with pytest.raises(DataError, match='protocol=twice is not one of all, cross-camera'): open_dataset(spec + '&protocol=twice', 'query')
+
+
+def test_a_protocol_keeps_what_belongs_to_the_data():
+    "Only CUHK-SYSU's protocols set gallery= and subset=; elsewhere they say which scenes there are."
+    from person_search_nb.protocols import open_protocol
+    found = open_protocol('synth:tiny?test_scenes=20&test_ids=8&queries=5&gallery=7', 'protocol=cross-camera')
+    assert found.queries.candidates is not None and {len(c) for c in found.queries.candidates} <= set(range(8))
