@@ -13,7 +13,7 @@ export MALLOC_TRIM_THRESHOLD_ := 8000000000
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-fast test check notebooks pytest docs export clean-nbs wheel
+.PHONY: help env demo demo-fast test check notebooks pytest docs export clean-nbs wheel explore
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -32,11 +32,18 @@ $(VENV)/.for-docs: $(BUILT_FROM)
 	@.ci/make-env $(VENV) '[docs]'
 	@touch $@ $(VENV)/.for-running
 
+$(VENV)/.for-exploring: $(BUILT_FROM)
+	@.ci/make-env $(VENV) '[explore]'
+	@touch $@ $(VENV)/.for-running
+
 demo: $(VENV)/.for-running       ## make data, train teacher and students, search, report: runs/demo/report.html
 	$(BIN)/person-search demo
 
 demo-fast: $(VENV)/.for-running  ## the same path in miniature: proves only that it runs
 	$(BIN)/person-search demo --fast
+
+explore: $(VENV)/.for-exploring  ## look through the networks' eyes, and search, in a browser: http://127.0.0.1:8866
+	$(BIN)/voila tutorials/explore.ipynb --Voila.ip=127.0.0.1
 
 test: check notebooks pytest     ## everything that has to pass, cheapest first
 

@@ -129,7 +129,7 @@ if not importlib.util.find_spec('person_search_nb'):   # on Colab or Binder: a n
 @pytest.mark.parametrize('path', [p for p in NOTEBOOKS if p.parent.name == 'tutorials'], ids=lambda p: p.name)
 def test_tutorials_start_on_a_bare_machine(path):
     "The first cell installs the package where it is missing, and only there."
-    assert code(path)[0] == FIRST_CELL
+    assert code(path)[0].startswith(FIRST_CELL)  # some ask for more packages
 
 
 def test_there_are_notebooks():

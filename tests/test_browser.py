@@ -1,0 +1,294 @@
+"""The explorers as people meet them: in Chromium, on a Voilà page and in JupyterLab, with mouse and keyboard.
+
+Needs Playwright for Python and Chromium (`pip install playwright`, Debian's package `chromium`); skipped without, except in CI. Screenshots: `pytest tests/test_browser.py --basetemp=shots`."""
+from importlib.util import find_spec
+from pathlib import Path
+import os, re, shutil, signal, socket, subprocess, sys, time, urllib.error, urllib.request
+import pytest
+
+PATIENCE = 600_000  # ms: a stuck page must end some day; how long things take is no matter of tests
+CHROMIUM = next((p for p in ('/usr/bin/chromium', shutil.which('chromium'), shutil.which('chromium-browser'), shutil.which('google-chrome')) if p and Path(p).exists()), None)
+
+
+def lacking():
+    "What is missing here, or None."
+    for module in ('playwright', 'voila', 'jupyterlab', 'anywidget', 'ipywidgets', 'pytorch_grad_cam'):
+        if find_spec(module) is None: return f'no {module} here'
+    return None if CHROMIUM else 'no Chromium here'
+
+
+@pytest.fixture(scope='module')
+def browser():
+    if missing := lacking():
+        (pytest.fail if os.environ.get('CI') else pytest.skip)(missing)
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        b = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu'])
+        yield b
+        b.close()
+
+
+@pytest.fixture(scope='module')
+def serve(root, tmp_path_factory):
+    "Start a server on the explorers' notebook, in a folder of its own; all are ended afterwards, with their kernels."
+    started = []
+
+    def start(*command):
+        folder = tmp_path_factory.mktemp('served')
+        shutil.copy(root/'tutorials/explore.ipynb', folder)
+        with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+        env = os.environ | {k: str(folder/v) for k, v in dict(JUPYTER_CONFIG_DIR='.config', JUPYTERLAB_SETTINGS_DIR='.settings', JUPYTERLAB_WORKSPACES_DIR='.workspaces',
+                                                               IPYTHONDIR='.ipython', JUPYTER_RUNTIME_DIR='.runtime').items()} | dict(PYTHONPATH=str(root), OMP_NUM_THREADS='1')
+        log = open(folder/'log.txt', 'w')
+        server = subprocess.Popen([sys.executable, '-m', *(c.format(port=port, folder=folder) for c in command)], cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        started.append(server)
+        while True:
+            try: urllib.request.urlopen(f'http://127.0.0.1:{port}/static/nothing', timeout=60)
+            except urllib.error.HTTPError: return f'http://127.0.0.1:{port}'   # it answers, if only that there is no such file
+            except OSError: pass
+            else: return f'http://127.0.0.1:{port}'
+            assert server.poll() is None, (folder/'log.txt').read_text()
+            time.sleep(0.5)
+
+    yield start
+    for server in started:
+        server.terminate()   # lets it end its kernels
+        try: server.wait(60)
+        except subprocess.TimeoutExpired: os.killpg(server.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def page(browser):
+    "A window of 1280 x 900 whose errors are collected in `page.errors`."
+    context = browser.new_context(viewport=dict(width=1280, height=900))
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.errors = []
+    page.on('console', lambda m: page.errors.append(m.text) if m.type == 'error' else None)
+    page.on('pageerror', lambda e: page.errors.append(str(e)))
+    # Voilà's template asks another host for its icon font; a test must not need the network
+    page.route(re.compile(r'^https?://(?!127\.0\.0\.1)'), lambda route: route.fulfill(status=200, content_type='text/css', body=''))
+    yield page
+    context.close()
+
+
+class Explorer:
+    "One explorer on a page."
+    def __init__(self, page, number):
+        self.page, self.root = page, page.locator('.psnb-explorer').nth(number)
+        self.pictures = self.root.locator('.psnb-picture')
+
+    def control(self, label): return self.root.locator('.widget-inline-hbox').filter(has=self.page.locator('.widget-label', has_text=re.compile(f'^{label}$')))
+    def handle(self, label): return self.control(label).locator('.noUi-handle')
+    def select(self, control, **kw): self.control(control).locator('select').select_option(**kw)
+    def readout(self, label): return self.control(label).locator('.widget-readout').inner_text()
+    def press(self, label, key):
+        self.handle(label).focus()
+        self.page.keyboard.press(key)
+
+    def sources(self, which): return [self.pictures.nth(i).locator('img').get_attribute('src') for i in which]
+
+    def until(self, text): self.root.get_by_text(text).first.wait_for()
+
+    def changes(self, act, which):
+        "Act, and wait until all these pictures are others."
+        before = self.sources(which)
+        act()
+        for i, old in zip(which, before):
+            self.page.wait_for_function('([e, old]) => e.getAttribute("src") !== old', arg=[self.pictures.nth(i).locator('img').element_handle(), old])
+        for i in which:  # and can be seen
+            self.page.wait_for_function('e => e.complete && e.naturalWidth > 0', arg=self.pictures.nth(i).locator('img').element_handle())
+
+    def chosen(self, picture): return self.pictures.nth(picture).locator('[role=option]').evaluate_all("all => all.map((e, i) => [+e.id.split('-').pop(), e.getAttribute('aria-selected')]).filter(x => x[1] == 'true').map(x => x[0])")
+
+    def places(self, picture):
+        "For each person who can be clicked, a place where nobody with a smaller box stands."
+        return self.pictures.nth(picture).evaluate('''p => {
+            const all = [...p.querySelectorAll('[role=option]')].map(g => [g.id.split('-').pop(), g.querySelector('.psnb-line').getBoundingClientRect()]), out = {};
+            for (const [n, r] of all) for (let i = 1; i < 12; i++) for (let j = 1; j < 12; j++) {
+                const x = r.left + r.width * i / 12, y = r.top + r.height * j / 12;
+                const there = all.filter(([, q]) => q.left <= x && x <= q.right && q.top <= y && y <= q.bottom);
+                if (there.reduce((a, b) => a[1].width * a[1].height <= b[1].width * b[1].height ? a : b)[0] === n) out[n] = [x, y];
+            }
+            return out; }''')
+
+    def choose(self, picture, number, others):
+        "Click a person; all the other pictures follow."
+        self.pictures.nth(picture).scroll_into_view_if_needed()
+        self.page.mouse.click(*self.places(picture)[str(number)])
+        for p in others: self.page.wait_for_function('([root, n]) => root.querySelector(`[id$="-${n}"]`)?.getAttribute("aria-selected") === "true"', arg=[self.pictures.nth(p).element_handle(), number])
+
+    def upload(self, path):
+        with self.page.expect_file_chooser() as chooser: self.root.locator('.widget-upload').click()
+        chooser.value.set_files(path)
+
+    def fits(self):
+        "Nothing sticks out to the side."
+        wide = self.root.evaluate("root => [...root.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > root.getBoundingClientRect().right + 2 && !e.closest('svg, .noUi-base, [style*=overflow]') && getComputedStyle(e).visibility != 'hidden').map(e => e.className)")
+        assert not wide, wide
+
+    def no_error(self): assert self.root.locator('.psnb-error').count() == 0, self.root.locator('.psnb-error').first.inner_text()
+
+
+SCENE, TEACHER, DISTILLED, PLAIN = range(4)  # pictures of the first explorer
+LOOKING, HITS, WHY = 0, range(1, 13), (13, 14)  # of the second
+
+
+def look_around(e):
+    "Every control of the attention explorer, by mouse or keyboard."
+    three = (TEACHER, DISTILLED, PLAIN)
+    e.changes(lambda: e.press('Scene', 'ArrowRight'), (SCENE, *three))
+    e.changes(lambda: e.press('Scene', 'ArrowLeft'), (SCENE, *three))
+    e.changes(lambda: e.press('Level', 'ArrowLeft'), three)
+    assert e.readout('Level') == '1'
+    e.changes(lambda: e.select('Show', label='feature energy f(X)'), three)
+    e.until('what FD compares')
+    e.changes(lambda: e.root.get_by_label('difference to the teacher').check(), (DISTILLED, PLAIN))
+    e.until('teacher has more')
+    e.changes(lambda: e.root.get_by_label('difference to the teacher').uncheck(), (DISTILLED, PLAIN))
+    e.root.get_by_label('one colour scale for all').check()
+    e.root.get_by_text('highest of each picture').wait_for(state='detached')
+    e.root.get_by_label('one colour scale for all').uncheck()
+    e.until('highest of each picture')
+    def drag():   # the opacity's handle, a good way to the left
+        e.handle('Opacity').scroll_into_view_if_needed()
+        box = e.handle('Opacity').bounding_box()
+        x, y = box['x'] + box['width'] / 2, box['y'] + box['height'] / 2
+        e.page.mouse.move(x, y); e.page.mouse.down(); e.page.mouse.move(x - 100, y, steps=4); e.page.mouse.up()
+    e.changes(drag, three)
+    e.changes(lambda: e.press('Training', 'Home'), (DISTILLED,))
+    assert e.readout('Training') == 'untrained'
+    e.changes(lambda: e.press('Training', 'End'), (DISTILLED,))
+    e.changes(lambda: e.select('Show', label='Grad-CAM'), three)
+    e.press('Level', 'End')                                # level 3: not for Grad-CAM
+    e.root.locator('.psnb-error').wait_for()
+    e.changes(lambda: e.select('Show', label='attention A'), three)
+    e.root.locator('.psnb-error').wait_for(state='detached')
+    people(e)
+
+
+def people(e):
+    "Choose by click, by keyboard, and from the list."
+    everywhere = (SCENE, TEACHER, DISTILLED, PLAIN)
+    other = next(int(n) for n in e.places(SCENE) if [int(n)] != e.chosen(SCENE))
+    e.choose(SCENE, other, everywhere)
+    assert [e.chosen(p) for p in everywhere] == [[other]] * 4
+    e.pictures.nth(SCENE).focus()
+    e.page.keyboard.press('Home'); e.page.keyboard.press('ArrowRight'); e.page.keyboard.press('ArrowRight')
+    outline = e.pictures.nth(SCENE).evaluate('p => [getComputedStyle(p).outlineStyle, p.getAttribute("aria-activedescendant")]')
+    assert outline[0] == 'solid' and outline[1].endswith('-2')
+    e.page.keyboard.press('Enter')
+    e.page.wait_for_function('root => root.querySelector(`[id$="-2"]`).getAttribute("aria-selected") === "true"', arg=e.pictures.nth(PLAIN).element_handle())
+    e.select('Person', index=0)
+    e.page.wait_for_function('root => root.querySelector(`[id$="-0"]`).getAttribute("aria-selected") === "true"', arg=e.pictures.nth(PLAIN).element_handle())
+
+
+def search_around(e, folder):
+    "Every control of the search explorer."
+    page = e.page
+    visible = lambda: sum(e.pictures.nth(i).is_visible() for i in HITS)
+    assert visible() == 8 and not e.pictures.nth(WHY[0]).is_visible()
+    e.changes(lambda: e.press('Scene', 'ArrowRight'), (LOOKING,))
+    e.changes(lambda: e.press('Scene', 'ArrowLeft'), (LOOKING,))
+    e.select('Boxes', label='true boxes')
+    e.page.locator('.psnb-explorer option', has_text=re.compile(r'^1\sof\s\d+:\s(person|no)')).last.wait_for(state='attached')  # the browser's spaces do not break
+    e.pictures.nth(LOOKING).focus()
+    page.keyboard.press('End'); page.keyboard.press('Enter')
+    page.wait_for_function('p => [...p.querySelectorAll(`[role=option]`)].sort((a, b) => +a.id.split("-").pop() - +b.id.split("-").pop()).pop().getAttribute("aria-selected") === "true"', arg=e.pictures.nth(LOOKING).element_handle())
+    e.press('Matches', 'Home')
+    e.until('the 1 most alike')
+    assert visible() == 1
+    e.press('Matches', 'End')
+    e.until(re.compile('the (9|1[0-2]) most alike'))
+    e.press('Alike at least', 'End')
+    e.until('No match passes')
+    assert visible() == 0
+    e.press('Alike at least', 'Home')
+    e.until('most alike')
+    e.press('Sure at least', 'ArrowRight')
+    assert e.readout('Sure at least') == '0.55'
+    # a box by hand
+    e.pictures.nth(LOOKING).scroll_into_view_if_needed()
+    box = e.pictures.nth(LOOKING).bounding_box()
+    x, y = box['x'] + 0.05 * box['width'], box['y'] + 0.25 * box['height']
+    page.mouse.move(x, y); page.mouse.down(); page.mouse.move(x + 70, y + 150, steps=5); page.mouse.up()
+    e.pictures.nth(LOOKING).locator('.psnb-dragged').wait_for(state='attached')
+    page.wait_for_function('p => !p.querySelector(`[role=option][aria-selected="true"]`)', arg=e.pictures.nth(LOOKING).element_handle())
+    width = round(70 / box['width'] * float(e.pictures.nth(LOOKING).locator('svg').get_attribute('viewBox').split()[2]))
+    e.until(re.compile(f'^({width - 1}|{width}|{width + 1}) x [0-9]+ px$'))
+    # why?
+    e.pictures.nth(1).scroll_into_view_if_needed()
+    page.mouse.click(*e.places(1)['0'])
+    e.until('raises the similarity')
+    for i in WHY: e.pictures.nth(i).wait_for()
+    e.changes(lambda: e.press('Level', 'ArrowLeft'), WHY)
+    # a picture of one's own
+    from PIL import Image
+    import io
+    data = e.pictures.nth(LOOKING).locator('img').evaluate('async i => [...new Uint8Array(await (await fetch(i.src)).arrayBuffer())]')
+    Image.open(io.BytesIO(bytes(data))).save(folder/'mine.png')
+    e.changes(lambda: e.upload(folder/'mine.png'), (LOOKING,))
+    e.until('mine.png')
+    (folder/'notes.png').write_text('no picture')
+    e.upload(folder/'notes.png')
+    e.root.locator('.psnb-error').wait_for()
+    e.changes(lambda: e.root.get_by_text('Back to the scenes').click(), (LOOKING,))
+    e.root.locator('.psnb-error').wait_for(state='detached')
+
+
+def both(page):
+    page.wait_for_function("document.querySelectorAll('.psnb-explorer').length === 2")
+    a, b = Explorer(page, 0), Explorer(page, 1)
+    for e, n in ((a, 4), (b, 15)):
+        page.wait_for_function('([root, n]) => root.querySelectorAll(".psnb-picture").length === n', arg=[e.root.element_handle(), n])
+    page.wait_for_function("[...document.querySelectorAll('.psnb-picture img[src]')].filter(i => i.complete && i.naturalWidth).length >= 5")
+    return a, b
+
+
+def test_voila(serve, page, tmp_path):
+    # no heartbeat: while a kernel starts slowly Voilà sends it to a page that cannot hear it yet; no extension that needs all of JupyterLab
+    base = serve('voila', 'explore.ipynb', '--no-browser', '--port={port}', '--Voila.ip=127.0.0.1', '--VoilaConfiguration.http_keep_alive_timeout=3600', '--VoilaConfiguration.extension_denylist=jupyterlab-jupytext')
+    page.goto(base)
+    a, b = both(page)
+    page.screenshot(path=tmp_path/'attention.png')
+    look_around(a)
+    a.fits()
+    b.root.scroll_into_view_if_needed()
+    page.screenshot(path=tmp_path/'search.png')
+    search_around(b, tmp_path)
+    b.fits()
+    page.screenshot(path=tmp_path/'search-after.png')
+    page.set_viewport_size(dict(width=900, height=900))
+    a.fits(); b.fits()
+    page.screenshot(path=tmp_path/'narrow.png')
+    a.no_error(); b.no_error()
+    assert not page.errors, page.errors
+
+
+def test_jupyterlab(serve, page, tmp_path):
+    from playwright.sync_api import TimeoutError
+    base = serve('jupyterlab', '--no-browser', '--port={port}', '--ip=127.0.0.1', '--IdentityProvider.token=explore', '--allow-root', '--ServerApp.root_dir={folder}',
+                 '--LabApp.news_url=None', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate')
+    page.goto(f'{base}/lab/tree/explore.ipynb?reset&token=explore')
+    page.locator('.jp-Notebook .jp-Cell').first.wait_for()
+    idle = lambda: page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for(state='attached')
+    idle()
+    while True:   # until its command is ready, the menu's item does nothing
+        page.locator('.lm-MenuBar-itemLabel', has_text=re.compile('^Run$')).click()
+        page.locator('.lm-Menu-itemLabel', has_text=re.compile('^Run All Cells$')).click()
+        try: page.locator('.jp-InputPrompt', has_text=re.compile(r'[*1]')).first.wait_for(timeout=20_000); break
+        except TimeoutError: page.keyboard.press('Escape')
+    a, b = both(page)
+    idle()
+    a.root.scroll_into_view_if_needed()
+    active = lambda: page.locator('.jp-Notebook .jp-Cell.jp-mod-active').evaluate('c => c.textContent')
+    a.changes(lambda: a.press('Opacity', 'ArrowLeft'), (TEACHER, DISTILLED, PLAIN))
+    people(a)
+    assert 'AttentionExplorer.demo' in active()   # the arrow keys went to the picture, not to the next cell
+    page.screenshot(path=tmp_path/'lab-attention.png')
+    b.root.scroll_into_view_if_needed()
+    b.press('Matches', 'Home')
+    b.until('the 1 most alike')
+    page.screenshot(path=tmp_path/'lab-search.png')
+    a.fits(); b.fits(); a.no_error(); b.no_error()
+    assert not page.errors, page.errors

@@ -1,0 +1,366 @@
+"The explorers, driven from Python as a hand on the mouse would: set a value, see what changed."
+from datetime import datetime, timezone
+import sys
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip('ipywidgets')
+pytest.importorskip('anywidget')
+from person_search_nb.datasets import Scene, SceneDataset
+from person_search_nb.distillation import attention_distillation, feature_distillation
+from person_search_nb.explorer import AttentionExplorer, Recent, ScenePicture, SearchExplorer, draw_map, jpeg, stretch, view_of, whole
+from person_search_nb.models import build_model, record_levels, save_model
+from person_search_nb.search import Gallery
+
+HEIGHTS = [float(h) for h in range(20, 64, 4)]
+BOXES = [[[10, 8, 26, 56], [50, 10, 66, 58]], [[30, 6, 48, 60]], [], [[12, 10, 28, 58], [60, 4, 80, 60], [64, 8, 84, 62]]]
+IDS = [[0, 1], [0], [], [1, -1, 0]]
+
+
+def make_scenes(**kw):
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (64, 96, 3), np.uint8) for _ in BOXES]
+    scenes = [Scene(f's{i}.jpg', (64, 96), np.array(b, np.float32).reshape(-1, 4), np.array(p, np.int64)) for i, (b, p) in enumerate(zip(BOXES, IDS))]
+    return SceneDataset(scenes, pictures.__getitem__, **kw)
+
+
+def net(name='hdl-student-fast', seed=0, **kw):
+    torch.manual_seed(seed)
+    return build_model(name, 2, heights=HEIGHTS, width=0.125, **kw).eval()
+
+
+@pytest.fixture(scope='module')
+def models(): return net('hdl-teacher', 1), dict(distilled=net(seed=2), plain=net(seed=3))
+
+
+@pytest.fixture(scope='module')
+def scenes(): return make_scenes()
+
+
+@pytest.fixture
+def page(models, scenes): return AttentionExplorer(*models, scenes)
+
+
+def pictures(page): return {k: p.picture for k, p in page.pictures.items()}
+def changed(page, before): return {k for k, v in pictures(page).items() if v != before[k]}
+
+
+def levels_of(model, image, boxes):
+    with torch.no_grad(), record_levels(model) as levels: model.embed([image], [boxes])
+    return levels
+
+
+@pytest.mark.parametrize('scene', [0, 1, 3])
+def test_fd_and_ad_are_the_losses_of_that_level(page, models, scenes, scene):
+    page.scene.value = scene
+    image, truth = scenes[scene]
+    t = levels_of(models[0], image, truth['boxes'])
+    for name, student in models[1].items():
+        s = levels_of(student, image, truth['boxes'])
+        for j in range(4):
+            page.level.value = j
+            fd, ad = (float(f(s[k][j:j + 1], t[k][j:j + 1])) for f, k in ((feature_distillation, 'features'), (attention_distillation, 'attention')))
+            assert page.apart[name]['FD'][j] == pytest.approx(fd, rel=1e-4, abs=1e-9) and page.apart[name]['AD'][j] == pytest.approx(ad, rel=1e-3, abs=1e-9)
+            assert f'{fd:.2e}' in page.captions[name].value or f'{fd:.4f}' in page.captions[name].value
+        assert sum(page.apart[name]['FD']) == pytest.approx(float(feature_distillation(s['features'], t['features'])), rel=1e-4)
+
+
+def test_every_control_changes_the_pictures_it_should(page):
+    everybody, students = {'teacher', 'distilled', 'plain'}, {'distilled', 'plain'}
+    def moving(control, value):
+        before = pictures(page)
+        control.value = value
+        assert page.error is None, page.error
+        return changed(page, before)
+    for quantity in ('X', 'attention'): assert moving(page.quantity, quantity) == everybody, quantity
+    assert 'teacher' in moving(page.quantity, 'A')   # where A hardly varies, its mean and its energy make the same picture
+    page.quantity.value = 'attention'
+    for level in (0, 1, 3, 2): assert moving(page.level, level) == everybody
+    assert moving(page.opacity, 0.2) == everybody
+    assert moving(page.difference, True) == students
+    page.difference.value = False
+    assert moving(page.same, True)
+    page.same.value = False
+    assert moving(page.scene, 3) == everybody
+    assert moving(page.person, 1) == set()   # the outline alone moves
+    page.level.value = 3
+    assert moving(page.person, 0) == everybody
+
+
+def test_grad_cam(page):
+    pytest.importorskip('pytorch_grad_cam')
+    before = pictures(page)
+    page.quantity.value = 'cam'
+    assert page.error is None and changed(page, before) == set(before)
+    page.level.value = 3
+    assert 'level 0, 1 or 2' in page.status.value and page.pictures['plain'].note and page.pictures['plain'].picture
+    page.level.value = 1
+    assert page.error is None and page.status.value == '' and not page.pictures['plain'].note
+
+
+def test_a_click_anywhere_is_the_same_choice(page):
+    page.scene.value = 3
+    for source, k in ((page.scene_picture, 0), (page.pictures['teacher'], 1), (page.pictures['plain'], 2)):
+        source.selected = k
+        assert [page.person.value, page.scene_picture.selected, *(p.selected for p in page.pictures.values())] == [k] * 5
+    page.person.value = 0
+    assert page.scene_picture.selected == page.pictures['plain'].selected == 0
+
+
+def test_difference_is_teacher_minus_student(page):
+    page.quantity.value, page.level.value = 'X', 1
+    d = page.shown('teacher') - page.shown('plain')
+    assert (d ** 2).mean() / 2 == pytest.approx(page.apart['plain']['FD'][1], rel=1e-4)
+    page.difference.value = True
+    assert page.span['plain'] == pytest.approx((-np.abs(d).max(), np.abs(d).max()))
+
+
+def test_one_scale(page):
+    page.same.value = True
+    assert len(set(page.span.values())) == 1 and 'of each picture' not in page.legend.value
+    page.difference.value = True
+    assert page.span['distilled'] == page.span['plain'] != page.span['teacher']
+
+
+def test_networks_run_once_per_scene(models, scenes):
+    runs = []
+    hook = models[1]['plain'].stem.register_forward_hook(lambda *a: runs.append(1))
+    try:
+        page = AttentionExplorer(*models, scenes)
+        page.level.value, page.opacity.value, page.quantity.value = 0, 0.1, 'X'
+        page.scene.value = 1
+        page.scene.value = 0
+        page.difference.value = True
+    finally: hook.remove()
+    assert len(runs) == 2   # two scenes
+
+
+def test_recent_forgets_the_oldest():
+    made, recent = [], Recent(2)
+    for key in 'abacb': recent(key, lambda: made.append(key))
+    assert made == ['a', 'b', 'c', 'b']
+
+
+def test_a_scene_without_people(page):
+    page.scene.value = 2
+    assert page.error is None and page.person.disabled and 'Nobody' in page.scene_picture.note
+    page.level.value = 3
+    assert 'person' in page.status.value
+    page.scene.value = 0
+    assert page.error is None and not page.person.disabled and page.scene_picture.note == ''
+
+
+def test_a_model_without_attention(models, scenes):
+    page = AttentionExplorer(models[0], net(attention='none'), scenes)
+    assert list(page.students) == ['student'] and 'no attention modules' in page.status.value and page.pictures['student'].note
+    assert page.pictures['teacher'].picture
+    page.quantity.value = 'X'
+    assert page.error is None and np.isnan(page.apart['student']['AD'][2]) and '–' in page.table.value
+
+
+def test_another_stride_is_said_not_lost(models, scenes):
+    odd = net(seed=5)
+    odd.roi_size = 14               # the level-3 maps become larger than the teacher's
+    page = AttentionExplorer(models[0], dict(odd=odd), scenes)
+    assert 'equal strides' in page.status.value and 'FD' not in page.captions['odd'].value
+    page.scene.value = 1            # and the page still works
+    assert page.pictures['odd'].picture
+
+
+def test_moments(models, scenes, tmp_path):
+    save_model(net(seed=7), tmp_path/'early.safetensors')
+    page = AttentionExplorer(*models, scenes, dict(untrained=net(seed=6), early=tmp_path/'early.safetensors', gone=tmp_path/'gone.safetensors'))
+    assert page.moment.value == 'finished' and page.moment.layout.display == ''
+    page.quantity.value = 'X'
+    finished = pictures(page)
+    for moment, model in (('untrained', net(seed=6)), ('early', net(seed=7))):
+        page.moment.value = moment
+        assert page.error is None and changed(page, finished) == {'distilled'} and moment in page.titles['distilled'].value
+        image, truth = scenes[0]
+        s, t = levels_of(model, image, truth['boxes']), levels_of(models[0], image, truth['boxes'])
+        assert page.apart['distilled']['FD'][2] == pytest.approx(float(feature_distillation(s['features'][2:3], t['features'][2:3])), rel=1e-4)
+    page.moment.value = 'gone'
+    assert 'gone.safetensors' in page.status.value
+    page.moment.value = 'finished'
+    assert page.error is None and changed(page, finished) == set()
+
+
+def test_without_moments_there_is_no_slider(page): assert page.moment.layout.display == 'none'
+
+
+def test_bad_arguments(models, scenes):
+    with pytest.raises(ValueError, match='students is empty'): AttentionExplorer(models[0], {}, scenes)
+    with pytest.raises(ValueError, match="called 'teacher'"): AttentionExplorer(models[0], dict(teacher=models[0]), scenes)
+    with pytest.raises(ValueError, match='no scenes'): AttentionExplorer(*models, SceneDataset([], None))
+    with pytest.raises(ValueError, match='finished'): AttentionExplorer(*models, scenes, dict(finished='x'))
+    with pytest.raises(ValueError, match='no scenes'): SearchExplorer(models[0], None, SceneDataset([], None))
+
+
+def test_missing_widgets_say_how_to_get_them(models, scenes, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'anywidget', None)
+    with pytest.raises(ImportError, match='pip install'): AttentionExplorer(*models, scenes)
+
+
+def test_names_are_not_markup(models, scenes):
+    page = AttentionExplorer(models[0], {'<b>bold</b>': models[1]['plain']}, scenes)
+    assert '<b>bold' not in page.titles['<b>bold</b>'].value + page.table.value and '&lt;b&gt;' in page.table.value
+
+
+def test_still_pictures(page):
+    bundle, _ = page._repr_mimebundle_()
+    assert {'text/plain', 'image/jpeg'} <= set(bundle) and page.snapshot().width == 900
+    assert 'application/vnd.jupyter.widget-view+json' not in bundle   # no kernel, nothing alive to show
+
+
+# drawing
+
+def test_stretch_is_bilinear():
+    heat = torch.rand(5, 7, generator=torch.Generator().manual_seed(0))
+    theirs = torch.nn.functional.interpolate(heat[None, None], size=(17, 25), mode='bilinear', align_corners=True)[0, 0]
+    assert np.allclose(stretch(heat.numpy(), np.linspace(0, 4, 17), np.linspace(0, 6, 25)), theirs, atol=1e-6)
+
+
+def test_a_bright_cell_lands_on_its_pixels():
+    scene, heat = np.full((64, 96, 3), 128, np.uint8), np.zeros((4, 6))
+    heat[2, 3] = 1
+    light = draw_map(scene, heat, 16, 1.).astype(int).sum(2)
+    assert np.unravel_index(light.argmax(), light.shape) == (32, 48)
+    assert light[:16].max() < light.max() / 4                         # and nowhere else
+
+
+def test_level_3_stays_in_its_box():
+    scene, heat = np.full((64, 96, 3), 128, np.uint8), np.ones((4, 4))
+    plain, drawn = draw_map(scene, np.zeros((4, 6)), 16, 0.), draw_map(scene, heat, box=[40, 10, 60, 50], opacity=1.)
+    inside = np.zeros((64, 96), bool)
+    inside[10:50, 40:60] = True
+    colourful = np.ptp(drawn.astype(int), axis=2) > 30
+    assert (colourful == inside).all() and not (np.ptp(plain, axis=2) > 0).any()
+
+
+def test_a_view_keeps_the_shape_and_holds_the_person():
+    scene = np.zeros((200, 300, 3), np.uint8)
+    for box in ([0, 0, 10, 40], [290, 150, 300, 200], [100, 20, 140, 120], [0, 0, 300, 200]):
+        x1, y1, x2, y2 = view_of(scene, box)
+        assert 0 <= x1 <= box[0] and box[2] <= x2 <= 300 and 0 <= y1 <= box[1] and box[3] <= y2 <= 200
+        assert (x2 - x1) / (y2 - y1) == pytest.approx(1.5)
+    assert draw_map(scene, view=view_of(scene, [0, 0, 10, 40])).shape[1] == 480
+
+
+# search
+
+@pytest.fixture(scope='module')
+def gallery(models, scenes): return Gallery.from_model(models[0], scenes, progress=False)
+
+
+@pytest.fixture
+def search(models, scenes, gallery):
+    page = SearchExplorer(models[0], gallery, scenes)
+    page.score.value = 0.
+    page.source.value = 'true'
+    return page
+
+
+def shown(page): return [p for p, c in zip(page.hits, page.cards) if c.layout.display != 'none']
+
+
+def test_matches_are_those_of_the_gallery(search, gallery, models, scenes):
+    assert search.error is None
+    image, truth = scenes[0]
+    for k in range(2):
+        search.picture.selected = k
+        with torch.no_grad(): q = models[0].embed([image], [truth['boxes'][k:k + 1]])[0].numpy()
+        expected = gallery.search(q, 8, [1, 2, 3], 0.)
+        assert [m.detection for m in search.matches] == [m.detection for m in expected] and len(shown(search)) == len(expected) > 0
+        assert all(m.scene != 0 for m in search.matches)
+        assert search.hits[0].boxes == [expected[0].box.tolist()]
+
+
+def test_thresholds_and_number(search):
+    everything = search.matches
+    search.number.value = 2
+    assert [m.detection for m in search.matches] == [m.detection for m in everything[:2]] and len(shown(search)) == 2
+    search.number.value = 8
+    middle = sorted(m.similarity for m in everything)[len(everything) // 2]
+    search.alike.value = float(np.floor(middle * 20) / 20)
+    assert [m.detection for m in search.matches] == [m.detection for m in everything if m.similarity >= search.alike.value]
+    search.score.value = 1.
+    assert not search.matches and not shown(search) and 'No match passes' in search.summary.value and search.error is None
+
+
+def test_why(search):
+    pytest.importorskip('pytorch_grad_cam')
+    assert search.reasons.layout.display == 'none'
+    search.hits[1].selected = 0
+    assert search.error is None and search.chosen == 1 and search.reasons.layout.display == '' and 'match 2' in search.why.value
+    before = [p.picture for p in search.pair]
+    search.level.value = 0
+    assert all(p.picture != b for p, b in zip(search.pair, before))
+    search.picture.selected = 1              # somebody else: the old reasons go
+    assert search.chosen is None and search.reasons.layout.display == 'none'
+
+
+def test_a_dragged_box(search, scenes):
+    search.picture.dragged = [50., 10., 66., 58.]
+    assert search.error is None and search.picture.selected == -1 and search.query['who'] == 1
+    search.picture.dragged = [70., 0., 90., 20.]
+    assert search.query['who'] == -1 and search.right == [None] * len(search.matches)
+    search.picture.selected = 0
+    assert search.picture.dragged == [] and search.query['who'] == 0
+
+
+def test_right_and_other(search, scenes):
+    for m, right in zip(search.matches, search.right):
+        x1, y1, x2, y2 = m.box
+        best = max((max(0, min(x2, b[2]) - max(x1, b[0])) * max(0, min(y2, b[3]) - max(y1, b[1])), p) for b, p in zip(BOXES[m.scene] or [[0, 0, 0, 0]], IDS[m.scene] or [-1]))
+        assert not right or best[1] == search.query['who']
+
+
+def upload(page, content, name='mine.png'):
+    page.upload.value = (dict(name=name, type='image/png', size=len(content), content=memoryview(content), last_modified=datetime.now(timezone.utc)),)
+
+
+def test_upload(search, scenes):
+    upload(search, jpeg(np.repeat(np.repeat(scenes.picture(3), 3, 0), 3, 1), 95))
+    assert search.error is None and search.uploaded[1].shape == (64, 96, 3) and search.scene.disabled and search.back.layout.display == ''
+    search.picture.dragged = [12., 10., 28., 58.]
+    assert {m.scene for m in search.gallery.search(search.query['embedding'], 99, None, 0.)} and search.error is None
+    upload(search, b'not a picture', 'notes.txt')
+    assert 'notes.txt' in search.status.value and 'JPEG or PNG' in search.status.value
+    search.back.click()
+    assert search.uploaded is None and not search.scene.disabled and search.error is None and search.status.value == ''
+
+
+def test_nobody_found(models, gallery, scenes):
+    page = SearchExplorer(models[0], gallery, scenes)
+    page.source.value, page.scene.value = 'true', 2
+    assert page.error is None and page.person.disabled and 'Drag a box' in page.picture.note and 'Nobody is chosen' in page.summary.value
+    page.picture.dragged = [10., 10., 40., 60.]
+    assert page.query is not None and page.error is None
+
+
+def test_scenes_of_another_size(models):
+    "A gallery counts in px of the original pictures, a page draws resized ones."
+    half = make_scenes(size=(32, 48))
+    page = SearchExplorer(models[0], None, half)
+    page.source.value, page.score.value = 'true', 0.
+    assert page.error is None and page.picture.size == [48., 32.]
+    for m, p in zip(page.matches, page.hits): assert np.allclose(np.array(p.boxes[0]) * 2, m.box, atol=1e-4)
+
+
+def test_queries_of_their_own(models, scenes, gallery):
+    page = SearchExplorer(models[0], gallery, scenes, make_scenes())
+    page.source.value, page.score.value = 'true', 0.
+    assert any(m.scene == 0 for m in page.matches)   # another data set: nothing is left out
+
+
+def test_a_gallery_of_other_scenes_is_refused(models, scenes, gallery):
+    other = Gallery(gallery.det_image, gallery.det_boxes, gallery.det_scores, gallery.det_feats, ['x'] * 4)
+    with pytest.raises(ValueError, match='same scenes'): SearchExplorer(models[0], other, scenes)
+
+
+def test_a_picture_stands_alone():
+    seen, p = [], ScenePicture(size=[4., 3.], boxes=[[0, 0, 1, 1]])
+    p.observe(lambda c: seen.append(c['new']), 'selected')
+    p.selected = 0
+    assert seen == [0] and whole(np.zeros((3, 4, 3))) == (0, 0, 4, 3)
