@@ -272,11 +272,12 @@ def test_jupyterlab(serve, page, tmp_path):
     page.goto(f'{base}/lab/tree/explore.ipynb?reset&token=explore')
     page.locator('.jp-Notebook .jp-Cell').first.wait_for()
     idle = lambda: page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for(state='attached')
-    idle()
-    while True:   # until its command is ready, the menu's item does nothing
+    connected = page.get_by_text(re.compile(r'\| Idle$')).first
+    connected.wait_for()   # the indicator says idle before there is a kernel, and cells run then wait for ever
+    while True:            # until its command is ready, the menu's item does nothing
         page.locator('.lm-MenuBar-itemLabel', has_text=re.compile('^Run$')).click()
         page.locator('.lm-Menu-itemLabel', has_text=re.compile('^Run All Cells$')).click()
-        try: page.locator('.jp-InputPrompt', has_text=re.compile(r'[*1]')).first.wait_for(timeout=20_000); break
+        try: page.locator('.jp-InputPrompt', has_text='[1]').first.wait_for(timeout=60_000); break
         except TimeoutError: page.keyboard.press('Escape')
     a, b = both(page)
     idle()
