@@ -10,7 +10,7 @@ matplotlib.use('agg')
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from person_search_nb.explorer import AttentionExplorer, SearchExplorer, demo_scenes, draw_map, jpeg
+from person_search_nb.explorer import _load_cam, AttentionExplorer, SearchExplorer, demo_scenes, draw_map, jpeg
 from person_search_nb.visualize import attention_maps, overlay
 
 THREADS = 1
@@ -55,6 +55,7 @@ def main():
     row('moment of training, the first time: a file is read', moves(page.moment, page.moment.options[:-1]))
     row('moment of training, again', moves(page.moment, page.moment.options))
     moves(page.quantity, ['X'])
+    row("Grad-CAM's package: loads in the background once a page is shown", [timed(_load_cam)])
     row('Grad-CAM, new: three networks run forwards and backwards', moves(page.quantity, ['cam']) + [t for i in others[:3] for t in moves(page.scene, [i])])
     row('still picture', [timed(page.snapshot) for _ in range(5)])
     row(f'open the search explorer: {len(scenes)} scenes searched for people', [timed(lambda: box.append(SearchExplorer.demo()))])

@@ -85,7 +85,10 @@ def _systems():
     teacher, student = Row('HDL teacher', TEACHER), Row('student, alone', STUDENT)
     return [teacher, student, replace(student, label='student, HDL', terms='fd ad pd', teacher=teacher), Row('OIM', 'oim', resnet | dict(imprint=True)), Row('OIM, 512 numbers', 'oim', resnet | dict(imprint=True, dim=512)),  # as many as the small teacher has
             Row("OIM, the teacher's table", 'oim', resnet | dict(teach='table'), teacher=teacher),
-            _staged('E2E/RSS', 'e2e-rss'), _staged('detector + IDNet', 'detector+idnet'), Row('attention embedding', 'attention-embedding', resnet | dict(trunk='resnet50', positive_iou=0.5, imprint=True)), Row('CLSA', 'clsa', resnet), Row('QEEPS', 'qeeps', resnet | dict(imprint=True)), Row('QEEPS, query-guided', of='QEEPS', search='query-guided')]
+            _staged('E2E/RSS', 'e2e-rss'), _staged('detector + IDNet', 'detector+idnet'), Row('attention embedding', 'attention-embedding', resnet | dict(trunk='resnet50', positive_iou=0.5, imprint=True)), Row('CLSA', 'clsa', resnet), *_qeeps()]
+
+def _qeeps():
+    return [Row('QEEPS', 'qeeps', dict(start='shipped:hdl-teacher', imprint=True)), Row('QEEPS, query-guided', of='QEEPS', search='query-guided')]
 
 def _e2e_figure6():
     cut_outs = Row('cut-outs', 'e2e-rss', dict(id_loss='softmax+background'), crops=True)
@@ -125,6 +128,7 @@ ABLATIONS = {
     'clsa-table7': _clsa(*((f'T = {t}', dict(align_temperature=float(t)), m, r) for t, m, r in ((1, 87.0, 88.3), (3, 87.2, 88.5), (5, 87.3, 88.3), (7, 86.9, 88.1)))),
     'clsa-figure6': [*_clsa(('ResNet-50', dict(levels=(3,), id_loss='softmax'), 81.6, 82.5)), Row('ResNet-50, true boxes', of='ResNet-50', search='true boxes'), *_clsa(('CLSA', {}, 87.2, 88.5)),
                      Row('CLSA, true boxes', of='CLSA', search='true boxes', paper=dict(mAP=88.1, top1=90.0))],
+    'qeeps': _qeeps(),
     'systems': _systems(),
 }
 

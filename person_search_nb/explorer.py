@@ -8,7 +8,7 @@ __all__ = ['DEMO', 'HEAT', 'MORE', 'LESS', 'QUANTITIES', 'demo_scenes', 'fullest
            'AttentionExplorer', 'SearchExplorer']
 
 # %% ../nbs/19_explorer.ipynb #561485b9
-import base64, functools, html, io
+import base64, functools, html, importlib.util, io, threading
 from collections import OrderedDict
 from contextlib import contextmanager
 from pathlib import Path
@@ -345,6 +345,10 @@ def ScenePicture(
 # %% ../nbs/19_explorer.ipynb #d2351d84
 def _tidy(name): return html.escape(str(name))
 
+def _load_cam():
+    "Load Grad-CAM's package, which takes a second or two, before it is asked for."
+    if importlib.util.find_spec('pytorch_grad_cam'): importlib.import_module('pytorch_grad_cam')
+
 class Explorer:
     "State, redraw, a place for errors, and a picture of it all for those who read without a kernel."
     def __init__(self):
@@ -413,6 +417,7 @@ class Explorer:
         return board(self.tiles(), width)
 
     def _repr_mimebundle_(self, include=None, exclude=None, **kw):
+        threading.Thread(target=_load_cam).start()  # while people look at the page
         bundle = self.widget._repr_mimebundle_(include=include, exclude=exclude, **kw)
         data, meta = bundle if isinstance(bundle, tuple) else (bundle, {})
         live = type(self.widget.comm).__name__ != 'DummyComm'  # without a kernel to talk to there is only the picture

@@ -425,6 +425,7 @@ class _HeadOnly(torch.nn.Module):
         if self.query is None: return out.score[:, None]
         e = out.embedding.float() # its length is held fixed: else the likeness to itself, a maximum, has gradient zero
         e = e / e.detach().norm(dim=1, keepdim=True) if self.model.matching == 'cosine' else torch.cat([e, -e.detach().square().sum(1, keepdim=True) / 2], 1)
+        if len(self.query) != e.shape[1]: raise ValueError(f'the query has {len(self.query)} numbers and the embeddings of this model {e.shape[1]}: embed both with one model')
         return (e @ self.query)[:, None]
 
 def grad_cam(
@@ -457,16 +458,16 @@ def grad_cam(
     check_boxes(box, name='box')
     if query is not None:
         query = torch.as_tensor(query, dtype=torch.float32, device=device).flatten()
-        with evaluating(model), torch.no_grad(): d = model.embed([image.to(device)], [box]).shape[1]
-        if len(query) != d: raise ValueError(f'the query has {len(query)} numbers and the embeddings of this model {d}: embed both with one model')
     wanted = [p for p in model.parameters() if p.requires_grad]
-    for p in wanted: p.requires_grad_(False) # only the maps need a gradient; it starts at the input, so frozen models work too
+    for p in wanted: p.requires_grad_(False) # only the maps need a gradient
+    starts = model.blocks[level].register_forward_hook(lambda block, x, out: out.detach().requires_grad_()) # and none of what lies before them
     try:
         with evaluating(model), torch.enable_grad(), Cells(_HeadOnly(model, box, query, identity), [model.blocks[level]]) as cam:
-            cam(model.batch([image.to(device)])[0].requires_grad_(), targets=[lambda out: out[0]])
+            cam(model.batch([image.to(device)])[0], targets=[lambda out: out[0]])
             heat = np.maximum(cam.weighted[0], 0)
             return unit_range(heat) if normalise else heat
     finally:
+        starts.remove()
         for p in wanted: p.requires_grad_(True)
 
 # %% ../nbs/18_visualize.ipynb #04d52f3c
