@@ -107,7 +107,7 @@ def distill(
 # %% ../nbs/21_cli.ipynb #599adddf
 @call_parse
 def ablate(
-    name: str,                  # HDL: table5 (attention), table6 (FD, AD, PD), table7 (identity losses), table8 (kinds of attention), figure6 (gallery size); the other papers: e2e-figure6, e2e-table2, attention-table2, clsa-table4 to 7, clsa-figure6, kd-e2e; all side by side: systems
+    name: str,                  # HDL: table5 (attention), table6 (FD, AD, PD), table7 (identity losses), table8 (kinds of attention), figure6 (gallery size); the other papers: e2e-figure6, e2e-table2, attention-table2, clsa-table4 to 7, clsa-figure6, kd-e2e, qeeps; all side by side: systems
     data: str = 'synth:tiny',   # data spec; {seed} in it becomes the seed
     preset: str = 'tiny',       # 'paper', 'fast' or 'tiny'
     out: str = '',              # folder; '': runs/NAME
@@ -118,7 +118,7 @@ def ablate(
     set: Annotated[str, dict(nargs='*')] = None,    # settings to change: epochs=10 width=0.5 ...
 ):
     "Train the rows of one of the papers' ablations and compare them."
-    results = run_ablation(name, data, preset, out or None, tuple(seeds), student, workers, trunks, **dict(map(parse_setting, set or ())))
+    results = run_ablation(name, data, preset, out or None, tuple(seeds), student, workers=workers, trunks=trunks, **dict(map(parse_setting, set or ())))
     print(ablation_table(results))
     return results
 

@@ -3,7 +3,7 @@
 Needs Playwright for Python and Chromium (`pip install playwright`, Debian's package `chromium`); skipped without, except in CI. Screenshots: `pytest tests/test_browser.py --basetemp=shots`."""
 from importlib.util import find_spec
 from pathlib import Path
-import os, re, shutil, signal, socket, subprocess, sys, time, urllib.error, urllib.request
+import json, os, re, shutil, signal, socket, subprocess, sys, time, urllib.error, urllib.request
 import pytest
 
 PATIENCE = 600_000  # ms: a stuck page must end some day; how long things take is no matter of tests
@@ -33,9 +33,8 @@ def serve(root, tmp_path_factory):
     "Start a server on the explorers' notebook, in a folder of its own; all are ended afterwards, with their kernels."
     started = []
 
-    def start(*command):
-        folder = tmp_path_factory.mktemp('served')
-        shutil.copy(root/'tutorials/explore.ipynb', folder)
+    def start(*command, folder=None):
+        if not folder: shutil.copy(root/'tutorials/explore.ipynb', folder := tmp_path_factory.mktemp('served'))
         with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
         env = os.environ | {k: str(folder/v) for k, v in dict(JUPYTER_CONFIG_DIR='.config', JUPYTERLAB_SETTINGS_DIR='.settings', JUPYTERLAB_WORKSPACES_DIR='.workspaces',
                                                                IPYTHONDIR='.ipython', JUPYTER_RUNTIME_DIR='.runtime').items()} | dict(PYTHONPATH=str(root), OMP_NUM_THREADS='1')
@@ -265,22 +264,34 @@ def test_voila(serve, page, tmp_path):
     assert not page.errors, page.errors
 
 
-def test_jupyterlab(serve, page, tmp_path):
+LAB = ('jupyterlab', '--no-browser', '--port={port}', '--ip=127.0.0.1', '--IdentityProvider.token=explore', '--allow-root', '--ServerApp.root_dir={folder}',
+       '--LabApp.news_url=None', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate')
+
+
+def menu(page, name, item):
+    page.locator('.lm-MenuBar-itemLabel', has_text=re.compile(f'^{name}$')).click()
+    page.locator('.lm-Menu-itemLabel', has_text=re.compile(f'^{item}$')).click()
+
+
+def idle(page): page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for(state='attached')
+
+
+def run_all(page, base, notebook):
+    "Open a notebook and run all its cells; returns when the first has run."
     from playwright.sync_api import TimeoutError
-    base = serve('jupyterlab', '--no-browser', '--port={port}', '--ip=127.0.0.1', '--IdentityProvider.token=explore', '--allow-root', '--ServerApp.root_dir={folder}',
-                 '--LabApp.news_url=None', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate')
-    page.goto(f'{base}/lab/tree/explore.ipynb?reset&token=explore')
+    page.goto(f'{base}/lab/tree/{notebook}?reset&token=explore')
     page.locator('.jp-Notebook .jp-Cell').first.wait_for()
-    idle = lambda: page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for(state='attached')
-    connected = page.get_by_text(re.compile(r'\| Idle$')).first
-    connected.wait_for()   # the indicator says idle before there is a kernel, and cells run then wait for ever
+    page.get_by_text(re.compile(r'\| Idle$')).first.wait_for()   # the indicator says idle before there is a kernel, and cells run then wait for ever
     while True:            # until its command is ready, the menu's item does nothing
-        page.locator('.lm-MenuBar-itemLabel', has_text=re.compile('^Run$')).click()
-        page.locator('.lm-Menu-itemLabel', has_text=re.compile('^Run All Cells$')).click()
+        menu(page, 'Run', 'Run All Cells')
         try: page.locator('.jp-InputPrompt', has_text='[1]').first.wait_for(timeout=60_000); break
         except TimeoutError: page.keyboard.press('Escape')
+
+
+def test_jupyterlab(serve, page, tmp_path):
+    run_all(page, serve(*LAB), 'explore.ipynb')
     a, b = both(page)
-    idle()
+    idle(page)
     a.root.scroll_into_view_if_needed()
     active = lambda: page.locator('.jp-Notebook .jp-Cell.jp-mod-active').evaluate('c => c.textContent')
     a.changes(lambda: a.press('Opacity', 'ArrowLeft'), (TEACHER, DISTILLED, PLAIN))
@@ -292,4 +303,38 @@ def test_jupyterlab(serve, page, tmp_path):
     b.until('the 1 most alike')
     page.screenshot(path=tmp_path/'lab-search.png')
     a.fits(); b.fits(); a.no_error(); b.no_error()
+    assert not page.errors, page.errors
+
+
+TUTORIALS = sorted(p.name for p in (Path(__file__).parents[1]/'tutorials').glob('[0-9]*.ipynb'))
+
+
+@pytest.fixture(scope='module')
+def lab(root, serve, tmp_path_factory):
+    "JupyterLab on the tutorials as they come: run by nobody yet, and without the cells that a learner on a laptop leaves out."
+    folder = tmp_path_factory.mktemp('tutorials')
+    for name in TUTORIALS:
+        nb = json.loads((root/'tutorials'/name).read_text())
+        nb['cells'] = [c for c in nb['cells'] if not re.match(r'#\| (slow|cuda)', ''.join(c['source']))]
+        for c in nb['cells']:
+            if c['cell_type'] == 'code': c |= dict(outputs=[], execution_count=None)
+        (folder/name).write_text(json.dumps(nb))
+    return folder, serve(*LAB, folder=folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', TUTORIALS)
+def test_tutorial_in_jupyterlab(lab, page, name, tmp_path):
+    folder, base = lab
+    code = lambda: [c for c in json.loads((folder/name).read_text())['cells'] if c['cell_type'] == 'code' and c['source']]
+    run_all(page, base, name)
+    while not all(c['execution_count'] for c in code()):
+        idle(page)
+        menu(page, 'File', 'Save Notebook')
+        page.wait_for_timeout(2000)
+        broken = [o for c in code() for o in c['outputs'] if o['output_type'] == 'error']
+        assert not broken, '\n'.join(broken[0]['traceback'])
+    assert any(o.get('data', {}).keys() & {'image/png', 'image/jpeg'} for c in code() for o in c['outputs'])
+    page.screenshot(path=tmp_path/'end.png')
+    menu(page, 'Kernel', 'Shut Down Kernel')
     assert not page.errors, page.errors

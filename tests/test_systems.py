@@ -6,7 +6,7 @@ import torch
 
 from person_search_nb.ablations import ABLATIONS, GUIDE, SEARCHES, run_ablation
 from person_search_nb.checkpoints import load_tree
-from person_search_nb.cli import export
+from person_search_nb.cli import ablate, export
 from person_search_nb.costs import cost_table
 from person_search_nb.datasets import open_dataset
 from person_search_nb.distillation import HDL
@@ -119,6 +119,11 @@ def test_rows_that_search_with_another_rows_network(tmp_path, monkeypatch):
     monkeypatch.setattr(ablations, 'run_recipe', lambda *a, **k: pytest.fail('trained again'))
     again = run_ablation('e2e-table2', **mini)
     assert [r['mAP'] for r in again] == [r['mAP'] for r in rows.values()]
+
+
+def test_the_command_starts_rows_from_the_trunks_they_name(tmp_path):
+    with pytest.raises((ValueError, OSError), match='trunks.googlenet.safetensors'):
+        ablate('attention-table2', SPEC, out=str(tmp_path), trunks=str(tmp_path / 'trunks'), set=['width=0.125', 'device=cpu'])
 
 
 def test_what_a_system_cannot_do_is_said():
