@@ -42,7 +42,7 @@ PLAIN = dict(name='oim', width=0.25, anchors='pedestrian')
 RECIPES = {    # arguments of `build_model`; then of each stage steps, learning rate, embeddings remembered; the first on cut-outs, the others in scenes
     'hdl-teacher': (dict(width=0.25, factored=True), (1200, 1e-3, 0), (900, 7e-4, 0), (720, 5e-4, 0), (2000, 8e-4, 1000)),
     'hdl-student-fast': (dict(width=0.625, rpn_channels=64), (1000, 2e-3, 0), (1000, 1e-3, 0), (2000, 1e-3, 0)),
-    'e2e-rss': (dict(width=0.125, anchors='pedestrian', id_loss='softmax'), (1500, 5e-4, 0), (300, 5e-4, 0)),
+    'e2e-rss': (dict(width=0.125, anchors='pedestrian', id_loss='softmax', batch_norm=True), (1500, 1e-3, 0), (300, 5e-4, 0)),
     **{trunk: (PLAIN | dict(trunk=trunk), (500, 1e-3, 0)) for trunk in ('resnet18', 'resnet50', 'googlenet', 'densenet121')},
 }
 SIZES = {'e2e-rss': (112, 112)}  # px of a cut-out, where VGG's head wants 7 x 7 cells

@@ -190,6 +190,7 @@ def build_idnet(
     heights=None,                 # of pedestrian anchors, px
     width: float = 1.,            # scales the channels of both networks
     weights=None,                 # of both VGG16s: None, 'imagenet' or a file
+    batch_norm: bool = False,     # in both
     crop_size: tuple = (224, 224),     # (height, width) px of a cut-out person
     dim: int | None = 256,             # features
     id_loss: str = 'softmax',          # a name of `ID_LOSSES`
@@ -197,8 +198,8 @@ def build_idnet(
     **kw,                              # further arguments of `PersonSearchNet`, for the detector
 ) -> TwoStageNet:
     "E2E's baseline of two parts: a VGG16 that finds people, and IDNet, a VGG16 that classifies them."
-    cutouts = vgg16_backbone(width, weights)
+    cutouts, searched = (vgg16_backbone(width, weights, batch_norm=batch_norm) for _ in range(2))
     cutouts.blocks[2].append(nn.AdaptiveMaxPool2d(7))  # in place of RoI pooling: VGG's fully connected layers want 7 x 7
     reid = ReIDPyramid(cutouts, dim or 256, levels=(3,), norms=False)
     detector = dict(attention='none', rpn_channels=int(512 * width), roi_op='pool', norms=False, rescore=False, matching='euclidean')
-    return TwoStageNet(vgg16_backbone(width, weights), num_ids, choose_anchors(anchors, heights), reid, _identity_loss(id_loss, reid, num_ids), crop_size, **detector | kw)
+    return TwoStageNet(searched, num_ids, choose_anchors(anchors, heights), reid, _identity_loss(id_loss, reid, num_ids), crop_size, **detector | kw)

@@ -352,8 +352,8 @@ def _oim(num_ids, heights, width, weights=None, trunk='resnet50', anchors='faste
     return PersonSearchNet(build_backbone(trunk, width=width, weights=weights), num_ids, choose_anchors(anchors, heights),
                            **dict(attention='none', id_loss='oim', dim=256, rpn_channels=int(512 * width), roi_size=14) | kw)
 
-def _e2e_rss(num_ids, heights, width, weights=None, anchors='faster-rcnn', **kw):
-    return PersonSearchNet(vgg16_backbone(width, weights), num_ids, choose_anchors(anchors, heights),
+def _e2e_rss(num_ids, heights, width, weights=None, anchors='faster-rcnn', batch_norm=False, **kw):
+    return PersonSearchNet(vgg16_backbone(width, weights, batch_norm=batch_norm), num_ids, choose_anchors(anchors, heights),
                            **dict(attention='none', id_loss='rss', dim=256, rpn_channels=int(512 * width), roi_op='pool', norms=False, rescore=False, matching='euclidean') | kw)
 
 def _attention_embedding(num_ids, heights, width, weights=None, trunk='densenet121', anchors='faster-rcnn', **kw):
