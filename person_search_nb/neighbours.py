@@ -147,7 +147,7 @@ class Approximate:
         feats,       # (M, D) array or `Rows`, unit length
         index,       # of FAISS, over the first M' <= M rows
         effort: int = 0,  # hnsw: candidates on the way (efSearch); ivf-pq: cells opened; 0: the usual
-    ): self.name, self.feats, self.index, self.effort = name, feats, index, effort or dict(zip(('hnsw', 'ivf-pq'), (128, 32)))[name]
+    ): self.name, self.feats, self.index, self.effort = name, feats, index, effort or dict(zip(('hnsw', 'ivf-pq'), (128, 128)))[name]
 
     @classmethod
     def build(cls,
