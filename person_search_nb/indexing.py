@@ -243,6 +243,7 @@ def build_gallery(
     half: bool = True,       # embeddings as float16
     changed: str = 'error',  # what to do about indexed pictures that changed or went: 'error' or 'replace'
     engine: str = 'auto',    # of the search: 'auto', 'exact', 'hnsw', 'ivf-pq'
+    model_file: str = '',    # where the network lies, for whoever opens the gallery
     progress: bool = True,   # a bar
 ) -> Gallery:
     "Make a gallery, go on with it after a break, or add what is new. Raises ValueError for another network, other settings, changed pictures, a source without pictures."
@@ -259,6 +260,7 @@ def build_gallery(
             if folder.is_dir() and any(folder.iterdir()) and not list(folder.glob('0*.np[yz]*')): raise ValueError(f'{folder}: is no gallery, and not empty; choose another folder')
             manifest = new_manifest(**given)
         _settings(manifest, given, folder)
+        if model_file: manifest['model_file'] = str(model_file)
         if opened.about not in manifest['sources']: manifest['sources'].append(opened.about)
         number = manifest['sources'].index(opened.about)
         return manifest, number, _todo(folder, manifest, number, items, changed), len(items)
