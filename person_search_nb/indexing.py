@@ -255,9 +255,10 @@ def build_gallery(
     given = dict(model=fingerprint(model), matching=getattr(model, 'matching', 'cosine'), size=list(size) if isinstance(size, tuple) else size, dtype='float16' if half else 'float32', least=least)
     def begin():
         items = opened.scan()
+        for p in folder.glob('*.part'): p.unlink()  # what a killed run was writing
         if (folder/MANIFEST).exists(): manifest = _mend(folder)
         else:
-            if folder.is_dir() and any(folder.iterdir()) and not list(folder.glob('0*.np[yz]*')): raise ValueError(f'{folder}: is no gallery, and not empty; choose another folder')
+            if folder.is_dir() and any(not re.match(rf'{re.escape(MANIFEST)}|\d{{6}}\.', p.name) for p in folder.iterdir()): raise ValueError(f'{folder}: is no gallery, and not empty; choose another folder')
             manifest = new_manifest(**given)
         _settings(manifest, given, folder)
         if model_file: manifest['model_file'] = str(model_file)

@@ -6,7 +6,7 @@
 __all__ = ['ENGINES', 'crowd', 'Rows', 'exact_neighbours', 'optional', 'choose_engine', 'Approximate', 'recall']
 
 # %% ../nbs/14a_neighbours.ipynb #493d807e
-import importlib
+import importlib.util
 
 import numpy as np
 import torch
@@ -161,7 +161,7 @@ class Approximate:
         faiss, (n, d) = optional('faiss', f'the engine {name}'), feats.shape
         if name == 'hnsw':
             index = faiss.IndexHNSWSQ(d, faiss.ScalarQuantizer.QT_fp16, 32, faiss.METRIC_INNER_PRODUCT)
-            index.hnsw.efConstruction, index.is_trained = 80, True
+            index.is_trained = True
         else:
             cells, pieces = max(1, round(n ** 0.5)), next(p for p in range(max(1, d // 4), 0, -1) if d % p == 0)
             index = faiss.IndexIVFPQ(faiss.IndexFlatIP(d), d, cells, pieces, 8 if n >= 256 else 4, faiss.METRIC_INNER_PRODUCT)
