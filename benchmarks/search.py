@@ -78,16 +78,18 @@ def report(lines):
     for r in lines:
         out.append(f'| {big(r["n"])} | {r["engine"]} | {r["effort"]} | {r.get("build_cpu", 0):.1f} | {r["bytes"]:.0f} | {r.get("index", 0):.0f} | {r["cpu"]:.2f} | {r["many"]:.2f} | {r["p50"]:.2f} | {r["p99"]:.2f} | {r["recall1"]:.3f} | {r["recall10"]:.3f} |')
     top = sizes[-1]
-    exact, codes, graph = (next((r for r in reversed(lines) if r['n'] == top and r['engine'] == e), None) for e in ('exact', 'ivf-pq', 'hnsw'))
+    exact, codes, graph = (next((r for r in reversed(lines) if r['engine'] == e), None) for e in ('exact', 'ivf-pq', 'hnsw'))  # at the largest size it was measured
     speed, limit = top * exact['bytes'] / exact['cpu'] / 1e6, max(r['bandwidth'] for r in lines)
+    missing = [f'{e} at {big(n)}' for n in sizes for e in EFFORTS if not any(r['n'] == n and r['engine'] == e for r in lines)]
+    if missing: out += ['', f'Not measured, for want of time on a shared machine: {", ".join(missing)}; `--sizes` with that size measures it.']
     out += ['', 'Effort: cells opened of IVF-PQ (of √n), candidates on the way of HNSW. The bytes are those of the exact row (512) and of the index; the row may stay on disk, where a query fetches a hundred of them.', '',
             '## How cost grows', '', 'Ratios between one size and the next, at the highest effort. A cost that grows with n shows 10, with √n 3.2, with log n about 1.2.', '',
             '| from, to | ' + ' | '.join(f'{e}: query' for e in ('exact', 'ivf-pq', 'hnsw')) + ' | ivf-pq: build | hnsw: build |', '|---|---|---|---|---|---|']
     last = lambda n, e, key: next((r[key] for r in reversed(lines) if r['n'] == n and r['engine'] == e and key in r), float('nan'))
     for a, b in zip(sizes, sizes[1:]):
-        out.append(f'| {big(a)}, {big(b)} | ' + ' | '.join(f'{last(b, e, "cpu") / last(a, e, "cpu"):.1f}x' for e in ('exact', 'ivf-pq', 'hnsw')) + f' | {last(b, "ivf-pq", "build_cpu") / last(a, "ivf-pq", "build_cpu"):.1f}x | {last(b, "hnsw", "build_cpu") / last(a, "hnsw", "build_cpu"):.1f}x |')
+        out.append((f'| {big(a)}, {big(b)} | ' + ' | '.join(f'{last(b, e, "cpu") / last(a, e, "cpu"):.1f}x' for e in ('exact', 'ivf-pq', 'hnsw')) + f' | {last(b, "ivf-pq", "build_cpu") / last(a, "ivf-pq", "build_cpu"):.1f}x | {last(b, "hnsw", "build_cpu") / last(a, "hnsw", "build_cpu"):.1f}x |').replace('nanx', ''))
     out += ['', '## The limit of exact search', '', f'One query reads every byte of the table once. At {big(top)} people it read {speed:.1f} GB/s ({top * 512 / 1e9:.2f} GB in {exact["cpu"]:.0f} ms of processor time, widening float16 on the way); one thread that only reads memory does {limit:.1f} GB/s on this machine while it is shared. '
-            f'So exact search is at {speed / limit:.0%} of what the memory allows, and only fewer bytes or more memory channels make one query faster. Queries that come together share the reading: {exact["cpu"] / exact["many"]:.1f} times less each, 32 at once.', '']
+            f'So one core, which also widens and multiplies, is at {speed / limit:.0%} of what the memory allows; with more cores the memory is the limit: no exact query over {big(top)} rows takes less than {top * 512 / limit / 1e6:.0f} ms here, and then only fewer bytes or more memory channels help. Queries that come together share the reading: {exact["cpu"] / exact["many"]:.1f} times less each, 32 at once.', '']
     if codes and graph:
         n, shard = 10**9, 10**7
         out += ['## A plan for 10^9 people, on paper', '', f'From the numbers above, not measured. One person is {exact["bytes"]:.0f} bytes of row, {codes["index"]:.0f} of codes, {graph["index"]:.0f} of graph (its own float16 copy included).', '',
