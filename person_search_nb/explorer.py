@@ -22,7 +22,7 @@ from .datasets import Fit, as_floats, open_dataset, resize_picture
 from .distillation import attention_distillation, energy, feature_distillation
 from .evaluation import paired_iou
 from .models import build_model, evaluating, load_model, record_levels, shipped_trunk
-from .search import Gallery
+from .search import Gallery, fingerprint
 from .visualize import NOBODY, RIGHT, WRONG, crop, grad_cam, on_card, to_array
 
 # %% ../nbs/19_explorer.ipynb #e9b1a73e
@@ -678,13 +678,16 @@ class SearchExplorer(Explorer):
 
     def __init__(self,
         model,           # a `PersonSearchNet`
-        gallery,         # its `search.Gallery` of `scenes`; None: made now, which runs the model on every scene
-        scenes,          # `SceneDataset` of the gallery
+        gallery,         # its `search.Gallery` of `scenes`, or the folder of one; None: made now, which runs the model on every scene
+        scenes=None,     # `SceneDataset` of the gallery; None: the pictures the gallery was made from
         queries=None,    # `SceneDataset` to choose people from, its identities numbered as in `scenes`; None: the gallery's scenes, each searched without itself
         start: int = 0,  # the scene shown first
     ):
         super().__init__()
         w = self.ipw
+        if isinstance(gallery, (str, Path)): gallery = Gallery.open(gallery)
+        if scenes is None: scenes = gallery.dataset()
+        if gallery is not None and gallery.model not in ('', own := fingerprint(model)): raise ValueError(f'the gallery was made with another network (its fingerprint is {gallery.model}, this one\'s {own}): give the model it was made with')
         if not len(scenes): raise ValueError('there are no scenes to search')
         self.model, self.scenes, self.queries, self.recent = model, scenes, scenes if queries is None else queries, Recent()
         self.gallery = Gallery.from_model(model, scenes, progress=False) if gallery is None else gallery

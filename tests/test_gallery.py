@@ -1,0 +1,436 @@
+"Galleries: exact whatever the blocks, the files and the processes; killed at any moment they open, and end as if unbroken."
+import json, os, random, signal, subprocess, sys, warnings
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from PIL import Image
+
+from person_search_nb import neighbours, search
+from person_search_nb.datasets import open_dataset
+from person_search_nb.indexing import build_gallery, find_people, open_source, time_in
+from person_search_nb.models import load_model, shipped_trunk
+from person_search_nb.neighbours import Approximate, Rows, choose_engine, crowd, exact_neighbours, recall
+from person_search_nb.parallel import spawn
+from person_search_nb.reranking import cbgm, k_reciprocal
+from person_search_nb.search import Gallery, compact, fingerprint, hits_page, moment, read_manifest
+
+SPEC = 'synth:tiny?test_scenes=10&test_ids=6&queries=4&gallery=9&size=128x224&seed=3'
+
+
+@pytest.fixture(scope='module')
+def net(): return load_model(shipped_trunk('hdl-student-fast-taught'))
+
+
+@pytest.fixture(scope='module')
+def shots(tmp_path_factory):
+    "A folder of ten pictures, two cameras, one a second."
+    folder, data = tmp_path_factory.mktemp('shots'), open_dataset(SPEC, 'gallery', progress=False)
+    for i in range(10): Image.fromarray(data.picture(i)).save(folder/f'c{i % 2 + 1}s1_{25 * i:06d}.png')
+    return folder
+
+
+@pytest.fixture
+def mine(shots, tmp_path):
+    "A copy that a test may spoil."
+    (tmp_path/'shots').mkdir()
+    for p in shots.iterdir(): (tmp_path/'shots'/p.name).write_bytes(p.read_bytes())
+    return tmp_path/'shots'
+
+
+def build(net, source, out, **kw): return build_gallery(net, source, out, progress=False, **dict(batch_size=2, shard=3) | kw)
+
+
+def same(a, b):
+    for k in ('det_image', 'det_boxes', 'det_scores', 'det_feats', 'cameras', 'times', 'sizes'): np.testing.assert_array_equal(np.asarray(getattr(a, k)), np.asarray(getattr(b, k)), err_msg=k)
+    assert a.names == b.names
+
+
+# neighbours -----------------------------------------------------------------------------------------------------------
+
+def loop(feats, query, k, keep):
+    rows = [r for r in range(len(feats)) if keep is None or keep[r]]
+    return sorted(rows, key=lambda r: (-sum(float(a) * float(b) for a, b in zip(feats[r], query)), r))[:k]
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_exact_is_the_loop(data):
+    "Small whole numbers, so that many are equal: falling similarity, then the earlier row, for any block, any parts, any filter."
+    rng = np.random.default_rng(data.draw(st.integers(0, 10 ** 6)))
+    n, k, block, cuts = data.draw(st.tuples(st.integers(0, 40), st.integers(1, 12), st.integers(1, 50), st.lists(st.integers(0, 40), max_size=3)))
+    feats = rng.integers(-2, 3, (n, 4)).astype(data.draw(st.sampled_from([np.float16, np.float32])))
+    queries = rng.integers(-2, 3, (3, 4)).astype(np.float32)
+    keep = rng.random(n) < .5 if data.draw(st.booleans()) else None
+    parts = Rows(np.split(feats, sorted(min(c, n) for c in cuts)))
+    sims, rows = exact_neighbours(parts, queries, k, keep, block)
+    for q in range(3):
+        want = loop(feats, queries[q], k, keep)
+        assert rows[q][:len(want)].tolist() == want and (rows[q][len(want):] == -1).all() and (sims[q][len(want):] == -np.inf).all()
+        assert sims[q][:len(want)].tolist() == [float(feats[r].astype(float) @ queries[q].astype(float)) for r in want]
+
+
+def test_blocks_do_not_show():
+    feats, asked = crowd(100, 20, 96), crowd(100, 20, 96, dtype=np.float32)[:7]
+    answers = [exact_neighbours(feats, asked, 20, block=b) for b in (1, 33, 8192)] + [exact_neighbours(Rows([feats[:5], feats[5:900], feats[900:]]), asked, 20, longest=1.01)]
+    for s, r in answers[1:]: np.testing.assert_array_equal(s, answers[0][0]); np.testing.assert_array_equal(r, answers[0][1])
+
+
+def test_long_rows_need_no_unit_length():
+    rng = np.random.default_rng(0)
+    feats = rng.standard_normal((500, 8)).astype(np.float32) * rng.uniform(.01, 1000, (500, 1)).astype(np.float32)
+    assert exact_neighbours(feats, feats[:3], 5, block=64)[1].tolist() == [loop(feats, q, 5, None) for q in feats[:3]]
+
+
+@pytest.mark.parametrize('name', ['hnsw', 'ivf-pq'])
+def test_engines(name, tmp_path):
+    pytest.importorskip('faiss')
+    feats, asked = crowd(150, 20, 64), crowd(150, 20, 64, dtype=np.float32)[:40]
+    engine, truth = Approximate.build(name, feats, progress=False), exact_neighbours(feats, asked, 10)
+    sims, rows = engine.search(asked, 10)
+    assert recall(rows, truth[1]) > .95 and (np.diff(sims) <= 0).all()
+    found = rows == truth[1]
+    np.testing.assert_array_equal(sims[found], truth[0][found])                                    # similarities are those of the rows, not of codes
+    keep = np.arange(len(feats)) % 3 == 0
+    assert (engine.search(asked, 10, keep)[1] % 3 == 0).all()
+    grown = Approximate(name, Rows([feats, asked[:2].astype(np.float16)]), engine.index)             # two rows came after the index
+    assert (np.sort(grown.search(asked[:2], 2)[1], 1) == [[0, 3000], [1, 3001]]).all()
+    engine.save(tmp_path/'i')
+    np.testing.assert_array_equal(Approximate.load(name, feats, tmp_path/'i').search(asked, 10)[1], rows)
+    (tmp_path/'i').write_bytes((tmp_path/'i').read_bytes()[:200])
+    with pytest.raises(ValueError, match='not a readable index'): Approximate.load(name, feats, tmp_path/'i')
+
+
+def test_choice_of_an_engine(monkeypatch):
+    assert [choose_engine(n)[0] for n in (10, 299_999, 300_000, 3_000_000)] == ['exact', 'exact', 'hnsw', 'ivf-pq']
+    assert choose_engine(10 ** 8, unit=False)[0] == 'exact'
+    monkeypatch.setattr(neighbours.importlib.util, 'find_spec', lambda name: None)
+    assert choose_engine(10 ** 8)[0] == 'exact' and 'person_search_nb[search]' in choose_engine(10 ** 8)[1]
+
+
+# building -------------------------------------------------------------------------------------------------------------
+
+def test_a_folder_becomes_a_gallery(net, shots, tmp_path):
+    made = build(net, shots, tmp_path/'g')
+    assert made.names == sorted(p.name for p in shots.iterdir()) and made.cameras.tolist() == [1] * 5 + [2] * 5
+    assert made.times[:3].tolist() == [0., 2., 4.] and len(made.manifest['shards']) == 4 and made.det_feats.dtype == np.float16
+    again = build(net, shots, tmp_path/'g')                                                        # nothing to do
+    assert read_manifest(tmp_path/'g')['shards'] == made.manifest['shards']; same(made, again)
+    memory = Gallery.from_model(net, open_dataset(SPEC, 'gallery', progress=False), progress=False)
+    box = made.det_boxes[0]
+    asked = made.embed(net, shots/made.names[0], box)
+    assert made.search(asked, 1)[0].detection == 0
+    np.testing.assert_allclose(asked, made.embed(net, 0, box), atol=1e-6)
+    for threshold in (.5, .9): assert [(m.scene, m.detection) for m in made.search(asked, 8, score_threshold=threshold)] == [(int(made.det_image[r]), r) for r in loop(np.asarray(made.det_feats), asked, 8, made.det_scores >= threshold)]
+    assert len(memory) >= len(made)                                                                # which keeps weak ones, too
+
+
+def test_append_is_one_build(net, mine, tmp_path):
+    late = [p for p in sorted(mine.iterdir())[6:]]
+    kept = {p: p.read_bytes() for p in late}
+    for p in late: p.unlink()
+    build(net, mine, tmp_path/'g')
+    for p, b in kept.items(): p.write_bytes(b)
+    same(build(net, mine, tmp_path/'g'), build(net, mine, tmp_path/'whole'))                       # shards of 3: the cut falls between two
+    both = build(net, SPEC, tmp_path/'g')                                                          # another source joins
+    assert len(both.names) == 20 and both.picture(15).shape == (128, 224, 3)
+
+
+def test_compact_keeps_every_row(net, shots, tmp_path):
+    made = build(net, shots, tmp_path/'g', shard=1)
+    compact(tmp_path/'g', most=2)
+    small = Gallery.open(tmp_path/'g')
+    same(made, small)
+    assert len(small.manifest['shards']) == 1 and len(list((tmp_path/'g').glob('*.npy'))) == 1
+    np.testing.assert_array_equal(small.picture(4), made.picture(4))
+    assert len(build(net, shots, tmp_path/'g').names) == 10
+
+
+def _shared_build(shots, out): return len(build(load_model(shipped_trunk('hdl-student-fast-taught')), shots, out))
+
+
+def test_two_processes_make_the_same_gallery(net, shots, tmp_path):
+    torch.set_num_threads(1)
+    one = build(net, shots, tmp_path/'one')
+    assert spawn(_shared_build, 2, shots, tmp_path/'two') == [len(one)] * 2
+    same(one, Gallery.open(tmp_path/'two'))
+
+
+def _failing_build(shots, out):
+    try: build(load_model(shipped_trunk('hdl-student-fast-taught')), shots, out)
+    except ValueError as e: return str(e)
+
+
+def test_an_error_reaches_every_process(tmp_path):
+    assert all('no such folder' in e for e in spawn(_failing_build, 2, tmp_path/'nowhere', tmp_path/'g'))
+
+
+KILLED = r'''
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+import torch; torch.set_num_threads(1)
+from test_gallery import build, load_model, shipped_trunk
+from person_search_nb import search
+at, fsync, calls = int(sys.argv[4]), os.fsync, 0
+def dying(f):  # every file that is written passes here: die at the given one, its bytes half on the disk
+    global calls
+    calls += 1
+    if calls == at:
+        os.ftruncate(f, os.fstat(f).st_size // 2); os.kill(os.getpid(), 9)
+    fsync(f)
+os.fsync = dying
+build(load_model(shipped_trunk('hdl-student-fast-taught')), sys.argv[2], sys.argv[3])
+'''
+
+
+def test_killed_at_every_kind_of_write(net, shots, tmp_path):
+    "kill -9 while manifest, rows or columns are written: the gallery opens, holds whole shards, and ends as if unbroken."
+    unbroken, opened = build(net, shots, tmp_path/'whole'), []
+    for at in (1, 2, 3, 4, 6):
+        done = subprocess.run([sys.executable, '-c', KILLED, str(Path(__file__).parent), str(shots), str(tmp_path/'g'), str(at)], env=os.environ | dict(OMP_NUM_THREADS='1'), capture_output=True, text=True)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        if (tmp_path/'g/manifest.json').exists(): opened.append(len(Gallery.open(tmp_path/'g').names))
+    assert opened == sorted(opened) and len(opened) > 2 and opened[-1] >= 3
+    same(build(net, shots, tmp_path/'g'), unbroken)
+
+
+def test_disk_full_leaves_the_gallery_as_it_was(net, mine, tmp_path, monkeypatch):
+    made = build(net, mine, tmp_path/'g')
+    Image.new('RGB', (224, 128)).save(mine/'z.png'); Image.fromarray(made.picture(0)).save(mine/'zz.png')
+    class Full:
+        def __init__(self, *a): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(search.np.lib.format, 'write_array_header_1_0', Full)
+    with pytest.raises(OSError, match='cannot be written .No space left.*as it was'): build(net, mine, tmp_path/'g')
+    monkeypatch.undo()
+    same(Gallery.open(tmp_path/'g'), made)
+    assert not list((tmp_path/'g').glob('*.part')) and len(build(net, mine, tmp_path/'g').names) == 12
+
+
+# bad input ------------------------------------------------------------------------------------------------------------
+
+def test_corrupt_pictures_are_listed_and_skipped(net, mine, tmp_path, capsys):
+    whole = (mine/'c1s1_000000.png').read_bytes()
+    (mine/'a.png').write_bytes(b''); (mine/'b.jpg').write_bytes(b'not a picture'); (mine/'c.png').write_bytes(whole[:len(whole) // 2])
+    made = build(net, mine, tmp_path/'g')
+    assert len(made.names) == 10 and [s['key'] for s in made.manifest['skipped']] == ['a.png', 'b.jpg', 'c.png'] and '3 skipped, first a.png' in capsys.readouterr().out
+    (mine/'a.png').write_bytes(whole)                                                              # mended: it joins
+    made = build(net, mine, tmp_path/'g')
+    assert len(made.names) == 11 and [s['key'] for s in made.manifest['skipped']] == ['b.jpg', 'c.png']
+
+
+def test_nothing_but_corrupt_pictures(net, tmp_path):
+    (tmp_path/'bad').mkdir(); (tmp_path/'bad/a.png').write_bytes(b'x')
+    with pytest.raises(ValueError, match='not one of 1 pictures can be read'): build(net, tmp_path/'bad', tmp_path/'g')
+
+
+def test_changed_and_vanished_pictures(net, mine, tmp_path):
+    made = build(net, mine, tmp_path/'g')
+    first, second = sorted(mine.iterdir())[:2]
+    Image.fromarray(made.picture(5)).save(first); second.unlink()
+    with pytest.raises(ValueError, match='2 scenes .* first c1s1_000000.png, which has changed; .*changed=replace'): build(net, mine, tmp_path/'g')
+    with pytest.raises(ValueError, match='has changed since it was indexed'): Gallery.open(tmp_path/'g').picture(0)
+    new = build(net, mine, tmp_path/'g', changed='replace')
+    assert sorted(new.dropped.tolist()) == [0, 1] and new.names[-1] == first.name
+    shown = {m.scene for m in new.search(np.asarray(new.det_feats[0], np.float32), 1000)}
+    assert not shown & {0, 1} and 10 in shown
+    assert build(net, mine, tmp_path/'g').manifest['shards'] == new.manifest['shards']
+
+
+def test_another_network_and_other_settings(net, shots, tmp_path):
+    other, made = load_model(shipped_trunk('hdl-student-fast')), build(net, shots, tmp_path/'g')
+    assert fingerprint(net) != fingerprint(other) and fingerprint(net) == fingerprint(load_model(shipped_trunk('hdl-student-fast-taught'))) == made.model
+    with pytest.raises(ValueError, match='made with another network'): build(other, shots, tmp_path/'g')
+    with pytest.raises(ValueError, match='made with another network'): made.find(other, 0, made.det_boxes[0])
+    with pytest.raises(ValueError, match='begun with size=None, now'): build(net, shots, tmp_path/'g', size=(96, 160))
+    with pytest.raises(ValueError, match='of another network'): made.append(Gallery.from_model(other, open_dataset(SPEC, 'gallery', progress=False), progress=False))
+    with pytest.raises(ValueError, match='function cannot be'): build(net, shots, tmp_path/'h', size=lambda h, w: 1.)
+    with pytest.raises(ValueError, match="changed is 'error' or 'replace'"): build(net, shots, tmp_path/'h', changed='no')
+
+
+@pytest.mark.parametrize('kind', ['rows', 'columns', 'gone', 'manifest', 'format', 'version'])
+def test_truncated_galleries(net, shots, tmp_path, kind):
+    made = build(net, shots, tmp_path/'g')
+    file = tmp_path/'g'/dict(rows='000002.rows.npy', gone='000002.rows.npy', columns='000002.npz').get(kind, 'manifest.json')
+    text = file.read_bytes()
+    if kind == 'gone': file.unlink()
+    elif kind in ('format', 'version'): file.write_text(json.dumps(json.loads(text) | {kind: 99}))
+    else: file.write_bytes(text[:len(text) // 2])
+    with pytest.raises(ValueError, match=dict(format='is not the manifest', version='use a newer one', manifest='cannot be read', gone='000002.rows.npy: is missing').get(kind, f'{file.name}: has .* bytes instead of')):
+        Gallery.open(tmp_path/'g')
+    if kind not in ('rows', 'columns', 'gone'): return
+    mended = build(net, shots, tmp_path/'g')                                                       # the three scenes are made anew, at the end
+    assert sorted(mended.names) == made.names and len(mended) == len(made)
+
+
+def test_no_gallery_there(tmp_path, net, shots):
+    with pytest.raises(ValueError, match='no gallery there'): Gallery.open(tmp_path)
+    (tmp_path/'notes.txt').write_text('mine')
+    with pytest.raises(ValueError, match='is no gallery, and not empty'): build(net, shots, tmp_path)
+
+
+def test_boxes_and_queries(net, shots, tmp_path):
+    made = build(net, shots, tmp_path/'g')
+    for box, what in (((300, 10, 350, 90), 'mostly outside'), ((50, 10, 20, 90), 'no area'), ((np.nan, 0, 5, 5), 'not finite')):
+        with pytest.raises(ValueError, match=f'the query box .*{what}'): made.find(net, shots/made.names[0], box)
+    with pytest.raises(ValueError, match='no such picture'): made.find(net, 'nobody.png', None)
+    with pytest.raises(ValueError, match='shape'): made.search(np.ones(3))
+    with pytest.raises(ValueError, match='not finite'): made.search(np.full(made.det_feats.shape[1], np.nan))
+    with pytest.raises(ValueError, match="rerank is"): made.search(np.asarray(made.det_feats[0]), rerank='best')
+    cut = made.embed(net, search.thumbnail(made.picture(0), made.det_boxes[0], 70, 0))
+    assert abs(np.linalg.norm(cut) - 1) < 1e-4
+
+
+# films ----------------------------------------------------------------------------------------------------------------
+
+def film(path, frames=20, rate=5, size=(128, 224)):
+    av = pytest.importorskip('av')
+    data = open_dataset(SPEC, 'gallery', progress=False)
+    with av.open(str(path), 'w') as out:
+        s = out.add_stream('mpeg4', rate=rate); s.height, s.width = size; s.pix_fmt, s.bit_rate, s.gop_size = 'yuv420p', 3_000_000, 7
+        for i in range(frames): out.mux(s.encode(av.VideoFrame.from_ndarray(data.picture(i * 10 // max(frames, 10)), format='rgb24')))
+        out.mux(s.encode())
+    return path
+
+
+def test_a_film_becomes_scenes(net, tmp_path):
+    made = build(net, film(tmp_path/'c3 gate.mp4'), tmp_path/'g', every=.5)
+    assert len(made.names) == 8 and set(made.cameras.tolist()) == {3} and np.allclose(made.times, [0, .6, 1, 1.6, 2, 2.6, 3, 3.6])
+    source = open_source(tmp_path/'c3 gate.mp4', .5)
+    keys = [i.key for i in source.scan()]
+    passing, jumping = [source.read(k) for k in keys], [open_source(tmp_path/'c3 gate.mp4').read(k) for k in reversed(keys)][::-1]
+    assert all((a == b).all() for a, b in zip(passing, jumping))
+    workers = build(net, tmp_path/'c3 gate.mp4', tmp_path/'h', every=.5, workers=2)
+    same(made, workers)
+    assert made.search(np.asarray(made.det_feats[0], np.float32), 5, time=(1, 2)) and all(1 <= m.time <= 2 for m in made.search(np.asarray(made.det_feats[0], np.float32), 5, time=(1, 2)))
+
+
+def test_films_of_zero_length_and_broken_ones(net, tmp_path):
+    pytest.importorskip('av')
+    (tmp_path/'none.mp4').write_bytes(b''); (tmp_path/'no.mp4').write_bytes(b'not a film' * 99)
+    for name, what in (('none.mp4', 'has no bytes'), ('no.mp4', 'cannot be opened as a film'), ('gone.mp4', 'no such film')):
+        with pytest.raises(ValueError, match=f'{name}: .*{what}|{name}: {what}'): build(net, tmp_path/name, tmp_path/'g')
+    empty = film(tmp_path/'empty.mkv', frames=0)
+    with pytest.raises(ValueError, match='empty.mkv'): build(net, empty, tmp_path/'g')
+    whole = film(tmp_path/'w.mkv').read_bytes()
+    (tmp_path/'cut.mkv').write_bytes(whole[:len(whole) * 2 // 3])                                  # a copy that broke off
+    made = build(net, tmp_path/'cut.mkv', tmp_path/'g', every=.4)
+    assert 3 <= len(made.names) < 10
+    with pytest.raises(ValueError, match='above 0'): build(net, tmp_path/'w.mkv', tmp_path/'h', every=0)
+
+
+# searching ------------------------------------------------------------------------------------------------------------
+
+def drawn(n=300, seed=0):
+    rng = np.random.default_rng(seed)
+    image = np.sort(rng.integers(0, 60, n))
+    x = rng.uniform(0, 100, (n, 2))
+    return Gallery(image, np.hstack([x, x + rng.uniform(10, 50, (n, 2))]).astype(np.float32), rng.uniform(.3, 1, n).astype(np.float32), crowd(n // 10, 10, 32, seed=seed, dtype=np.float32), [f's{i}' for i in range(60)],
+                   cameras=rng.integers(1, 4, 60), times=np.where(rng.random(60) < .2, np.nan, rng.uniform(0, 100, 60)))
+
+
+@given(st.data())
+@settings(max_examples=40)
+def test_filters_are_the_loop(data):
+    g = drawn(seed=1)
+    cameras, low, high = data.draw(st.one_of(st.none(), st.integers(0, 4), st.lists(st.integers(1, 3)))), data.draw(st.one_of(st.none(), st.floats(0, 50))), data.draw(st.one_of(st.none(), st.floats(50, 100)))
+    scenes, least = data.draw(st.one_of(st.none(), st.lists(st.integers(0, 59)))), data.draw(st.sampled_from([.3, .5, .8]))
+    time = (low, high) if data.draw(st.booleans()) else None
+    def ok(r):
+        s = g.det_image[r]
+        return (g.det_scores[r] >= least and (cameras is None or g.cameras[s] in np.atleast_1d(cameras)) and (scenes is None or s in scenes)
+                and (time is None or (not np.isnan(g.times[s])) and (low is None or g.times[s] >= low) and (high is None or g.times[s] <= high)))
+    keep = [ok(r) for r in range(len(g))]
+    assert [m.detection for m in g.search(g.det_feats[7], 12, scenes, least, cameras, time)] == loop(g.det_feats, g.det_feats[7], 12, keep)
+
+
+def test_filters_that_cannot_be():
+    g = drawn()
+    g.times = None
+    with pytest.raises(ValueError, match='does not know the time'): g.search(g.det_feats[0], time=(0, 1))
+    with pytest.raises(ValueError, match='ends before it begins'): drawn().search(g.det_feats[0], time=(5, 1))
+
+
+def test_reranking_is_that_of_the_evaluation():
+    g, q = drawn(), 40
+    found, rows = dict(det_image=g.det_image, det_boxes=g.det_boxes, det_scores=np.ones(len(g), np.float32), det_feats=g.det_feats), np.arange(len(g))
+    s = k_reciprocal(found, g.det_feats[[q]])(0, rows)
+    assert [m.detection for m in g.search(g.det_feats[q], 20, score_threshold=0, rerank='k-reciprocal', top=500)] == np.argsort(-s, kind='stable')[:20].tolist()
+    class Asked: gallery_index, boxes = g.det_image[[q]], g.det_boxes[[q]]
+    from person_search_nb.evaluation import paired_iou
+    s = cbgm(found, g.det_feats[[q]], Asked)(0, rows)
+    here = np.flatnonzero((g.det_image == g.det_image[q]) & (paired_iou(g.det_boxes.astype(float), np.repeat(g.det_boxes[[q]].astype(float), len(g), 0)) < .5))
+    mine = g.search(g.det_feats[q], 20, score_threshold=0, rerank='cbgm', context=g.det_feats[here], top=len(g))
+    assert [m.detection for m in mine] == np.argsort(-s, kind='stable')[:20].tolist()
+    with pytest.raises(ValueError, match='give context='): g.search(g.det_feats[q], rerank='cbgm')
+
+
+def test_index_beside_a_gallery(tmp_path, monkeypatch, capsys):
+    pytest.importorskip('faiss')
+    g = drawn(3000)
+    g.save(tmp_path/'g')
+    opened = Gallery.open(tmp_path/'g').build_index('hnsw', progress=False)
+    assert 'asked for' in capsys.readouterr().out
+    again = Gallery.open(tmp_path/'g')
+    for q in (3, 500): assert [m.detection for m in again.search(g.det_feats[q], 5)][0] == [m.detection for m in again.search(g.det_feats[q], 5, exact=True)][0] == [m.detection for m in opened.search(g.det_feats[q], 5)][0]
+    grown = again.append(g)
+    assert {m.detection for m in grown.search(g.det_feats[3], 2, score_threshold=0)} == {3, 3003}  # the second is not in the index
+    file = tmp_path/'g'/grown.manifest['index']['file']
+    monkeypatch.setattr(search.importlib.util, 'find_spec', lambda name: None)
+    with pytest.warns(UserWarning, match='searching exactly'): assert len(Gallery.open(tmp_path/'g').search(g.det_feats[3], 2)) == 2
+    monkeypatch.undo()
+    file.write_bytes(file.read_bytes()[:99])
+    with pytest.raises(ValueError, match=f'{file.name}: has 99 bytes instead of'): Gallery.open(tmp_path/'g')
+
+
+def test_page_without_its_pictures(net, mine, tmp_path):
+    made = build(net, mine, tmp_path/'g')
+    hits = made.search(np.asarray(made.det_feats[0], np.float32), 4)
+    assert hits_page(hits).count('data:image/jpeg') == 4
+    (mine/hits[0].name).unlink()
+    page = hits_page(hits)
+    assert page.count('data:image/jpeg') == 4 - sum(h.scene == hits[0].scene for h in hits) and 'no such picture' in page
+    assert drawn().search(drawn().det_feats[0], 1)[0].camera in (1, 2, 3)
+    with pytest.raises(ValueError, match='made without pictures'): drawn().search(drawn().det_feats[0], 1)[0].thumbnail()
+
+
+def test_times_in_names():
+    assert time_in('c6s2_000250.jpg') == 10 and moment(10.) == '0:00:10.0'
+    assert time_in('x/2023_01_02-03.04.05.png') == datetime(2023, 1, 2, 3, 4, 5, tzinfo=timezone.utc).timestamp()
+    assert np.isnan(time_in('1234567890123456.jpg'))
+
+
+# command line ---------------------------------------------------------------------------------------------------------
+
+def person_search(*words):
+    return subprocess.run([sys.executable, '-c', 'from person_search_nb.cli import main; main()', *map(str, words)], env=os.environ | dict(OMP_NUM_THREADS='1'), capture_output=True, text=True)
+
+
+def test_command_line(net, mine, tmp_path):
+    done = person_search('index', mine, '--out', tmp_path/'g', '--device', 'cpu')
+    assert done.returncode == 0 and '10 scenes' in done.stdout and 'exact' in done.stdout, done.stderr
+    made = Gallery.open(tmp_path/'g')
+    name, box = made.names[made.det_image[4]], ','.join(f'{v:.1f}' for v in made.det_boxes[4])
+    done = person_search('search', '--gallery', tmp_path/'g', '--image', mine/name, '--box', box, '--number', 3, '--out', tmp_path/'hits.html', '--device', 'cpu')
+    assert done.returncode == 0 and name in done.stdout.splitlines()[0] and len(done.stdout.splitlines()) == 4, done.stderr
+    page = (tmp_path/'hits.html').read_text()
+    assert page.count('data:image/jpeg') == 4 and 'src="http' not in page
+    done = person_search('search', '--gallery', tmp_path/'g', '--image', mine/name, '--box', '900,0,950,50')
+    assert done.returncode == 1 and 'mostly outside' in done.stderr and 'Traceback' not in done.stderr
+    done = person_search('search', shipped_trunk('hdl-student-fast'), '--gallery', tmp_path/'g', '--image', mine/name, '--box', box)
+    assert done.returncode == 1 and 'another network' in done.stderr
+    assert 'give a MODEL' in person_search('search').stderr
+    assert person_search('index', tmp_path/'nowhere').stderr.strip().endswith('such as prw:PATH')
+
+
+# explorer -------------------------------------------------------------------------------------------------------------
+
+def test_explorer_on_a_gallery(net, shots, tmp_path):
+    pytest.importorskip('ipywidgets')
+    from person_search_nb.explorer import SearchExplorer
+    build(net, shots, tmp_path/'g')
+    page = SearchExplorer(net, tmp_path/'g')
+    assert len(page.scenes) == 10 and page.matches and page.person.value == 0
+    with pytest.raises(ValueError, match='another network'): SearchExplorer(load_model(shipped_trunk('hdl-student-fast')), tmp_path/'g')
