@@ -10,7 +10,7 @@ from person_search_nb.evaluation import evaluate
 from person_search_nb.models import build_model, load_model, save_model, shipped_trunk
 from person_search_nb.search import Gallery
 
-SPEC = 'synth:tiny?gallery=8&queries=4'
+SPEC = 'synth:tiny?test_scenes=12&test_ids=8&gallery=8&queries=4'
 pytest.importorskip('onnxruntime'); pytest.importorskip('onnxscript')
 
 
@@ -42,7 +42,7 @@ def folder(student, tmp_path_factory):
     "The shipped student in all three forms."
     d = tmp_path_factory.mktemp('deploy')
     export_onnx(student, d/'s.onnx'); export_program(student, d/'s.pt2')
-    quantise(d/'s.onnx', d/'int8.onnx', open_dataset('synth:tiny?train=12', 'train'), 8, progress=False)
+    quantise(d/'s.onnx', d/'int8.onnx', open_dataset('synth:tiny?train_scenes=12&train_ids=10', 'train'), 8, progress=False)
     return d
 
 
@@ -210,10 +210,10 @@ def cli(*args, cwd): return subprocess.run([sys.executable, '-c', 'from person_s
 
 def test_command(tmp_path):
     save_model(lively('hdl-student-fast'), tmp_path/'m.safetensors')
-    done = cli('export', 'm.safetensors', 'q.onnx', '--int8', 'synth:tiny?train=3', '--scenes', 2, cwd=tmp_path)
+    done = cli('export', 'm.safetensors', 'q.onnx', '--int8', 'synth:tiny?train_scenes=3&train_ids=3', '--scenes', 2, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 'q.onnx' in done.stdout and 'q.head.onnx' in done.stdout
-    done = cli('evaluate', 'q.onnx', '--data', 'synth:tiny?gallery=3&queries=1', cwd=tmp_path)
+    done = cli('evaluate', 'q.onnx', '--data', 'synth:tiny?test_scenes=6&test_ids=4&gallery=3&queries=1', cwd=tmp_path)
     assert done.returncode == 0 and 'mAP' in done.stdout, done.stderr
     for args, message in ((('m.safetensors', 'm.onnx', '--half'), '--half and --trunk'), (('m.safetensors', 'm.pt2', '--to', 'onnx'), 'ends in .onnx'), (('m.safetensors', 'm.x', '--to', 'tflite'), '--to is one of'),
                           (('m.safetensors', 'm.pt2', '--int8', 'synth:tiny'), '--int8 is for'), (('m.safetensors', 'q.onnx', '--int8', 'nothing:x'), 'nothing')):
