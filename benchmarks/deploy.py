@@ -146,7 +146,7 @@ def main():
     p.add_argument('table', choices=['time', 'accuracy'])
     p.add_argument('--found', type=int, nargs='+', default=[8, 30], help='people found in a scene')
     p.add_argument('--repeats', type=int, default=10)
-    p.add_argument('--data', nargs='+', default=['synth:tiny', 'synth:small?test_scenes=60&test_ids=40&queries=40&gallery=40'])
+    p.add_argument('--data', nargs='+', default=['synth:tiny?test_scenes=80&test_ids=50&queries=50&gallery=60', 'synth:small?test_scenes=40&test_ids=25&queries=25&gallery=30'])
     p.add_argument('--calibration', default='synth:tiny?train_scenes=64&train_ids=50')
     p.add_argument('--scenes', type=int, default=32)
     a = p.parse_args()

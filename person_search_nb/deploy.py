@@ -348,6 +348,7 @@ def _write_pair(path, files):
 def _onnx_bytes(proto, about, part):
     onnx, = need('onnx')
     onnx.helper.set_model_props(proto, {KEY: json.dumps(about | dict(part=part))})
+    for node in proto.graph.node: del node.metadata_props[:]  # the exporter notes files and lines of this computer there
     return proto.SerializeToString()
 
 def export_onnx(
@@ -388,6 +389,7 @@ def export_program(
         _raise_if_far(errors, path)
         files = {}
         for k, p in made.items():
+            for node in p.graph.nodes: node.meta.pop('stack_trace', None)  # files and lines of this computer
             torch.export.save(p, out := io.BytesIO(), extra_files={KEY: json.dumps(parts.about | dict(errors=errors, part=k))})
             files[k] = out.getvalue()
     _write_pair(path, files)
