@@ -181,8 +181,7 @@ def deployable(
 ) -> TwoParts:              # its copy, in PyTorch
     "The form that is exported: norms folded, attention factored. Raises ValueError for a system that has parts beyond trunk, RPN and head."
     name = getattr(model, 'config', {}).get('name', type(model).__name__)
-    plain = type(model).detect is PersonSearchNet.detect and type(model).represent is PersonSearchNet.represent
-    if not plain or model.roi_op is not roi_align or not isinstance(model.transformer, nn.Identity) or model.score is None or not model.head_identifies or model.matching != 'cosine':
+    if type(model) is not PersonSearchNet or model.roi_op is not roi_align or not isinstance(model.transformer, nn.Identity) or model.score is None or not model.head_identifies or model.matching != 'cosine':
         raise ValueError(f'{name} cannot be exported: only systems of trunk, RPN, RoIAlign and head with cosine matching can, as hdl-teacher, hdl-student, hdl-student-fast and oim')
     about, net = describe(model), fold_norms(copy.deepcopy(model).cpu().float().eval())
     for m in net.modules():
