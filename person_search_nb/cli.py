@@ -7,7 +7,7 @@ __all__ = ['RERANK', 'COMMANDS', 'demo', 'data', 'train', 'distill', 'ablate', '
            'make_data', 'main']
 
 # %% ../nbs/21_cli.ipynb #094ee8dd
-import sys
+import sys, tempfile
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ from typing import Annotated
 import torch
 from fastcore.script import anno_parser, call_parse, store_true
 
-from . import costs, demo as demo_module, synthetic
+from . import costs, demo as demo_module, deploy, synthetic
 from .ablations import ablation_table, run_ablation
 from .analysis import report, save_report, report_text
 from .checkpoints import save_figure
@@ -129,7 +129,7 @@ RERANK = {'cbgm': cbgm, 'k-reciprocal': k_reciprocal}
 
 @call_parse
 def evaluate(
-    model: str,                 # a model file
+    model: str,                 # a model file, or what `export` wrote: .onnx, .pt2
     data: str = 'synth:tiny',   # data spec: its gallery and queries are used; protocols are options of the spec, such as prw:PATH?protocol=cross-camera
     size: str = '',             # HEIGHTxWIDTH the scenes are fitted into, or a paper's rule, such as hdl-prw; '' keeps theirs
     batch_size: int = 4,        # scenes per call
@@ -142,7 +142,7 @@ def evaluate(
 ):
     "Detection and search, for all queries and by kind, with 95 % intervals, and what the missing points were lost to."
     if rerank and rerank not in RERANK: raise ValueError(f"rerank is one of {', '.join(RERANK)}, not '{rerank}'")
-    net = load_model(model).to(connect(device))
+    net = deploy.Deployed(model) if Path(model).suffix in deploy.LOADERS else load_model(model).to(connect(device))
     if rerank and net.matching != 'cosine': raise ValueError(f'{model}: matches by distance, and re-ranking compares directions; leave --rerank out')
     if query_guided and not hasattr(net, 'search_scene'): raise ValueError(f'{model}: {net.config["name"]} cannot be guided by a query; leave --query-guided out')
     gallery, queries = (open_dataset(data, s, size=_size(size)) for s in ('gallery', 'query'))
@@ -270,17 +270,32 @@ def cost(
 @call_parse
 def export(
     model: str,               # a model file or a training folder's checkpoint-bearing model.safetensors
-    out: str,                 # the file to write, .safetensors
-    half: store_true = False, # float16 weights: half the bytes
-    trunk: store_true = False,# leave out the identity classifier: a trunk to start other models from
+    out: str,                 # the file to write: .safetensors, .onnx or .pt2; the last two are a pair, OUT and OUT's .head beside it
+    to: str = '',             # 'safetensors', 'onnx' or 'torch-export'; '' goes by the ending of OUT
+    int8: str = '',           # onnx in 8 bits, calibrated on the training scenes of this data spec
+    scenes: int = 32,         # calibration scenes
+    half: store_true = False, # safetensors of float16 weights: half the bytes
+    trunk: store_true = False,# safetensors without the identity classifier: a trunk to start other models from
 ):
     "Write a model for deployment or as a starting trunk."
+    endings = {'safetensors': '.safetensors', 'onnx': '.onnx', 'torch-export': '.pt2'}
+    to = to or {v: k for k, v in endings.items()}.get(Path(out).suffix, 'safetensors')
+    if to not in endings: raise ValueError(f"--to is one of {', '.join(endings)}, not '{to}'")
+    if to != 'safetensors' and Path(out).suffix != endings[to]: raise ValueError(f'{out}: a file of --to {to} ends in {endings[to]}')
+    if to != 'safetensors' and (half or trunk): raise ValueError(f'--half and --trunk are for .safetensors files; leave them out with --to {to}')
+    if int8 and to != 'onnx': raise ValueError(f'--int8 is for --to onnx, not {to}')
     net = load_model(model)
     if trunk:
         net = load_trunk(build_model(**net.config | dict(num_ids=1)), model)
         net.rpn.anchors.load_state_dict(load_model(model).rpn.anchors.state_dict())
-    save_model(net, out, half=half)
-    print(f'{out}: {Path(out).stat().st_size / 1e6:.2f} MB')
+    if to == 'safetensors': save_model(net, out, half=half)
+    elif int8:
+        calibration = open_dataset(int8, 'train')  # before minutes go into an export
+        with tempfile.TemporaryDirectory() as d:
+            deploy.export_onnx(net, Path(d) / 'fp32.onnx')
+            deploy.quantise(Path(d) / 'fp32.onnx', out, calibration, scenes)
+    else: (deploy.export_onnx if to == 'onnx' else deploy.export_program)(net, out)
+    for p in [Path(out)] + [deploy.head_path(out)] * (to != 'safetensors'): print(f'{p}: {p.stat().st_size / 1e6:.2f} MB')
 
 @call_parse
 def make_data(

@@ -50,7 +50,7 @@ def check_against(cfg, meta, points):
     "Every field of the built metadata follows the settings `cfg`."
     reqs = [Requirement(r) for r in meta.get_all('Requires-Dist')]
     runtime = {str(r) for r in reqs if not r.marker}
-    extras = {e: {str(r).split(';')[0].strip() for r in reqs if str(r.marker) == f'extra == "{e}"'} for e in ('dev', 'docs', 'explore', 'search')}
+    extras = {e: {str(r).split(';')[0].strip() for r in reqs if str(r.marker) == f'extra == "{e}"'} for e in ('dev', 'docs', 'explore', 'search', 'deploy')}
     assert len(runtime) + sum(map(len, extras.values())) == len(reqs), 'a requirement with another marker'
     assert canonicalize_name(meta['Name']) == canonicalize_name(cfg['lib_name'])
     assert meta['Version'] == cfg['version']
@@ -78,7 +78,7 @@ def test_metadata_equals_settings(root, wheel):
 def test_settings_are_live(root, tmp_path):
     "Another settings.ini makes another wheel: no second copy of a value hides elsewhere."
     changes = dict(version='7.8.9', description='Something else', min_python='3.11', python_versions='3.11', license='Apache-2.0', author='Nobody',
-                   author_email='nobody@example.org', keywords='one, two', requirements='torch>=2.11 pillow', dev_requirements='pytest', docs_requirements='sphinx', explore_requirements='voila', search_requirements='faiss-cpu',
+                   author_email='nobody@example.org', keywords='one, two', requirements='torch>=2.11 pillow', dev_requirements='pytest', docs_requirements='sphinx', explore_requirements='voila', search_requirements='faiss-cpu', deploy_requirements='onnx',
                    console_scripts='find-person=person_search_nb.search:find')
     def edit(text):
         for key, value in changes.items(): text, n = re.subn(rf'(?m)^{key} = .*$', f'{key} = {value}', text); assert n == 1, key

@@ -1,0 +1,234 @@
+"""A model that has left Python: the same numbers from ONNX and torch.export, whole files, clear errors, and what 8 bits change."""
+import json, shutil, subprocess, sys
+from pathlib import Path
+import pytest
+import torch
+from torch import nn
+from person_search_nb import deploy
+from person_search_nb.datasets import open_dataset
+from person_search_nb.deploy import Deployed, deployable, export_onnx, export_program, fingerprint, head_path, part_errors, quantise
+from person_search_nb.evaluation import evaluate
+from person_search_nb.models import build_model, load_model, save_model, shipped_trunk
+from person_search_nb.search import Gallery
+
+SPEC = 'synth:tiny?test_scenes=12&test_ids=8&gallery=8&queries=4'
+pytest.importorskip('onnxruntime'); pytest.importorskip('onnxscript')
+
+
+def lively(name, width=0.125, **kw):
+    "A small network with norms that do something, and scores spread wide enough to be ranked."
+    torch.manual_seed(3)
+    net = build_model(name, 5, width=width, **kw).eval()
+    with torch.no_grad():
+        for m in net.modules():
+            if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                m.weight.uniform_(.4, .7); m.bias.uniform_(-.2, .2); m.running_mean.uniform_(-.2, .2); m.running_var.uniform_(.7, 1.3)
+        net.rpn.objectness.weight.mul_(20); net.score.weight.mul_(20)
+    return net
+
+
+def close(a, b, size):
+    "The same people in the same order, boxes to 1e-4 of the picture."
+    assert [len(v) for v in a.values()] == [len(v) for v in b.values()]
+    for k, most in dict(boxes=1e-4 * max(size), scores=1e-4, embeddings=1e-4).items():
+        assert a[k].shape == b[k].shape and (a[k].numel() == 0 or (a[k] - b[k]).abs().max() <= most), k
+
+
+@pytest.fixture(scope='module')
+def student(): return load_model(shipped_trunk('hdl-student-fast-taught'))
+
+
+@pytest.fixture(scope='module')
+def folder(student, tmp_path_factory):
+    "The shipped student in all three forms."
+    d = tmp_path_factory.mktemp('deploy')
+    export_onnx(student, d/'s.onnx'); export_program(student, d/'s.pt2')
+    quantise(d/'s.onnx', d/'int8.onnx', open_dataset('synth:tiny?train_scenes=12&train_ids=10', 'train'), 8, progress=False)
+    return d
+
+
+@pytest.fixture(scope='module')
+def gallery(): return open_dataset(SPEC, 'gallery')
+
+
+FORMS = pytest.mark.parametrize('form', ['s.onnx', 's.pt2'])
+
+
+@FORMS
+def test_equal_on_synthetic_scenes(student, folder, gallery, form):
+    net = Deployed(folder/form)
+    for i in range(4):
+        image = gallery[i][0]
+        with torch.no_grad(): close(net([image])[0], student([image])[0], image.shape[1:])
+
+
+@FORMS
+@pytest.mark.parametrize('size', [(97, 131), (224, 333), (34, 200), (401, 77)])
+def test_equal_at_every_size(student, folder, gallery, form, size):
+    image = nn.functional.interpolate(gallery[1][0][None].float(), size, mode='bilinear', antialias=True)[0]
+    with torch.no_grad(): close(Deployed(folder/form)([image])[0], student([image])[0], size)
+
+
+@FORMS
+def test_several_pictures_of_several_sizes(student, folder, gallery, form):
+    "Each is looked at alone: what stands beside it in the list says nothing about it."
+    images = [gallery[0][0], gallery[1][0][:, :200, :301]]
+    with torch.no_grad():
+        for found, image in zip(Deployed(folder/form)(images), images): close(found, student([image])[0], image.shape[1:])
+
+
+@FORMS
+def test_queries(student, folder, gallery, form):
+    images, boxes = zip(*((gallery[i][0], gallery.truth(i)['boxes']) for i in range(3)))
+    net = Deployed(folder/form)
+    with torch.no_grad(): want = torch.cat([student.embed([i], [b]) for i, b in zip(images, boxes)])
+    got = net.embed(images, boxes)
+    assert (got - want).abs().max() < 1e-4 and torch.allclose(got.norm(dim=1), torch.ones(len(got)))
+    assert net.embed(images[:1], [torch.zeros(0, 4)]).shape == (0, want.shape[1])
+    with pytest.raises(ValueError, match='boxes of image 0'): net.embed(images[:1], [torch.tensor([[50., 20, 10, 60]])])
+
+
+@FORMS
+def test_nobody_there(folder, form):
+    net = Deployed(folder/form)
+    net.about['score_threshold'] = 2.
+    found = net([torch.zeros(3, 90, 70)])[0]
+    assert [tuple(v.shape) for v in found.values()] == [(0, 4), (0,), (0, net.about['dim'])]
+    with pytest.raises(ValueError, match='20x70 px is too small'): net([torch.zeros(3, 20, 70)])
+
+
+def test_real_scenes(student, folder, shared):
+    import numpy as np
+    from PIL import Image
+    frames = sorted((shared/'real'/'prw16').rglob('*.jpg'))[:3]
+    if not frames: pytest.skip('no real frames here')
+    for path in frames:
+        image = torch.from_numpy(np.asarray(Image.open(path).convert('RGB').resize((960, 540)))).permute(2, 0, 1).float() / 255
+        with torch.no_grad(): want = student([image])[0]
+        for form in ('s.onnx', 's.pt2'): close(Deployed(folder/form)([image])[0], want, image.shape[1:])
+
+
+@pytest.mark.parametrize('name, export', [('hdl-teacher', 'onnx'), ('hdl-student', 'pt2'), ('hdl-student-fast', 'pt2'), ('oim', 'onnx')])
+def test_other_systems(tmp_path, name, export):
+    net, path = lively(name), tmp_path/f'net.{export}'
+    errors = (export_onnx if export == 'onnx' else export_program)(net, path)
+    assert {'map', 'scores', 'boxes', 'embeddings', 'head scores', 'refined boxes'} <= set(errors) and max(errors.values()) < 1e-4
+    far = part_errors(deployable(net), Deployed(path), sizes=((75, 203), (190, 66)))
+    assert max(far.values()) < 1e-4, far
+
+
+def test_deployable_is_the_model():
+    "Folded, factored and cut, but not changed; and the model itself is left alone."
+    net = lively('hdl-teacher')
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    image, boxes = torch.rand(3, 120, 150), torch.tensor([[10., 5, 50, 100], [-5, 30, 40, 130]])
+    with torch.no_grad(): assert (deployable(net).embed([image], [boxes]) - net.embed([image], [boxes])).abs().max() < 1e-4
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_systems_that_cannot_be_cut():
+    for name in ('e2e-rss', 'attention-embedding', 'clsa', 'qeeps'):
+        with pytest.raises(ValueError, match=f'{name} cannot be exported'): deployable(build_model(name, 5, width=0.125))
+
+
+def test_difference_is_refused(tmp_path, student, monkeypatch):
+    "An export that says something else is not written."
+    monkeypatch.setattr(deploy, 'part_errors', lambda *a: {'scores': float('nan')})
+    with pytest.raises(ValueError, match='not written.*scores by nan'): export_program(student, tmp_path/'s.pt2')
+    assert not list(tmp_path.iterdir())
+
+
+def test_metadata(student, folder):
+    import onnx
+    about = json.loads({p.key: p.value for p in onnx.load(folder/'s.onnx').metadata_props}['person_search_nb'])
+    assert about['fingerprint'] == fingerprint(student) == Deployed(folder/'s.pt2').about['fingerprint'] == Deployed(folder/'int8.onnx').about['fingerprint']
+    assert about['config'] == student.config and about['detections'] == student.detections and about['proposals'] == student.rpn.post_nms[1]
+    assert Deployed(folder/'int8.onnx').about['precision'] == 'int8' and max(about['errors'].values()) < 1e-4
+    other = load_model(shipped_trunk('hdl-student-fast'))
+    assert fingerprint(other) != fingerprint(student)
+    with torch.no_grad(): student.id_loss.classifier.bias += 1
+    assert fingerprint(student) == about['fingerprint']  # the classifier is not deployed
+
+
+def test_nothing_of_this_computer(folder):
+    "Exporters note where the code lay; whoever gets the file need not know."
+    import zipfile
+    here = str(Path(deploy.__file__).parent).encode()
+    for path in folder.iterdir():
+        data = path.read_bytes()
+        if path.suffix == '.pt2':
+            with zipfile.ZipFile(path) as z: data = b''.join(map(z.read, z.namelist()))
+        assert here not in data, path.name
+
+
+def test_the_head_alone_pools(student, folder, gallery):
+    "The head's file with ONNX's RoIAlign, as somebody without this library runs it."
+    import onnxruntime as ort
+    image, boxes = gallery[2][0], gallery.truth(2)['boxes']
+    scene, head = (ort.InferenceSession(str(p), providers=['CPUExecutionProvider']) for p in (folder/'s.onnx', folder/'s.head.onnx'))
+    features = scene.run(['features'], dict(image=image[None].numpy()))[0]
+    got = head.run(['embeddings'], dict(features=features, boxes=boxes.numpy()))[0]
+    with torch.no_grad(): assert (torch.from_numpy(got) - student.embed([image], [boxes])).abs().max() < 1e-4
+
+
+def test_search_and_evaluate(student, folder, gallery):
+    queries = open_dataset(SPEC, 'query')
+    want, got = (evaluate(n, gallery, queries, batch_size=1, progress=False) for n in (student, Deployed(folder/'s.onnx')))
+    assert all(abs(want[k] - got[k]) < 1e-3 for k in ('mAP', 'top1', 'det_ap'))
+    net = Deployed(folder/'s.onnx')
+    people = Gallery.from_model(net, gallery, progress=False)
+    m = people.search(net.embed([gallery[0][0]], [torch.from_numpy(people.det_boxes[:1])])[0].numpy(), 1, score_threshold=0.)[0]
+    assert m.detection == 0 and m.similarity > 0.999
+
+
+def test_int8_is_close(folder, gallery):
+    full, small = Deployed(folder/'s.onnx'), Deployed(folder/'int8.onnx')
+    images, boxes = zip(*((gallery[i][0], gallery.truth(i)['boxes']) for i in range(4)))
+    cosine = (full.embed(images, boxes) * small.embed(images, boxes)).sum(1)
+    assert cosine.median() > 0.9
+    assert sum((folder/n).stat().st_size for n in ('int8.onnx', 'int8.head.onnx')) < 0.8 * sum((folder/n).stat().st_size for n in ('s.onnx', 's.head.onnx'))
+    assert all(torch.isfinite(v).all() for f in small(images) for v in f.values())
+    with pytest.raises(ValueError, match='already int8'): quantise(folder/'int8.onnx', folder/'x.onnx', gallery, 2, progress=False)
+    with pytest.raises(ValueError, match='no scenes'): quantise(folder/'s.onnx', folder/'x.onnx', [], 2, progress=False)
+
+
+@pytest.mark.parametrize('end', ['.onnx', '.pt2'])
+def test_wrong_files(folder, tmp_path, end):
+    for p in folder.glob('s*' + end): shutil.copy(p, tmp_path)
+    path, head = tmp_path/f's{end}', tmp_path/f's.head{end}'
+    whole = path.read_bytes()
+    with pytest.raises(ValueError, match='name the scene part'): Deployed(head)
+    with pytest.raises(ValueError, match='none.*no such file'): Deployed(tmp_path/f'none{end}')
+    for bad in (whole[:len(whole) // 2], b'', b'not a graph', head.read_bytes(), shipped_trunk('hdl-teacher').read_bytes()):
+        path.write_bytes(bad)
+        with pytest.raises(ValueError, match=f's{end}: not a whole file of person-search export'): Deployed(path)
+    path.write_bytes(whole); head.unlink()
+    with pytest.raises(ValueError, match=f's.head{end}: no such file'): Deployed(path)
+    if end == '.onnx':
+        shutil.copy(folder/'int8.head.onnx', head)
+        with pytest.raises(ValueError, match='belong to different models.*export again'): Deployed(path)
+    with pytest.raises(ValueError, match='ends in .onnx or .pt2'): Deployed(tmp_path/'s.safetensors')
+
+
+def test_missing_package(student, folder, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+    for f in (lambda: Deployed(folder/'s.onnx'), lambda: export_onnx(student, tmp_path/'s.onnx'), lambda: quantise(folder/'s.onnx', tmp_path/'q.onnx', [])):
+        with pytest.raises(ValueError, match=r"onnxruntime is not installed.*pip install 'person_search_nb\[deploy\]'"): f()
+    Deployed(folder/'s.pt2')  # needs PyTorch alone
+
+
+def cli(*args, cwd): return subprocess.run([sys.executable, '-c', 'from person_search_nb.cli import main; main()', *map(str, args)], cwd=cwd, capture_output=True, text=True)
+
+
+def test_command(tmp_path):
+    save_model(lively('hdl-student-fast'), tmp_path/'m.safetensors')
+    done = cli('export', 'm.safetensors', 'q.onnx', '--int8', 'synth:tiny?train_scenes=3&train_ids=3', '--scenes', 2, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert 'q.onnx' in done.stdout and 'q.head.onnx' in done.stdout
+    done = cli('evaluate', 'q.onnx', '--data', 'synth:tiny?test_scenes=6&test_ids=4&gallery=3&queries=1', cwd=tmp_path)
+    assert done.returncode == 0 and 'mAP' in done.stdout, done.stderr
+    for args, message in ((('m.safetensors', 'm.onnx', '--half'), '--half and --trunk'), (('m.safetensors', 'm.pt2', '--to', 'onnx'), 'ends in .onnx'), (('m.safetensors', 'm.x', '--to', 'tflite'), '--to is one of'),
+                          (('m.safetensors', 'm.pt2', '--int8', 'synth:tiny'), '--int8 is for'), (('m.safetensors', 'q.onnx', '--int8', 'nothing:x'), 'nothing')):
+        done = cli('export', *args, cwd=tmp_path)
+        assert done.returncode and message in done.stderr and 'Traceback' not in done.stderr, done.stderr
+    assert head_path('a/b.onnx').name == 'b.head.onnx'
