@@ -686,6 +686,7 @@ class SearchExplorer(Explorer):
         super().__init__()
         w = self.ipw
         if isinstance(gallery, (str, Path)): gallery = Gallery.open(gallery)
+        if scenes is None and gallery is None: raise ValueError('give a gallery, its scenes, or both')
         if scenes is None: scenes = gallery.dataset()
         if gallery is not None and gallery.model not in ('', own := fingerprint(model)): raise ValueError(f'the gallery was made with another network (its fingerprint is {gallery.model}, this one\'s {own}): give the model it was made with')
         if not len(scenes): raise ValueError('there are no scenes to search')

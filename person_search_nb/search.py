@@ -192,6 +192,7 @@ class Gallery:
 
     def dataset(self) -> SceneDataset:
         "The gallery's scenes, without true boxes: what explorers and pictures want."
+        if self.sizes is None or self.read is None: raise ValueError(f'{self.folder or "this gallery"}: was made without pictures, so there are no scenes to show; make it with person-search index')
         none = lambda: (np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
         cameras = np.zeros(len(self.names), int) if self.cameras is None else self.cameras
         return SceneDataset([Scene(n, tuple(map(int, s)), *none(), int(c)) for n, s, c in zip(self.names, self.sizes, cameras)], self.picture, size=self.size, source=str(self.folder or 'gallery'))

@@ -434,3 +434,11 @@ def test_explorer_on_a_gallery(net, shots, tmp_path):
     page = SearchExplorer(net, tmp_path/'g')
     assert len(page.scenes) == 10 and page.matches and page.person.value == 0
     with pytest.raises(ValueError, match='another network'): SearchExplorer(load_model(shipped_trunk('hdl-student-fast')), tmp_path/'g')
+
+
+def test_explorer_without_pictures(net, tmp_path):
+    pytest.importorskip('ipywidgets')
+    from person_search_nb.explorer import SearchExplorer
+    drawn().save(tmp_path/'g')
+    with pytest.raises(ValueError, match='made without pictures'): SearchExplorer(net, tmp_path/'g')
+    with pytest.raises(ValueError, match='give a gallery'): SearchExplorer(net, None)
