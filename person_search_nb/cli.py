@@ -20,7 +20,7 @@ from .ablations import ablation_table, run_ablation
 from .analysis import report, save_report, report_text
 from .checkpoints import save_figure
 from .datasets import RESIZE, open_dataset, parse_spec, synth_config
-from .evaluation import embed_queries, embed_truth, run_detector
+from .evaluation import device_of, embed_queries, embed_truth, run_detector
 from .indexing import build_gallery
 from .layouts import recognize
 from .models import build_model, load_model, load_trunk, save_model, shipped_trunk
@@ -127,6 +127,11 @@ def ablate(
 # %% ../nbs/21_cli.ipynb #10035a0c
 RERANK = {'cbgm': cbgm, 'k-reciprocal': k_reciprocal}
 
+def _network(name, device):
+    "From a model file, from what `export` wrote (.onnx, .pt2), or from 'shipped:NAME'."
+    device, file = connect(device), shipped_trunk(name.partition(':')[2]) if name.startswith('shipped:') else name
+    return deploy.Deployed(file) if Path(file).suffix in deploy.LOADERS else load_model(file).to(device)
+
 @call_parse
 def evaluate(
     model: str,                 # a model file, or what `export` wrote: .onnx, .pt2
@@ -142,7 +147,7 @@ def evaluate(
 ):
     "Detection and search, for all queries and by kind, with 95 % intervals, and what the missing points were lost to."
     if rerank and rerank not in RERANK: raise ValueError(f"rerank is one of {', '.join(RERANK)}, not '{rerank}'")
-    net = deploy.Deployed(model) if Path(model).suffix in deploy.LOADERS else load_model(model).to(connect(device))
+    net = _network(model, device)
     if rerank and net.matching != 'cosine': raise ValueError(f'{model}: matches by distance, and re-ranking compares directions; leave --rerank out')
     if query_guided and not hasattr(net, 'search_scene'): raise ValueError(f'{model}: {net.config["name"]} cannot be guided by a query; leave --query-guided out')
     gallery, queries = (open_dataset(data, s, size=_size(size)) for s in ('gallery', 'query'))
@@ -158,14 +163,10 @@ def evaluate(
         if out: save_report(out, r, found, query_feats, gallery, queries)
     return r
 
-def _model_file(name):
-    "'shipped:NAME' -> the file that comes with the package."
-    return shipped_trunk(name.partition(':')[2]) if name.startswith('shipped:') else name
-
 @call_parse
 def index(
     pictures: str,                # a folder of pictures, a film, or a data spec
-    model: str = 'shipped:hdl-student-fast-taught',  # a model file; the shipped one knows synthetic people only
+    model: str = 'shipped:hdl-student-fast-taught',  # a model file, or what `export` wrote; the shipped one knows synthetic people only
     out: str = 'gallery',         # the gallery: a folder; a broken run goes on there, new pictures are added
     size: str = '',               # HEIGHTxWIDTH the pictures are fitted into, or a paper's rule: as the model was trained
     every: float = 1.,            # seconds between two frames of a film
@@ -177,9 +178,9 @@ def index(
     device: str = 'auto',         # 'auto', 'cpu', 'cuda'
 ):
     "Find and embed everybody in pictures or films, once, for `search --gallery`; several GPUs: torchrun --no-python person-search index ..."
-    device, file = connect(device), _model_file(model)
-    if model == str(file): model = str(Path(model).resolve())
-    return build_gallery(load_model(file).to(device), pictures, out, _size(size), every, batch_size, workers=workers, engine=engine, changed=changed, half=not full, model_file=model)
+    net = _network(model, device)
+    if not model.startswith('shipped:'): model = str(Path(model).resolve())
+    return build_gallery(net, pictures, out, _size(size), every, batch_size, workers=workers, engine=engine, changed=changed, half=not full, model_file=model)
 
 def _seconds(text):
     "'90', '2024-05-01' or '2024-05-01 12:30' -> seconds; '' -> None."
@@ -198,7 +199,7 @@ def _look_up(model, gallery, image, box, number, cameras, after, before, rerank,
     try: box = [float(v) for v in box.split(',')] if box else None
     except ValueError: box = []
     if box is not None and len(box) != 4: raise ValueError('box is x1,y1,x2,y2 in pixels of the picture, such as 120,40,180,210')
-    net = load_model(_model_file(model)).to(connect(device))
+    net = _network(model, device)
     found = people.find(net, image, box, number, camera=cameras or None, time=(_seconds(after), _seconds(before)) if after or before else None, rerank=rerank)
     for k, m in enumerate(found, 1): print(f'{k:3d}  {m.similarity:.3f}  {m.name}  {[round(float(v)) for v in m.box]}' + (f'  camera {m.camera}' if m.camera else '') + f'  {moment(m.time)}'.rstrip())
     if out:
@@ -230,7 +231,7 @@ def search(
     if not model: raise ValueError('give a MODEL file and --query for a data spec, or --gallery and --image for a gallery made by person-search index')
     if gallery and Path(gallery).is_dir(): raise ValueError(f'{gallery}: a gallery of index is searched with --image X --box x1,y1,x2,y2; with --query a .npz file keeps what was embedded')
     from person_search_nb.visualize import crop, ranking_strip
-    net = load_model(model).to(connect(device)).eval()
+    net = _network(model, device)
     scenes, queries = open_dataset(data, 'gallery', size=_size(size)), open_dataset(data, 'query', size=_size(size))
     if not 0 <= query < len(queries): raise ValueError(f'there are queries 0 to {len(queries) - 1}, not {query}')
     if gallery and Path(gallery).exists(): people = Gallery.load(gallery)
@@ -238,7 +239,8 @@ def search(
     if people.names != list(scenes.names): raise ValueError(f'{gallery}: holds other scenes than {data}; delete it or name another file')
     if gallery: people.save(gallery)
     image, box, who = queries[query]
-    with torch.inference_mode(): feature = net.embed([image.to(net.mean.device)], [box.to(net.mean.device)])[0].cpu().numpy()
+    where = device_of(net)
+    with torch.inference_mode(): feature = net.embed([image.to(where)], [box.to(where)])[0].cpu().numpy()
     others = [s for s in range(len(scenes)) if s != queries.gallery_index[query]]
     found = people.search(feature, number, others)
     for rank, m in enumerate(found, 1): print(f'{rank:3d}  {m.similarity:.3f}  {m.name}  {[round(float(v)) for v in m.box]}')

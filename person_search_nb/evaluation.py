@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['paired_iou', 'same_image_pairs', 'DetectionMatches', 'match_detections', 'detection_metrics', 'SearchMatches',
-           'match_search', 'per_query', 'summarize', 'search_metrics', 'run_detector', 'query_scenes', 'embed_queries',
-           'gallery_truth', 'embed_truth', 'search_truth', 'score_detections', 'evaluate', 'colour_histogram',
-           'describe_boxes', 'histogram_baseline']
+           'match_search', 'per_query', 'summarize', 'search_metrics', 'device_of', 'run_detector', 'query_scenes',
+           'embed_queries', 'gallery_truth', 'embed_truth', 'search_truth', 'score_detections', 'evaluate',
+           'colour_histogram', 'describe_boxes', 'histogram_baseline']
 
 # %% ../nbs/12_evaluation.ipynb #e87e4841
 from dataclasses import dataclass
@@ -335,7 +335,12 @@ def search_metrics(
     return summarize(m, topk)
 
 # %% ../nbs/12_evaluation.ipynb #c3065394
-def _device(model, device): return next(model.parameters(), torch.zeros(0)).device if device is None else torch.device(device)
+def device_of(
+    model,        # a network, or something that behaves like one
+    device=None,  # None: where its weights are
+) -> torch.device:
+    "Where to put pictures."
+    return next(model.parameters(), torch.zeros(0)).device if device is None else torch.device(device)
 
 def run_detector(
     model,                   # eval call: list of images -> list of dict(boxes, scores, embeddings)
@@ -347,7 +352,7 @@ def run_detector(
     progress: bool = True,   # a bar
 ) -> dict:                   # det_image (M,), det_boxes (M, 4) px of the original pictures, det_scores (M,), det_feats (M, D)
     "Run a detector over all scenes, keeping only what it found; several processes share the batches, and all get everything."
-    device, mine = _device(model, device), []
+    device, mine = device_of(model, device), []
     batches = share_out(list(SceneBatches(SceneSampler(len(dataset), False), batch_size)))  # whole batches: padding, and so the numbers, stay the same
     numbers = lambda x: x.float().cpu().numpy()
     with evaluating(model), torch.inference_mode():
@@ -385,7 +390,7 @@ def embed_queries(
     **kw,                    # of `.embed`
 ) -> np.ndarray:             # (Q, D) float32
     "Embeddings of the query boxes; a scene with several queries is passed once."
-    device, scenes, mine = _device(model, device), query_scenes(queries, gallery), []
+    device, scenes, mine = device_of(model, device), query_scenes(queries, gallery), []
     with evaluating(model), torch.inference_mode():
         for part in tqdm(share_out([scenes[k:k + batch_size] for k in range(0, len(scenes), batch_size)]), desc='embedding queries', unit='batch', disable=not progress or rank() > 0):
             images = [data.image(s).to(device) for data, s, _ in part]

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from .datasets import Fit, as_floats, open_dataset, resize_picture
 from .distillation import attention_distillation, energy, feature_distillation
-from .evaluation import paired_iou
+from .evaluation import device_of, paired_iou
 from .models import build_model, evaluating, load_model, record_levels, shipped_trunk
 from .search import Gallery, fingerprint
 from .visualize import NOBODY, RIGHT, WRONG, crop, grad_cam, on_card, to_array
@@ -759,13 +759,13 @@ class SearchExplorer(Explorer):
     def detect(self, key, image) -> dict: # of the model, on the CPU
         "What the model finds in a picture, once."
         def run():
-            with evaluating(self.model), torch.no_grad(): found = self.model([image.to(next(self.model.parameters()).device)])[0]
+            with evaluating(self.model), torch.no_grad(): found = self.model([image.to(device_of(self.model))])[0]
             return {k: v.float().cpu() for k, v in found.items()}
         return self.recent((key, 'found'), run)
 
     def embed(self, key, image, box) -> np.ndarray: # (D,)
         "The embedding of a box, as queries have it, once."
-        device = next(self.model.parameters()).device
+        device = device_of(self.model)
         def run():
             with evaluating(self.model), torch.no_grad(): return self.model.embed([image.to(device)], [box[None].to(device)])[0].float().cpu().numpy()
         return self.recent((key, 'query', tuple(box.tolist())), run)

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from .datasets import DataError, Files, as_floats, camera_in, open_dataset, read_picture, resize_picture, resize_rule
-from .evaluation import evaluating
+from .evaluation import device_of, evaluating
 from .neighbours import optional
 from .parallel import collect, from_first, rank, share_out
 from .search import MANIFEST, Gallery, add_shard, compact, fingerprint, new_manifest, read_manifest, read_shard, write_manifest
@@ -181,7 +181,7 @@ def find_people(
 ) -> list:               # for each item (size, boxes (N, 4) px of the original, scores, embeddings), or the reason why there is nothing
     "Detect and embed; several processes share the batches, and all get everything, in the order of the items."
     batches = [list(range(k, min(k + batch_size, len(items)))) for k in range(0, len(items), batch_size)]
-    mine, out, device = share_out(batches), [], next(model.parameters()).device
+    mine, out, device = share_out(batches), [], device_of(model)
     loader = DataLoader(Readable(source, items, size), batch_sampler=mine, collate_fn=_as_they_are, num_workers=workers)
     with evaluating(model), torch.inference_mode():
         for got in loader:

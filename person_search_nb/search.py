@@ -20,7 +20,7 @@ from PIL import Image
 
 from .checkpoints import write_whole
 from .datasets import DataError, Scene, SceneDataset, as_floats, check_scene, read_picture, resize_picture, resize_rule
-from .evaluation import paired_iou, run_detector
+from .evaluation import device_of, paired_iou, run_detector
 from .models import evaluating
 from .neighbours import Approximate, Rows, choose_engine, exact_neighbours
 from .reranking import cbgm, k_reciprocal
@@ -79,9 +79,12 @@ def thumbnail(
 def fingerprint(
     model,  # a network
 ) -> str:   # 16 hexadecimal digits
-    "A hash of a network's settings and weights: the same on every machine."
-    h = hashlib.sha256(json.dumps(getattr(model, 'config', None), sort_keys=True, default=str).encode())
+    "A short name for the weights that a search needs and the settings they belong to, the same on every machine; an exported copy (notebook 15c) has its model's."
+    if hasattr(model, 'about'): return model.about['fingerprint']
+    settings = {k: v for k, v in getattr(model, 'config', {}).items() if k != 'num_ids'}
+    h = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, x in sorted(model.state_dict().items()) if hasattr(model, 'state_dict') else ():
+        if name.startswith('id_loss.'): continue  # the classifier of training compares nobody
         h.update(name.encode())
         h.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return h.hexdigest()[:16]
@@ -237,7 +240,7 @@ class Gallery:
     ) -> np.ndarray:  # (D,)
         "A query's embedding, the picture scaled as the gallery's were. Raises ValueError for another network, or a box outside the picture."
         image, box = self._fitted(model, picture, box)
-        device = next(model.parameters()).device
+        device = device_of(model)
         with evaluating(model), torch.inference_mode(): return model.embed([image.to(device)], [box.to(device)])[0].float().cpu().numpy()
 
     def beside(self,
@@ -246,7 +249,7 @@ class Gallery:
     ) -> np.ndarray:          # (C, D), surest first
         "Embeddings of the others in a query's scene: what `cbgm` compares."
         image, box = self._fitted(model, picture, box)
-        with evaluating(model), torch.inference_mode(): found = {k: v.float().cpu().numpy() for k, v in model([image.to(next(model.parameters()).device)])[0].items()}
+        with evaluating(model), torch.inference_mode(): found = {k: v.float().cpu().numpy() for k, v in model([image.to(device_of(model))])[0].items()}
         other = (found['scores'] >= score_threshold) & (paired_iou(found['boxes'].astype(float), np.repeat(box.numpy().astype(float), len(found['boxes']), 0)) < .5)
         return found['embeddings'][other]
 
