@@ -327,6 +327,8 @@ def lab(root, serve, tmp_path_factory):
 def test_tutorial_in_jupyterlab(lab, page, name, tmp_path):
     folder, base = lab
     code = lambda: [c for c in json.loads((folder/name).read_text())['cells'] if c['cell_type'] == 'code' and c['source']]
+    changed = page.locator('.jp-Dialog', has_text='File Changed')   # when it saved by itself a moment ago
+    page.add_locator_handler(changed, lambda: changed.get_by_text('Overwrite').click())
     run_all(page, base, name)
     while not all(c['execution_count'] for c in code()):
         idle(page)
