@@ -23,7 +23,7 @@ def vgg16_backbone(
     width: float = 1.0,    # scales every channel count (multiples of 4)
     weights=None,          # None (random), 'imagenet' (torchvision's, downloaded) or the path of a weight file
     dropout: float = 0.5,  # after fc6 and fc7
-    batch_norm: bool = False,  # torchvision's vgg16_bn: from random weights it learns several times faster
+    batch_norm: bool = False,  # torchvision's vgg16_bn, for starts from random weights
 ) -> Backbone:
     "VGG16: conv1 to conv5 as trunk, fc6 and fc7 as head, which wants regions of 7x7. Raises ValueError for ImageNet weights at another width than 1."
     layers = make_layers([c if c == 'M' else scale_channels(c, width) for c in cfgs['D'][:-1]], batch_norm)  # without the pool after conv5: RoI pooling takes its place
