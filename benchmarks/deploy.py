@@ -120,15 +120,15 @@ def time_table(founds, repeats):
     print(f'\n{date.today()}, {platform.machine()}, {os.cpu_count()} cores, {THREADS} threads, load {os.getloadavg()[0]:.1f}; torch {torch.__version__}.')
 
 
-def accuracy_table(specs, calibration, scenes):
+def accuracy_table(networks, specs, calibration, scenes):
     import onnxruntime
     print(f'Calibrated on {scenes} training scenes of `{calibration}`. onnxruntime {onnxruntime.__version__}.\n')
     print('| data | network | form | mAP | top-1 | detection AP |\n|---|---|---|---|---|---|')
     train = open_dataset(calibration, 'train')
     with tempfile.TemporaryDirectory() as d:
         d, nets = Path(d), {}
-        for name in ('hdl-teacher', 'hdl-student-fast-taught'):
-            net = load_model(shipped_trunk(name))
+        for name, file in (n.split('=', 1) if '=' in n else (n, shipped_trunk(n)) for n in networks):
+            net = load_model(file)
             log(name, 'to ONNX')
             export_onnx(net, d/f'{name}.onnx')
             quantise(d/f'{name}.onnx', d/f'{name}-int8.onnx', train, scenes, progress=False)
@@ -146,12 +146,13 @@ def main():
     p.add_argument('table', choices=['time', 'accuracy'])
     p.add_argument('--found', type=int, nargs='+', default=[8, 30], help='people found in a scene')
     p.add_argument('--repeats', type=int, default=10)
+    p.add_argument('--networks', nargs='+', default=['hdl-teacher', 'hdl-student-fast-taught'], help='shipped ones, or NAME=MODEL.safetensors')
     p.add_argument('--data', nargs='+', default=['synth:tiny?test_scenes=80&test_ids=50&queries=50&gallery=60', 'synth:small?test_scenes=40&test_ids=25&queries=25&gallery=30'])
     p.add_argument('--calibration', default='synth:tiny?train_scenes=64&train_ids=50')
     p.add_argument('--scenes', type=int, default=32)
     a = p.parse_args()
     if a.table == 'time': time_table(a.found, a.repeats)
-    else: accuracy_table(a.data, a.calibration, a.scenes)
+    else: accuracy_table(a.networks, a.data, a.calibration, a.scenes)
 
 
 if __name__ == '__main__': main()

@@ -5,6 +5,7 @@
 import argparse, json, os, platform, resource, tempfile, time
 from datetime import date
 from pathlib import Path
+import faiss
 import numpy as np
 import torch
 from person_search_nb.checkpoints import write_whole
@@ -35,7 +36,7 @@ def timed(search, queries):
     return np.array(rows), dict(p50=float(np.percentile(single, 50)), p99=float(np.percentile(single, 99)), cpu=float(np.median(cpu)), many=(time.process_time() - begin) / 64 * 1e3)
 
 
-def measure(n, folder, say):
+def measure(n, folder, engines, threads, say):
     "One line for each engine and effort."
     table = folder/f'{n}.npy'
     feats = crowd((n + QUERIES) // VIEWS, VIEWS, DIM, seed=1)
@@ -51,9 +52,11 @@ def measure(n, folder, say):
         _, times = timed(lambda q: exact_neighbours(full, q, K, longest=1.01), queries)
         say(line | dict(engine='exact, float32', effort='', build=0, bytes=4 * DIM, **times, recall1=1., recall10=1.))
     del full
-    for name in EFFORTS:
+    for name in engines:
         start, cpu = time.perf_counter(), time.process_time()
+        faiss.omp_set_num_threads(threads)
         engine = Approximate.build(name, mapped, progress=False)
+        faiss.omp_set_num_threads(1)
         build, cpu = time.perf_counter() - start, time.process_time() - cpu
         size = engine.bytes / n
         for engine.effort in EFFORTS[name]:
@@ -70,9 +73,9 @@ def big(n): return f'10^{round(np.log10(n))}'
 def report(lines):
     sizes = sorted({r['n'] for r in lines})
     out = ['# Search at scale', '', f'`python benchmarks/search.py --sizes {" ".join(f"1e{round(np.log10(n))}" for n in sizes)}` · {date.today()} · {platform.system()} {platform.machine()}, {os.cpu_count()} cores, {os.environ.get("OMP_NUM_THREADS", "all")} thread(s) used · '
-           f'numpy {np.__version__}, torch {torch.__version__.split("+")[0]}, faiss {__import__("faiss").__version__}', '',
+           f'numpy {np.__version__}, torch {torch.__version__.split("+")[0]}, faiss {faiss.__version__}', '',
            f'Embeddings of {DIM} numbers drawn by `neighbours.crowd`: {VIEWS} views of each person around a common direction, kept as float16 in a memory-mapped file that fits into the page cache. {QUERIES} queries are further views of the same people; {K} matches wanted; recall is the share of '
-           f'the first 1 and 10 of exact search that is found. **Other work ran beside this** (load {min(r["cpu_load"] for r in lines):.1f} to {max(r["cpu_load"] for r in lines):.1f} on {os.cpu_count()} cores), so the waiting times p50 and p99 tell of the neighbours as much as of the search; '
+           f'the first 1 and 10 of exact search that is found. Other work ran beside this (load {min(r["cpu_load"] for r in lines):.1f} to {max(r["cpu_load"] for r in lines):.1f} on {os.cpu_count()} cores when a size was begun): '
            'the columns marked CPU are processor time of this process, near to what a quiet machine would take.', '',
            '| people | engine | effort | build (CPU s) | bytes per person | of them the index | CPU of one query (ms) | 32 at once (CPU ms each) | p50 (ms) | p99 (ms) | recall@1 | recall@10 |', '|---|---|---|---|---|---|---|---|---|---|---|---|']
     for r in lines:
@@ -81,7 +84,8 @@ def report(lines):
     exact, codes, graph = (next((r for r in reversed(lines) if r['engine'] == e), None) for e in ('exact', 'ivf-pq', 'hnsw'))  # at the largest size it was measured
     speed, limit = top * exact['bytes'] / exact['cpu'] / 1e6, max(r['bandwidth'] for r in lines)
     missing = [f'{e} at {big(n)}' for n in sizes for e in EFFORTS if not any(r['n'] == n and r['engine'] == e for r in lines)]
-    if missing: out += ['', f'Not measured, for want of time on a shared machine: {", ".join(missing)}; `--sizes` with that size measures it.']
+    graphs = [r for r in lines if r['engine'] == 'hnsw' and r['effort'] == EFFORTS['hnsw'][-1]]
+    if missing: out += ['', f'Not measured: {", ".join(missing)}.' + (f' A graph of {big(top)} would take about {(graphs[-1]["build_cpu"] * graphs[-1]["build_cpu"] / graphs[-2]["build_cpu"]) / 3600:.1f} hours of a core to build, at the growth below, and {top * graphs[-1]["index"] / 1e9:.1f} GB.' if len(graphs) > 1 and top == 10 * graphs[-1]['n'] else '')]
     out += ['', 'Effort: cells opened of IVF-PQ (of √n), candidates on the way of HNSW. The bytes are those of the exact row (512) and of the index; the row may stay on disk, where a query fetches a hundred of them.', '',
             '## How cost grows', '', 'Ratios between one size and the next, at the highest effort. A cost that grows with n shows 10, with √n 3.2, with log n about 1.2.', '',
             '| from, to | ' + ' | '.join(f'{e}: query' for e in ('exact', 'ivf-pq', 'hnsw')) + ' | ivf-pq: build | hnsw: build |', '|---|---|---|---|---|---|']
@@ -91,26 +95,29 @@ def report(lines):
     out += ['', '## The limit of exact search', '', f'One query reads every byte of the table once. At {big(top)} people it read {speed:.1f} GB/s ({top * 512 / 1e9:.2f} GB in {exact["cpu"]:.0f} ms of processor time, widening float16 on the way); one thread that only reads memory does {limit:.1f} GB/s on this machine while it is shared. '
             f'So one core, which also widens and multiplies, is at {speed / limit:.0%} of what the memory allows; with more cores the memory is the limit: no exact query over {big(top)} rows takes less than {top * 512 / limit / 1e6:.0f} ms here, and then only fewer bytes or more memory channels help. Queries that come together share the reading: {exact["cpu"] / exact["many"]:.1f} times less each, 32 at once.', '']
     if codes and graph:
-        n, shard = 10**9, 10**7
-        out += ['## A plan for 10^9 people, on paper', '', f'From the numbers above, not measured. One person is {exact["bytes"]:.0f} bytes of row, {codes["index"]:.0f} of codes, {graph["index"]:.0f} of graph (its own float16 copy included).', '',
-                '| what is kept where | for 10^9 | one shard of 10^7 |', '|---|---|---|',
+        n, shard = 10**9, codes['n']
+        shards, cells = n // shard, round(shard**.5)
+        out += ['## A plan for 10^9 people, on paper', '', f'From the numbers above: {shards} shards as large as the largest that was measured. One person is {exact["bytes"]:.0f} bytes of row, {codes["index"]:.0f} of codes, {graph["index"]:.0f} of graph (its own float16 copy included).', '',
+                f'| what is kept where | for 10^9 | one shard of {big(shard)} |', '|---|---|---|',
                 f'| exact rows, on SSD | {n * exact["bytes"] / 1e12:.2f} TB | {shard * exact["bytes"] / 1e9:.1f} GB |',
                 f'| codes (IVF-PQ), in memory | {n * codes["index"] / 1e9:.0f} GB | {shard * codes["index"] / 1e9:.2f} GB |',
                 f'| graph (HNSW), in memory | {n * graph["index"] / 1e9:.0f} GB | {shard * graph["index"] / 1e9:.1f} GB |',
                 f'| boxes, scores, scenes (28 bytes) | {n * 28 / 1e9:.0f} GB | {shard * 28 / 1e9:.2f} GB |',
-                f'| exact scan of all rows, one core at {speed:.1f} GB/s | {n * exact["bytes"] / speed / 1e9 / 60:.1f} min | {shard * exact["bytes"] / speed / 1e9:.1f} s |', '',
-                f'So: 100 shards of 10^7 on IVF-PQ. Their codes are {n * codes["index"] / 1e9:.0f} GB, which one machine of 128 GB holds, or four of 32 GB with 25 shards each; the rows are {n * exact["bytes"] / 1e12:.2f} TB on SSD. Cells grow with √n: a shard has 3,162, and {EFFORTS["ivf-pq"][-1]} of them opened are {EFFORTS["ivf-pq"][-1] / 3162:.0%} of 10^7 codes, '
-                f'{EFFORTS["ivf-pq"][-1] / 3162 * shard / (EFFORTS["ivf-pq"][-1] / top**.5 * top):.1f} times as many as at {big(top)}, so about {codes["cpu"] * EFFORTS["ivf-pq"][-1] / 3162 * shard / (EFFORTS["ivf-pq"][-1] / top**.5 * top):.0f} ms a shard and core, {100 * codes["cpu"] * EFFORTS["ivf-pq"][-1] / 3162 * shard / (EFFORTS["ivf-pq"][-1] / top**.5 * top) / 1e3:.1f} core-seconds a query: '
-                f'divided by the cores at work. Each shard then reads 100 rows of 512 bytes, 10,000 random reads in all: at 100,000 reads a second for an SSD, 0.1 s on one, less on several. Merging 100 lists of ten is nothing. Building is {codes["build_cpu"] / top * n / 3600 * (n / 100 / top)**.5:.0f} core-hours for all shards (the assignment to cells grows with n√n within a shard), and shards build side by side. '
-                f'HNSW would answer faster, but wants {n * graph["index"] / 1e12:.2f} TB of memory. What no plan on paper shows is recall: with a hundred times more strangers per person, the ten nearest are other rows than at {big(top)}; measure it on the first shard before buying the rest.', '']
-    out += ['## From where on which engine', '', '`choose_engine` takes exact search below 300,000 rows (a query takes a few dozen milliseconds and misses nothing), a graph below 3 million (its memory is bearable, and it answers first; how much either misses is in the table, and grows with the crowd: at 10^6 more effort helps the codes and hardly the graph), codes above. These are judgements from this table, not laws: where memory is short, codes from the start; where queries come in hundreds, exact search for longer.', '',
-            '10^7 was not run: it would have taken an hour of a machine that was shared.', '']
+                f'| exact scan of all rows, one core at {speed:.1f} GB/s | {n * exact["bytes"] / speed / 1e9 / 60:.1f} min | {shard * exact["bytes"] / speed / 1e9:.1f} s |',
+                f'| one query in the codes, {codes["effort"]} of {cells:,} cells, one core | {shards * codes["cpu"] / 1e3:.1f} s | {codes["cpu"]:.0f} ms |',
+                f'| building the codes, one core | {shards * codes["build_cpu"] / 3600:.0f} hours | {codes["build_cpu"] / 60:.0f} min |', '',
+                f'So: {shards} shards of {big(shard)} on IVF-PQ. Their codes are {n * codes["index"] / 1e9:.0f} GB, which one machine of 128 GB holds, or four of 32 GB with {shards // 4} shards each; the rows are {n * exact["bytes"] / 1e12:.2f} TB on SSD. The seconds of a query are divided by the cores at work. Each shard then reads 100 rows of 512 bytes, '
+                f'{100 * shards:,} random reads in all: at 100,000 reads a second for an SSD, {shards / 1e3:.1f} s on one, less on several. Merging {shards} lists of ten is nothing. Shards build side by side. HNSW would answer faster, but wants {n * graph["index"] / 1e12:.2f} TB of memory. Within its shard a query finds {codes["recall10"]:.0%} of the ten nearest; '
+                f'the ten nearest of all shards are fewer in each, and nearer, so this should not be less for the whole. What no plan on paper shows is whether the ten nearest are the right person: with a hundred times more strangers they are other rows than at {big(top)} (tutorial 11 measures how that goes with the crowd).', '']
+    out += ['## From where on which engine', '', '`choose_engine` takes exact search below 300,000 rows (a query takes a few dozen milliseconds and misses nothing), a graph below 3 million (its memory is bearable, and it answers first; how much either misses is in the table, and grows with the crowd: at 10^6 more effort helps the codes and hardly the graph), codes above. These are judgements from this table, not laws: where memory is short, codes from the start; where queries come in hundreds, exact search for longer.', '']
     return '\n'.join(out)
 
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument('--sizes', nargs='+', default=['1e4', '1e5'])
+    p.add_argument('--engines', nargs='*', choices=list(EFFORTS), default=list(EFFORTS), help='beside exact search')
+    p.add_argument('--threads', type=int, default=1, help='that build an index; queries are asked with one')
     p.add_argument('--again', action='store_true', help='only write the report from search.json')
     a = p.parse_args()
     kept = HERE/'search.json'
@@ -121,7 +128,7 @@ if __name__ == '__main__':
         write_whole(kept, json.dumps(lines, indent=1).encode())
     with tempfile.TemporaryDirectory() as folder:
         for n in () if a.again else map(int, map(float, a.sizes)):
-            lines[:] = [r for r in lines if r['n'] != n]
-            measure(n, Path(folder), say)
-    lines.sort(key=lambda r: r['n'])
+            lines[:] = [r for r in lines if r['n'] != n or r['engine'] in set(EFFORTS) - set(a.engines)]
+            measure(n, Path(folder), a.engines, a.threads, say)
+    lines.sort(key=lambda r: (r['n'], ['exact', 'exact, float32', *EFFORTS].index(r['engine'])))
     write_whole(HERE/'search.md', report(lines).encode())

@@ -999,6 +999,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'person_search_nb/neighbours.py'),
                                              'person_search_nb.neighbours.Approximate.__init__': ( 'neighbours.html#approximate.__init__',
                                                                                                    'person_search_nb/neighbours.py'),
+                                             'person_search_nb.neighbours.Approximate._write': ( 'neighbours.html#approximate._write',
+                                                                                                 'person_search_nb/neighbours.py'),
                                              'person_search_nb.neighbours.Approximate.build': ( 'neighbours.html#approximate.build',
                                                                                                 'person_search_nb/neighbours.py'),
                                              'person_search_nb.neighbours.Approximate.bytes': ( 'neighbours.html#approximate.bytes',

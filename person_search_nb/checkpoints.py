@@ -16,7 +16,7 @@ from safetensors.torch import save
 # %% ../nbs/00b_checkpoints.ipynb #f360a9ed
 def write_whole(
     path,         # of the file; missing folders are made
-    data: bytes,
+    data,         # bytes, or a function that is handed the open file and writes them bit by bit
     sync: bool = True,  # wait until the disk has it; False for what can be made again
 ):
     "Replace a file in one step: whoever reads it, whenever the writer dies, finds the old one or the new one. Raises OSError that names the file; the old one stays."
@@ -25,13 +25,15 @@ def write_whole(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, 'wb') as f:
-            f.write(data)
+            if callable(data): data(f)
+            else: f.write(data)
             f.flush()
             if sync: os.fsync(f.fileno())
         part.replace(path)
-    except OSError as e:
+    except BaseException as e:
         try: part.unlink(missing_ok=True)  # its bytes may be what fills the disk
         except OSError: pass
+        if not isinstance(e, OSError): raise  # Ctrl-C in the middle of gigabytes
         kept = 'the file that was there before is intact' if path.exists() else 'nothing is there'
         raise OSError(f'{path}: cannot be written ({e.strerror or e}); {kept}. Make room or choose another folder, then go on') from None
 

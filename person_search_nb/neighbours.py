@@ -182,7 +182,14 @@ class Approximate:
     @property
     def bytes(self) -> int:
         "Of the index, without the table."
-        return len(optional('faiss', 'an index').serialize_index(self.index))
+        pieces = []
+        self._write(lambda piece: pieces.append(len(piece)))
+        return sum(pieces)
+
+    def _write(self, take):
+        "Hand the index over piece by piece: a second copy of it may not fit in memory."
+        faiss = optional('faiss', 'an index')
+        faiss.write_index(self.index, faiss.PyCallbackIOWriter(take))
 
     def search(self,
         queries: np.ndarray,  # (Q, D) unit length
@@ -214,7 +221,7 @@ class Approximate:
 
     def save(self, path):
         "One file, written whole or not at all."
-        write_whole(path, optional('faiss', 'an index').serialize_index(self.index).data)
+        write_whole(path, lambda file: self._write(file.write))
 
     @classmethod
     def load(cls,

@@ -104,6 +104,21 @@ def test_engines(name, tmp_path):
     with pytest.raises(ValueError, match='not a readable index'): Approximate.load(name, feats, tmp_path/'i')
 
 
+def test_an_index_is_written_piece_by_piece_and_whole_or_not_at_all(tmp_path):
+    faiss = pytest.importorskip('faiss')
+    import resource
+    engine = Approximate.build('hnsw', crowd(100, 20, 64), progress=False)
+    engine.save(tmp_path/'i')
+    whole = (tmp_path/'i').read_bytes()
+    assert engine.bytes == len(whole) and whole == faiss.serialize_index(engine.index).tobytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) // 2, limits[1]))  # as on a full disk
+    try:
+        with pytest.raises(OSError, match='i: cannot be written .*the file that was there before is intact'): engine.save(tmp_path/'i')
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path/'i').read_bytes() == whole and os.listdir(tmp_path) == ['i']
+
+
 def test_choice_of_an_engine(monkeypatch):
     assert [choose_engine(n)[0] for n in (10, 299_999, 300_000, 3_000_000)] == ['exact', 'exact', 'hnsw', 'ivf-pq']
     assert choose_engine(10 ** 8, unit=False)[0] == 'exact'
