@@ -21,7 +21,8 @@ from .datasets import DataError, Files, as_floats, camera_in, open_dataset, read
 from .evaluation import device_of, evaluating
 from .neighbours import optional
 from .parallel import collect, from_first, rank, share_out
-from .search import MANIFEST, Gallery, add_shard, compact, fingerprint, new_manifest, read_manifest, read_shard, write_manifest
+from .search import Gallery, fingerprint
+from .shards import MANIFEST, add_shard, compact, new_manifest, read_manifest, read_shard, write_manifest
 
 # %% ../nbs/15a_indexing.ipynb #bbde0c7b
 def time_in(
@@ -282,9 +283,8 @@ def build_gallery(
                 manifest['skipped'] += [dict(source=number, key=i.key, stamp=i.stamp, why=f) for i, f in zip(part, found) if isinstance(f, str)]
                 if not good: return write_manifest(folder, manifest)
                 size_, boxes, scores, feats = zip(*(f for _, f in good))
-                people = Gallery(np.repeat(np.arange(len(good)), [len(s) for s in scores]), np.concatenate(boxes), np.concatenate(scores), np.concatenate(feats), [i.name for i, _ in good],
-                                 np.array([i.camera for i, _ in good]), np.array([i.time for i, _ in good]), np.array(size_))
-                add_shard(folder, manifest, people, [[number, i.key, i.stamp] for i, _ in good])
+                add_shard(folder, manifest, dict(image=np.repeat(np.arange(len(good)), [len(s) for s in scores]), boxes=np.concatenate(boxes), scores=np.concatenate(scores), rows=np.concatenate(feats), names=[i.name for i, _ in good],
+                                                 cameras=[i.camera for i, _ in good], times=[i.time for i, _ in good], sizes=size_, scenes=[[number, i.key, i.stamp] for i, _ in good]))
             if error := from_first(guarded(write) if first else None)[1]: raise error
     def finish():
         compact(folder)

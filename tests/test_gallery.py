@@ -16,7 +16,8 @@ from person_search_nb.models import load_model, shipped_trunk
 from person_search_nb.neighbours import Approximate, Rows, choose_engine, crowd, exact_neighbours, recall
 from person_search_nb.parallel import spawn
 from person_search_nb.reranking import cbgm, k_reciprocal
-from person_search_nb.search import Gallery, compact, fingerprint, hits_page, moment, read_manifest
+from person_search_nb.search import Gallery, fingerprint, hits_page, moment
+from person_search_nb.shards import compact, read_manifest
 
 SPEC = 'synth:tiny?test_scenes=10&test_ids=6&queries=4&gallery=9&size=128x224&seed=3'
 
@@ -217,8 +218,8 @@ def test_disk_full_leaves_the_gallery_as_it_was(net, mine, tmp_path, monkeypatch
     Image.new('RGB', (224, 128)).save(mine/'z.png'); Image.fromarray(made.picture(0)).save(mine/'zz.png')
     class Full:
         def __init__(self, *a): raise OSError(28, 'No space left on device')
-    monkeypatch.setattr(search.np.lib.format, 'write_array_header_1_0', Full)
-    with pytest.raises(OSError, match='cannot be written .No space left.*as it was'): build(net, mine, tmp_path/'g')
+    monkeypatch.setattr(np.lib.format, 'write_array_header_1_0', Full)
+    with pytest.raises(OSError, match='rows.npy: cannot be written .No space left'): build(net, mine, tmp_path/'g')
     monkeypatch.undo()
     same(Gallery.open(tmp_path/'g'), made)
     assert not list((tmp_path/'g').glob('*.part')) and len(build(net, mine, tmp_path/'g').names) == 12
