@@ -2,6 +2,7 @@
 
     python benchmarks/deploy.py time --found 8 30 > time.txt    # latency per scene at 800x800, full width, random weights
     python benchmarks/deploy.py accuracy > accuracy.txt         # mAP of the shipped networks in fp32, as ONNX and in int8
+    python benchmarks/deploy.py accuracy --networks teacher=runs/small/teacher/model.safetensors student=runs/small/student/model.safetensors --data synth:small    # of your own
 
 For `time`, set MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000 in the environment, for PyTorch's sake.
 """
