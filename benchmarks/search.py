@@ -61,7 +61,7 @@ def measure(n, folder, engines, threads, say):
         size = engine.bytes / n
         for engine.effort in EFFORTS[name]:
             rows, times = timed(lambda q: engine.search(q, K, longest=1.01), queries)
-            say(line | dict(engine=name, effort=engine.effort, build=build, build_cpu=cpu, bytes=2 * DIM + size, index=size, **times,
+            say(line | dict(engine=name, effort=engine.effort, build=build, build_cpu=cpu, threads=threads, bytes=2 * DIM + size, index=size, **times,
                             recall1=float(np.mean(rows[:, 0] == truth[:, 0])), recall10=recall(rows, truth)))
         del engine
     table.unlink()
@@ -84,9 +84,9 @@ def report(lines):
     exact, codes, graph = (next((r for r in reversed(lines) if r['engine'] == e), None) for e in ('exact', 'ivf-pq', 'hnsw'))  # at the largest size it was measured
     speed, limit = top * exact['bytes'] / exact['cpu'] / 1e6, max(r['bandwidth'] for r in lines)
     missing = [f'{e} at {big(n)}' for n in sizes for e in EFFORTS if not any(r['n'] == n and r['engine'] == e for r in lines)]
-    graphs = [r for r in lines if r['engine'] == 'hnsw' and r['effort'] == EFFORTS['hnsw'][-1]]
-    if missing: out += ['', f'Not measured: {", ".join(missing)}.' + (f' A graph of {big(top)} would take about {(graphs[-1]["build_cpu"] * graphs[-1]["build_cpu"] / graphs[-2]["build_cpu"]) / 3600:.1f} hours of a core to build, at the growth below, and {top * graphs[-1]["index"] / 1e9:.1f} GB.' if len(graphs) > 1 and top == 10 * graphs[-1]['n'] else '')]
-    out += ['', 'Effort: cells opened of IVF-PQ (of √n), candidates on the way of HNSW (never fewer than 100, ten times the matches: 32 and 128 are 100 and 128 here). The graph of 10^7 was built by two threads of low priority beside other work. The bytes are those of the exact row (512) and of the index; the row may stay on disk, where a query fetches a hundred of them.', '',
+    if missing: out += ['', f'Not measured: {", ".join(missing)}.']
+    several = ', '.join(sorted({f'{r["engine"]} at {big(r["n"])} by {r["threads"]}' for r in lines if r.get('threads', 1) > 1}))
+    out += ['', 'Effort: cells opened of IVF-PQ (of √n), candidates on the way of HNSW (never fewer than 100, ten times the matches: 32 and 128 are 100 and 128 here). ' + (f'Built by more than one thread: {several}. ' if several else '') + 'The bytes are those of the exact row (512) and of the index; the row may stay on disk, where a query fetches a hundred of them.', '',
             '## How cost grows', '', 'Ratios between one size and the next, at the highest effort. A cost that grows with n shows 10, with √n 3.2, with log n about 1.2.', '',
             '| from, to | ' + ' | '.join(f'{e}: query' for e in ('exact', 'ivf-pq', 'hnsw')) + ' | ivf-pq: build | hnsw: build |', '|---|---|---|---|---|---|']
     last = lambda n, e, key: next((r[key] for r in reversed(lines) if r['n'] == n and r['engine'] == e and key in r), float('nan'))
@@ -107,8 +107,8 @@ def report(lines):
                 f'| one query in the codes, {codes["effort"]} of {cells:,} cells, one core | {shards * codes["cpu"] / 1e3:.1f} s | {codes["cpu"]:.0f} ms |',
                 f'| building the codes, one core | {shards * codes["build_cpu"] / 3600:.0f} hours | {codes["build_cpu"] / 60:.0f} min |', '',
                 f'So: {shards} shards of {big(shard)} on IVF-PQ. Their codes are {n * codes["index"] / 1e9:.0f} GB, which one machine of 128 GB holds, or four of 32 GB with {shards // 4} shards each; the rows are {n * exact["bytes"] / 1e12:.2f} TB on SSD. The seconds of a query are divided by the cores at work. Each shard then reads 100 rows of 512 bytes, '
-                f'{100 * shards:,} random reads in all: at 100,000 reads a second for an SSD, {shards / 1e3:.1f} s on one, less on several. Merging {shards} lists of ten is nothing. Shards build side by side. HNSW would answer faster, but wants {n * graph["index"] / 1e12:.2f} TB of memory, and at {big(graph["n"])} finds {graph["recall10"]:.0%} of the ten nearest. Within its shard a query finds {codes["recall10"]:.0%} of the ten nearest; '
-                f'the ten nearest of all shards are fewer in each, and nearer, so this should not be less for the whole. What no plan on paper shows is whether the ten nearest are the right person: with a hundred times more strangers they are other rows than at {big(top)} (tutorial 11 measures how that goes with the crowd).', '']
+                f'{100 * shards:,} random reads in all: at 100,000 reads a second for an SSD, {shards / 1e3:.1f} s on one, less on several. Merging {shards} lists of ten is nothing. Shards build side by side. HNSW would answer faster, but wants {n * graph["index"] / 1e12:.2f} TB of memory, and at {big(graph["n"])} finds {graph["recall10"]:.0%} of the ten nearest. Within its shard a query by the codes finds {codes["recall10"]:.0%} of the ten nearest; '
+                f'the ten nearest of all shards are fewer in each, and nearer, so this should not be less for the whole, which was not measured. What no plan on paper shows is whether the ten nearest are the right person: with a hundred times more strangers they are other rows than at {big(top)} (tutorial 11 measures how that goes with the crowd).', '']
     out += ['## From where on which engine', '', '`choose_engine` takes exact search below 300,000 rows (a query takes a few dozen milliseconds and misses nothing), a graph below 3 million (its memory is bearable, and it answers first), codes above. What either misses grows with the crowd; more cells help the codes. The graph, with 32 neighbours a row, is no engine for ten million of these at such an effort; efforts above 128, and more care in building it, were not tried. These are judgements from this table, not laws: where memory is short, codes from the start; where queries come in hundreds, exact search for longer.', '']
     return '\n'.join(out)
 

@@ -16,7 +16,7 @@ from safetensors.torch import save
 # %% ../nbs/00b_checkpoints.ipynb #f360a9ed
 def write_whole(
     path,         # of the file; missing folders are made
-    data,         # bytes, or a function that is handed the open file and writes them bit by bit
+    data,         # bytes, or a function that is handed the open file and writes them piece by piece
     sync: bool = True,  # wait until the disk has it; False for what can be made again
 ):
     "Replace a file in one step: whoever reads it, whenever the writer dies, finds the old one or the new one. Raises OSError that names the file; the old one stays."

@@ -82,7 +82,8 @@ def add_shard(
     people: dict,    # `COLUMNS`; rows: (M, D) embeddings; names: of the S scenes; scenes: [source number, key, stamp] of each
 ):
     "Write a shard, then the manifest that names it. Raises OSError naming the file when the disk is full; the gallery is as it was."
-    shard = _store(folder, manifest, people)
+    try: shard = _store(folder, manifest, people)
+    except OSError as e: raise OSError(f'{e}. The gallery is as it was') from None
     manifest['shards'].append(shard)
     manifest['dim'] = people['rows'].shape[1] or manifest['dim']
     write_manifest(folder, manifest)
