@@ -33,7 +33,7 @@ class AnchorGenerator(nn.Module):
         centre: float = 0., # px that cell 0 is centred on, counted from the middle of pixel 0; the network that asks sets it
     ):
         super().__init__()
-        sizes = torch.as_tensor(sizes, dtype=torch.float32)
+        sizes = torch.as_tensor(sizes, dtype=torch.float32, device='cpu')  # also where a model is built on the meta device
         if sizes.ndim != 2 or sizes.shape[1] != 2 or not (sizes > 0).all():
             raise ValueError(f"sizes must be (A, 2) positive widths and heights in px, not {tuple(sizes.shape)}: {sizes.tolist()}")
         self.stride, self.centre = stride, centre
