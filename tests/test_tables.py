@@ -154,3 +154,25 @@ def test_numbers_in_left_out_are_printed():
         if paper := paper_of(table):
             known = {t for line in text(paper).splitlines() for t in tokens(line)}
             for why in table.left_out.values(): assert {t for t in tokens(why) if '.' in t} <= known, why
+
+
+# --- the page for researchers ---
+
+PAGE = Path(__file__).resolve().parents[1] / 'benchmarks' / 'fidelity.md'
+
+
+def test_the_page_lists_every_table_with_its_rows():
+    lines = {m[1]: line for line in PAGE.read_text().splitlines() if (m := re.match(r'\| `([\w-]+)` \|', line))}
+    assert set(lines) == set(TABLES) - {'systems'}
+    for name, line in lines.items():
+        _, _, title, data, rows, left, _ = (c.strip() for c in line.split('|'))
+        table = TABLES[name]
+        assert title == table.title
+        assert rows.split(' · ') == [r.label + ('' if r.paper else '*') for r in table.rows], name
+        assert left == (' · '.join(table.left_out) or '–'), name
+    for where, why in ELSEWHERE.items(): assert f'| {where} | {why} |' in PAGE.read_text()
+
+
+def test_the_page_names_tests_that_exist():
+    for file, name in re.findall(r'(?:tests/)?(test_\w+\.py)::(test_\w+)', PAGE.read_text()):
+        assert f'def {name}(' in (PAGE.parents[1] / 'tests' / file).read_text(), f'{file}::{name}'
