@@ -1,8 +1,12 @@
 "Levels of all networks line up: for any image size, teacher and student have maps of the same size, and attention keeps them."
+import json
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from person_search_nb.anchors import fit_heights
 from person_search_nb.attention import ARM, ATTENTION
 from person_search_nb.backbones import BACKBONES, build_backbone, level_sizes
 from person_search_nb.student import student_backbone
@@ -81,3 +85,29 @@ def test_unpadded_student_head_gives_the_papers_3x3():
 def test_registry_names_build_what_they_say():
     assert set(NAMES) <= set(BACKBONES)
     for name in BACKBONES: assert meta_net(name, 0.25).name == name
+
+
+def best_ious(anchors, heights):
+    "Best IoU of each person with anchors of the same shape and centre."
+    a = np.asarray(anchors)[:, None]
+    return (np.minimum(a, heights) / np.maximum(a, heights)).max(0) ** 2
+
+
+def test_both_spacings_on_prw(shared):
+    "The numbers in notebook 01: the heights of PRW's 18,048 training boxes, under both rules."
+    path = shared/'real'/'prw16'/'prw_train_pid.json'
+    if not path.is_file(): pytest.skip("PRW's boxes are not here")
+    heights = np.array([a['bbox'][3] for a in json.loads(path.read_text())['annotations']], float)
+    ours, theirs = (fit_heights(heights, spacing=s) for s in ('geometric', 'quantile'))
+    assert len(heights) == 18_048 and (theirs[0], theirs[-1]) == (heights.min(), heights.max())
+    for anchors, mean, good in ((ours, 0.900, 0.999), (theirs, 0.889, 0.916)):
+        v = best_ious(anchors, heights)
+        assert v.mean() == pytest.approx(mean, abs=5e-4) and (v >= 0.7).mean() == pytest.approx(good, abs=5e-4)
+
+
+@settings(deadline=None, max_examples=20)
+@given(heights=st.lists(st.floats(1, 2000), min_size=1, max_size=60), n=st.integers(1, 15), spacing=st.sampled_from(('geometric', 'quantile')))
+def test_fitted_heights_rise_within_the_data(heights, n, spacing):
+    fitted = fit_heights(heights, n, spacing=spacing)
+    assert len(fitted) == n and all(b >= a * (1 - 1e-9) for a, b in zip(fitted, fitted[1:]))
+    assert min(heights) * (1 - 1e-9) <= fitted[0] and fitted[-1] <= max(heights) * (1 + 1e-9)
