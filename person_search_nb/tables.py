@@ -110,7 +110,7 @@ HDL_COMPARED = {
         options={'cuhk-sysu': 'gallery=full'}),
 }
 
-# %% ../nbs/16a_tables.ipynb #9218917a
+# %% ../nbs/16a_tables.ipynb #6701a96f
 _FULL = {'cuhk-sysu': 'gallery=full'}  # all 6,978 test scenes
 
 def _attended(who, model, attended, cuhk, prw, duke):
@@ -140,7 +140,8 @@ HDL_PARTS = {
     'table7': Table('HDL, Table 7: identity losses', _teachers((
         ('softmax', dict(id_loss='softmax'), (69.7, 73.2)), ('centre', dict(id_loss='centre'), (54.2, 64.9)),
         ('softmax + centre', dict(id_loss='softmax+centre'), (67.5, 71.7))), imprint=False, factored=False),
-        ('cuhk-sysu',), _HDL + ('The weight of the centre loss is not printed; 0.01 is ours.',), costed=True,
+        ('cuhk-sysu',), _HDL + (
+        'The weight of the centre loss beside softmax is not printed; 0.003 is that of Wen et al. 2016.',), costed=True,
         options=_FULL),
     'table8': Table('HDL, Table 8: attention mechanisms', _teachers((
         ('no attention', dict(attention='none'), (63.8, 68.5)),
