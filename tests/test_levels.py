@@ -7,8 +7,10 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from person_search_nb.anchors import fit_heights
-from person_search_nb.attention import ARM, ATTENTION
+from person_search_nb.attention import ARM, ATTENTION, NormARM
 from person_search_nb.backbones import BACKBONES, build_backbone, level_sizes
+from person_search_nb.costs import count_macs
+from person_search_nb.models import build_model, record_levels
 from person_search_nb.student import student_backbone
 
 NAMES = ('resnet18', 'resnet50', 'student-paper', 'student-fast')
@@ -44,7 +46,7 @@ def test_attention_keeps_the_size(h, w, kind):
 
 
 @settings(deadline=None, max_examples=12)
-@given(h=st.integers(1, 24), w=st.integers(1, 24), kind=st.sampled_from(('arm', 'non-local')), seed=st.integers(0, 99))
+@given(h=st.integers(1, 24), w=st.integers(1, 24), kind=st.sampled_from(('arm', 'arm-bn', 'non-local')), seed=st.integers(0, 99))
 def test_attention_is_finite_and_bounded_on_tiny_maps(h, w, kind, seed):
     torch.manual_seed(seed)
     attend, x = ATTENTION[kind](8), torch.randn(2, 8, h, w, requires_grad=True)
@@ -111,3 +113,23 @@ def test_fitted_heights_rise_within_the_data(heights, n, spacing):
     fitted = fit_heights(heights, n, spacing=spacing)
     assert len(fitted) == n and all(b >= a * (1 - 1e-9) for a, b in zip(fitted, fitted[1:]))
     assert min(heights) * (1 - 1e-9) <= fitted[0] and fitted[-1] <= max(heights) * (1 + 1e-9)
+
+
+def test_arm_with_norms_trains_in_the_network_and_is_not_factored():
+    "`factored=True` is for the ARM without norms; one scene, and regions that come and go, train."
+    torch.manual_seed(0)
+    model = build_model('hdl-student-fast', 5, width=0.125, attention='arm-bn', heights=[30., 60.], factored=True).train()
+    assert all(isinstance(a, NormARM) for a in model.attention)
+    people = dict(boxes=torch.tensor([[5., 5, 30, 60]]), person_id=torch.tensor([2]))
+    for images, targets in (([torch.rand(3, 64, 96)], [people]), ([torch.rand(3, 64, 96), torch.rand(3, 50, 70)], [people, people])):
+        losses = model(images, targets)
+        sum(losses.values()).backward()
+        assert all(v.isfinite() for v in losses.values())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.attention.parameters())
+    with torch.no_grad(), record_levels(model.eval()) as levels: model([torch.rand(3, 64, 96)])
+    assert all((a >= 0.5).all() and (a < 1).all() for a in levels['attention'])
+
+
+def test_arm_with_norms_costs_what_the_arm_costs():
+    counts = {kind: count_macs(build_model('hdl-teacher', 1, width=0.25, attention=kind), (160, 224)) for kind in ('arm', 'arm-bn')}
+    assert counts['arm'] == counts['arm-bn']
