@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['ROI_OPS', 'HEIGHTS', 'MODELS', 'RoIs', 'HeadOutput', 'at_least_float32', 'batch_norm', 'PersonSearchNet',
-           'evaluating', 'record_levels', 'choose_anchors', 'list_models', 'model_settings', 'build_model',
-           'save_model', 'read_weights', 'load_model', 'shipped_trunk', 'load_trunk', 'mean_embeddings', 'imprint']
+           'true_cells', 'evaluating', 'record_levels', 'choose_anchors', 'list_models', 'model_settings',
+           'build_model', 'save_model', 'read_weights', 'load_model', 'shipped_trunk', 'load_trunk', 'mean_embeddings',
+           'imprint']
 
 # %% ../nbs/08_models.ipynb #6ccec157
 import inspect, json
@@ -299,6 +300,16 @@ class PersonSearchNet(nn.Module):
         for i, (img, b) in enumerate(zip(images, boxes)): check_boxes(b, name=f'boxes of image {i}')
         x, _ = self.batch(images)
         return (self.searched if searched else self.asked)(self.represent(x, None, boxes))
+
+# %% ../nbs/08_models.ipynb #9edf1b72
+def true_cells(
+    x: Tensor,    # (B, 3, H, W) normalised batch, padded with 0 at the bottom and right
+    stride: int,  # px of the batch per cell
+) -> Tensor:      # (B, 1, ceil(H/stride), ceil(W/stride)) bool
+    "Cells of a map that show picture: up to the last row and column of each image with a pixel other than 0."
+    shown = (x != 0).any(1)                                                      # (B, H, W)
+    rows, columns = (shown.any(d).flip(1).cummax(1).values.flip(1)[:, ::stride] for d in (2, 1))
+    return rows[:, None, :, None] & columns[:, None, None, :]
 
 # %% ../nbs/08_models.ipynb #1b90c675
 @contextmanager
