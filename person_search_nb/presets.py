@@ -334,9 +334,11 @@ def fingerprint(
     recipe: Recipe,
 ) -> str:  # ten hexadecimal digits
     "What decides a run, in short: equal for equal recipes, whatever machine they run on."
-    r = asdict(recipe)
+    r = {k: v for k, v in asdict(recipe).items() if k not in _FREE}
     r['train'] = {k: v for k, v in r['train'].items() if k not in _FREE}
-    return hashlib.sha1(json.dumps({k: v for k, v in r.items() if k not in _FREE}, sort_keys=True, default=str).encode()).hexdigest()[:10]
+    for k in ('after', 'teacher', 'detector'):
+        if r[k]: r[k] = Path(r[k]).parent.name  # the run that made it, wherever it lies
+    return hashlib.sha1(json.dumps(r, sort_keys=True, default=str).encode()).hexdigest()[:10]
 
 # %% ../nbs/13a_presets.ipynb #df6cd6dd
 _STRUCTURE = 'the system itself, built after the paper: '

@@ -99,15 +99,13 @@ def _apply_start(model, recipe):
     return report | dict(text=told)
 
 def build_started(
-    recipe: Recipe,          # without stages
-    num_ids: int,            # training identities
-    heights: list,           # of pedestrian anchors, px
-    **net,                   # further arguments of `build_model`
-) -> tuple:                  # (model, report of its start: start, weights (taken, all), text, ...)
+    recipe: Recipe,  # without stages
+    num_ids: int,    # training identities
+) -> tuple:          # (model, report of its start: start, weights (taken, all), text, ...)
     "The network of a recipe with its start. Raises ValueError where the start is of another network."
     torch.manual_seed(recipe.train.seed)
     imagenet = dict(weights='imagenet') if recipe.start == 'imagenet' else {}
-    model = build_model(recipe.model, num_ids, **dict(heights=heights) | net | recipe.net | imagenet)
+    model = build_model(recipe.model, num_ids, **recipe.net | imagenet)
     return model, _apply_start(model, recipe)
 
 # %% ../nbs/13b_recipes.ipynb #0431f3ca
@@ -164,16 +162,16 @@ def _one_stage(recipe, out, resume, progress, say):
     guide, advisor, teach = _teachers(recipe, data)
     heights = advisor.config['heights'] if advisor else fit_heights(data.heights(), spacing=recipe.anchor_spacing)
     long = dict(dim=guide.id_loss.dim) if 'table' in teach and guide.id_loss is not None else {}  # as long as the table's rows
-    net = dict(heights=[float(h) for h in heights]) | long | recipe.net
     if resume: _same_run(recipe, out / 'recipe.json')
-    model, report = build_started(replace(recipe, net={}), data.num_ids, heights, **net)
+    recipe = replace(recipe, net=dict(heights=[float(h) for h in heights]) | long | recipe.net)
+    model, report = build_started(recipe, data.num_ids)
     say(report['text'])
     fresh = not (resume and (out / CHECKPOINT).exists())
     if recipe.imprint and fresh: imprint(model, data, progress=progress)
     if 'table' in teach and fresh: freeze_table(model, from_first(teacher_table(guide.to(connect(recipe.train.device)), data, data.num_ids, progress=progress).cpu()))
     grade = _grader(recipe, say, progress)
     if rank() == 0:
-        write_whole(out / 'recipe.json', json.dumps(asdict(recipe) | dict(net=net), indent=1).encode())
+        write_whole(out / 'recipe.json', json.dumps(asdict(recipe), indent=1).encode())
         write_whole(out / 'start.json', json.dumps(report, indent=1).encode())
     how = recipe.train
     if recipe.crops: data, how = _cut_outs(model, data, recipe, out, progress)
