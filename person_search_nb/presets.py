@@ -403,10 +403,10 @@ _BESIDE = ('data', 'cache', 'workers', 'device', 'compile', 'checkpoint_every', 
 
 def differences(
     recipe: Recipe,
-    data: str = 'cuhk-sysu:PATH',  # data set of the paper
-) -> dict:                         # setting -> (here, in the paper)
-    "The settings in which a recipe is not the preset `paper` for the paper's data."
+    printed: Recipe | None = None,  # what it is compared with; None: preset `paper` on CUHK-SYSU
+) -> dict:                          # setting -> (here, there)
+    "The settings in which a recipe is not the paper's."
     trunk = {k: recipe.net[k] for k in ('trunk',) if k in recipe.net}
-    mine, printed = values(recipe), values(make_recipe(recipe.model, data, 'paper', **trunk))
+    mine, printed = values(recipe), values(printed or make_recipe(recipe.model, 'cuhk-sysu:PATH', 'paper', **trunk))
     plain = lambda v: list(v) if isinstance(v, tuple) else v
     return {k: (v, printed[k]) for k, v in mine.items() if k not in _BESIDE and plain(v) != plain(printed[k])}
