@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLOUR_NAMES', 'FEATURES', 'METRICS', 'Principal', 'pair_covariances', 'kissme', 'lab', 'colour_names',
-           'colour_patches', 'k_means', 'BagOfWords', 'appearance_search']
+           'colour_patches', 'k_means', 'BagOfWords', 'appearance_features', 'appearance_search']
 
 # %% ../nbs/12d_baselines.ipynb #7e48eb46
 import numpy as np
@@ -161,7 +161,7 @@ class BagOfWords:
 # %% ../nbs/12d_baselines.ipynb #d3115d21
 FEATURES, METRICS = ('strips', 'bow'), ('euclidean', 'kissme', 'cosine')
 
-def appearance_search(
+def appearance_features(
     gallery: SceneDataset,
     queries: QuerySet,
     training: SceneDataset,     # whose people words, principal components and distance are learned from
@@ -170,9 +170,8 @@ def appearance_search(
     dim: int = 256,             # principal components
     progress: bool = True,      # bars
     features: str = 'strips',   # 'strips': colour histograms; 'bow': `BagOfWords`
-    **kw,                       # of `evaluation.score_detections`, such as `min_height`
-) -> dict:                      # as `evaluation.evaluate`
-    "Search by hand-made features. Raises ValueError for unknown features or an unknown metric."
+) -> tuple:                     # (found with det_feats (M, D), query_feats (Q, D)): what `evaluation.score_detections` takes
+    "Describe people by hand-made features, so that a dot product ranks them. Raises ValueError for unknown features or an unknown metric."
     if metric not in METRICS: raise ValueError(f"metric is {', '.join(METRICS[:2])} or {METRICS[2]}, not '{metric}'")
     if features not in FEATURES: raise ValueError(f"features are {' or '.join(FEATURES)}, not '{features}'")
     if found is None:
@@ -184,10 +183,23 @@ def appearance_search(
     describe = BagOfWords(training, *people, progress=progress) if features == 'bow' else colour_histogram
     look = lambda data, image, boxes: describe_boxes(data, image, boxes, describe, progress)
     x, q = look(gallery, found['det_image'], found['det_boxes']), look(queries.dataset, queries.scene, queries.boxes)
-    if metric == 'cosine': return score_detections(found | dict(det_feats=x), q, gallery, queries, **kw)
+    if metric == 'cosine': return found | dict(det_feats=x), q
     seen = look(training, *people)
     project = Principal(seen, dim)
     matrix = kissme(project(seen), ids) if metric == 'kissme' else np.eye(project.matrix.shape[1])
     x, q = project(x) @ matrix, project(q) @ matrix
-    distances = found | dict(det_feats=np.c_[x, -(x**2).sum(1) / 2])
-    return score_detections(distances, np.c_[q, np.ones(len(q))], gallery, queries, **kw)
+    return found | dict(det_feats=np.c_[x, -(x**2).sum(1) / 2]), np.c_[q, np.ones(len(q))]  # the product falls as the distance grows
+
+def appearance_search(
+    gallery: SceneDataset,
+    queries: QuerySet,
+    training: SceneDataset,     # whose people words, principal components and distance are learned from
+    found: dict | None = None,  # detections, as `evaluation.run_detector` gives them; None: the true boxes
+    metric: str = 'euclidean',  # as for `appearance_features`
+    dim: int = 256,             # principal components
+    progress: bool = True,      # bars
+    features: str = 'strips',   # as for `appearance_features`
+    **kw,                       # of `evaluation.score_detections`, such as `min_height`
+) -> dict:                      # as `evaluation.evaluate`
+    "Search by hand-made features. Raises ValueError for unknown features or an unknown metric."
+    return score_detections(*appearance_features(gallery, queries, training, found, metric, dim, progress, features), gallery, queries, **kw)
