@@ -56,13 +56,15 @@ def prediction_distillation(
     teacher_logits: Tensor,     # (R, num_ids), row i about the same region
     temperature: float = 4.0,   # t: higher softens both
     hinton: bool = False,       # True: KL(teacher || student) as Hinton et al.; False: as printed
+    detach: bool = True,        # no gradient into the teacher's logits
 ) -> Tensor:
     "PD, Eq. 7-8: t^2 times the mean over rows of KL(student || teacher); 0 without rows."
     if student_logits.shape != teacher_logits.shape:
         raise ValueError(f'student logits {tuple(student_logits.shape)} and teacher logits {tuple(teacher_logits.shape)} '
                          'must match: same regions, same identities')
     s = F.log_softmax(at_least_float32(student_logits) / temperature, 1)
-    t = F.log_softmax(at_least_float32(teacher_logits.detach()) / temperature, 1)
+    target = teacher_logits.detach() if detach else teacher_logits
+    t = F.log_softmax(at_least_float32(target) / temperature, 1)
     p, q = (t, s) if hinton else (s, t)
     return temperature ** 2 * (p.exp() * (p - q)).sum() / mean_number(len(s), s.device)
 
