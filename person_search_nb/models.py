@@ -413,7 +413,7 @@ def _detector(num_ids, heights, width, weights=None, trunk='resnet50', anchors='
     return PersonSearchNet(backbone, num_ids, choose_anchors(anchors, heights), **dict(attention='none', rpn_channels=int(512 * width)) | own | kw | dict(id_loss='none'))
 
 MODELS = {'detector': _detector, 'hdl-teacher': _hdl_teacher, 'hdl-student': _hdl_student, 'hdl-student-fast': _hdl_student_fast, 'oim': _oim, 'oim-hdl': _oim, 'e2e-rss': _e2e_rss, 'attention-embedding': _attention_embedding,
-          'clsa': 'clsa:build', 'detector+idnet': 'clsa:build_idnet', 'qeeps': 'qeeps:build'}  # systems with a notebook of their own, further down the road: 'module:function'
+          'clsa': 'clsa:build', 'faster-rcnn-r50': 'clsa:build_separate', 'detector+idnet': 'clsa:build_idnet', 'qeeps': 'qeeps:build'}  # systems with a notebook of their own, further down the road: 'module:function'
 
 def list_models() -> list:
     "Names that `build_model` knows."

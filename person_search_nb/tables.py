@@ -265,7 +265,7 @@ CLSA_PARTS = {
     'clsa-table4': Table('CLSA, Table 4: several scales', _clsa(
         ('ResNet-50', _TOP, 81.6, 82.5), ('in-network pyramid', dict(id_loss='softmax'), 80.2, 81.1),
         ('image pyramid (MST)', _TOP | dict(scales=(1., .5, .25)), 81.9, 82.7),
-        ('DPFL', _TOP | dict(scales=(1., .5), branches=True), 83.8, 84.7), ('FPN', _FPN, 85.0, 85.5),
+        ('DPFL', dict(branches=True), 83.8, 84.7), ('FPN', _FPN, 85.0, 85.5),
         ('CLSA', {}, 87.2, 88.5)) + (R50_AS_CLSA, Row('FPN, as long as CLSA', 'clsa', _FPN, length_of='CLSA')),
         ('cuhk-sysu',), _CLSA + (_LEVELS, 'Every row projects its features as CLSA does (FC, BatchNorm, ReLU); '
         'the paper calls its first row standard ResNet-50 features.',

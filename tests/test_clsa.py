@@ -1,17 +1,21 @@
 """CLSA and the two-stage seam: the printed loss, who gets which gradient, cut-outs, search, files, costs, settings."""
 import copy
 import math
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
 from person_search_nb.backbones import from_torchvision, resnet_backbone
-from person_search_nb.clsa import CLSALoss, ReIDPyramid, TwoStageNet
+from person_search_nb.clsa import CLSALoss, ConsensusLoss, ReIDPyramid, ScaleBranches, TwoStageNet, shrunk
 from person_search_nb.costs import count_macs, count_params, macs_by_part, meta_macs
 from person_search_nb.crops import CropIdentity
+from person_search_nb.datasets import open_dataset
+from person_search_nb.evaluation import evaluate, run_detector
 from person_search_nb.models import build_model, imprint, list_models, load_model, load_trunk, model_settings, save_model
 from person_search_nb.presets import Recipe, change, make_recipe, warm_start
+from person_search_nb.training import TrainConfig, train
 
 SMALL = dict(width=0.125, rpn_channels=16, proposals=(20, 10), crop_size=(64, 32))
 
@@ -53,6 +57,81 @@ def test_alignment_does_not_teach_the_top():
     touched = lambda part: any(p.grad is not None and bool((p.grad != 0).any()) for p in part.parameters())
     assert [touched(b) for b in net.blocks] == [True, True, True, False]
     assert [touched(p) for p in net.project] == [touched(l) for l in loss.levels] == [True, True, False]
+
+
+def test_the_gradient_may_go_through():
+    torch.manual_seed(0)
+    loss, x, ids = CLSALoss(12, 6, detach=False), torch.randn(4, 12, requires_grad=True), torch.tensor([0, 1, 2, 5])
+    loss(x, ids)['align'].backward()
+    assert (x.grad[:, 8:] != 0).any() and loss.levels[2].classifier.weight.grad.any()
+    cut = CLSALoss(12, 6)
+    cut.load_state_dict(loss.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(cut(x, ids).values(), loss(x, ids).values()))   # the same value
+    assert not net(detach=False).id_loss.detach and net().id_loss.detach
+
+
+def test_an_image_pyramid_searches_as_it_was_trained():
+    torch.manual_seed(0)
+    pyramid, x = ReIDPyramid(resnet_backbone(50, 0.125), 16, (3,), scales=(1, .5, .25)), torch.rand(24, 3, 64, 32)
+    with torch.no_grad():
+        for _ in range(60): trained = pyramid.train()(x)      # the running averages converge
+        searched = pyramid.eval()(x)
+        assert (trained - searched).norm() < .2 * trained.norm()
+        apart = sum(pyramid.train().features(shrunk(x, s)) for s in pyramid.scales) / 3
+        assert (apart - searched).norm() > .5 * trained.norm()       # a pass for each scale would differ
+        each = [pyramid.eval().features(shrunk(x, s)) for s in pyramid.scales]
+        assert torch.allclose(pyramid(x), sum(each) / 3, atol=1e-5)
+
+
+def test_branches_have_a_network_for_each_scale():
+    torch.manual_seed(0)
+    nets = [ReIDPyramid(resnet_backbone(50, 0.125), 8, 3) for _ in range(2)]
+    both, x = ScaleBranches(nets, (1, .5)).eval(), torch.randn(3, 3, 64, 32)
+    with torch.no_grad(): assert torch.equal(both(x), torch.cat([nets[0](x), nets[1](shrunk(x, .5))], 1))
+    assert both.dim == 16 and both(x[:0]).shape == (0, 16)
+    flat = torch.ones(1, 3, 64, 32)
+    assert torch.allclose(shrunk(flat, .5), flat) and shrunk(x, 1) is x
+    assert shrunk(x, .25).shape == x.shape and shrunk(x, .25).std() < .5 * x.std()
+    for scales in ((1,), (1, .5, .25), (1, 2), (1, 0)):
+        with pytest.raises(ValueError, match='scales'): ScaleBranches(nets, scales)
+
+
+@hypothesis_settings(max_examples=20)
+@given(st.integers(1, 3), st.integers(0, 5), st.floats(0.5, 8), st.booleans(), st.integers(0, 10**6))
+def test_the_consensus_teaches_the_branches(branches, rows, t, detach, seed):
+    g = torch.Generator().manual_seed(seed)
+    loss = ConsensusLoss(3 * branches, 5, branches, t, detach).double()
+    for p in loss.parameters(): p.data = torch.randn(p.shape, generator=g, dtype=torch.double)
+    x = torch.randn(rows, 3 * branches, generator=g, dtype=torch.double)
+    ids = torch.randint(-1, 5, (rows,), generator=g)
+    each = [x[:, 3 * k:3 * k + 3] @ l.classifier.weight.T + l.classifier.bias for k, l in enumerate(loss.levels)]
+    all_ = x @ loss.consensus.classifier.weight.T + loss.consensus.classifier.bias
+    named = [r for r in range(rows) if ids[r] >= 0]
+    ce = lambda p: sum(-p[r].log_softmax(0)[ids[r]] for r in named) / max(len(named), 1)
+    q = [(all_[r] / t).softmax(0) for r in range(rows)]
+    kl = lambda p: sum((q[r] * (q[r].log() - (p[r] / t).log_softmax(0))).sum() for r in named) / max(len(named), 1)
+    got, near = loss(x, ids), lambda v: pytest.approx(float(torch.as_tensor(v).detach()), abs=1e-9)
+    assert set(got) == {'id', 'align', 'branches'}
+    assert got['id'].item() == near(ce(all_)) and got['branches'].item() == near(sum(map(ce, each)))
+    assert got['align'].item() == near(t * t * sum(map(kl, each)))
+    assert torch.equal(loss.logits(x), loss.predictions(x)[-1]) and torch.allclose(loss.logits(x), all_)
+    got['align'].backward()
+    w = loss.consensus.classifier.weight.grad
+    assert w is None or not w.any() if detach or not named else w.any()
+
+
+def test_a_system_with_branches():
+    model, (image, target) = net(branches=True), people()
+    assert isinstance(model.reid, ScaleBranches) and model.reid.scales == (1, .5) and model.reid.dim == 2 * 128
+    losses = model([image, image], [target, target])
+    assert set(losses) == {'rpn_cls', 'rpn_box', 'head_cls', 'head_box', 'id', 'align', 'branches'}
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert len(net(branches=True, scales=(1, .5, .25), levels=(2, 3)).reid.nets) == 3
+    assert set(net(branches=True, id_loss='softmax')([image], [target])) >= {'id'}
+    half = meta_macs(net(levels=3).reid, 1, 3, 64, 32)[0]
+    assert meta_macs(model.reid, 1, 3, 64, 32)[0] == 2 * half == macs_by_part(model, (200, 200))['reid']
+    with pytest.raises(ValueError, match='scales'): net(branches=True, scales=(1,))
 
 
 def test_levels_are_split_as_they_were_joined():
@@ -170,6 +249,39 @@ def test_cut_outs_train_the_second_network():
     assert {k.split('.')[0] for k, p in model.named_parameters() if p.grad is not None} == {'reid', 'id_loss'}
 
 
+def test_a_frozen_second_network_stays():
+    data = open_dataset('synth:tiny?train_scenes=6&train_ids=8', 'train', progress=False, workers=0)
+    torch.manual_seed(0)
+    model = build_model('clsa', data.num_ids, **SMALL)
+    model.reid.requires_grad_(False)
+    model.reid.register_forward_hook(lambda *a: pytest.fail('somebody was cut out'))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    how = TrainConfig(epochs=1, batch_size=2, lr=1e-2, weight_decay=1e-2, warmup=0, device='cpu', precision='fp32')
+    history = train(model, data, how, progress=False)
+    losses = set(history[0]) - {'step', 'lr', 'seconds', 'loss'}
+    assert losses == {'rpn_cls', 'rpn_box', 'head_cls', 'head_box'}
+    moved = {k.split('.')[0] for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    assert not moved & {'reid', 'id_loss'} and {'stem', 'blocks', 'rpn', 'deltas'} <= moved
+    assert model.partial and not net().partial        # several processes do not wait for the classifier's gradient
+    assert next(iter(model.reid.parameters())).requires_grad is False
+
+
+def test_weak_boxes_change_no_search():
+    spec = 'synth:tiny?train_scenes=2&train_ids=4&test_scenes=8&test_ids=6&queries=6&gallery=8'
+    gallery, queries = (open_dataset(spec, part, progress=False, workers=0) for part in ('gallery', 'query'))
+    short, long = (net(anchors='pedestrian', proposals=(200, 60), **kw).eval() for kw in (dict(score_threshold=.5), {}))
+    assert long.score_threshold == .05
+    middle = np.median(run_detector(long, gallery, progress=False)['det_scores'])
+    for m in (short, long): m.score.bias.data -= float(np.log(middle / (1 - middle)))     # half of the boxes below 0.5
+    few, many = (run_detector(m, gallery, progress=False) for m in (short, long))
+    strong = many['det_scores'] >= .5
+    assert 0 < strong.sum() == len(few['det_scores']) < len(many['det_scores'])
+    for k in few: assert abs(many[k][strong] - few[k]).max() < 1e-4
+    a, b = (evaluate(m, gallery, queries, progress=False) for m in (short, long))
+    assert a['mAP'] > 0 and all(a[k] == pytest.approx(b[k], abs=1e-9) for k in ('mAP', 'top1', 'top5', 'top10'))
+    assert b['det_recall'] > a['det_recall'] and b['det_ap'] != a['det_ap']      # of the longer list
+
+
 def test_other_losses():
     for loss in ('softmax', 'oim', 'centre', 'softmax+centre', 'rss', 'softmax+background'):
         model, (image, target) = net(id_loss=loss), people()
@@ -184,7 +296,8 @@ def test_other_losses():
 
 
 @pytest.mark.parametrize('kw', [dict(), dict(levels=(2, 3)), dict(levels=(0, 1, 2, 3), align_temperature=5.), dict(levels=(3,), scales=(1, 0.5)), dict(top_down=8, id_loss='softmax'),
-                                dict(name='detector+idnet'), dict(roi_op='align', min_size=16., matching='euclidean', dim=12)])
+                                dict(name='detector+idnet'), dict(branches=True, detach=False),
+                                dict(roi_op='align', min_size=16., matching='euclidean', dim=12)])
 def test_files(tmp_path, kw):
     model, (image, target) = net(**kw).eval(), people()
     save_model(model, tmp_path / 'm.safetensors')
@@ -204,6 +317,11 @@ def test_a_torchvision_file_starts_both_networks(tmp_path):
     assert not found['unused'] and not found['other_shape']
     own = model.state_dict()
     for k, v in source.state_dict().items(): assert torch.equal(own[k], v) and torch.equal(own['reid.' + k], v)
+    several = net(branches=True)
+    assert several.trunks == ('', 'reid.nets.0.', 'reid.nets.1.') and model.trunks == ('', 'reid.')
+    warm_start(several, tmp_path / 'resnet50.pth')
+    for k, v in source.state_dict().items():
+        for trunk in several.trunks: assert torch.equal(several.state_dict()[trunk + k], v)
     assert list(from_torchvision(published, source.names)) == list(source.state_dict())   # one name each: as before
 
 
@@ -246,7 +364,7 @@ def test_arguments_of_the_detector_work():
     assert all(v.isfinite() for v in model([image], [target]).values())
     with torch.no_grad(): assert len(model.eval()([image])[0]['boxes']) <= 3
     plain = net()
-    assert plain.detections == 10 and plain.score_threshold == 0.5 and plain.rpn.min_size == 1   # as many as there are
+    assert plain.detections == 10 and plain.score_threshold == 0.05 and plain.rpn.min_size == 1   # as many as there are
 
 
 def test_errors():

@@ -81,8 +81,8 @@ def test_a_detection_has_one_identity():
     near, nearer = [0, 0, 40, 64], [0, 0, 40, 72]                            # overlaps of 0.8 and 0.9
     assert found_boxes(by_hand([near, nearer], [0, 1]), detection)[2].tolist() == [1]
     assert found_boxes(by_hand([nearer, near], [1, 0]), detection)[2].tolist() == [1]
-    assert found_boxes(by_hand([near, nearer], [0, -1]), detection)[2].tolist() == []   # it shows the person without identity
-    assert found_boxes(by_hand([[0, 0, 40, 40]], [0]), detection)[2].tolist() == []     # exactly a half is not more than a half
+    assert found_boxes(by_hand([near, nearer], [0, -1]), detection)[2].tolist() == []   # nobody known
+    assert found_boxes(by_hand([[0, 0, 40, 40]], [0]), detection)[2].tolist() == []     # exactly a half
     assert found_boxes(by_hand([], []), detection)[2].tolist() == []
     assert found_boxes(by_hand([near], [0]), detection | dict(det_scores=[.4]))[2].tolist() == []
 
@@ -109,10 +109,11 @@ def test_found_people_stand_beside_annotated_ones():
 def test_training_on_cut_outs_moves_no_detector(name):
     data = scenes()
     torch.manual_seed(0)
-    net = build_model(name, data.num_ids, width=0.125, rpn_channels=16, **{'clsa': dict(crop_size=(64, 32))}.get(name, {}))
+    size = dict(crop_size=(64, 32)) if name == 'clsa' else {}
+    net = build_model(name, data.num_ids, width=0.125, rpn_channels=16, **size)
     before = {k: v.clone() for k, v in net.state_dict().items()}
     how = TrainConfig(epochs=1, batch_size=8, lr=1e-2, weight_decay=1e-2, warmup=0, device='cpu', precision='fp32')
     train(CropIdentity(net), crop_dataset(data, (64, 32), background=False), how, progress=False)
     moved = {k.split('.')[0] for k, v in net.state_dict().items() if not torch.equal(v, before[k])}
     shared = {'stem', 'blocks', 'attention', 'pooled_norm', 'region_norm', 'embedding_norm', 'id_loss'}
-    assert moved == ({'reid', 'id_loss'} if name == 'clsa' else shared)   # no weight decay, no statistics of the detector
+    assert moved == ({'reid', 'id_loss'} if name == 'clsa' else shared)   # no decay, no statistics of the detector
