@@ -333,7 +333,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'person_search_nb.clsa._identity_loss': ('clsa.html#_identity_loss', 'person_search_nb/clsa.py'),
                                        'person_search_nb.clsa.build': ('clsa.html#build', 'person_search_nb/clsa.py'),
                                        'person_search_nb.clsa.build_idnet': ('clsa.html#build_idnet', 'person_search_nb/clsa.py'),
-                                       'person_search_nb.clsa.build_separate': ('clsa.html#build_separate', 'person_search_nb/clsa.py'),
                                        'person_search_nb.clsa.shrunk': ('clsa.html#shrunk', 'person_search_nb/clsa.py')},
             'person_search_nb.costs': { 'person_search_nb.costs.cost_table': ('costs.html#cost_table', 'person_search_nb/costs.py'),
                                         'person_search_nb.costs.count_macs': ('costs.html#count_macs', 'person_search_nb/costs.py'),
