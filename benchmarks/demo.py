@@ -56,7 +56,7 @@ def main():
     for key, name in ROWS.items():
         print(f'| {name} | ' + ' | '.join(f'{mean([r[key][s] for r in runs]):.3f}' for s in SCORES) + ' | ' +
               ' | '.join(short(runs[0][key][k]) for k in ('params', 'macs_scene', 'macs_person')) + ' |')
-    print('\nmAP of each:\n\n| seed | ' + ' | '.join(ROWS.values()) + ' | teacher - histogram | HDL - plain | HDL / teacher | seconds |\n|' + '---|' * (len(ROWS) + 5))
+    print('\nmAP of each:\n\n| seed | ' + ' | '.join(ROWS.values()) + ' | teacher - histogram | taught - plain | taught / teacher | seconds |\n|' + '---|' * (len(ROWS) + 5))
     for r in runs:
         m = {k: r[k]['mAP'] for k in ROWS}
         print(f'| {r["seed"]} | ' + ' | '.join(f'{v:.3f}' for v in m.values()) +

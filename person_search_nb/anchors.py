@@ -15,14 +15,18 @@ from torch import nn, Tensor
 def fit_heights(
     heights, # (N,) heights of the data's people in px: tensor, array or list
     n: int = 11, # number of anchor heights
-    coverage: float = 0.98, # share of the people between the smallest and the largest anchor
-) -> list: # n heights in px, rising in equal ratios
-    "Anchor heights in geometric steps over the middle `coverage` of the people's heights."
-    heights = torch.as_tensor(heights, dtype=torch.float64).flatten().cpu()
-    if len(heights) == 0 or not (heights > 0).all(): raise ValueError("fit_heights needs at least one height, all of them above 0 px.")
+    coverage: float | None = None, # share of the people between the smallest and the largest anchor; None: 0.98 or, for 'quantile', all
+    spacing: str = 'geometric', # 'geometric': equal ratios; 'quantile': equally many people in between, as CityPersons
+) -> list: # n heights in px, rising
+    "Anchor heights for the people of a data set. Raises ValueError without heights, or for another spacing."
+    if spacing not in ('geometric', 'quantile'): raise ValueError(f"spacing is 'geometric' or 'quantile', not {spacing!r}")
+    heights = torch.as_tensor(heights, dtype=torch.float64).flatten().cpu().numpy()
+    if len(heights) == 0 or not (heights > 0).all():
+        raise ValueError("fit_heights needs at least one height, all of them above 0 px.")
+    if coverage is None: coverage = 0.98 if spacing == 'geometric' else 1.
     tail = (1 - coverage) / 2
-    low, high = np.quantile(heights.numpy(), [tail, 1 - tail])
-    return np.geomspace(low, high, n).tolist()
+    if spacing == 'quantile': return np.quantile(heights, np.linspace(tail, 1 - tail, n)).tolist()
+    return np.geomspace(*np.quantile(heights, [tail, 1 - tail]), n).tolist()
 
 # %% ../nbs/01_anchors.ipynb #cfb525ae
 class AnchorGenerator(nn.Module):
@@ -33,7 +37,7 @@ class AnchorGenerator(nn.Module):
         centre: float = 0., # px that cell 0 is centred on, counted from the middle of pixel 0; the network that asks sets it
     ):
         super().__init__()
-        sizes = torch.as_tensor(sizes, dtype=torch.float32)
+        sizes = torch.as_tensor(sizes, dtype=torch.float32, device='cpu')  # also where a model is built on the meta device
         if sizes.ndim != 2 or sizes.shape[1] != 2 or not (sizes > 0).all():
             raise ValueError(f"sizes must be (A, 2) positive widths and heights in px, not {tuple(sizes.shape)}: {sizes.tolist()}")
         self.stride, self.centre = stride, centre
@@ -62,7 +66,7 @@ def pedestrian_anchors(
     ratio: float = 2.44, # height / width of a standing person
     stride: int = 16, # px per cell
 ) -> AnchorGenerator:
-    "One upright shape in several heights (HDL section 3.1: eleven scales, one ratio of 2.44)."
+    "One upright shape in several heights (HDL section 3.2: eleven scales, one ratio of 2.44)."
     return AnchorGenerator([(h / ratio, h) for h in heights], stride)
 
 def faster_rcnn_anchors(

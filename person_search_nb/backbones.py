@@ -162,11 +162,13 @@ def resnet_backbone(
     depth:int=50,      # 18, 50 or 101
     width:float=1.0,   # scales every channel count (multiples of 4)
     weights=None,      # None (random), 'imagenet' (torchvision's, downloaded) or the path of a weight file
-    zero_last:bool=None  # start each residual unit as the identity; None: in nets of bottlenecks only
+    zero_last:bool=None, # start each residual unit as the identity; None: in nets of bottlenecks only
+    cut:int=None         # units of `conv4_x` in the trunk, the others go to the head; None: all
 )->Backbone:
-    "ResNet cut after `conv4_x`. Raises `ValueError` for another depth, or for ImageNet weights at another width than 1."
+    "ResNet cut after `conv4_x`, or within it. Raises `ValueError` for another depth or cut, or for ImageNet weights at another width than 1."
     if depth not in RESNET_UNITS: raise ValueError(f'resnet depth must be one of {list(RESNET_UNITS)}, got {depth!r}')
     Unit, counts = RESNET_UNITS[depth]
+    if cut is not None and not 1 <= cut <= counts[2]: raise ValueError(f'resnet{depth} has {counts[2]} units in conv4_x; cut={cut!r} is not one of 1 to {counts[2]}')
     c_in = scale_channels(64, width)
     stem = nn.Sequential(*conv_bn(3, c_in, 7, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1))
     blocks, channels = [], []
@@ -177,7 +179,13 @@ def resnet_backbone(
             c_in = c_mid*Unit.expansion
         blocks.append(nn.Sequential(*units))
         channels.append(c_in)
-    backbone = Backbone(f'resnet{depth}', stem, blocks, channels, RESNET_NAMES)
+    names = RESNET_NAMES
+    if cut and cut < counts[2]:
+        blocks[2:] = blocks[2][:cut], nn.Sequential(*blocks[2][cut:], *blocks[3])
+        rest = counts[2] - cut  # conv4's units that begin the head
+        names = {k: v for k, v in names.items() if k < 'layer3'} | {f'layer3.{i}.': f'blocks.2.{i}.' if i < cut else f'blocks.3.{i - cut}.' for i in range(counts[2])}
+        names |= {f'layer4.{i}.': f'blocks.3.{rest + i}.' for i in range(counts[3])}
+    backbone = Backbone(f'resnet{depth}', stem, blocks, channels, names)
     init_weights(backbone, Unit is Bottleneck if zero_last is None else zero_last)
     if weights == 'imagenet' and width != 1: raise ValueError(f'ImageNet weights exist only for width 1, got width {width}; use weights=None')
     return load_weights(backbone, weights)

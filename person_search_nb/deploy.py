@@ -114,6 +114,7 @@ class TwoParts(nn.Module):
     ):
         super().__init__()
         self.about, self.parts = about, dict(scene=scene, head=head)  # in a dict: an exported program is no module to be put in eval mode
+        for k, usual in dict(iou=0.5, search_threshold=0.5, min_height=0.).items(): setattr(self, k, about['config'].get(k, usual))  # the rules it is judged by
 
     @property
     def config(self) -> dict: return self.about['config']
@@ -172,8 +173,8 @@ def deployable(
 ) -> TwoParts:              # its copy, in PyTorch
     "The form that is exported: norms folded, attention factored. Raises ValueError for a system that has parts beyond trunk, RPN and head."
     name = getattr(model, 'config', {}).get('name', type(model).__name__)
-    if type(model) is not PersonSearchNet or model.roi_op is not roi_align or not isinstance(model.transformer, nn.Identity) or model.score is None or not model.head_identifies or model.matching != 'cosine':
-        raise ValueError(f'{name} cannot be exported: only systems of trunk, RPN, RoIAlign and head with cosine matching can, as hdl-teacher, hdl-student, hdl-student-fast and oim')
+    if type(model) is not PersonSearchNet or model.roi_op is not roi_align or not isinstance(model.transformer, nn.Identity) or model.score is None or model.one_norm or not model.head_identifies or model.matching != 'cosine':
+        raise ValueError(f'{name} cannot be exported: only systems of trunk, RPN, RoIAlign (roi_op=align) and head with two norms and cosine matching can, as hdl-teacher, hdl-student, hdl-student-fast and oim of preset tiny')
     about, net = describe(model), fold_norms(copy.deepcopy(model).cpu().float().eval())
     for m in net.modules():
         if isinstance(m, ARM): m.factored = True

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['paired_iou', 'same_image_pairs', 'DetectionMatches', 'match_detections', 'detection_metrics', 'SearchMatches',
-           'match_search', 'per_query', 'summarize', 'search_metrics', 'device_of', 'run_detector', 'query_scenes',
-           'embed_queries', 'gallery_truth', 'embed_truth', 'search_truth', 'score_detections', 'evaluate',
-           'colour_histogram', 'describe_boxes', 'histogram_baseline']
+           'match_search', 'per_query', 'summarize', 'search_metrics', 'protocol_of', 'tall_enough', 'device_of',
+           'run_detector', 'query_scenes', 'embed_queries', 'gallery_truth', 'embed_truth', 'search_truth',
+           'score_detections', 'evaluate', 'colour_histogram', 'describe_boxes', 'histogram_baseline']
 
 # %% ../nbs/12_evaluation.ipynb #e87e4841
 from dataclasses import dataclass
@@ -66,12 +66,14 @@ def _first_best(group, value, size):  # per group 0..size-1: position of the hig
     best[group[head]] = head
     return best
 
+def _height(boxes): return boxes[:, 3] - boxes[:, 1]
+
 @dataclass
 class DetectionMatches:
     "Detections by falling score, and which of them found somebody."
     score: np.ndarray    # (K,) falling
     correct: np.ndarray  # (K,) bool
-    positives: int       # true boxes
+    positives: int       # true boxes that count
 
 def match_detections(
     det_image,                      # (M,) image of each detection
@@ -81,13 +83,17 @@ def match_detections(
     gt_boxes,                       # (T, 4) xyxy px
     iou_threshold: float = 0.5,     # overlap that counts as found
     score_threshold: float = 0.01,  # weaker detections are dropped
+    min_height: float = 0.,         # px: lower detections are dropped, lower true boxes ignored
 ) -> DetectionMatches:
     "A detection is right when it and a true box are each other's best overlap, and that overlap is large enough."
-    det_image, gt_image = _array(det_image, np.int64, (None,), 'det_image'), _array(gt_image, np.int64, (None,), 'gt_image')
+    det_image = _array(det_image, np.int64, (None,), 'det_image')
+    gt_image = _array(gt_image, np.int64, (None,), 'gt_image')
     det_boxes = _array(det_boxes, np.float64, (len(det_image), 4), 'det_boxes')
     det_scores = _array(det_scores, np.float64, (len(det_image),), 'det_scores')
     gt_boxes = _array(gt_boxes, np.float64, (len(gt_image), 4), 'gt_boxes')
-    kept = np.flatnonzero(det_scores >= score_threshold)
+    counts = _height(gt_boxes) >= min_height
+    low_image, low_boxes, gt_image, gt_boxes = gt_image[~counts], gt_boxes[~counts], gt_image[counts], gt_boxes[counts]
+    kept = np.flatnonzero((det_scores >= score_threshold) & (_height(det_boxes) >= min_height))
     kept = kept[np.argsort(-det_scores[kept], kind='stable')]  # from here on the best detection is the first
     d, t = same_image_pairs(det_image[kept], gt_image)
     iou = paired_iou(det_boxes[kept[d]], gt_boxes[t])
@@ -96,7 +102,11 @@ def match_detections(
     good = (of_det[d] == pair) & (of_truth[t] == pair) & (iou >= iou_threshold)
     correct = np.zeros(len(kept), bool)
     correct[d[good]] = True
-    return DetectionMatches(det_scores[kept], correct, len(gt_image))
+    d, t = same_image_pairs(det_image[kept], low_image)
+    on_low = np.zeros(len(kept), bool)  # on a person too low to count: neither right nor wrong
+    on_low[d[paired_iou(det_boxes[kept[d]], low_boxes[t]) >= iou_threshold]] = True
+    left = correct | ~on_low
+    return DetectionMatches(det_scores[kept][left], correct[left], len(gt_image))
 
 def detection_metrics(
     det_image,                      # (M,) image of each detection
@@ -106,9 +116,10 @@ def detection_metrics(
     gt_boxes,                       # (T, 4) xyxy px
     iou_threshold: float = 0.5,     # overlap that counts as found
     score_threshold: float = 0.01,  # weaker detections are dropped
+    min_height: float = 0.,         # px: lower detections are dropped, lower true boxes ignored
 ) -> dict:                          # ap (the field's: average precision times recall), recall, precision, detections, positives
     "Detection quality over all images together."
-    m = match_detections(det_image, det_boxes, det_scores, gt_image, gt_boxes, iou_threshold, score_threshold)
+    m = match_detections(det_image, det_boxes, det_scores, gt_image, gt_boxes, iou_threshold, score_threshold, min_height)
     found = np.cumsum(m.correct)
     precision = found / np.arange(1, len(found) + 1)
     hits = int(m.correct.sum())
@@ -230,6 +241,15 @@ def _checked(det_image, det_boxes, det_scores, det_feats, query_feats, gt_query,
         if x is not None and x.size and x.min() < low: raise ValueError(f'{name} holds {x.min()}: scenes are numbered from 0')
     return det_image, det_boxes, det_scores, feats, query, gt_query, gt_image, gt_boxes, candidates
 
+def _ahead_ignored(ignored, hits, found, size):  # how many ignored detections stand before each true positive
+    _, first = np.unique(ignored[0] * size + ignored[1], return_index=True)
+    iq, di, vi = (x[first] for x in ignored)
+    iq, di, vi = (x[~np.isin(iq * size + di, hits[0] * size + hits[1])] for x in (iq, di, vi))  # a right one is not ignored
+    kq, kd, kv = found
+    k, i = same_image_pairs(kq, iq)  # 'the same image' is here the same query
+    before = (vi[i] > kv[k]) | (vi[i] == kv[k]) & (di[i] < kd[k])
+    return np.bincount(k[before], minlength=len(kq))
+
 def match_search(
     det_image,                     # (M,) gallery scene of each detection
     det_boxes,                     # (M, 4) xyxy px
@@ -243,12 +263,13 @@ def match_search(
     score_threshold: float = 0.5,  # weaker detections are dropped
     rerank=None,                   # function (query number, (N,) rows of its detections) -> (N,) similarities; None: cosine
     iou_threshold: float = 0.5,    # overlap that counts as found; small boxes need less
+    min_height: float = 0.,        # px: lower detections are dropped, lower true boxes ignored
 ) -> SearchMatches:
     "Rank all detections of a query's scenes by similarity and find the right ones among them."
     det_image, det_boxes, det_scores, feats, query, gt_query, gt_image, gt_boxes, candidates = _checked(
         det_image, det_boxes, det_scores, det_feats, query_feats, gt_query, gt_image, gt_boxes, candidates)
     n, scenes = len(query), 1 + max([-1, *(int(x.max()) for x in (det_image, gt_image, candidates) if x is not None and x.size)])
-    kept = np.flatnonzero(det_scores >= score_threshold)
+    kept = np.flatnonzero((det_scores >= score_threshold) & (_height(det_boxes) >= min_height))
     kept = kept[np.argsort(det_image[kept], kind='stable')]  # by scene: those of scene s are rows start[s] to start[s + 1]
     start = np.searchsorted(det_image[kept], np.arange(scenes + 1))
     if len(kept) < len(feats) or (np.diff(kept) < 0).any(): det_boxes, feats = det_boxes[kept], feats[kept]  # the embeddings are large: copied only when need be
@@ -262,7 +283,8 @@ def match_search(
         inside = searched[gt_query, gt_image]
         gt_query, gt_image, gt_boxes = gt_query[inside], gt_image[inside], gt_boxes[inside]
     # a scene counts once, even if a careless annotation shows the person twice in it
-    positive, group = np.unique(gt_query * scenes + gt_image, return_inverse=True)
+    low, group = _height(gt_boxes) < min_height, np.zeros(len(gt_image), np.int64)
+    positive, group[~low] = np.unique((gt_query * scenes + gt_image)[~low], return_inverse=True)
     wh = gt_boxes[:, 2:] - gt_boxes[:, :2]
     need = np.minimum(iou_threshold, wh.prod(1) / (wh + 10).prod(1))  # small boxes need less overlap: a few px decide there
     t, d = np.repeat(np.arange(len(gt_image)), start[gt_image + 1] - start[gt_image]), rows_of(gt_image)
@@ -272,6 +294,9 @@ def match_search(
 
     if rerank is None: value = _exact(query, feats, gt_query[t], d)
     else: value, behind = _rerank_hits(rerank, gt_query[t], d, kept, lambda q: rows_of(np.arange(scenes) if searched is None else np.flatnonzero(searched[q])))
+    skip = low[t]
+    ignored = gt_query[t[skip]], kept[d[skip]], value[skip]  # on a true box too low to count
+    hits, t, d, value = (gt_query[t[~skip]], kept[d[~skip]]), t[~skip], d[~skip], value[~skip]
     best = _first_best(group[t], value, len(positive))
     missed, best = positive[best < 0], best[best >= 0]
     kq, kd, kv = gt_query[t[best]], d[best], value[best]  # the true positives, by query
@@ -288,7 +313,8 @@ def match_search(
         again = _exact(query, feats, kq[k], near)
         before = (again > kv[k]) | (again == kv[k]) & (kept[near] < kept[kd[k]])  # ties: the earlier detection first
         rank = 1 + ahead + np.bincount(k[before], minlength=len(kq))
-    else: rank = 1 + behind[best]
+    else: rank = 1 + behind[~skip][best]
+    if skip.any(): rank -= _ahead_ignored(ignored, hits, (kq, kept[kd], kv), len(det_scores))
     by = np.lexsort((rank, kq))
     return SearchMatches(kq[by], kept[kd[by]], rank[by], np.bincount(positive // max(scenes, 1), minlength=n), np.stack(np.divmod(missed, max(scenes, 1)), 1))
 
@@ -329,10 +355,32 @@ def search_metrics(
     score_threshold: float = 0.5,  # weaker detections are dropped
     topk: tuple = (1, 5, 10),      # list lengths
     iou_threshold: float = 0.5,    # overlap that counts as found; small boxes need less
+    min_height: float = 0.,        # px: lower detections are dropped, lower true boxes ignored
 ) -> dict:                         # mAP, top1, top5, top10, queries (scored), unscored
-    "Search quality as the field reports it (E2E paper, section 4.1); 0 when no query has anything to find."
-    m = match_search(det_image, det_boxes, det_scores, det_feats, query_feats, gt_query, gt_image, gt_boxes, candidates, score_threshold, iou_threshold=iou_threshold)
+    "Search quality as the field reports it (E2E paper, section 3.2); 0 when no query has anything to find."
+    m = match_search(det_image, det_boxes, det_scores, det_feats, query_feats, gt_query, gt_image, gt_boxes, candidates,
+                     score_threshold, iou_threshold=iou_threshold, min_height=min_height)
     return summarize(m, topk)
+
+# %% ../nbs/12_evaluation.ipynb #e835f26d
+def protocol_of(
+    model=None,              # a network, or something that behaves like one; None: the field's values
+    score_threshold=None,    # of the search, 0-1; None: `model.search_threshold`, else 0.5
+    iou_threshold=None,      # overlap that counts as found, 0-1; None: `model.iou`, else 0.5
+    min_height=None,         # px of the original picture; None: `model.min_height`, else 0
+) -> dict:                   # score_threshold, iou_threshold, min_height: arguments of `match_search` and `score_detections`
+    "The rules a model is judged by: those given, else its own."
+    own = lambda given, name, usual: float(getattr(model, name, usual) if given is None else given)
+    return dict(score_threshold=own(score_threshold, 'search_threshold', .5), iou_threshold=own(iou_threshold, 'iou', .5),
+                min_height=own(min_height, 'min_height', 0.))
+
+def tall_enough(
+    found: dict,             # det_image, det_boxes, det_scores, ...: (M, ...) each
+    min_height: float,       # px of the original picture
+) -> dict:                   # the same with fewer rows
+    "Detections of at least this height."
+    rows = _height(np.asarray(found['det_boxes'])) >= min_height
+    return found if rows.all() else {k: np.asarray(v)[rows] for k, v in found.items()}
 
 # %% ../nbs/12_evaluation.ipynb #c3065394
 def device_of(
@@ -350,6 +398,7 @@ def run_detector(
     workers: int = 0,        # processes that read ahead
     precision: str = 'fp32', # 'bf16' runs under autocast
     progress: bool = True,   # a bar
+    min_height=None,         # px of the original pictures: lower detections are dropped; None: `model.min_height`, else 0
 ) -> dict:                   # det_image (M,), det_boxes (M, 4) px of the original pictures, det_scores (M,), det_feats (M, D)
     "Run a detector over all scenes, keeping only what it found; several processes share the batches, and all get everything."
     device, mine = device_of(model, device), []
@@ -362,9 +411,11 @@ def run_detector(
                          for t, f in zip(targets, found)])
     image, boxes, scores, feats = ([scene[k] for batch in collect(mine) for scene in batch] for k in range(4))
     width = max((f.shape[1] for f in feats), default=0)
-    return dict(det_image=np.concatenate([np.zeros(0, np.int64), *image]), det_boxes=np.concatenate([np.zeros((0, 4), np.float32), *boxes]).astype(np.float32),
-                det_scores=np.concatenate([np.zeros(0, np.float32), *scores]),
-                det_feats=np.concatenate([np.zeros((0, width), np.float32), *(f.reshape(-1, width) for f in feats)]))
+    everything = dict(det_image=np.concatenate([np.zeros(0, np.int64), *image]),
+                      det_boxes=np.concatenate([np.zeros((0, 4), np.float32), *boxes]).astype(np.float32),
+                      det_scores=np.concatenate([np.zeros(0, np.float32), *scores]),
+                      det_feats=np.concatenate([np.zeros((0, width), np.float32), *(f.reshape(-1, width) for f in feats)]))
+    return tall_enough(everything, protocol_of(model, min_height=min_height)['min_height'])
 
 # %% ../nbs/12_evaluation.ipynb #740fa50b
 def query_scenes(
@@ -450,17 +501,22 @@ def score_detections(
     query_feats: np.ndarray,       # (Q, D)
     gallery: SceneDataset,
     queries: QuerySet,
-    score_threshold: float = 0.5,  # of the search; detection AP uses 0.01
+    score_threshold=None,          # of the search, None: 0.5; detection AP uses 0.01
     topk: tuple = (1, 5, 10),
     rerank=None,                   # such as `reranking.cbgm`: makes the `rerank` of `match_search` from (found, query_feats, queries)
-    iou_threshold: float = 0.5,    # overlap that counts as found
+    iou_threshold=None,            # overlap that counts as found; None: 0.5
+    min_height=None,               # px of the original pictures: lower people and detections do not count; None: 0
 ) -> dict:                         # mAP, top1, top5, top10, det_ap, det_recall, queries, unscored, subsets
-    "All numbers of one system on one gallery."
-    m = match_search(**found, query_feats=query_feats, **search_truth(queries, gallery), score_threshold=score_threshold,
-                     rerank=rerank and rerank(found, query_feats, queries), iou_threshold=iou_threshold)
+    "All numbers of one system on one gallery; `**protocol_of(model)` gives a model's own rules."
+    rules = protocol_of(None, score_threshold, iou_threshold, min_height)
+    found = tall_enough(found, rules['min_height'])
+    m = match_search(**found, query_feats=query_feats, **search_truth(queries, gallery), **rules,
+                     rerank=rerank and rerank(found, query_feats, queries))
     t = gallery_truth(gallery)
-    d = detection_metrics(found['det_image'], found['det_boxes'], found['det_scores'], t['gt_image'], t['gt_boxes'], iou_threshold)
-    return summarize(m, topk) | dict(det_ap=d['ap'], det_recall=d['recall'], subsets={k: summarize(m, topk, v) for k, v in queries.subsets.items()})
+    d = detection_metrics(found['det_image'], found['det_boxes'], found['det_scores'], t['gt_image'], t['gt_boxes'],
+                          rules['iou_threshold'], min_height=rules['min_height'])
+    parts = {k: summarize(m, topk, v) for k, v in queries.subsets.items()}
+    return summarize(m, topk) | dict(det_ap=d['ap'], det_recall=d['recall'], subsets=parts)
 
 def evaluate(
     model,                         # eval call gives dict(boxes, scores, embeddings) per image; `.embed(images, boxes)` embeds queries
@@ -471,17 +527,22 @@ def evaluate(
     workers: int = 0,              # processes that read ahead
     precision: str = 'fp32',       # 'bf16' runs under autocast
     progress: bool = True,         # bars
-    score_threshold: float = 0.5,  # of the search; detection AP uses 0.01
+    score_threshold=None,          # of the search, None: `model.search_threshold`, else 0.5; detection AP uses 0.01
     topk: tuple = (1, 5, 10),
     rerank=None,                   # as in `score_detections`
-    iou_threshold: float = 0.5,    # overlap that counts as found
+    iou_threshold=None,            # overlap that counts as found; None: `model.iou`, else 0.5
     true_boxes: bool = False,      # a perfect detector: the upper bound that better detection could reach
+    min_height=None,               # px of the original pictures: lower people and detections do not count; None: `model.min_height`, else 0
 ) -> dict:                         # mAP, top1, top5, top10, det_ap, det_recall, queries, unscored, subsets
-    "Search the gallery for every query and score the result."
-    if rerank and getattr(model, 'matching', 'cosine') != 'cosine': raise ValueError('re-ranking compares directions, and this model matches by distance; leave rerank out')
+    "Search the gallery for every query and score the result by the model's own rules, or by those given."
+    if rerank and getattr(model, 'matching', 'cosine') != 'cosine':
+        raise ValueError('re-ranking compares directions, and this model matches by distance; leave rerank out')
     same = dict(batch_size=batch_size, device=device, precision=precision, progress=progress)
-    found = embed_truth(model, gallery, **same) if true_boxes else run_detector(model, gallery, workers=workers, **same)
-    return score_detections(found, embed_queries(model, queries, gallery, **same), gallery, queries, score_threshold, topk, rerank, iou_threshold)
+    rules = protocol_of(model, score_threshold, iou_threshold, min_height)
+    if true_boxes: found = embed_truth(model, gallery, **same)
+    else: found = run_detector(model, gallery, workers=workers, min_height=rules['min_height'], **same)
+    feats = embed_queries(model, queries, gallery, **same)
+    return score_detections(found, feats, gallery, queries, topk=topk, rerank=rerank, **rules)
 
 # %% ../nbs/12_evaluation.ipynb #a1e06eab
 def colour_histogram(

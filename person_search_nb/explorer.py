@@ -167,7 +167,7 @@ def distances(
 
 # %% ../nbs/19_explorer.ipynb #9fa962d6
 _PICTURE_JS = r'''
-const NS = 'http://www.w3.org/2000/svg';
+const NS = 'http://www.w3.org/2000/svg', STEP = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
 let count = 0;
 function make(tag, kind, parent, ns) {
   const e = ns ? document.createElementNS(NS, tag) : document.createElement(tag);
@@ -183,7 +183,10 @@ function render({ model, el }) {
   img.draggable = false;
   svg.setAttribute('role', 'presentation');
   let url = null, cursor = -1, from = null, rubber = null;
+  let keys = [], asked = null;  // keys since the focus came or somebody was chosen; what Python was asked for and has not done yet
   const boxes = () => model.get('boxes');
+  const chosen_now = () => asked && asked.edition === model.get('edition') ? asked.choose : model.get('selected');
+  const dragged_now = () => asked && asked.edition === model.get('edition') ? asked.drag : model.get('dragged');
   const place = (g, [x1, y1, x2, y2]) => g.querySelectorAll('rect').forEach(r => {
     r.setAttribute('x', x1); r.setAttribute('y', y1); r.setAttribute('width', Math.max(0, x2 - x1)); r.setAttribute('height', Math.max(0, y2 - y1)); });
   function frame(kind, box) {
@@ -200,7 +203,7 @@ function render({ model, el }) {
     if (old) URL.revokeObjectURL(old);
   }
   function draw() {
-    const [w, h] = model.get('size'), chosen = model.get('selected'), labels = model.get('labels'), colours = model.get('colours');
+    const [w, h] = model.get('size'), chosen = chosen_now(), labels = model.get('labels'), colours = model.get('colours');
     svg.setAttribute('viewBox', `0 0 ${w} ${h}`);
     root.style.aspectRatio = `${w} / ${h}`;
     svg.replaceChildren();
@@ -226,10 +229,17 @@ function render({ model, el }) {
     if (last) svg.append(last);  // on top of its neighbours
     if (cursor >= 0 && many) root.setAttribute('aria-activedescendant', `${id}-${cursor}`); else root.removeAttribute('aria-activedescendant');
     rubber = null;
-    if (model.get('dragged').length === 4) rubber = frame('psnb-chosen psnb-dragged', model.get('dragged'));
+    if (dragged_now().length === 4) rubber = frame('psnb-chosen psnb-dragged', dragged_now());
   }
-  const send = values => { for (const [k, v] of Object.entries(values)) model.set(k, v); model.save_changes(); };
-  const choose = i => { cursor = i; send({ selected: i, dragged: [] }); draw(); };
+  function ask(choose, drag, edition, typed) {  // shown at once, done by Python
+    asked = { choose, drag, edition, typed };
+    cursor = choose;
+    keys = [];
+    model.send({ choose, drag, edition });
+    draw();
+  }
+  const walk = (typed, at, n) => typed.reduce((c, k) => k === 'Home' ? 0 : k === 'End' ? n - 1 : c < 0 ? (STEP[k] > 0 ? 0 : n - 1) : (c + STEP[k] + n) % n, at);
+  const again = typed => walk(typed, Math.max(0, model.get('selected')), boxes().length);  // the same keys on other people
   const where = e => {
     const r = svg.getBoundingClientRect(), [w, h] = model.get('size'), cut = (v, n) => Math.min(n, Math.max(0, v));
     return [cut((e.clientX - r.left) / r.width * w, w), cut((e.clientY - r.top) / r.height * h, h)];
@@ -240,7 +250,7 @@ function render({ model, el }) {
     const there = boxes().map((b, i) => [b, i]).filter(([b]) => b[0] <= x && x <= b[2] && b[1] <= y && y <= b[3]);
     return there.length ? there.reduce((a, b) => area(a[0]) <= area(b[0]) ? a : b)[1] : -1;
   }
-  svg.addEventListener('pointerdown', e => { if (e.button === 0) { from = where(e); svg.setPointerCapture(e.pointerId); root.focus({ preventScroll: true }); } });
+  svg.addEventListener('pointerdown', e => { if (e.button === 0) { from = where(e); from.edition = model.get('edition'); keys = []; svg.setPointerCapture(e.pointerId); root.focus({ preventScroll: true }); } });
   svg.addEventListener('pointermove', e => {
     if (!from || !model.get('can_drag')) return;
     const box = span(from, where(e));
@@ -250,24 +260,28 @@ function render({ model, el }) {
     if (!from) return;
     const to = where(e), box = span(from, to), scale = svg.getBoundingClientRect().width / model.get('size')[0], start = from;
     from = null;
-    if (model.get('can_drag') && Math.min(box[2] - box[0], box[3] - box[1]) * scale > 5) { cursor = -1; send({ dragged: box, selected: -1 }); draw(); }
-    else { const i = under(start); if (i >= 0) choose(i); else draw(); }
+    if (model.get('can_drag') && Math.min(box[2] - box[0], box[3] - box[1]) * scale > 5) ask(-1, box, start.edition, []);
+    else { const i = start.edition === model.get('edition') ? under(start) : -1; if (i >= 0) ask(i, [], start.edition, []); else draw(); }
   });
   svg.addEventListener('pointercancel', () => { from = null; draw(); });
   root.addEventListener('keydown', e => {
-    const n = boxes().length, step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[e.key];
+    const n = boxes().length;
     if (e.key === 'Escape' && from) { from = null; draw(); return; }
     if (!n) return;
-    if (step) cursor = cursor < 0 ? (step > 0 ? 0 : n - 1) : (cursor + step + n) % n;
-    else if (e.key === 'Home') cursor = 0;
-    else if (e.key === 'End') cursor = n - 1;
-    else if (e.key === 'Enter' || e.key === ' ') { if (cursor >= 0) choose(cursor); }
+    if (e.key in STEP || e.key === 'Home' || e.key === 'End') { keys.push(e.key); cursor = walk([e.key], cursor, n); }
+    else if (e.key === 'Enter' || e.key === ' ') { if (cursor >= 0) ask(cursor, [], model.get('edition'), keys); }
     else return;
     e.preventDefault(); e.stopPropagation(); draw();
   });
-  root.addEventListener('focus', () => { if (cursor < 0 && root.matches(':focus-visible')) cursor = Math.max(0, model.get('selected')); draw(); });
-  root.addEventListener('blur', () => { cursor = -1; draw(); });
+  root.addEventListener('focus', () => { keys = []; if (cursor < 0 && root.matches(':focus-visible')) cursor = Math.max(0, chosen_now()); draw(); });
+  root.addEventListener('blur', () => { cursor = -1; keys = []; draw(); });
   model.on('change:picture', paint);
+  model.on('change:edition', () => { if (cursor >= 0) cursor = boxes().length ? again(keys) : -1; draw(); });
+  model.on('msg:custom', answer => {  // the people were others by then: what was typed is done with those who are there now, what was pointed at is not
+    const late = answer.late && asked ? asked.typed : [];
+    asked = null;
+    if (late.length && boxes().length) ask(again(late), [], model.get('edition'), late); else draw();
+  });
   for (const k of ['size', 'boxes', 'labels', 'colours', 'selected', 'dragged', 'can_drag', 'alt', 'label', 'note']) model.on(`change:${k}`, draw);
   paint(); draw();
   return () => { if (url) URL.revokeObjectURL(url); };
@@ -333,11 +347,22 @@ def _picture_class():
         alt = t.Unicode('').tag(sync=True)
         label = t.Unicode('').tag(sync=True)
         note = t.Unicode('').tag(sync=True)
+        edition = t.Int(0).tag(sync=True)
+        def __init__(self, **traits):
+            super().__init__(**traits)
+            self.on_msg(self._asked)
+        def _asked(self, _, content, buffers):
+            late = content['edition'] != self.edition
+            try:
+                if not late and content['drag']: self.selected, self.dragged = -1, content['drag']
+                elif not late: self.dragged, self.selected = [], content['choose']
+            finally: self.send(dict(late=late))
     return ScenePicture
 
 def ScenePicture(
     **traits,  # picture: bytes of a JPEG or PNG; size: (width, height) px the boxes count in; boxes: [[x1, y1, x2, y2]]; labels, colours: one for each box; selected: number of the chosen box, -1 for none;
-               # dragged: [x1, y1, x2, y2] or []; can_drag: whether a box can be drawn; alt, label: for those who cannot see it; note: a line at the bottom
+               # dragged: [x1, y1, x2, y2] or []; can_drag: whether a box can be drawn; alt, label: for those who cannot see it; note: a line at the bottom;
+               # edition: number of this set of people, to be raised with every new one; who was chosen among other people is not chosen among these
 ):             # the widget, with these as attributes; `observe` them
     "A picture with boxes to click, to reach by keyboard, and, where allowed, to drag. Raises ImportError without anywidget."
     return _picture_class()(**traits)
@@ -353,7 +378,7 @@ class Explorer:
     "State, redraw, a place for errors, and a picture of it all for those who read without a kernel."
     def __init__(self):
         self.ipw = _need_widgets()[0]
-        self.status, self._busy = self.ipw.HTML(layout=self.ipw.Layout(display='none')), False
+        self.status, self._busy, self.edition = self.ipw.HTML(layout=self.ipw.Layout(display='none')), False, 0
 
     @contextmanager
     def changing(self):
@@ -574,16 +599,15 @@ class AttentionExplorer(Explorer):
         ids, n = truth['person_id'].tolist(), len(truth['boxes'])
         high = (self.boxes[:, 3] - self.boxes[:, 1]).round().int().tolist()
         self.people = [f"{k + 1} of {n}: {f'person {p}' if p >= 0 else 'no identity'}, {h} px high" for k, (p, h) in enumerate(zip(ids, high))]
+        p, highest = self.scene_picture, int(np.argmax(high)) if n else -1
+        self.edition += 1
         with self.changing():
+            with p.hold_sync(): # before the list of people: who sees them there sees them here
+                p.size, p.picture, p.boxes, p.labels = list(whole(self.picture)[2:]), jpeg(draw_map(self.picture, width=640)), self.boxes.tolist(), self.people
+                p.selected, p.edition, p.alt, p.note = highest, self.edition, f'Scene {i} with {n} people', '' if n else 'Nobody in this scene.'
             self.person.options = [(text, k) for k, text in enumerate(self.people)] or [('nobody in this scene', -1)]
-            self.person.value = int(np.argmax(high)) if n else -1
-            self.person.disabled = not n
-        self.scene_picture.note = '' if n else 'Nobody in this scene.'
+            self.person.value, self.person.disabled = highest, not n
         self.about.value = f'<h4>Scene <span class="psnb-small">{_tidy(self.scenes.names[i])}, click a person</span></h4>'
-        p = self.scene_picture
-        with self.changing(), p.hold_sync():
-            p.size, p.picture, p.boxes, p.labels = list(whole(self.picture)[2:]), jpeg(draw_map(self.picture, width=640)), self.boxes.tolist(), self.people
-            p.selected, p.alt = self.person.value, f'Scene {i} with {n} people'
         self.redraw()
 
     def redraw(self):
@@ -628,7 +652,7 @@ class AttentionExplorer(Explorer):
                 p = self.pictures[n]
                 with p.hold_sync():
                     p.picture, p.size = jpeg(tile), [self.view[2] - x, self.view[3] - y]
-                    p.boxes, p.labels, p.selected = boxes, self.people, person
+                    p.boxes, p.labels, p.selected, p.edition = boxes, self.people, person, self.edition
                     p.alt = f'{n}: {_BRIGHT[self.quantity.value]}, level {j}'
                     p.note = str(problems[n]) if n in problems else ''
                 later = '' if self.model(n)[1] == n else f' <span class="psnb-small">{_tidy(self.moment.value)}</span>'
@@ -788,13 +812,15 @@ class SearchExplorer(Explorer):
         self.people, self.truth = [f'{k + 1} of {n}: {t}' for k, t in enumerate(words)], truth
         self.scene.disabled, self.source.disabled = self.uploaded is not None or len(self.queries) == 1, self.uploaded is not None
         self.back.layout.display = '' if self.uploaded else 'none'
+        self.edition += 1
         with self.changing():
-            self.person.options = [(t, k) for k, t in enumerate(self.people)] or [('nobody', -1)]
-            self.person.value, self.person.disabled = (0 if n else -1), not n
-            with self.picture.hold_sync():
+            with self.picture.hold_sync(): # before the list of people: who sees them there sees them here
                 p = self.picture
                 p.picture, p.size, p.boxes, p.labels = jpeg(draw_map(self.pixels, width=640)), list(whole(self.pixels)[2:]), self.boxes.tolist(), self.people
+                p.selected, p.dragged, p.edition = 0 if n else -1, [], self.edition
                 p.alt, p.note = f'{name} with {n} people', '' if n else 'Nobody found here. Drag a box around somebody.'
+            self.person.options = [(t, k) for k, t in enumerate(self.people)] or [('nobody', -1)]
+            self.person.value, self.person.disabled = (0 if n else -1), not n
         self.about.value = f'<h4>Whom to look for <span class="psnb-small">{_tidy(name)}: click a person, or drag a box</span></h4>'
         self.choose()
 

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['ROI_OPS', 'HEIGHTS', 'MODELS', 'RoIs', 'HeadOutput', 'at_least_float32', 'batch_norm', 'PersonSearchNet',
-           'evaluating', 'record_levels', 'choose_anchors', 'list_models', 'model_settings', 'build_model',
-           'save_model', 'read_weights', 'load_model', 'shipped_trunk', 'load_trunk', 'mean_embeddings', 'imprint']
+           'true_cells', 'evaluating', 'record_levels', 'choose_anchors', 'list_models', 'builder_of', 'model_settings',
+           'build_model', 'save_model', 'read_weights', 'load_model', 'shipped_trunk', 'load_trunk', 'mean_embeddings',
+           'imprint']
 
 # %% ../nbs/08_models.ipynb #6ccec157
 import inspect, json
@@ -40,7 +41,8 @@ class RoIs:
     boxes: list       # per image (R_i, 4): the regions
     person_id: Tensor # (R,) identity, -1 = a person without identity or background
     positive: Tensor  # (R,) bool: the region shows a person (IoU >= `positive_iou` with a true box)
-    truth: Tensor     # (R, 4) the matched true box (for background: the region itself)
+    refined: Tensor   # (R,) bool: the region is near enough to a person to be moved to it (IoU >= `box_iou`)
+    truth: Tensor     # (R, 4) the matched true box (without one: the region itself)
 
     @property
     def flat(self) -> Tensor: return torch.cat(self.boxes)
@@ -50,8 +52,8 @@ class RoIs:
 class HeadOutput:
     "What the head says of `R` regions."
     embedding: Tensor # (P, D) of the regions asked for (all R unless told), after the last BatchNorm, not yet unit length
-    score: Tensor | None  # (R,) logit of 'this is a person'; None: the RPN's holds
-    deltas: Tensor    # (R, 4) box refinement, in units of `PersonSearchNet.delta_scale`
+    score: Tensor | None   # (R,) logit of 'this is a person'; None: the RPN's holds
+    deltas: Tensor | None  # (R, 4) box refinement, in units of `PersonSearchNet.delta_scale`; None: proposals stay as they are
 
 # %% ../nbs/08_models.ipynb #057cd0e4
 def at_least_float32(x: Tensor) -> Tensor:
@@ -83,44 +85,68 @@ class PersonSearchNet(nn.Module):
         id_loss: str = 'softmax',       # a name of `ID_LOSSES`: 'softmax', 'oim', 'rss', 'centre', 'softmax+centre'; 'none': a detector, to which all people look alike
         dim: int | None = None,         # embedding size; None: the head's own channels, without projection
         queue: int = 5000,              # people without identity whom OIM remembers
+        oim_scale: float = 30.,         # of OIM's similarities: 1 / temperature
+        oim_momentum: float = 0.5,      # share of an old row of OIM's table that an update keeps
+        rss_classes: int = 100,         # K, classes that random-sampling softmax draws per region
         rpn_channels: int = 512,        # width of the RPN's 3x3 conv
         separable_rpn: bool = False,    # depthwise-separable 3x3 conv in the RPN
         roi_size: int = 7,              # cells of the pooled region, per side
         roi_op: str = 'align',          # how a region is pooled: a name of `ROI_OPS`
         norms: bool = True,             # BatchNorm before and after the head
+        one_norm: bool = False,         # one BatchNorm after the head, over all regions, for embedding, score and box: as HDL prints it
         rescore: bool = True,           # the head judges regions anew; False: the RPN's score stays
+        refine: bool = True,            # the head moves the boxes; False: no head at all, proposals are the detections
         matching: str = 'cosine',       # how embeddings are compared in search, or 'euclidean'
-        rois_per_image: int = 16,       # regions per image in a training step (true boxes come on top)
-        positive_iou: float = 0.5,      # overlap with a true box from which a region shows the person
+        rpn_high: float = 0.5,          # overlap from which an anchor is a person: at 0.7 hardly any slim anchor reaches a small one (notebook 06)
+        rpn_low: float = 0.3,           # overlap below which an anchor is background
+        rpn_batch: int = 256,           # anchors per image in the RPN's losses
+        rpn_fraction: float = 0.5,      # at most this share of them people
+        rpn_nms: float = 0.7,           # overlap above which the weaker proposal goes
+        pre_nms: tuple | None = None,   # best anchors kept before that, in training and in search; None: eight times `proposals`
+        min_size: float = 4.,           # px of the resized scene: proposals with a shorter side are dropped
         proposals: tuple = (100, 50),   # regions kept by the RPN in training and in search
+        rois_per_image: int = 16,       # regions per image in a training step (true boxes come on top)
+        positive_fraction: float = 0.5, # at most this share of them people
+        positive_iou: float = 0.5,      # overlap with a true box from which a region shows the person
+        background_iou: float = 0.3,    # overlap below which it is background; what lies between is left out
+        box_iou: float | None = None,   # overlap from which a region's box is refined; None: `positive_iou`
         score_threshold: float = 0.05,  # detections below are dropped
         nms_threshold: float = 0.4,     # overlap above which the weaker detection goes
         detections: int = 30,           # at most so many detections per image
+        iou: float = 0.5,               # evaluation: overlap that counts as found
+        search_threshold: float = 0.5,  # evaluation: detections with a lower score are not searched
+        min_height: float = 0.,         # evaluation: people and detections less high, px of the original picture, do not count
     ):
         super().__init__()
+        self.settings = {k: v for k, v in locals().items() if k not in ('self', 'backbone', 'num_ids', 'anchors', '__class__')}
+        if not refine and id_loss != 'none': raise ValueError("refine=False leaves no head that could tell people apart; it goes with id_loss='none'")
+        if one_norm and (dim is not None or not norms): raise ValueError('one_norm=True: one BatchNorm serves embedding, score and box, so there can be no projection (dim) between them, and norms stays on')
         c2, c3 = backbone.channels[2:]
-        self.stem, self.blocks, self.stride, self.num_ids = backbone.stem, backbone.blocks, backbone.stride, num_ids
+        self.stem, self.stride, self.num_ids = backbone.stem, backbone.stride, num_ids
+        self.blocks = backbone.blocks if refine else nn.ModuleList([*backbone.blocks[:3], nn.Identity()])
         anchors.centre = backbone.centre
         self.names = backbone.names  # how torchvision calls the parts of trunk and head
         self.attention = nn.ModuleList(ATTENTION[attention](c, **dict(factored=True) if factored and attention == 'arm' else {}) for c in backbone.channels)
         self.transformer = SpatialTransformer(c2) if transformer else nn.Identity()
         self.mask = SoftMask(c2) if mask else NoAttention(c2)
-        self.rpn = RPN(c2, anchors, channels=rpn_channels, separable=separable_rpn,
-                       pre_nms=tuple(8 * p for p in proposals), post_nms=proposals,
-                       high=0.5)  # one slim shape of anchor: at 0.7 hardly any reaches a small person (see the RPN notebook)
-        norm = lambda kind, n: kind(n) if norms else nn.Identity()
-        self.pooled_norm = norm(nn.BatchNorm2d, c2)
+        self.rpn = RPN(c2, anchors, channels=rpn_channels, separable=separable_rpn, pre_nms=tuple(pre_nms or (8 * p for p in proposals)), post_nms=tuple(proposals),
+                       nms_threshold=rpn_nms, batch_size=rpn_batch, positive_fraction=rpn_fraction, high=rpn_high, low=rpn_low, min_size=min_size)
+        norm = lambda kind, n, wanted=True: kind(n) if norms and refine and wanted else nn.Identity()
+        self.pooled_norm, self.one_norm = norm(nn.BatchNorm2d, c2), one_norm
         self.head_identifies = known = id_loss != 'none'
         self.project = nn.Identity() if dim is None or not known else nn.Linear(c3, dim)
-        self.embedding_norm = norm(nn.BatchNorm1d, dim or c3) if known else nn.Identity()   # over people: who
-        self.region_norm = norm(nn.BatchNorm1d, c3)             # over all regions: whether at all, and where exactly
-        self.score, self.deltas = nn.Linear(c3, 1) if rescore else None, nn.Linear(c3, 4)
-        self.id_loss = ID_LOSSES[id_loss](dim or c3, num_ids, **dict(queue_size=queue) if id_loss == 'oim' else {}) if known else None
+        self.embedding_norm = norm(nn.BatchNorm1d, dim or c3, known or one_norm)  # over people: who
+        self.region_norm = norm(nn.BatchNorm1d, c3, not one_norm)                 # over all regions: whether at all, and where exactly
+        self.score, self.deltas = nn.Linear(c3, 1) if rescore and refine else None, nn.Linear(c3, 4) if refine else None
+        of_loss = dict(oim=dict(queue_size=queue, scale=oim_scale, momentum=oim_momentum), rss=dict(k=rss_classes)).get(id_loss, {})
+        self.id_loss = ID_LOSSES[id_loss](dim or c3, num_ids, **of_loss) if known else None
         self.unit_length = isinstance(self.id_loss, OIMLoss)  # it compares directions
         if matching not in ('cosine', 'euclidean'): raise ValueError(f"matching is cosine or euclidean, not '{matching}'")
         self.matching = matching
         self.with_background = isinstance(self.id_loss, RSSLoss)  # it has a class for regions without anybody
-        self.roi_size, self.roi_op, self.rois_per_image, self.positive_iou = roi_size, ROI_OPS[roi_op], rois_per_image, positive_iou
+        self.roi_size, self.roi_op, self.rois_per_image, self.positive_fraction = roi_size, ROI_OPS[roi_op], rois_per_image, positive_fraction
+        self.positive_iou, self.background_iou, self.box_iou = positive_iou, background_iou, positive_iou if box_iou is None else box_iou
+        self.iou, self.search_threshold, self.min_height = iou, search_threshold, min_height
         # cell i of a ResNet's map is centred on pixel 16 i; RoIAlign expects 16 i + 7.5, crops 16 i + 0.5: boxes are shifted (see the RoIAlign notebook)
         self.shift = (-0.5 if roi_op == 'crop' else (self.stride - 1) / 2) - backbone.centre
         self.score_threshold, self.nms_threshold, self.detections = score_threshold, nms_threshold, detections
@@ -142,9 +168,9 @@ class PersonSearchNet(nn.Module):
         x: Tensor,  # (B, 3, H, W) normalised
     ) -> Tensor:    # (B, c2, ceil(H/16), ceil(W/16))
         "The image-level features that detection and re-id share."
-        x = self.stem(x)
-        for block, attend in zip(self.blocks[:3], self.attention[:3]): x, _ = attend(block(x))
-        return self.transformer(x)
+        y = self.stem(x)
+        for block, attend in zip(self.blocks[:3], self.attention[:3]): y, _ = attend(block(y))
+        return self.transformer(y, true_cells(x, self.stride)) if isinstance(self.transformer, SpatialTransformer) else y
 
     def head(self,
         features: Tensor,  # (B, c2, h, w) from `trunk`
@@ -169,9 +195,11 @@ class PersonSearchNet(nn.Module):
         x, _ = self.mask(self.pooled_norm(x))
         x, _ = self.attention[3](self.blocks[3](x))                                     # (R, c3, 4, 4)
         x = x.mean((2, 3))                                                              # (R, c3)
+        if self.one_norm: x = batch_norm(self.embedding_norm, x)
         r = batch_norm(self.region_norm, x)
         e = x if people is None else x[people]
-        e = batch_norm(self.embedding_norm, self.project(e)) if self.head_identifies else e.new_ones(len(e), 1)  # (P, D)
+        if not self.head_identifies: e = e.new_ones(len(e), 1)
+        elif not self.one_norm: e = batch_norm(self.embedding_norm, self.project(e))    # (P, D)
         return HeadOutput(e, self.score(r).squeeze(1) if self.score else None, self.deltas(r))
 
     def represent(self,
@@ -180,6 +208,7 @@ class PersonSearchNet(nn.Module):
         boxes: list,       # per image (N_i, 4)
     ) -> Tensor:           # (sum N_i, D)
         "Embeddings of the people in the boxes; systems that recognise people with a second network read them from `x`."
+        if not self.head_identifies: return x.new_ones(sum(map(len, boxes)), 1)  # to a detector all people look alike
         return self.head(self.trunk(x) if features is None else features, boxes).embedding
 
     def identity_features(self, embedding: Tensor) -> Tensor:
@@ -215,28 +244,31 @@ class PersonSearchNet(nn.Module):
         targets: list,    # per image dict(boxes, person_id)
     ) -> RoIs:
         "Every true box, and a balanced draw of proposals that do and do not show a person."
-        boxes, ids, positive, truth = [], [], [], []
+        boxes, ids, positive, refined, truth = [], [], [], [], []
         for prop, t in zip(proposals, targets):
             true, tid = t['boxes'].to(prop), t['person_id'].to(prop.device)
-            matched = match_boxes(prop, true, self.positive_iou, 0.3, force_best=False)  # near misses say nothing: NMS deals with them
-            pos, neg = sample_balanced(matched, self.rois_per_image, 0.5)
-            who = torch.cat([torch.arange(len(true), device=prop.device), matched[pos]])
+            matched = match_boxes(prop, true, self.positive_iou, self.background_iou)
+            near = match_boxes(prop, true, self.box_iou, self.box_iou)  # (P,) the person each could be moved to, -1: none
+            pos, neg = sample_balanced(matched, self.rois_per_image, self.positive_fraction)
+            everybody, number = torch.arange(len(true), device=prop.device), len(true) + len(pos)
+            who, goal = torch.cat([everybody, matched[pos]]), torch.cat([everybody, near[pos], near[neg]])
             boxes.append(torch.cat([true, prop[pos], prop[neg]]))
             ids.append(torch.cat([tid[who], tid.new_full((len(neg),), -1)]))
-            positive.append(torch.arange(len(who) + len(neg), device=prop.device) < len(who))
-            truth.append(torch.cat([true[who], prop[neg]]))
-        return RoIs(boxes, torch.cat(ids), torch.cat(positive), torch.cat(truth))
+            positive.append(torch.arange(len(goal), device=prop.device) < number)
+            refined.append(goal >= 0)
+            truth.append(torch.cat([true, prop])[torch.where(goal >= 0, goal, torch.cat([everybody, len(true) + pos, len(true) + neg]))])
+        return RoIs(boxes, torch.cat(ids), torch.cat(positive), torch.cat(refined), torch.cat(truth))
 
     def box_goals(self, out: HeadOutput, rois: RoIs) -> Tensor:
-        "(P, 4) refinements that would take the regions with a person to their true boxes, in units of `delta_scale`."
-        return encode_boxes(rois.truth[rois.positive], rois.flat[rois.positive]) / out.deltas.new_tensor(self.delta_scale)
+        "(P, 4) refinements that would take the regions near a person (`rois.refined`) to their true boxes, in units of `delta_scale`."
+        return encode_boxes(rois.truth[rois.refined], rois.flat[rois.refined]) / out.deltas.new_tensor(self.delta_scale)
 
     def head_losses(self, out: HeadOutput, rois: RoIs) -> dict:
         "Second detection loss (score and box refinement) and the identity loss, Eq. 1 and 9."
-        n, pos = mean_number(len(out.deltas), out.deltas.device), rois.positive
-        losses = {}
+        losses, pos = {}, rois.positive
+        n = mean_number(len(pos), pos.device)
         if out.score is not None: losses['head_cls'] = F.binary_cross_entropy_with_logits(score := at_least_float32(out.score), pos.to(score.dtype), reduction='sum') / n
-        losses['head_box'] = F.smooth_l1_loss(at_least_float32(out.deltas[pos]), at_least_float32(self.box_goals(out, rois)), reduction='sum') / n
+        if out.deltas is not None: losses['head_box'] = F.smooth_l1_loss(at_least_float32(out.deltas[rois.refined]), at_least_float32(self.box_goals(out, rois)), reduction='sum') / n
         return losses | self.identity_losses(out.embedding, self.identities(rois)) if self.head_identifies else losses
 
     def identity_losses(self, embedding: Tensor, person_id: Tensor) -> dict:
@@ -252,7 +284,7 @@ class PersonSearchNet(nn.Module):
         features = self.trunk(x)
         proposals, _, losses = self.rpn(features, sizes, targets)
         rois = self.sample_rois(proposals, targets)
-        out = self.head(features, rois.boxes, self.people(rois))
+        out = self.head(features, rois.boxes, self.people(rois)) if self.deltas else HeadOutput(features.new_ones(int(rois.positive.sum()), 1), None, None)
         return losses | self.head_losses(out, rois), x, rois, out
 
     def forward(self,
@@ -280,11 +312,13 @@ class PersonSearchNet(nn.Module):
         before: list,      # per image (P_i,): their scores so far
     ) -> list:             # per image (boxes (N_i, 4), scores (N_i,)), best first
         "Proposals judged and moved by the head, without the weak and the doubles."
-        out = self.head(features, proposals)
-        scale, counts, found = out.deltas.new_tensor(self.delta_scale), [len(p) for p in proposals], []
-        scores = before if out.score is None else out.score.float().sigmoid().split(counts)
-        for prop, size, score, delta in zip(proposals, sizes, scores, out.deltas.split(counts)):
-            boxes = clip_boxes(decode_boxes((delta * scale).float(), prop), size)
+        counts, found, moved, scores = [len(p) for p in proposals], [], proposals, before
+        if self.deltas:
+            out = self.head(features, proposals)
+            deltas = (out.deltas * out.deltas.new_tensor(self.delta_scale)).float().split(counts)
+            moved = [clip_boxes(decode_boxes(d, p), size) for d, p, size in zip(deltas, proposals, sizes)]
+            if out.score is not None: scores = out.score.float().sigmoid().split(counts)
+        for boxes, score in zip(moved, scores):
             keep = ((score >= self.score_threshold) & keep_large(boxes, 1)).nonzero().squeeze(1)
             keep = keep[nms(boxes[keep], score[keep], self.nms_threshold)[:self.detections]]
             found.append((boxes[keep], score[keep]))
@@ -299,6 +333,17 @@ class PersonSearchNet(nn.Module):
         for i, (img, b) in enumerate(zip(images, boxes)): check_boxes(b, name=f'boxes of image {i}')
         x, _ = self.batch(images)
         return (self.searched if searched else self.asked)(self.represent(x, None, boxes))
+
+# %% ../nbs/08_models.ipynb #bbb10cca
+def true_cells(
+    x: Tensor,    # (B, 3, H, W) normalised batch: padding is 0 in all channels, which no colour of a picture is throughout a row
+    stride: int,  # px per cell
+) -> Tensor:      # (B, 1, ceil(H / stride), ceil(W / stride)) bool
+    "Cells of a map that are centred on the picture, not on the padding to its right and below."
+    seen = (x != 0).any(1)  # (B, H, W)
+    h, w = (seen.any(d).flip(1).cumsum(1).flip(1) > 0 for d in (2, 1))  # (B, H), (B, W): up to the last row and column with anything in it
+    return (h[:, ::stride, None] & w[:, None, ::stride])[:, None]
+
 
 # %% ../nbs/08_models.ipynb #1b90c675
 @contextmanager
@@ -340,16 +385,16 @@ def _hdl_teacher(num_ids, heights, width, weights=None, **kw):
     return PersonSearchNet(resnet_backbone(50, width=width, weights=weights), num_ids, pedestrian_anchors(heights),
                            **dict(rpn_channels=int(512 * width)) | kw)
 
-def _hdl_student(num_ids, heights, width, **kw):
-    return PersonSearchNet(student_backbone('paper', width=width), num_ids, pedestrian_anchors(heights),
+def _hdl_student(num_ids, heights, width, head_padding=1, **kw):
+    return PersonSearchNet(student_backbone('paper', width=width, head_padding=head_padding), num_ids, pedestrian_anchors(heights),
                            **dict(rpn_channels=int(512 * width)) | kw)
 
 def _hdl_student_fast(num_ids, heights, width, **kw):
     return PersonSearchNet(student_backbone('fast', width=width), num_ids, pedestrian_anchors(heights),
                            **dict(rpn_channels=int(512 * width), separable_rpn=True, factored=True) | kw)
 
-def _oim(num_ids, heights, width, weights=None, trunk='resnet50', anchors='faster-rcnn', **kw):
-    return PersonSearchNet(build_backbone(trunk, width=width, weights=weights), num_ids, choose_anchors(anchors, heights),
+def _oim(num_ids, heights, width, weights=None, trunk='resnet50', anchors='faster-rcnn', cut=None, **kw):
+    return PersonSearchNet(build_backbone(trunk, width=width, weights=weights, **dict(cut=cut) if cut else {}), num_ids, choose_anchors(anchors, heights),
                            **dict(attention='none', id_loss='oim', dim=256, rpn_channels=int(512 * width), roi_size=14) | kw)
 
 def _e2e_rss(num_ids, heights, width, weights=None, anchors='faster-rcnn', batch_norm=False, **kw):
@@ -360,14 +405,24 @@ def _attention_embedding(num_ids, heights, width, weights=None, trunk='densenet1
     return PersonSearchNet(build_backbone(trunk, width=width, weights=weights), num_ids, choose_anchors(anchors, heights),
                            **dict(attention='none', transformer=True, mask=True, id_loss='oim', queue=2048, dim=int(2048 * width), rpn_channels=int(512 * width), roi_size=14, positive_iou=0.75) | kw)
 
-MODELS = {'hdl-teacher': _hdl_teacher, 'hdl-student': _hdl_student, 'hdl-student-fast': _hdl_student_fast, 'oim': _oim, 'e2e-rss': _e2e_rss, 'attention-embedding': _attention_embedding,
-          'clsa': 'clsa:build', 'detector+idnet': 'clsa:build_idnet', 'qeeps': 'qeeps:build'}  # systems with a notebook of their own, further down the road: 'module:function'
+def _detector(num_ids, heights, width, weights=None, trunk='resnet50', anchors='faster-rcnn', batch_norm=False, **kw):
+    """Faster R-CNN for people alone: on a ResNet as in CLSA (crops of the map, section 3.1); on VGG16 as E2E's baseline 'Deep', without a head (section 5.1)."""
+    vgg = trunk == 'vgg16'
+    backbone = vgg16_backbone(width, weights, batch_norm=batch_norm) if vgg else build_backbone(trunk, width=width, weights=weights)
+    own = dict(roi_op='pool', norms=False, rescore=False, refine=False) if vgg else dict(roi_op='crop')
+    return PersonSearchNet(backbone, num_ids, choose_anchors(anchors, heights), **dict(attention='none', rpn_channels=int(512 * width)) | own | kw | dict(id_loss='none'))
+
+MODELS = {'detector': _detector, 'hdl-teacher': _hdl_teacher, 'hdl-student': _hdl_student, 'hdl-student-fast': _hdl_student_fast, 'oim': _oim, 'oim-hdl': _oim, 'e2e-rss': _e2e_rss, 'attention-embedding': _attention_embedding,
+          'clsa': 'clsa:build', 'faster-rcnn-r50': 'clsa:build_separate', 'detector+idnet': 'clsa:build_idnet', 'qeeps': 'qeeps:build'}  # systems with a notebook of their own, further down the road: 'module:function'
 
 def list_models() -> list:
     "Names that `build_model` knows."
     return list(MODELS)
 
-def _factory(name):
+def builder_of(
+    name: str,  # one of `list_models()`
+):              # function (num_ids, heights, width, weights, **settings) -> PersonSearchNet
+    "What builds a system. Raises ValueError for an unknown name."
     if name not in MODELS: raise ValueError(f"unknown model '{name}': choose one of {', '.join(MODELS)}")
     make = MODELS[name]
     if not isinstance(make, str): return make
@@ -378,7 +433,7 @@ def model_settings(
     name: str,  # one of `list_models()`
 ) -> list:      # such as ['width', 'attention', 'roi_size', ...]
     "What `build_model` takes for a system: its own arguments, and those of `PersonSearchNet`."
-    own, shared = ([k for k, p in inspect.signature(f).parameters.items() if p.kind != p.VAR_KEYWORD] for f in (_factory(name), PersonSearchNet))
+    own, shared = ([k for k, p in inspect.signature(f).parameters.items() if p.kind != p.VAR_KEYWORD] for f in (builder_of(name), PersonSearchNet))
     return list(dict.fromkeys([p for p in own if p not in ('num_ids', 'weights')] + [p for p in shared if p not in ('backbone', 'num_ids', 'anchors')]))
 
 # %% ../nbs/08_models.ipynb #6ad8efa6
@@ -390,7 +445,7 @@ def build_model(
     **kwargs,                 # further `model_settings`; where there are ImageNet weights, also `weights='imagenet'`
 ) -> PersonSearchNet:
     "Build a system by name; its recipe is kept in `model.config`. Raises ValueError for an unknown name."
-    model = _factory(name)(num_ids, list(heights), width, **kwargs)
+    model = builder_of(name)(num_ids, list(heights), width, **kwargs)
     model.config = dict(name=name, num_ids=num_ids, heights=[float(h) for h in heights], width=width) | {k: v for k, v in kwargs.items() if k != 'weights'}
     return model
 

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['COLOURS', 'UPPER', 'UPPER_P', 'LOWER', 'LOWER_P', 'SKIN', 'HAIR', 'PATTERNS', 'PATTERNS_P', 'BAGS', 'BAGS_P', 'HATS',
            'HATS_P', 'LOWERS', 'LOWERS_P', 'HAIRS', 'HAIRS_P', 'LOOKALIKE', 'GROUP', 'SYNTH', 'TALL', 'HIDDEN',
-           'GALLERIES', 'stream', 'Identity', 'draw_identity', 'lookalike', 'identity', 'Pose', 'Body', 'Pen',
-           'paint_person', 'SynthConfig', 'Camera', 'make_camera', 'background', 'prop_boxes', 'hidden_share', 'Scene',
-           'SynthWorld', 'render_all', 'write_dataset']
+           'OCCLUDED', 'GALLERIES', 'stream', 'Identity', 'draw_identity', 'lookalike', 'identity', 'Pose', 'Body',
+           'Pen', 'paint_person', 'SynthConfig', 'Camera', 'make_camera', 'background', 'prop_boxes', 'hidden_share',
+           'Scene', 'SynthWorld', 'render_all', 'write_dataset']
 
 # %% ../nbs/10_synthetic.ipynb #236ce3c0
 import io, json, math, os
@@ -826,6 +826,7 @@ class Scene:
 
 
 HIDDEN = .7  # people hidden more than this carry no annotation
+OCCLUDED = .4  # queries hidden more than this make the occluded subset (E2E paper, section 3.1)
 
 
 class SynthWorld:
@@ -971,7 +972,7 @@ class SynthWorld:
         tall = box[:, 3] - box[:, 1]
         few = max(1, round(.1 * len(takes)))
         return dict(scene=scene, box=box, person_id=np.array([p for p, _ in takes], np.int64), candidates=candidates,
-                    subsets=dict(occluded=np.flatnonzero(hidden >= .25), low_resolution=np.sort(np.argsort(tall, kind='stable')[:few])))
+                    subsets=dict(occluded=np.flatnonzero(hidden > OCCLUDED), low_resolution=np.sort(np.argsort(tall, kind='stable')[:few])))
 
 # %% ../nbs/10_synthetic.ipynb #99c05dec
 @lru_cache(maxsize=4)

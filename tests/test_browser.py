@@ -1,6 +1,7 @@
 """The explorers as people meet them: in Chromium, on a Voilà page and in JupyterLab, with mouse and keyboard.
 
 Needs Playwright for Python and Chromium (`pip install playwright`, Debian's package `chromium`); skipped without, except in CI. Screenshots: `pytest tests/test_browser.py --basetemp=shots`."""
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 import json, os, re, shutil, signal, socket, subprocess, sys, time, urllib.error, urllib.request
@@ -49,6 +50,18 @@ def serve(root, tmp_path_factory):
             assert server.poll() is None, (folder/'log.txt').read_text()
             time.sleep(0.5)
 
+    @contextmanager
+    def busy():
+        "Within the block, no kernel does anything: what a person types and clicks meanwhile waits for it, as on a machine with too much to do."
+        import psutil
+        kernels = [p for s in started for p in psutil.Process(s.pid).children(recursive=True) if any('ipykernel' in word for word in p.cmdline())]
+        assert kernels
+        for k in kernels: k.suspend()
+        try: yield
+        finally:
+            for k in kernels: k.resume()
+
+    start.busy = busy
     yield start
     for server in started:
         server.terminate()   # lets it end its kernels
@@ -133,13 +146,20 @@ SCENE, TEACHER, DISTILLED, PLAIN = range(4)  # pictures of the first explorer
 LOOKING, HITS, WHY = 0, range(1, 13), (13, 14)  # of the second
 
 
-def look_around(e):
+def look_around(e, busy):
     "Every control of the attention explorer, by mouse or keyboard."
     three = (TEACHER, DISTILLED, PLAIN)
     e.changes(lambda: e.press('Scene', 'ArrowRight'), (SCENE, *three))
     e.changes(lambda: e.press('Scene', 'ArrowLeft'), (SCENE, *three))
     e.changes(lambda: e.press('Level', 'ArrowLeft'), three)
     assert e.readout('Level') == '1'
+    here, seen = e.readout('Scene'), e.pictures.nth(SCENE).locator('img').get_attribute('alt')
+    with busy():   # one after the other, while no picture comes
+        for label, key in (('Scene', 'ArrowRight'), ('Level', 'ArrowRight'), ('Scene', 'ArrowLeft'), ('Level', 'ArrowLeft'), ('Level', 'ArrowLeft')): e.press(label, key)
+    assert [e.readout('Scene'), e.readout('Level')] == [here, '0 (fine)']
+    e.page.wait_for_function('([e, f, alt]) => e.alt === alt && f.alt.endsWith("level 0")', arg=[*(e.pictures.nth(i).locator('img').element_handle() for i in (SCENE, PLAIN)), seen])
+    e.changes(lambda: e.press('Level', 'ArrowRight'), three)
+    assert [e.readout('Scene'), e.readout('Level')] == [here, '1']   # nothing was set back meanwhile
     e.changes(lambda: e.select('Show', label='feature energy f(X)'), three)
     e.until('what FD compares')
     e.changes(lambda: e.root.get_by_label('difference to the teacher').check(), (DISTILLED, PLAIN))
@@ -182,18 +202,38 @@ def people(e):
     e.page.wait_for_function('root => root.querySelector(`[id$="-0"]`).getAttribute("aria-selected") === "true"', arg=e.pictures.nth(PLAIN).element_handle())
 
 
-def search_around(e, folder):
+def search_around(e, folder, busy):
     "Every control of the search explorer."
     page = e.page
     visible = lambda: sum(e.pictures.nth(i).is_visible() for i in HITS)
     assert visible() == 8 and not e.pictures.nth(WHY[0]).is_visible()
     e.changes(lambda: e.press('Scene', 'ArrowRight'), (LOOKING,))
     e.changes(lambda: e.press('Scene', 'ArrowLeft'), (LOOKING,))
+    looking = e.pictures.nth(LOOKING)
+    shown = lambda what: page.wait_for_function('([p, what]) => [...p.querySelectorAll("[role=option]")].every(o => RegExp(what).test(o.getAttribute("aria-label")))', arg=[looking.element_handle(), what])
+    number = lambda: looking.locator('[role=option]').count()
+    found = number()
+    with busy():   # typed while the picture still has other people in it
+        e.select('Boxes', label='true boxes')
+        looking.focus()
+        page.keyboard.press('End'); page.keyboard.press('Enter')
+        assert e.chosen(LOOKING) == [found - 1]
+    shown('person|no identity')
+    assert number() != found
+    page.wait_for_function('p => [...p.querySelectorAll(`[role=option]`)].sort((a, b) => +a.id.split("-").pop() - +b.id.split("-").pop()).pop().getAttribute("aria-selected") === "true"', arg=looking.element_handle())
+    with busy():   # pointed at: nobody else is chosen instead
+        e.select('Boxes', label='found by the network')
+        looking.scroll_into_view_if_needed()
+        page.mouse.click(*next(xy for n, xy in e.places(LOOKING).items() if 0 < int(n) < found))
+    shown('score')
+    page.wait_for_function('p => p.querySelector(`[id$="-0"]`).getAttribute("aria-selected") === "true"', arg=looking.element_handle())
+    e.press('Matches', 'Home')   # when this is done, the click is, too
+    e.until('the 1 most alike')
+    assert e.chosen(LOOKING) == [0]
+    e.press('Matches', 'End')
+    e.until(re.compile('the (9|1[0-2]) most alike'))
     e.select('Boxes', label='true boxes')
-    e.page.locator('.psnb-explorer option', has_text=re.compile(r'^1\sof\s\d+:\s(person|no)')).last.wait_for(state='attached')  # the browser's spaces do not break
-    e.pictures.nth(LOOKING).focus()
-    page.keyboard.press('End'); page.keyboard.press('Enter')
-    page.wait_for_function('p => [...p.querySelectorAll(`[role=option]`)].sort((a, b) => +a.id.split("-").pop() - +b.id.split("-").pop()).pop().getAttribute("aria-selected") === "true"', arg=e.pictures.nth(LOOKING).element_handle())
+    shown('person|no identity')
     e.press('Matches', 'Home')
     e.until('the 1 most alike')
     assert visible() == 1
@@ -250,11 +290,11 @@ def test_voila(serve, page, tmp_path):
     page.goto(base)
     a, b = both(page)
     page.screenshot(path=tmp_path/'attention.png')
-    look_around(a)
+    look_around(a, serve.busy)
     a.fits()
     b.root.scroll_into_view_if_needed()
     page.screenshot(path=tmp_path/'search.png')
-    search_around(b, tmp_path)
+    search_around(b, tmp_path, serve.busy)
     b.fits()
     page.screenshot(path=tmp_path/'search-after.png')
     page.set_viewport_size(dict(width=900, height=900))

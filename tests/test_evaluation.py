@@ -4,7 +4,8 @@ import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from person_search_nb.datasets import QuerySet, Scene, SceneDataset, under_protocol
 from person_search_nb.evaluation import (_ahead, colour_histogram, detection_metrics, embed_queries, evaluate, evaluating, histogram_baseline,
-                                         match_search, paired_iou, run_detector, same_image_pairs, search_metrics, search_truth)
+                                         match_search, paired_iou, protocol_of, run_detector, same_image_pairs, score_detections, search_metrics,
+                                         search_truth, summarize)
 
 FIELDS = 'det_image', 'det_boxes', 'det_scores', 'det_feats', 'query_feats', 'gt_query', 'gt_image', 'gt_boxes'
 
@@ -62,22 +63,33 @@ def iou(a, b):
     return inter / union if union > 0 else 0.
 
 
-def slow_search(det_image, det_boxes, det_scores, det_feats, query_feats, gt_query, gt_image, gt_boxes, candidates, score_threshold=0.5, topk=(1, 5, 10)):
+def right(box, true, threshold=0.5):
+    w, h = true[2] - true[0], true[3] - true[1]
+    return iou(box, true) >= min(threshold, w * h / ((w + 10) * (h + 10)))
+
+
+def height(box): return box[3] - box[1]
+
+
+def slow_search(det_image, det_boxes, det_scores, det_feats, query_feats, gt_query, gt_image, gt_boxes, candidates, score_threshold=0.5,
+                topk=(1, 5, 10), min_height=0.):
     aps, firsts, unscored = [], [], 0
     for q, feat in enumerate(query_feats):
         searched = set(np.concatenate([det_image, gt_image]).tolist()) if candidates is None else {c for c in candidates[q].tolist() if c >= 0}
-        truth = {}
+        truth, low = {}, {}
         for row in np.flatnonzero(gt_query == q):
-            if int(gt_image[row]) in searched: truth.setdefault(int(gt_image[row]), []).append(gt_boxes[row])
+            kind = low if height(gt_boxes[row]) < min_height else truth
+            if int(gt_image[row]) in searched: kind.setdefault(int(gt_image[row]), []).append(gt_boxes[row])
         if not truth: unscored += 1; continue
-        pool = [d for d in range(len(det_image)) if det_scores[d] >= score_threshold and det_image[d] in searched]
+        shows = lambda d, people: any(right(det_boxes[d], box) for box in people.get(int(det_image[d]), []))
+        pool = [d for d in range(len(det_image)) if det_scores[d] >= score_threshold and det_image[d] in searched and height(det_boxes[d]) >= min_height]
+        pool = [d for d in pool if shows(d, truth) or not shows(d, low)]
         pool.sort(key=lambda d: -float(feat @ det_feats[d]))  # Python's sort is stable
         done, hits, precisions, first = set(), 0, [], None
         for place, d in enumerate(pool, 1):
             s = int(det_image[d])
             for box in truth.get(s, []) if s not in done else []:
-                w, h = box[2] - box[0], box[3] - box[1]
-                if iou(det_boxes[d], box) >= min(0.5, w * h / ((w + 10) * (h + 10))):
+                if right(det_boxes[d], box):
                     done.add(s); hits += 1; precisions.append(hits / place); first = first or place
                     break
         aps.append(sum(precisions) / len(truth)); firsts.append(first or 10**9)
@@ -85,16 +97,21 @@ def slow_search(det_image, det_boxes, det_scores, det_feats, query_feats, gt_que
     return dict(mAP=mean(aps)) | {f'top{k}': mean([f <= k for f in firsts]) for k in topk} | dict(queries=len(aps), unscored=unscored)
 
 
-def slow_detection(det_image, det_boxes, det_scores, gt_image, gt_boxes, iou_threshold=0.5, score_threshold=0.01):
-    pool = sorted((d for d in range(len(det_image)) if det_scores[d] >= score_threshold), key=lambda d: -det_scores[d])
-    hits, precisions = 0, []
-    for place, d in enumerate(pool, 1):
-        truths = [t for t in range(len(gt_image)) if gt_image[t] == det_image[d]]
-        if not truths: continue
-        t = max(truths, key=lambda t: iou(det_boxes[d], gt_boxes[t]))  # max keeps the first of equals
-        best = max((o for o in pool if det_image[o] == gt_image[t]), key=lambda o: iou(det_boxes[o], gt_boxes[t]))
-        if best == d and iou(det_boxes[d], gt_boxes[t]) >= iou_threshold: hits += 1; precisions.append(hits / place)
-    return dict(ap=sum(precisions) / max(len(gt_image), 1), recall=hits / max(len(gt_image), 1))
+def slow_detection(det_image, det_boxes, det_scores, gt_image, gt_boxes, iou_threshold=0.5, score_threshold=0.01, min_height=0.):
+    pool = sorted((d for d in range(len(det_image)) if det_scores[d] >= score_threshold and height(det_boxes[d]) >= min_height), key=lambda d: -det_scores[d])
+    people, low = ([t for t in range(len(gt_image)) if (height(gt_boxes[t]) < min_height) == small] for small in (False, True))
+    hits, place, precisions = 0, 0, []
+    for d in pool:
+        truths = [t for t in people if gt_image[t] == det_image[d]]
+        found = False
+        if truths:
+            t = max(truths, key=lambda t: iou(det_boxes[d], gt_boxes[t]))  # max keeps the first of equals
+            best = max((o for o in pool if det_image[o] == gt_image[t]), key=lambda o: iou(det_boxes[o], gt_boxes[t]))
+            found = best == d and iou(det_boxes[d], gt_boxes[t]) >= iou_threshold
+        if not found and any(gt_image[t] == det_image[d] and iou(det_boxes[d], gt_boxes[t]) >= iou_threshold for t in low): continue
+        place += 1
+        if found: hits += 1; precisions.append(hits / place)
+    return dict(ap=sum(precisions) / max(len(people), 1), recall=hits / max(len(people), 1))
 
 
 @st.composite
@@ -124,6 +141,30 @@ def problems(draw):
 def test_search_is_the_loop(problem):
     p, candidates = problem
     assert search_metrics(**p, candidates=candidates) == pytest.approx(slow_search(**p, candidates=candidates), abs=1e-12)
+
+
+@settings(max_examples=150)
+@given(problems(), st.sampled_from([10., 25., 30.]))
+def test_search_with_a_least_height_is_the_loop(problem, low):
+    p, candidates = problem
+    want = pytest.approx(slow_search(**p, candidates=candidates, min_height=low), abs=1e-12)
+    assert search_metrics(**p, candidates=candidates, min_height=low) == want
+    cosine = lambda q, rows: p['det_feats'][rows].astype(float) @ p['query_feats'][q].astype(float)
+    assert summarize(match_search(**p, candidates=candidates, min_height=low, rerank=cosine)) == want
+
+
+def test_a_least_height_by_hand():
+    "Three scenes show the person at 80, 48 and 80 px; at 50 px the middle one is ignored, whatever was found there."
+    box = lambda h: [0., 0, h / 2, h]
+    world = dict(det_image=[0, 1, 2, 3], det_boxes=[box(80), box(52), box(80), box(80)], det_scores=[1.] * 4,
+                 det_feats=np.array([[.7], [.9], [.6], [.8]]), query_feats=np.array([[1.]]),
+                 gt_query=[0, 0, 0], gt_image=[0, 1, 2], gt_boxes=[box(80), box(48), box(80)])
+    assert match_search(**world).rank.tolist() == [1, 3, 4] and match_search(**world).positives.tolist() == [3]
+    m = match_search(**world, min_height=50)
+    assert (m.rank.tolist(), m.positives.tolist(), m.missed.tolist()) == ([2, 3], [2], [])  # behind the stranger of scene 3, not behind the small one
+    m = match_search(**world | dict(det_boxes=[box(49), box(52), box(80), box(80)]), min_height=50)
+    assert (m.rank.tolist(), m.missed.tolist()) == ([2], [[0, 0]]), 'a low detection is dropped, and the person missed'
+    assert match_search(**world, min_height=100).positives.tolist() == [0]
 
 
 @settings(max_examples=150)
@@ -176,8 +217,9 @@ def test_counting_is_counting(seed, n, spread):
 def test_detection_is_the_loop(problem):
     p, _ = problem
     args = {k: p[k] for k in ('det_image', 'det_boxes', 'det_scores', 'gt_image', 'gt_boxes')}
-    got = detection_metrics(**args)
-    assert {k: got[k] for k in ('ap', 'recall')} == pytest.approx(slow_detection(**args), abs=1e-12)
+    for low in (0., 10., 30.):
+        got = detection_metrics(**args, min_height=low)
+        assert {k: got[k] for k in ('ap', 'recall')} == pytest.approx(slow_detection(**args, min_height=low), abs=1e-12)
     assert got['ap'] <= got['recall'] + 1e-12 <= 1 + 2e-12
 
 
@@ -355,6 +397,43 @@ def test_evaluate_end_to_end(size):
     backwards = evaluate(Painted(gallery), gallery, queries, rerank=lambda found, feats, queries: lambda q, rows: -(found['det_feats'][rows] @ feats[q]), progress=False)
     assert backwards['mAP'] < got['mAP'] and backwards['det_ap'] == 1
     assert evaluate(Painted(gallery), gallery, under_protocol(queries, gallery.cameras, 'cross-camera'), progress=False)['queries'] == 2  # identity 2 is seen by one camera only
+
+
+@pytest.mark.parametrize('size', [None, (40, 60), (160, 240)])
+def test_a_model_is_judged_by_its_own_rules(size):
+    "Threshold, overlap and least height are the model's, in px of the original picture, unless something else is given."
+    gallery, queries = painted_world(size)
+    class Own(Painted):
+        def forward(self, images): return [f | dict(scores=torch.full((len(f['boxes']),), .3)) for f in super().forward(images)]
+    plain, own = Own(gallery), Own(gallery)
+    own.search_threshold, own.min_height, own.iou = .2, 0., .9
+    assert protocol_of(own, .4) == dict(score_threshold=.4, iou_threshold=.9, min_height=0.)
+    assert evaluate(plain, gallery, queries, progress=False)['mAP'] == 0, 'the field drops scores under 0.5'
+    assert evaluate(own, gallery, queries, progress=False)['mAP'] == 1
+    plain.calls.clear()
+    assert evaluate(plain, gallery, queries, progress=False, score_threshold=.2)['mAP'] == 1
+    gallery.scenes[3].boxes[0, 3] = 40.  # a person of 32 px, where all others have 48
+    own.calls.clear()
+    everybody, own.min_height = evaluate(own, gallery, queries, progress=False), 40.
+    own.calls.clear()
+    assert len(run_detector(own, gallery, progress=False)['det_image']) == 8
+    own.calls.clear()
+    assert len(run_detector(own, gallery, progress=False, min_height=0)['det_image']) == 9
+    for true_boxes in (False, True):
+        own.calls.clear()
+        got = evaluate(own, gallery, queries, progress=False, true_boxes=true_boxes)
+        assert got['det_recall'] == got['det_ap'] == got['mAP'] == 1 and got['queries'] == 3
+    def shift(boxes): return torch.stack([boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 1] + .8 * (boxes[:, 3] - boxes[:, 1])], 1)
+    class Short(Own):
+        def forward(self, images): return [f | dict(boxes=shift(f['boxes'])) for f in super().forward(images)]
+    short = Short(gallery)
+    short.search_threshold, short.iou = 0., .9
+    assert everybody['det_ap'] == 1 and evaluate(short, gallery, queries, progress=False)['det_ap'] == 0, 'an overlap of 0.8 is not 0.9'
+    short.calls.clear()
+    assert evaluate(short, gallery, queries, progress=False, iou_threshold=.5)['det_ap'] == 1
+    found = dict(det_image=np.zeros(1, int), det_boxes=gallery.scenes[0].boxes[:1], det_scores=np.array([.3]), det_feats=np.ones((1, 3)))
+    assert score_detections(found, np.ones((4, 3)), gallery, queries)['top1'] == 0
+    assert score_detections(found, np.ones((4, 3)), gallery, queries, **protocol_of(own))['det_recall'] == pytest.approx(1 / 8)
 
 
 def test_boxes_come_back_in_original_pixels():

@@ -108,6 +108,29 @@ def test_a_click_anywhere_is_the_same_choice(page):
     assert page.scene_picture.selected == page.pictures['plain'].selected == 0
 
 
+def said(picture, edition, choose=-1, drag=()):
+    "What the browser says, and whether it was told to come again."
+    answers, picture.send = [], lambda content, *a, **k: answers.append(content)
+    try: picture._handle_custom_msg(dict(choose=choose, drag=list(drag), edition=edition), [])
+    finally: del picture.send
+    assert len(answers) == 1
+    return answers[0]['late']
+
+
+def test_a_choice_among_people_who_are_gone_chooses_nobody_else(page):
+    "A picture may be replaced between the eye and the hand: who was number 1 there is not number 1 here."
+    everywhere = (page.scene_picture, *page.pictures.values())
+    before = [p.edition for p in everywhere]
+    page.scene.value = 3
+    assert all(p.edition == page.edition > b for p, b in zip(everywhere, before))
+    chosen = page.person.value
+    for p, b in zip(everywhere, before):
+        assert said(p, b, choose=(chosen + 1) % 3) and page.person.value == chosen and page.error is None
+    assert not said(everywhere[-1], page.edition, choose=(chosen + 1) % 3) and page.person.value == (chosen + 1) % 3
+    page.level.value = 3                     # another view of the same people
+    assert not said(everywhere[-1], page.edition, choose=chosen) and page.person.value == chosen
+
+
 def test_difference_is_teacher_minus_student(page):
     page.quantity.value, page.level.value = 'X', 1
     d = page.shown('teacher') - page.shown('plain')
@@ -365,3 +388,25 @@ def test_a_picture_stands_alone():
     p.observe(lambda c: seen.append(c['new']), 'selected')
     p.selected = 0
     assert seen == [0] and whole(np.zeros((3, 4, 3))) == (0, 0, 4, 3)
+
+
+def test_a_search_for_people_who_are_gone_is_not_made(search):
+    old, found = search.picture.edition, search.picture.boxes
+    search.scene.value = 3
+    assert search.picture.edition == search.edition > old and search.picture.boxes != found
+    query = search.query['box'].tolist()
+    assert said(search.picture, old, choose=1) and said(search.picture, old, drag=(2, 2, 20, 40))
+    assert search.query['box'].tolist() == query and search.picture.selected == 0 and search.picture.dragged == []
+    assert not said(search.picture, search.edition, drag=(2, 2, 20, 40))
+    assert search.query['box'].tolist() == [2, 2, 20, 40] and search.picture.selected == -1
+    assert not said(search.picture, search.edition, choose=2)
+    assert search.query['box'].tolist() == search.boxes[2].tolist() and search.picture.dragged == []
+
+
+def test_picture_and_list_of_people_are_replaced_together(page, search):
+    "The picture first: who sees the new people in the list sees them in the picture."
+    for e, picture in ((page, page.scene_picture), (search, search.picture)):
+        order = []
+        e.person.observe(lambda change: order.append(list(picture.labels)), '_options_labels')
+        e.scene.value = 3 if e.scene.value != 3 else 1
+        assert order and all(labels == e.people for labels in order)

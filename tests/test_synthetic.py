@@ -113,6 +113,13 @@ def test_hidden_share_counts_people_objects_and_borders():
     assert .35 < hidden_share(box, np.array([110.]), none, (60, 200))[0] < .65  # cut off below
 
 
+def test_enough_queries_are_occluded():
+    "The numbers that nbs/10 names; a mean over five people says little, hence the bound."
+    for name, want in (('tiny', (15, 120)), ('small', (38, 400))):
+        q = SynthWorld(name, 'test').queries()
+        assert (len(q['subsets']['occluded']), len(q['scene'])) == want and want[0] >= 12
+
+
 @pytest.mark.parametrize('config', [MINI, SYNTH['tiny']])
 def test_queries_are_fair(config):
     world = SynthWorld(config, 'test')
@@ -129,6 +136,12 @@ def test_queries_are_fair(config):
     small = world.queries(config.gallery // 2)
     assert all(set(a) <= set(b) for a, b in zip(small['candidates'], q['candidates']))
     assert set(q['subsets']) == {'occluded', 'low_resolution'} and all(len(v) for v in q['subsets'].values())
+    hidden = []
+    for scene, person in zip(q['scene'], q['person_id']):
+        t = world.truth(scene)
+        hidden.append(t['occluded'][t['person_id'] == person][0])
+    occluded = [k for k, h in enumerate(hidden) if h > .4]  # E2E paper, section 3.1: larger than 40 %
+    assert q['subsets']['occluded'].tolist() == occluded and any(.25 <= h <= .4 for h in hidden)
     heights = q['box'][:, 3] - q['box'][:, 1]
     low = q['subsets']['low_resolution']
     assert heights[low].max() <= np.delete(heights, low).min()

@@ -1,0 +1,178 @@
+"The papers' tables as data: whole, consistent, and with the numbers that were printed."
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from person_search_nb.tables import CURVES, ELSEWHERE, SEARCHES, TABLES, Row, Table
+
+SEEDS = Path(__file__).resolve().parents[2] / 'shared' / 'seeds'
+TEXTS = {'HDL': 'hdl_2021.txt', 'E2E': 'end_to_end_rss_2016.txt', 'CLSA': 'clsa_2018.txt',
+         'attention embedding': 'attention_embedding_2020.txt', 'KD-E2E': 'kd_end_to_end_2019.txt'}
+NAMES = """table2 table3 table4 table5 table6 table7 table8 figure6 e2e-table2 e2e-table3 e2e-figure5 e2e-figure6
+    e2e-figure7a e2e-figure7b clsa-table2 clsa-table3 clsa-table4 clsa-table5 clsa-table6 clsa-table7 clsa-table8
+    clsa-figure5 clsa-figure6a clsa-figure6b clsa-figure6c attention-table1 attention-table2 kd-e2e kd-e2e-resnet18
+    kd-e2e-levels qeeps systems""".split()
+SCHEMES = {'cuhk-sysu', 'prw', 'duke', 'cuhk03'}
+real = pytest.mark.skipif(not SEEDS.is_dir(), reason='the texts of the papers are not here')
+every = pytest.mark.parametrize('name', list(TABLES))
+
+
+def text(paper): return (SEEDS / TEXTS[paper]).read_text()
+def paper_of(table): return next((p for p in TEXTS if table.title.startswith(p)), None)
+def tokens(line): return re.findall(r'\d+(?:\.\d+)?', line.replace('\u2013', ' '))
+
+
+def everyone(rows):
+    "Rows, and the rows they learn from."
+    for r in rows:
+        yield r
+        yield from everyone([t for t in (r.teacher, r.detector) if t])
+
+
+def test_all_of_them(): assert sorted(TABLES) == sorted(NAMES)
+
+
+@every
+def test_labels_and_references(name):
+    table = TABLES[name]
+    labels = [r.label for r in table.rows]
+    assert len(set(labels)) == len(labels) and table.rows
+    for r in table.rows:
+        assert bool(r.model) != bool(r.of), r.label
+        assert not r.of or r.of in labels and r.search in SEARCHES and not r.settings, r.label
+        assert not r.of or next(o for o in table.rows if o.label == r.of).model, f'{r.label} searches with a row that trains nothing'
+        assert not r.length_of or r.length_of in labels and r.length_of != r.label, r.label
+        assert r.terms is None or r.teacher and set(r.terms.split()) <= {'fd', 'ad', 'pd'}, r.label
+        assert ('teach' in r.settings) <= bool(r.teacher), r.label
+    same = {}
+    for r in everyone(table.rows):  # one label is one network, wherever it stands
+        assert same.setdefault(r.label, (r.model, r.settings, r.terms, r.length_of, r.of, r.search)) == \
+            (r.model, r.settings, r.terms, r.length_of, r.of, r.search), r.label
+    assert table.curve in ('', *CURVES) and table.measure in ('mAP', 'top1')
+    assert all(s.endswith('.') and len(s) > 20 for s in table.differs)
+    assert all(isinstance(why, str) and len(why) > 10 for why in table.left_out.values())
+
+
+@every
+def test_no_row_brings_a_start(name):
+    rows = list(everyone(TABLES[name].rows))
+    assert not any(k in r.settings for r in rows for k in ('start', 'crops', 'after', 'seed', 'data'))
+    assert {r.settings.get('imprint') for r in rows} == ({False} if name == 'table7' else {None})
+
+
+@every
+def test_printed_numbers_name_their_data(name):
+    table = TABLES[name]
+    assert set(table.schemes) <= SCHEMES and set(table.options) <= set(table.schemes)
+    for r in table.rows:
+        for scheme, printed in r.paper.items():
+            assert scheme.partition('?')[0] in table.schemes and printed, r.label
+            assert set(printed) <= {'mAP', 'top1', 'det_ap', 'det_recall'}
+            assert all(0 < v < 100 for v in printed.values()), r.label
+
+
+def test_what_is_equal_has_a_control():
+    "Where a taught or compared embedding is longer, another row has its length; where QEEPS teaches, none is needed."
+    for name in ('table2', 'table3', 'table4', 'figure6', 'clsa-table2', 'clsa-table3', 'clsa-table4', 'clsa-table6', 'clsa-figure5',
+                 'clsa-figure6c', 'kd-e2e', 'kd-e2e-resnet18', 'systems'):
+        assert any(r.length_of for r in TABLES[name].rows), name
+    for name, trunk in (('kd-e2e', 'resnet50'), ('kd-e2e-resnet18', 'resnet18')):
+        rows = TABLES[name].rows
+        assert any(r.length_of and r.settings['trunk'] == trunk for r in rows)
+        assert [r.teacher.model for r in rows if r.paper and r.teacher] == ['qeeps']  # the paper's teacher, where it prints a number
+        assert all(not r.paper for r in everyone(rows) if r.teacher and r.teacher.model == 'hdl-teacher')
+
+
+def test_rows_that_cannot_carry_the_printed_number():
+    "The printed DenseSIFT + ColorHist numbers do not stand beside our colour strips."
+    for table in TABLES.values():
+        assert not any(r.paper for r in table.rows if r.search.startswith('colours'))
+    assert '28.0' in str(TABLES['e2e-table2'].left_out) and '34.5' in str(TABLES['clsa-table2'].left_out)
+
+
+def test_only_data():
+    "The module reads nothing of the package, and two dataclasses say all there is to a table."
+    import person_search_nb.tables as module
+    source = Path(module.__file__).read_text()
+    assert not re.search(r'^\s*(from|import) (?!dataclasses)', source, re.M)
+    assert [f.name for f in fields(Row)][:2] == ['label', 'model'] and 'left_out' in [f.name for f in fields(Table)]
+
+
+# --- against the texts ---
+
+def places(paper):
+    "{'Table 2': lines of its captions}."
+    found = {}
+    for n, line in enumerate(text(paper).splitlines()):
+        m = re.match(r'\W*(Table|TABLE|Fig\.|Figure) (\d+|I+)\b(?!\s+(shows|reports|presents|reveals|also))', line)
+        if m: found.setdefault(f'{"Table" if m[1].lower() == "table" else "Fig."} {m[2]}', []).append(n)
+    return found
+
+
+@real
+@pytest.mark.parametrize('paper', ['HDL', 'E2E', 'CLSA', 'attention embedding'])
+def test_every_table_and_figure_is_here_or_said_to_be_elsewhere(paper):
+    here = [t.title for t in TABLES.values()] + list(ELSEWHERE)
+    captions = places(paper)
+    assert len([c for c in captions if c.startswith('Table')]) == dict(HDL=8, E2E=3, CLSA=8).get(paper, 2)
+    for caption in captions: assert any(re.match(rf'{paper}, {re.escape(caption)}[a-c]?(:|$)', t) for t in here), caption
+    for title in here:
+        if m := re.match(rf'{paper}, ((?:Table|Fig\.) \w+?)[a-c]?(:|$)', title): assert m[1] in captions or m[1] in text(paper).replace('Figure', 'Fig.'), title
+
+
+@real
+@pytest.mark.parametrize('name', [n for n in TABLES if paper_of(TABLES[n])])
+def test_numbers_are_the_printed_ones(name):
+    "All numbers of a row and data set stand on one line of the paper or on two that follow each other, and near their table."
+    table = TABLES[name]
+    paper = paper_of(table)
+    lines = text(paper).splitlines()
+    lines = [tokens(re.sub(r'\[[^]]*\]', ' ', l)) for l in lines]
+    pairs = [set(a) | set(b) for a, b in zip(lines, [*[l for l in lines[1:]], []])]
+    m = re.search(r'(Table|Fig\.) (\w+?)[ab]?:', table.title)
+    near = [n for at in places(paper).get(f'{m[1]} {m[2]}', []) for n in range(at - 25, at + 40)] if m and m[1] == 'Table' else []
+    for r in table.rows:
+        for scheme, printed in r.paper.items():
+            written = [f'{v / 100:.3f}' if paper == 'attention embedding' else str(v) for v in printed.values()]
+            hits = [n for n, pair in enumerate(pairs) if set(written) <= pair]
+            assert hits, f'{r.label}, {scheme}: {written} are not printed together'
+            if near and not r.label.startswith('HDL(T), the teacher'): assert set(hits) & set(near), f'{r.label}: {written} is not at {m[0]}'
+
+
+@real
+def test_qeeps_numbers_are_those_of_the_project_page():
+    rows = [tokens(l) for l in text('KD-E2E').splitlines()]
+    for r in TABLES['qeeps'].rows:
+        for printed in r.paper.values(): assert any({str(v) for v in printed.values()} <= set(line) for line in rows), r.label
+
+
+@real
+def test_numbers_in_left_out_are_printed():
+    for table in TABLES.values():
+        if paper := paper_of(table):
+            known = {t for line in text(paper).splitlines() for t in tokens(line)}
+            for why in table.left_out.values(): assert {t for t in tokens(why) if '.' in t} <= known, why
+
+
+# --- the page for researchers ---
+
+PAGE = Path(__file__).resolve().parents[1] / 'benchmarks' / 'fidelity.md'
+
+
+def test_the_page_lists_every_table_with_its_rows():
+    lines = {m[1]: line for line in PAGE.read_text().splitlines() if (m := re.match(r'\| `([\w-]+)` \|', line))}
+    assert set(lines) == set(TABLES) - {'systems'}
+    for name, line in lines.items():
+        _, _, title, data, rows, left, _ = (c.strip() for c in line.split('|'))
+        table = TABLES[name]
+        assert title == table.title
+        assert rows.split(' · ') == [r.label + ('' if r.paper else '*') for r in table.rows], name
+        assert left == (' · '.join(table.left_out) or '–'), name
+    for where, why in ELSEWHERE.items(): assert f'| {where} | {why} |' in PAGE.read_text()
+
+
+def test_the_page_names_tests_that_exist():
+    for file, name in re.findall(r'(?:tests/)?(test_\w+\.py)::(test_\w+)', PAGE.read_text()):
+        assert f'def {name}(' in (PAGE.parents[1] / 'tests' / file).read_text(), f'{file}::{name}'
