@@ -252,9 +252,9 @@ def build(
     width: float = 1.,                 # scales the channels of both networks
     weights=None,                      # of all ResNets: None, 'imagenet' or a file
     crop_size: tuple = (256, 128),     # (height, width) px of a cut-out person
-    levels: tuple | None = None,       # of `ReIDPyramid`: (2, 3), (1, 2, 3) and (0, 1, 2, 3) are the rows of Table 6; None: (1, 2, 3), with branches (3,)
+    levels: tuple | None = None,       # of `ReIDPyramid`, see Table 6; None: (1, 2, 3), with branches (3,)
     dim: int | None = None,            # features per level; None: 1024 times the width
-    id_loss: str = 'clsa',             # 'clsa' is `CLSALoss`, with branches `ConsensusLoss`; or a name of `ID_LOSSES`, over all features
+    id_loss: str = 'clsa',             # `CLSALoss`, with branches `ConsensusLoss`; or a name of `ID_LOSSES`, over all levels
     align_temperature: float = 3.,     # T of Eq. 3
     detach: bool = True,               # the target of the alignment gets no gradient
     top_down: int = 0,                 # channels of an FPN; 0: none
@@ -271,11 +271,10 @@ def build(
         trunk = resnet_backbone(50, width, weights)
         return ReIDPyramid(trunk, dim or scale_channels(1024, width), levels, top_down=top_down, scales=scales)
     reid = ScaleBranches([pyramid((1.,)) for _ in scales], scales) if branches else pyramid(scales)
-    id_loss = _identity_loss(id_loss, reid, num_ids, align_temperature, detach)
     detector = dict(attention='none', rpn_channels=int(512 * width), roi_op='crop',
                     detections=kw.get('proposals', (100, 50))[1])  # all of them
-    return TwoStageNet(resnet_backbone(50, width, weights), num_ids, choose_anchors(anchors, heights), reid, id_loss,
-                       crop_size, min_size, **detector | kw)
+    return TwoStageNet(resnet_backbone(50, width, weights), num_ids, choose_anchors(anchors, heights), reid,
+                       _identity_loss(id_loss, reid, num_ids, align_temperature, detach), crop_size, min_size, **detector | kw)
 
 # %% ../nbs/16_clsa.ipynb #a1ecab57
 # Faster R-CNN and a ResNet-50 with softmax, each for itself: HDL's baseline 'FRCNN + R50' (its Table 4), which is CLSA without its levels
