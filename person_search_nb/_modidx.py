@@ -338,6 +338,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'person_search_nb.costs.count_macs': ('costs.html#count_macs', 'person_search_nb/costs.py'),
                                         'person_search_nb.costs.count_params': ('costs.html#count_params', 'person_search_nb/costs.py'),
                                         'person_search_nb.costs.format_table': ('costs.html#format_table', 'person_search_nb/costs.py'),
+                                        'person_search_nb.costs.head_passes': ('costs.html#head_passes', 'person_search_nb/costs.py'),
                                         'person_search_nb.costs.macs_by_part': ('costs.html#macs_by_part', 'person_search_nb/costs.py'),
                                         'person_search_nb.costs.measure_latency': ( 'costs.html#measure_latency',
                                                                                     'person_search_nb/costs.py'),
