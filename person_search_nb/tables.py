@@ -256,7 +256,7 @@ CLSA_COMPARED = {
         options={'cuhk-sysu': 'gallery=4000'}),
 }
 
-# %% ../nbs/16a_tables.ipynb #f586d36e
+# %% ../nbs/16a_tables.ipynb #323ae81e
 _LEVELS = 'The controls, of the length of CLSA, are not in the paper.'
 _FROZEN = ('Not freezing the first block is freeze=0; freezing it is freeze=2, which is what the cited code does. '
            'The row freeze=1 is the other reading of "the 1st 4 layers".',)
@@ -265,7 +265,7 @@ CLSA_PARTS = {
     'clsa-table4': Table('CLSA, Table 4: several scales', _clsa(
         ('ResNet-50', _TOP, 81.6, 82.5), ('in-network pyramid', dict(id_loss='softmax'), 80.2, 81.1),
         ('image pyramid (MST)', _TOP | dict(scales=(1., .5, .25)), 81.9, 82.7),
-        ('DPFL', _TOP | dict(scales=(1., .5), branches=True), 83.8, 84.7), ('FPN', _FPN, 85.0, 85.5),
+        ('DPFL', dict(branches=True), 83.8, 84.7), ('FPN', _FPN, 85.0, 85.5),
         ('CLSA', {}, 87.2, 88.5)) + (R50_AS_CLSA, Row('FPN, as long as CLSA', 'clsa', _FPN, length_of='CLSA')),
         ('cuhk-sysu',), _CLSA + (_LEVELS, 'Every row projects its features as CLSA does (FC, BatchNorm, ReLU); '
         'the paper calls its first row standard ResNet-50 features.',
