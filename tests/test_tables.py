@@ -176,3 +176,15 @@ def test_the_page_lists_every_table_with_its_rows():
 def test_the_page_names_tests_that_exist():
     for file, name in re.findall(r'(?:tests/)?(test_\w+\.py)::(test_\w+)', PAGE.read_text()):
         assert f'def {name}(' in (PAGE.parents[1] / 'tests' / file).read_text(), f'{file}::{name}'
+
+
+@pytest.mark.parametrize('page', ['systems.md', 'training.md'])
+def test_printed_numbers_stand_below_what_differs(page):
+    "A measured table that shows a paper's numbers begins with what differs from that paper."
+    lines = (PAGE.parent / page).read_text().splitlines()
+    shown = [n for n, line in enumerate(lines) if line.startswith('|') and 'paper: mAP' in line]
+    assert shown
+    for n in shown:
+        level = '## ' if page == 'training.md' else '### '  # one paragraph for Tables 6 and 5
+        top = max(k for k in range(n) if lines[k].startswith(level))
+        assert any('What differs from the paper' in line for line in lines[top:n]), lines[n]
