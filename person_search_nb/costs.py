@@ -64,7 +64,7 @@ def macs_by_part(
     pooled = (1, shape[1])
     run('embedding_norm', model.embedding_norm, run('project', model.project, pooled))
     if model.score is not None: run('score', model.score, pooled)
-    run('deltas', model.deltas, pooled)
+    if model.deltas is not None: run('deltas', model.deltas, pooled)
     if hasattr(model, 'reid'): run('reid', model.reid, (1, 3, *model.crop_size)) # a second network says who (notebook 16)
     return parts
 

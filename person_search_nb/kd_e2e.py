@@ -115,7 +115,8 @@ class DetectorDistillation(Distillation):
         a, b = teacher.rpn.anchors, student.rpn.anchors
         if (a.stride, a.centre) != (b.stride, b.centre) or a.sizes.shape != b.sizes.shape or not torch.allclose(a.sizes.cpu(), b.sizes.cpu()):
             raise ValueError(f"the teacher's {a.num_anchors} anchors are not the student's {b.num_anchors}; build both with the same kind of anchors and the same heights, such as heights=teacher.config['heights']")
-        if (teacher.score is None) != (student.score is None): raise ValueError('one of teacher and student scores regions in its head, the other does not; build both with the same rescore=')
+        if (teacher.score is None) != (student.score is None) or teacher.deltas is None or student.deltas is None:
+            raise ValueError('both teacher and student must score regions in their heads, or neither, and refine boxes there; build both with the same rescore= and refine=True')
         if not 0 <= mu <= 1: raise ValueError(f'mu={mu} is a share of the scores, between 0 and 1')
         for name, weight in dict(nu=nu, gamma=gamma, background=background, margin=margin).items():
             if not 0 <= weight < float('inf'): raise ValueError(f'{name}={weight}: give a number from 0')
@@ -144,7 +145,7 @@ def advice(self: DetectorDistillation,
     with torch.no_grad():
         objectness, deltas = self.teacher.rpn.predict(features)
         advice = self.teacher.head(features, rois.boxes, torch.zeros_like(rois.positive))  # nobody's embedding is wanted
-    sample, pos, found = said['sample'], rois.positive, {}
+    sample, near, found = said['sample'], rois.refined, {}
     if self.mu < 1:
         scores = dict(rpn=(said['objectness'].flatten()[sample.rows], objectness.flatten()[sample.rows]))
         if out.score is not None: scores['head'] = out.score, advice.score
@@ -154,5 +155,5 @@ def advice(self: DetectorDistillation,
     if self.nu:
         pick = lambda d: d.flatten(0, 1)[sample.people]
         found['rpn_bound'] = self.nu * bounded_boxes(pick(said['deltas']), pick(deltas), sample.goals, len(sample.rows), self.margin)
-        found['head_bound'] = self.nu * bounded_boxes(out.deltas[pos], advice.deltas[pos], self.student.box_goals(out, rois), len(pos), self.margin)
+        found['head_bound'] = self.nu * bounded_boxes(out.deltas[near], advice.deltas[near], self.student.box_goals(out, rois), len(near), self.margin)
     return found

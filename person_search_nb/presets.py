@@ -279,10 +279,11 @@ def _stage(recipe, stage, given, own):
     model = stage.get('model', recipe.model)
     known = {*_RECIPE, *_TRAIN, *model_settings(model)}
     base = {k: v for k, v in flat(recipe).items() if k in known and k not in _LAST}
-    if model != recipe.model: base = {k: v for k, v in base.items() if k not in ('crops', 'crops_from', 'id_loss', 'dim')}
+    other = ('crops', 'crops_from', 'id_loss', 'dim') if model != recipe.model else ()  # of another network
+    base = {k: v for k, v in base.items() if k not in other}
     r = change(Recipe(), **base | dict(model=model))
     r = change(r, **{k: v for k, v in stage.items() if k != 'name'})
-    given = {k: v for k, v in given.items() if k in known and k not in _LAST and not (k in _DEFINE and (k in stage or model != recipe.model))}
+    given = {k: v for k, v in given.items() if k in known and k not in _LAST and k not in other and not (k in _DEFINE and (k in stage or model != recipe.model))}
     return dict(name=stage['name']) | flat(change(change(r, **given), **own))
 
 def make_recipe(

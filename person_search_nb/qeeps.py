@@ -392,6 +392,7 @@ def build(
     weights: str | None = None,  # 'imagenet' for the ResNet
     trunk: str = 'resnet50',         # a name of `backbones.BACKBONES`
     anchors: str = 'faster-rcnn',    # OIM's, or 'pedestrian'
+    cut: int | None = None,          # units of conv4_x in the trunk, 3 in OIM's paper; None: all
     reduction: int = 16,   # of the excitations
     qsse: str = 'trunk',   # channel weights of the pair behind the 'trunk', after 'all' its blocks, or 'none'
     qrpn: bool = True,     # a second RPN that looks for the query
@@ -399,7 +400,7 @@ def build(
     **kwargs,              # further arguments of `PersonSearchNet`
 ) -> QEEPS:
     "The system 'qeeps' of `build_model`: OIM's settings."
-    return QEEPS(build_backbone(trunk, width=width, weights=weights), num_ids, choose_anchors(anchors, heights), reduction, qsse, qrpn, qsim,
+    return QEEPS(build_backbone(trunk, width=width, weights=weights, **dict(cut=cut) if cut else {}), num_ids, choose_anchors(anchors, heights), reduction, qsse, qrpn, qsim,
                  **dict(attention='none', id_loss='oim', dim=256, rpn_channels=int(512 * width), roi_size=14) | kwargs)
 
 # %% ../nbs/17_qeeps.ipynb #84c217a7
