@@ -400,7 +400,7 @@ def preset_table(
     return '\n'.join(lines) + '\n'
 
 # %% ../nbs/13a_presets.ipynb #4ac5d145
-_BESIDE = ('data', 'cache', 'workers', 'device', 'compile', 'checkpoint_every', 'evaluate_every', 'accumulate', 'factored', 'seed', 'teacher', 'detector', 'after', 'precision', 'model', 'group', 'stages')
+_BESIDE = ('data', 'cache', 'workers', 'device', 'compile', 'checkpoint_every', 'evaluate_every', 'accumulate', 'seed', 'teacher', 'detector', 'after', 'precision', 'model', 'group', 'stages')
 
 def differences(
     recipe: Recipe,
