@@ -18,7 +18,7 @@ PRINTED = {  # what the papers print, by hand: section 4 of HDL, and so on
     ('hdl-teacher', CUHK): dict(size='hdl-cuhk-sysu', batch_size=8, lr=0.005, epochs=60, milestones=(50,), gamma=0.1, momentum=0.9, weight_decay=5e-4, optimizer='sgd',
                                 attention='arm', roi_size=7, rpn_channels=512, anchor_spacing='quantile', start='imagenet') | FASTER_RCNN,
     ('hdl-teacher', PRW): dict(size='hdl-prw', batch_size=4),
-    ('hdl-student', CUHK): dict(epochs=150, milestones=(50, 100), gamma=0.2, lambdas=(0.9, 2e4, 2e3), temperature=4., hinton=False, head_padding=0, start='', clip=0., augment=None),
+    ('hdl-student', CUHK): dict(epochs=150, milestones=(50, 100), gamma=0.2, lambdas=(0.9, 2e4, 2e3), temperature=4., hinton=False, head_padding=1, start='', clip=0., augment=None),
     ('oim', CUHK): OIM, ('oim', PRW): OIM | dict(queue=500),
     ('oim-hdl', CUHK): dict(batch_size=8, lr=0.005, epochs=60, size='hdl-cuhk-sysu', norms=True, roi_op='align', freeze=0),
     ('qeeps', CUHK): dict(pairs=True, size='attention-embedding') | {k: v for k, v in OIM.items() if k != 'id_loss'},
