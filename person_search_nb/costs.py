@@ -84,8 +84,8 @@ def count_macs(
                 person=total(person.__contains__), person_attention=parts['attention 3'])
 
 # %% ../nbs/14_costs.ipynb #70454b3c
-PAPER_COSTS = [ # FLOP as printed in HDL Tables 2 (CUHK-SYSU, 800x800), 3 and 4 (PRW, DukeMTMC-PS, 1920x1080); None: not printed
-    dict(name='MGTS', scene_800=1725.6e9, scene_1080=1725.6e9, person=52.8e9, at_least=True), # '>': the scene costs more
+PAPER_COSTS = [ # FLOP as printed in HDL Tables 2 (800x800), 3 and 4 (1920x1080); None: not printed
+    dict(name='MGTS', scene_800=1725.6e9, scene_1080=1725.6e9, person=52.8e9, at_least=True), # scene: '>'
     dict(name='CLSA', scene_800=410.7e9, scene_1080=1330.7e9, person=26.4e9, at_least=True),
     dict(name='Faster R-CNN + ResNet-50', scene_800=None, scene_1080=1330.7e9, person=26.4e9, at_least=True),
     dict(name='OIM', scene_800=410.7e9, scene_1080=1330.7e9, person=2.0e9),
@@ -131,7 +131,7 @@ def cost_table(
     images: list[Tensor] | None = None, # scenes to measure with; None: one of grey noise, of `size`
     repeats: int = 5, # timed runs for each model
 ) -> list: # per model: name, params, macs_scene, macs_person, passes, *_ratio; with latency ms_scene, ms_min, speedup
-    "Parameters, MACs and milliseconds of several models side by side; a scene's people cost `macs_person` for each region of `passes`."
+    "Parameters, MACs and milliseconds of several models; people cost `macs_person` for each region of `passes`."
     if images is None: images = [torch.rand(3, *size, generator=torch.Generator().manual_seed(0))]
     rows = []
     for name, model in models.items():
@@ -158,8 +158,8 @@ def si(
     text = f'{number:.3g}' if abs(number) < 1000 else f'{number:.0f}'
     return text + prefixes[0]
 
-COLUMNS = dict(name=('model', str), params=('parameters', si), macs_scene=('MACs/scene', si), macs_person=('MACs/person', si), passes=('head passes', str), # key -> title, form
-               params_ratio=('parameters, share', '{:.3f}'.format), scene_ratio=('scene, share', '{:.3f}'.format),
+COLUMNS = dict(name=('model', str), params=('parameters', si), macs_scene=('MACs/scene', si), macs_person=('MACs/person', si), # key -> title, form
+               passes=('head passes', str), params_ratio=('parameters, share', '{:.3f}'.format), scene_ratio=('scene, share', '{:.3f}'.format),
                person_ratio=('person, share', '{:.3f}'.format), ms_scene=('ms/scene', '{:.1f}'.format), ms_min=('fastest', '{:.1f}'.format),
                speedup=('times faster', '{:.1f}'.format), mAP=('mAP', '{:.3f}'.format), top1=('top-1', '{:.3f}'.format), top5=('top-5', '{:.3f}'.format),
                top10=('top-10', '{:.3f}'.format), det_ap=('detection AP', '{:.3f}'.format), det_recall=('recall', '{:.3f}'.format))
