@@ -14,7 +14,8 @@ from person_search_nb.crops import CropIdentity
 from person_search_nb.datasets import open_dataset
 from person_search_nb.evaluation import evaluate, run_detector
 from person_search_nb.models import build_model, imprint, list_models, load_model, load_trunk, model_settings, save_model
-from person_search_nb.presets import Recipe, change, make_recipe, warm_start
+from person_search_nb.presets import Recipe, change, make_recipe
+from person_search_nb.recipes import warm_start
 from person_search_nb.training import TrainConfig, train
 
 SMALL = dict(width=0.125, rpn_channels=16, proposals=(20, 10), crop_size=(64, 32))
@@ -182,7 +183,7 @@ def test_both_parts_learn(name):
     model = net(name=name)
     (a, ta), (b, tb) = people(0), people(1, (4,))
     losses, x, rois, out = model.training_pass([a, b], [ta, tb])
-    assert set(losses) == {'rpn_cls', 'rpn_box', 'head_box', 'id'} | ({'head_cls', 'align'} if name == 'clsa' else set())
+    assert set(losses) == {'rpn_cls', 'rpn_box', 'id'} | ({'head_cls', 'head_box', 'align'} if name == 'clsa' else set())
     chosen = model.people(rois)
     assert torch.equal(chosen, rois.positive & (rois.person_id >= 0)) and len(out.embedding) == chosen.sum() >= 3
     assert torch.equal(model.identities(rois), rois.person_id[chosen])
