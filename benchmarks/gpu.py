@@ -10,7 +10,8 @@ import torch
 from person_search_nb.costs import count_macs
 from person_search_nb.datasets import open_dataset
 from person_search_nb.models import load_model
-from person_search_nb.presets import make_recipe, run_recipe
+from person_search_nb.presets import make_recipe
+from person_search_nb.recipes import run_recipe
 from person_search_nb.synthetic import write_dataset
 from person_search_nb.datasets import synth_config
 from person_search_nb.training import read_log

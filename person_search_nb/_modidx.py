@@ -1239,6 +1239,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'person_search_nb/presets.py'),
                                           'person_search_nb.presets._in_unit': ('presets.html#_in_unit', 'person_search_nb/presets.py'),
                                           'person_search_nb.presets._known': ('presets.html#_known', 'person_search_nb/presets.py'),
+                                          'person_search_nb.presets._preset_recipe': ( 'presets.html#_preset_recipe',
+                                                                                       'person_search_nb/presets.py'),
                                           'person_search_nb.presets._stage': ('presets.html#_stage', 'person_search_nb/presets.py'),
                                           'person_search_nb.presets._staged': ('presets.html#_staged', 'person_search_nb/presets.py'),
                                           'person_search_nb.presets._trunk': ('presets.html#_trunk', 'person_search_nb/presets.py'),

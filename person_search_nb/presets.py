@@ -179,7 +179,7 @@ _E2E = [
     rule('e2e-rss', '*', 'E2E, section 4.2: cut-outs of 224 px with as much background, softmax, 256 a step; their number and rate are ours: 20 epochs, a tenth after 16',
          stages=(dict(name='cutouts', crops=(224, 224), batch_size=256, id_loss='softmax+background', epochs=20., milestones=(16.,), steps=0),)),
     rule('detector+idnet', '*', 'E2E, section 5.1: the detector without re-id parts, by itself',
-         stages=(dict(name='detector', model='detector', trunk='vgg16'),)),
+         stages=(dict(name='detector', model='detector', trunk='vgg16', lr=0.001, steps=120_000, milestones=(100_000,), batch_size=2, search_threshold=0.),)),
     rule('detector+idnet', '*', 'E2E, section 5.1: IDNet learns from cut-outs alone; 4.2: 224 px, 256 a step; 20 epochs and the milestone are ours',
          crops=(224, 224), batch_size=256, steps=0, epochs=20., milestones=(16.,)),
 ]
@@ -201,9 +201,10 @@ _CLSA = [
     rule('clsa faster-rcnn-r50', '*', 'CLSA, section 3.1: all sizes, above 0.5, at most 256 in a scene', min_size=1., search_threshold=0.5, proposals=(2000, 256), detections=256),
     rule('clsa faster-rcnn-r50', '*', 'CLSA, sections 3.1 and 4: first block fixed, 110,000 steps, a tenth every 30,000; ' + TF_FASTER_RCNN + 'one scene a step, 256 regions, BatchNorm as ImageNet has it',
          stages=(dict(name='detector', model='detector', crops=(), crops_from='true', batch_size=1, lr=0.001, weight_decay=1e-4, steps=110_000, milestones=(30_000, 60_000, 90_000),
-                      freeze=2, norm='frozen-backbone', rois_per_image=256),)),
+                      freeze=2, norm='frozen-backbone', rois_per_image=256, min_size=1., proposals=(2000, 256), detections=256),)),
     rule('faster-rcnn-r50', 'duke', 'HDL, Table 4 prints nothing of this baseline; its size is that of the HDL rows', size='hdl-prw'),
     rule('detector', '*', PY_FASTER_RCNN, lr=0.001, batch_size=2, steps=70_000, milestones=(50_000,), start='imagenet', size='faster-rcnn', schedule='step'),
+    rule('detector:vgg16', 'cuhk-sysu', 'E2E, section 3.1: boxes below 50 px are not evaluated', min_height=50.),
 ]
 PAPER = _COMMON + _HDL + _OIM + _E2E + _ATTENTION + _CLSA + _NOT_REAL
 
@@ -274,15 +275,19 @@ def flat(
     training = {k: getattr(recipe.train, k) for k in _TRAIN if getattr(recipe.train, k) != getattr(TrainConfig(), k)}
     return dict(model=recipe.model, data=recipe.data) | own | training | recipe.net
 
-def _stage(recipe, stage, given, own):
-    "One stage in full: the recipe's settings as far as its model has them, its own, and what was given."
+def _preset_recipe(model, data, preset, settings):
+    "What the rules alone say."
+    recipe = Recipe(model, data)
+    for r in rules_for(model, data, preset, settings): recipe = change(recipe, **_known(r, model))
+    return recipe
+
+def _stage(recipe, preset, stage, given, own):
+    "One stage in full: its model's preset, or the recipe itself where it is of the same model; its own settings; and what was given."
     model = stage.get('model', recipe.model)
     known = {*_RECIPE, *_TRAIN, *model_settings(model)}
-    base = {k: v for k, v in flat(recipe).items() if k in known and k not in _LAST}
     other = ('crops', 'crops_from', 'id_loss', 'dim') if model != recipe.model else ()  # of another network
-    base = {k: v for k, v in base.items() if k not in other}
-    r = change(Recipe(), **base | dict(model=model))
-    r = change(r, **{k: v for k, v in stage.items() if k != 'name'})
+    base = _preset_recipe(model, recipe.data, preset, stage) if other else change(Recipe(), **{k: v for k, v in flat(recipe).items() if k in known and k not in _LAST})
+    r = change(base, **{k: v for k, v in stage.items() if k != 'name'})
     given = {k: v for k, v in given.items() if k in known and k not in _LAST and k not in other and not (k in _DEFINE and (k in stage or model != recipe.model))}
     return dict(name=stage['name']) | flat(change(change(r, **given), **own))
 
@@ -294,15 +299,15 @@ def make_recipe(
 ) -> Recipe:
     "The preset's recipe for a model and a data set. Raises ValueError for unknown names."
     if preset not in PRESETS: raise ValueError(f"unknown preset '{preset}': choose one of {', '.join(PRESETS)}")
-    recipe = check(Recipe(model, data))
-    for r in rules_for(model, data, preset, settings): recipe = change(recipe, **_known(r, model))
+    check(Recipe(model, data))
+    recipe = _preset_recipe(model, data, preset, settings)
     given = {k: v for k, v in settings.items() if '.' not in k}
     if 'crops' in given: given = dict(stages=()) | given  # a training of one's own on cut-outs
     of = {}
     for key, v in settings.items():
         if '.' in key: of.setdefault(key.rpartition('.')[0], {})[key.rpartition('.')[2]] = v
     final = change(recipe, **given)
-    stages = tuple(_stage(recipe, s, given, of.pop(s['name'], {})) for s in final.stages)
+    stages = tuple(_stage(recipe, preset, s, given, of.pop(s['name'], {})) for s in final.stages)
     if of: final = change(final, parts={**final.train.parts, **{part: {**final.train.parts.get(part, {}), **own} for part, own in of.items()}})
     if final.crops and not stages and not final.after: final = replace(final, crops_from='true')
     return check(replace(final, stages=stages))

@@ -402,7 +402,8 @@ def test_nothing_is_computed_of_a_level_that_is_off(monkeypatch):
 def test_qeeps_teaches_oim_by_its_table(tmp_path):
     "The paper's teacher, through the recipe: a student of the teacher's 256 numbers, its rows those of every scene asked by itself."
     from person_search_nb.datasets import open_dataset
-    from person_search_nb.presets import make_recipe, run_recipe
+    from person_search_nb.presets import make_recipe
+    from person_search_nb.recipes import run_recipe
     spec = 'synth:tiny?train_scenes=6&test_scenes=6&train_ids=6&test_ids=4&queries=2&gallery=3&size=96x160&cameras=2'
     small = dict(width=0.125, rpn_channels=16, roi_size=7, epochs=1, batch_size=2, warmup=0, start='', imprint=False, precision='fp32', device='cpu')
     who, _ = run_recipe(make_recipe('qeeps', spec, 'tiny', **small), tmp_path / 'qeeps', progress=False)
