@@ -15,11 +15,12 @@ from torch import nn, Tensor
 def fit_heights(
     heights, # (N,) heights of the data's people in px: tensor, array or list
     n: int = 11, # number of anchor heights
-    coverage: float | None = None, # share of the people between the smallest and the largest anchor; None: 0.98 or, for 'quantile', all
+    coverage: float | None = None, # share of the people between the end anchors; None: 0.98; 1 for 'quantile'
     spacing: str = 'geometric', # 'geometric': equal ratios; 'quantile': equally many people in between, as CityPersons
 ) -> list: # n heights in px, rising
     "Anchor heights for the people of a data set. Raises ValueError without heights, or for another spacing."
-    if spacing not in ('geometric', 'quantile'): raise ValueError(f"spacing is 'geometric' or 'quantile', not {spacing!r}")
+    if spacing not in ('geometric', 'quantile'):
+        raise ValueError(f"spacing is 'geometric' or 'quantile', not {spacing!r}")
     heights = torch.as_tensor(heights, dtype=torch.float64).flatten().cpu().numpy()
     if len(heights) == 0 or not (heights > 0).all():
         raise ValueError("fit_heights needs at least one height, all of them above 0 px.")

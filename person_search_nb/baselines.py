@@ -55,8 +55,11 @@ def kissme(
     return vector[:, value > 0] * np.sqrt(value[value > 0])
 
 # %% ../nbs/12d_baselines.ipynb #11b69f18
-COLOUR_NAMES = dict(black=(0, 0, 0), blue=(20, 40, 200), brown=(120, 75, 40), grey=(128, 128, 128), green=(20, 140, 40), orange=(245, 130, 20),
-                    pink=(245, 150, 190), purple=(120, 30, 150), red=(205, 20, 30), white=(255, 255, 255), yellow=(245, 220, 30))
+COLOUR_NAMES = dict(                    # typical colours, the first one the most typical
+    black=[(0, 0, 0), (35, 35, 38)], blue=[(20, 60, 220), (0, 0, 255), (0, 0, 128), (50, 100, 190), (130, 185, 235)], brown=[(120, 75, 40), (90, 55, 30)],
+    grey=[(128, 128, 128), (85, 85, 85), (185, 185, 185)], green=[(20, 140, 40), (0, 90, 20), (90, 110, 40), (80, 200, 80)], orange=[(245, 130, 20)],
+    pink=[(245, 150, 190), (255, 190, 205), (255, 105, 180)], purple=[(120, 30, 150), (75, 0, 130), (165, 90, 200)], red=[(205, 20, 30), (130, 10, 15), (255, 0, 0)],
+    white=[(255, 255, 255)], yellow=[(245, 220, 30)])
 
 def lab(
     rgb,           # (N, 3) sRGB 0-255
@@ -73,7 +76,8 @@ def colour_names(
     softness: float = 15.,   # CIELAB units: how far a name reaches
 ) -> np.ndarray:             # (N, 11) shares, each row sums to 1
     "How much a colour is called by each of the eleven names."
-    apart = ((lab(rgb)[:, None] - lab(list(COLOUR_NAMES.values())))**2).sum(2)
+    x = lab(rgb)
+    apart = np.stack([((x[:, None] - lab(typical))**2).sum(2).min(1) for typical in COLOUR_NAMES.values()], 1)
     share = np.exp((apart.min(1, keepdims=True) - apart) / (2 * softness**2))
     return share / share.sum(1, keepdims=True)
 

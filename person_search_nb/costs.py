@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'PAPER_COSTS', 'COLUMNS', 'meta_macs', 'count_params', 'macs_by_part', 'count_macs', 'measure_latency',
-           'cost_table', 'si', 'table_cells', 'format_table', 'table_html']
+           'head_passes', 'cost_table', 'si', 'table_cells', 'format_table', 'table_html']
 
 # %% ../nbs/14_costs.ipynb #8753e52d
 import html, time
@@ -64,7 +64,7 @@ def macs_by_part(
     pooled = (1, shape[1])
     run('embedding_norm', model.embedding_norm, run('project', model.project, pooled))
     if model.score is not None: run('score', model.score, pooled)
-    run('deltas', model.deltas, pooled)
+    if model.deltas is not None: run('deltas', model.deltas, pooled)
     if hasattr(model, 'reid'): run('reid', model.reid, (1, 3, *model.crop_size)) # a second network says who (notebook 16)
     return parts
 
@@ -84,9 +84,13 @@ def count_macs(
                 person=total(person.__contains__), person_attention=parts['attention 3'])
 
 # %% ../nbs/14_costs.ipynb #70454b3c
-PAPER_COSTS = [ # FLOP as printed in HDL Tables 2 (CUHK-SYSU, 800x800) and 3 (PRW, 1920x1080); 'person' is the same in both
+PAPER_COSTS = [ # FLOP as printed in HDL Tables 2 (800x800), 3 and 4 (1920x1080); None: not printed
+    dict(name='MGTS', scene_800=1725.6e9, scene_1080=1725.6e9, person=52.8e9, at_least=True), # scene: '>'
+    dict(name='CLSA', scene_800=410.7e9, scene_1080=1330.7e9, person=26.4e9, at_least=True),
+    dict(name='Faster R-CNN + ResNet-50', scene_800=None, scene_1080=1330.7e9, person=26.4e9, at_least=True),
     dict(name='OIM', scene_800=410.7e9, scene_1080=1330.7e9, person=2.0e9),
     dict(name='IAN (ResNet-101)', scene_800=1146.2e9, scene_1080=3713.7e9, person=2.0e9),
+    dict(name='CGPS', scene_800=410.7e9, scene_1080=None, person=2.0e9),
     dict(name='HDL teacher', scene_800=427.5e9, scene_1080=1381.6e9, person=2.1e9),
     dict(name='HDL student', scene_800=37.5e9, scene_1080=121.4e9, person=76.4e6),
 ]
@@ -112,6 +116,13 @@ def measure_latency(
     times = times[warmup:]
     return dict(median=median(times), min=min(times), repeats=repeats)
 
+# %% ../nbs/14_costs.ipynb #0533e0d0
+def head_passes(
+    model: nn.Module, # a `PersonSearchNet`
+) -> str: # e.g. '50 + 30'
+    "Regions the head looks at in one scene: the proposals in its first pass, then at most so many detections."
+    return f'{model.rpn.post_nms[1]} + {model.detections}'
+
 # %% ../nbs/14_costs.ipynb #6d4645a3
 def cost_table(
     models: dict, # name -> model; ratios are to the first
@@ -119,13 +130,14 @@ def cost_table(
     latency: bool = True, # measure milliseconds too
     images: list[Tensor] | None = None, # scenes to measure with; None: one of grey noise, of `size`
     repeats: int = 5, # timed runs for each model
-) -> list: # a dict for each model: name, params, macs_scene, macs_person, ms_scene, ms_min, params_ratio, scene_ratio, person_ratio, speedup
-    "Parameters, MACs and milliseconds of several models side by side."
+) -> list: # per model: name, params, macs_scene, macs_person, passes, *_ratio; with latency ms_scene, ms_min, speedup
+    "Parameters, MACs and milliseconds of several models; people cost `macs_person` for each region of `passes`."
     if images is None: images = [torch.rand(3, *size, generator=torch.Generator().manual_seed(0))]
     rows = []
     for name, model in models.items():
         macs = count_macs(model, size)
-        row = dict(name=name, params=count_params(model), macs_scene=macs['scene'], macs_person=macs['person'])
+        row = dict(name=name, params=count_params(model), macs_scene=macs['scene'], macs_person=macs['person'],
+                   passes=head_passes(model))
         first = rows[0] if rows else row
         row |= dict(params_ratio=row['params'] / first['params'], scene_ratio=row['macs_scene'] / first['macs_scene'],
                     person_ratio=row['macs_person'] / first['macs_person'])
@@ -147,7 +159,7 @@ def si(
     return text + prefixes[0]
 
 COLUMNS = dict(name=('model', str), params=('parameters', si), macs_scene=('MACs/scene', si), macs_person=('MACs/person', si), # key -> title, form
-               params_ratio=('parameters, share', '{:.3f}'.format), scene_ratio=('scene, share', '{:.3f}'.format),
+               passes=('head passes', str), params_ratio=('parameters, share', '{:.3f}'.format), scene_ratio=('scene, share', '{:.3f}'.format),
                person_ratio=('person, share', '{:.3f}'.format), ms_scene=('ms/scene', '{:.1f}'.format), ms_min=('fastest', '{:.1f}'.format),
                speedup=('times faster', '{:.1f}'.format), mAP=('mAP', '{:.3f}'.format), top1=('top-1', '{:.3f}'.format), top5=('top-5', '{:.3f}'.format),
                top10=('top-10', '{:.3f}'.format), det_ap=('detection AP', '{:.3f}'.format), det_recall=('recall', '{:.3f}'.format))

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['RESIZE', 'CAMERAS', 'OPENERS', 'SPLITS', 'CAMERA_KEYS', 'DataError', 'Scene', 'check_scene', 'read_picture',
            'check_picture', 'Files', 'Rendered', 'Fit', 'ShortSide', 'resize_rule', 'resize_picture', 'as_floats',
-           'SceneDataset', 'QuerySet', 'choose', 'cross_camera', 'under_protocol', 'opener', 'parse_spec',
-           'open_dataset', 'synth_config', 'open_synth', 'camera_in', 'read_coco', 'open_coco', 'query_set']
+           'SceneDataset', 'QuerySet', 'choose', 'cross_camera', 'under_protocol', 'read_query_list', 'find_queries',
+           'some_queries', 'opener', 'parse_spec', 'open_dataset', 'synth_config', 'open_synth', 'camera_in',
+           'read_coco', 'open_coco', 'query_set']
 
 # %% ../nbs/11_datasets.ipynb #8c1416a3
 import importlib, json, math, os
@@ -320,6 +321,86 @@ def under_protocol(
     if protocol == 'cross-camera': queries.candidates = cross_camera(queries, cameras)
     return queries
 
+# %% ../nbs/11_datasets.ipynb #f440537e
+def _listed_text(line):
+    "What a line of a query list names: a number, or (scene name, xyxy box, identity). Raises ValueError."
+    words = line.split()
+    if len(words) == 1: return int(words[0])
+    who, x, y, w, h, name = words
+    x, y, w, h = map(float, (x, y, w, h))
+    return name, (x, y, x + w, y + h), int(float(who))
+
+def _listed_json(entry):
+    "The same for an entry of a JSON list. Raises ValueError."
+    if isinstance(entry, int) and not isinstance(entry, bool): return entry
+    name, box, who = entry['image'], [float(v) for v in entry['box']], entry.get('person_id')
+    if not isinstance(name, str) or len(box) != 4 or not isinstance(who, (int, type(None))): raise ValueError
+    return name, tuple(box), who
+
+def read_query_list(
+    file,      # JSON, or text with one query a line
+) -> list:     # of (where it stands, number or (scene name, (x1, y1, x2, y2) px, identity or None))
+    "Read a list of queries. Raises `DataError` naming file and line."
+    try: text = Path(file).read_text(encoding='utf-8-sig')
+    except (OSError, UnicodeDecodeError) as e: raise DataError(f'{file}: cannot be read ({e}); give a file that lists queries') from None
+    whole = text.lstrip()[:1] in ('[', '{')
+    if whole:
+        try: entries = json.loads(text)
+        except ValueError as e: raise DataError(f'{file}: is not JSON ({e}); export it again') from None
+        if not isinstance(entries, list): raise DataError(f'{file}: is no list; write [{{"image": name, "box": [x1, y1, x2, y2]}}, ...]')
+        lines, parse, form = [(f'entry {k}', e) for k, e in enumerate(entries)], _listed_json, '{"image": name, "box": [x1, y1, x2, y2]}'
+    else: lines, parse, form = [(f'line {k}', t) for k, t in enumerate(text.splitlines(), 1) if t.strip()], _listed_text, 'identity x y width height frame'
+    found = []
+    for where, line in lines:
+        try: what = parse(line)
+        except (ValueError, OverflowError, KeyError, TypeError, AttributeError): what = None
+        if isinstance(what, tuple):
+            (x1, y1, x2, y2) = what[1]
+            if not (all(map(math.isfinite, what[1])) and x2 > x1 and y2 > y1): what = None
+        if what is None: raise DataError(f"{file}: {where} is {str(line)[:80]!r}; write {form} with an area in px, or a query's number")
+        found.append((where, what))
+    if not found: raise DataError(f'{file}: lists no queries')
+    return found
+
+# %% ../nbs/11_datasets.ipynb #691d0561
+def find_queries(
+    listed: list,       # of `read_query_list`
+    queries: QuerySet,  # of the whole set
+    file,               # for messages
+) -> np.ndarray:        # (n,) int64 which of the queries they are
+    "Numbers of the listed queries. Raises `DataError` for one the set does not have, or that is listed twice."
+    names = queries.dataset.names
+    scenes = {Path(s).stem: i for i, s in enumerate(names)} | {s: i for i, s in enumerate(names)}
+    rows, seen = [], {}
+    for where, what in listed:
+        def fail(text): raise DataError(f'{file}: {where} {text}')
+        if isinstance(what, int):
+            if not 0 <= what < len(queries): fail(f'is query {what}; there are {len(queries)}, numbered from 0')
+            row = what
+        else:
+            name, box, who = what
+            if name not in scenes: fail(f'is of {name}, which is none of the {len(names)} query scenes, such as {names[0]}; correct the name')
+            among = np.flatnonzero(queries.scene == scenes[name])
+            if not len(among): fail(f'is of {name}, in which nobody is a query; take it off')
+            h, w = queries.dataset.scenes[scenes[name]].size
+            away = np.abs(queries.boxes[among] - np.clip(box, 0, [w, h, w, h])).max(1)
+            row = int(among[away.argmin()])
+            if away.min() > 1: fail(f"has the box {[round(v, 1) for v in box]}, {away.min():.1f} px from the nearest query of {name}, {queries.boxes[row].round(1).tolist()}; correct it (corners in px)")
+            if who is not None and who != queries.person_id[row]: fail(f'says identity {who}, but that query is {queries.person_id[row]}; is it a list for another version of the set?')
+        if row in seen: fail(f'is query {row}, as {seen[row]} is; delete one of them')
+        seen[row] = where
+        rows.append(row)
+    return np.array(rows, np.int64)
+
+def some_queries(
+    queries: QuerySet,
+    rows: np.ndarray,  # (n,) which
+) -> QuerySet:
+    "A set with only these queries, in this order; their scenes to search and their subsets come along."
+    return replace(queries, scene=queries.scene[rows], boxes=queries.boxes[rows], person_id=queries.person_id[rows], gallery_index=queries.gallery_index[rows],
+                   candidates=None if queries.candidates is None else queries.candidates[rows],
+                   subsets={k: np.flatnonzero(np.isin(rows, v)) for k, v in queries.subsets.items()})
+
 # %% ../nbs/11_datasets.ipynb #86d624a4
 OPENERS = {}  # scheme -> function(path, options, split, **kw) -> SceneDataset or QuerySet
 
@@ -347,6 +428,16 @@ def parse_spec(
         if not equals: raise DataError(f'{spec!r}: {key!r} has no value; options are written ?key=value&key=value')
     return scheme, path, {key: value for key, _, value in pairs}
 
+def _query_file(scheme, path, options):
+    "The file of queries=FILE, taken out of the options; None without one."
+    text = options.get('queries', '')
+    number = text.lstrip('-').isdigit()
+    if not text or number and scheme == 'synth': return None  # synth:tiny?queries=30 makes so many
+    folder = Path(path).expanduser()
+    for file in (Path(text).expanduser(), (folder if folder.is_dir() else folder.parent) / text):
+        if file.is_file(): return options.pop('queries') and file
+    raise DataError(f'{text}: no such file, neither here nor in {path}; queries=FILE wants a list of queries' + (' (only synth: takes a number)' if number else ''))
+
 def open_dataset(
     spec: str,             # such as 'synth:tiny' or 'coco:PATH'
     split: str = 'train',  # 'train', 'gallery' or 'query'
@@ -355,7 +446,9 @@ def open_dataset(
     "Open one split of a data set. Raises `DataError` naming file, row and mend when something is wrong with it."
     scheme, path, options = parse_spec(spec)
     if split not in SPLITS: raise DataError(f'no split {split!r}: choose one of {", ".join(SPLITS)}')
-    return OPENERS[scheme](path, options, split, **kw)
+    listed = _query_file(scheme, path, options)
+    data = OPENERS[scheme](path, options, split, **kw)
+    return data if listed is None or split != 'query' else some_queries(data, find_queries(read_query_list(listed), data, listed))
 
 # %% ../nbs/11_datasets.ipynb #7a797fcd
 def synth_config(

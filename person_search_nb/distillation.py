@@ -55,7 +55,7 @@ def feature_distillation(
     student_levels: list,        # of (N, C_j, h_j, w_j)
     teacher_levels: list,        # the same N, h_j, w_j; other channels
     form: str = 'mse',           # 'mse': mean of squared differences; 'norm': mean length of the difference, as printed
-    inside: list | None = None,  # per level (N, 1, h_j, w_j) bool, cells of the true picture, or None: all; None: all levels
+    inside: list | None = None,  # per level None (all cells) or (N, 1, h_j, w_j) bool, cells of the true picture
 ) -> Tensor:
     "FD, Eq. 5: half the sum over levels of the distance between the two energy maps of X^j."
     return _level_distance(student_levels, teacher_levels, form, inside, 'features')
@@ -121,8 +121,8 @@ class HDL(Distillation):
     def __init__(self,
         teacher: PersonSearchNet,             # trained; frozen from now on
         student: PersonSearchNet,             # same identities, same strides
-        lambdas: tuple = (0.9, 2e4, 2e3),     # lambda_0 (PD against ID), lambda_1 (AD), lambda_2 (FD); the last two mean 3
-                                              # times less at 1920x1080 than at 800x800 (form='mse' divides by the cells)
+        lambdas: tuple = (0.9, 2e4, 2e3),     # lambda_0 (PD against ID), lambda_1 (AD), lambda_2 (FD); with form='mse'
+                                              # the last two mean 3 times less at 1920x1080 than at 800x800
         temperature: float = 4.0,             # t of Eq. 8
         form: str = 'mse',                    # distance of FD and AD
         hinton: bool = False,                 # direction of the KL in PD

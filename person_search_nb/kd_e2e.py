@@ -10,10 +10,11 @@ from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn, Tensor
 
 from .distillation import Distillation
-from .models import PersonSearchNet, at_least_float32, mean_embeddings
+from .models import HeadOutput, PersonSearchNet, RoIs, at_least_float32, mean_embeddings
 from .oim import OIMLoss
 from .parallel import mean_number
 
@@ -93,7 +94,7 @@ def record_anchors(
     said = {}
     def given(module, inputs): said['features'] = inputs[0]
     def judged(module, inputs, output): said.update(zip(('objectness', 'deltas', 'sample'), inputs))
-    handles = [model.rpn.register_forward_pre_hook(given), model.rpn.judge.register_forward_hook(judged)]
+    handles = [model.rpn.hidden.register_forward_pre_hook(given), model.rpn.judge.register_forward_hook(judged)]
     try: yield said
     finally:
         for h in handles: h.remove()
@@ -103,10 +104,10 @@ class DetectorDistillation(Distillation):
     "A specialised detector teaches the student's detector: map, scores and boxes, of RPN and head (Chen et al. 2017, as KD-E2E adopts it)."
     def __init__(self,
         teacher: PersonSearchNet,   # trained to find people; the same anchors
-        student: PersonSearchNet,   # any; identities are its own affair
-        mu: float = 0.5,            # share of the labels in the scores' losses, against the teacher's soft scores
-        nu: float = 0.5,            # weight of the bounded box losses
-        gamma: float = 0.5,         # weight of the hint
+        student: PersonSearchNet,   # any, also QEEPS; identities are its own affair
+        mu: float = 0.5,            # share of the labels in the scores' losses, against the teacher's soft scores; 1: no soft scores
+        nu: float = 0.5,            # weight of the bounded box losses; 0: none
+        gamma: float = 0.5,         # weight of the hint; 0: none
         background: float = 1.5,    # w_0 of the soft scores
         margin: float = 0.,         # m of the bounded box losses
     ):
@@ -114,27 +115,45 @@ class DetectorDistillation(Distillation):
         a, b = teacher.rpn.anchors, student.rpn.anchors
         if (a.stride, a.centre) != (b.stride, b.centre) or a.sizes.shape != b.sizes.shape or not torch.allclose(a.sizes.cpu(), b.sizes.cpu()):
             raise ValueError(f"the teacher's {a.num_anchors} anchors are not the student's {b.num_anchors}; build both with the same kind of anchors and the same heights, such as heights=teacher.config['heights']")
-        if (teacher.score is None) != (student.score is None): raise ValueError('one of teacher and student scores regions in its head, the other does not; build both with the same rescore=')
+        if (teacher.score is None) != (student.score is None) or teacher.deltas is None or student.deltas is None:
+            raise ValueError('both teacher and student must score regions in their heads, or neither, and refine boxes there; build both with the same rescore= and refine=True')
+        if not 0 <= mu <= 1: raise ValueError(f'mu={mu} is a share of the scores, between 0 and 1')
+        for name, weight in dict(nu=nu, gamma=gamma, background=background, margin=margin).items():
+            if not 0 <= weight < float('inf'): raise ValueError(f'{name}={weight}: give a number from 0')
         self.mu, self.nu, self.gamma, self.background, self.margin = mu, nu, gamma, background, margin
         self.adapter = nn.Conv2d(*(net.rpn.hidden[0].in_channels for net in (student, teacher)), 1) if gamma else None
 
     def losses(self, images: list, targets: list) -> dict:
         "The student's losses and the teacher's advice about the same anchors and regions."
         with record_anchors(self.student) as said: losses, x, rois, out = self.student.training_pass(images, targets)
-        with torch.no_grad():
-            features = self.teacher.trunk(x)
-            objectness, deltas = self.teacher.rpn.predict(features)
-            advice = self.teacher.head(features, rois.boxes, torch.zeros_like(rois.positive))  # nobody's embedding is wanted
-        sample, pos = said['sample'], rois.positive
-        if self.mu < 1:
-            scores = dict(rpn=(said['objectness'].flatten()[sample.rows], objectness.flatten()[sample.rows]))
-            if out.score is not None: scores['head'] = out.score, advice.score
-            for part, (s, t) in scores.items():
-                losses[f'{part}_cls'] = self.mu * losses[f'{part}_cls']
-                losses[f'{part}_soft'] = (1 - self.mu) * soft_scores(s, t, self.background)
-        if self.nu:
-            pick = lambda d: d.flatten(0, 1)[sample.people]
-            losses['rpn_bound'] = self.nu * bounded_boxes(pick(said['deltas']), pick(deltas), sample.goals, len(sample.rows), self.margin)
-            losses['head_bound'] = self.nu * bounded_boxes(out.deltas[pos], advice.deltas[pos], self.student.box_goals(out, rois), len(pos), self.margin)
+        if self.mu == 1 and not self.nu and not self.gamma: return losses
+        with torch.no_grad(): features = self.teacher.trunk(x)
+        if self.mu < 1 or self.nu: losses |= self.advice(features, losses, said, rois, out)
         if self.gamma: losses['hint'] = self.gamma * hint_loss(self.adapter(said['features']), features)
         return losses
+
+# %% ../nbs/09a_kd_e2e.ipynb #b93b8844
+@patch
+def advice(self: DetectorDistillation,
+    features: Tensor,  # (B, C, h, w) the teacher's map
+    losses: dict,      # the student's own
+    said: dict,        # of `record_anchors`
+    rois: RoIs,        # the regions the student looked at
+    out: HeadOutput,   # what its head says of them
+) -> dict:             # rpn_cls, head_cls as they now count; rpn_soft, head_soft; rpn_bound, head_bound
+    "Soft scores and bounded boxes, by the teacher's RPN and head."
+    with torch.no_grad():
+        objectness, deltas = self.teacher.rpn.predict(features)
+        advice = self.teacher.head(features, rois.boxes, torch.zeros_like(rois.positive))  # nobody's embedding is wanted
+    sample, near, found = said['sample'], rois.refined, {}
+    if self.mu < 1:
+        scores = dict(rpn=(said['objectness'].flatten()[sample.rows], objectness.flatten()[sample.rows]))
+        if out.score is not None: scores['head'] = out.score, advice.score
+        for part, (s, t) in scores.items():
+            found[f'{part}_cls'] = self.mu * losses[f'{part}_cls']
+            found[f'{part}_soft'] = (1 - self.mu) * soft_scores(s, t, self.background)
+    if self.nu:
+        pick = lambda d: d.flatten(0, 1)[sample.people]
+        found['rpn_bound'] = self.nu * bounded_boxes(pick(said['deltas']), pick(deltas), sample.goals, len(sample.rows), self.margin)
+        found['head_bound'] = self.nu * bounded_boxes(out.deltas[near], advice.deltas[near], self.student.box_goals(out, rois), len(near), self.margin)
+    return found

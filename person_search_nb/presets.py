@@ -149,7 +149,7 @@ _HDL = [
     rule('hdl-teacher', '*', 'HDL, section 4', epochs=60, milestones=(50,), gamma=0.1),
     rule('hdl-teacher', '*', 'HDL, section 3.2: ResNet-50 [42]', start='imagenet'),
     rule('hdl-student*', '*', 'HDL, section 4', epochs=150, milestones=(50, 100), gamma=0.2),
-    rule('hdl-student', '*', 'HDL, section 3.2: 7 x 7 becomes 3 x 3, and Table 2: 76.4 MFLOP', head_padding=0),
+    rule('hdl-student', '*', "ours: Eq. 5 and 6 compare level 3 cell by cell, and the teacher's conv5 makes 4 x 4 of 7 x 7; the printed 3 x 3 (Table 2's 76.4 MFLOP) is head_padding=0", head_padding=1),
     rule('hdl-student*', '*', 'ours: not printed; there are no ImageNet weights of this network', start=''),
     rule('hdl-student*', '*', 'HDL, section 4', lambdas=(0.9, 2e4, 2e3), temperature=4.),
     rule('hdl-student*', '*', 'HDL, Eq. 7: KL(student || teacher)', hinton=False),
@@ -279,10 +279,11 @@ def _stage(recipe, stage, given, own):
     model = stage.get('model', recipe.model)
     known = {*_RECIPE, *_TRAIN, *model_settings(model)}
     base = {k: v for k, v in flat(recipe).items() if k in known and k not in _LAST}
-    if model != recipe.model: base = {k: v for k, v in base.items() if k not in ('crops', 'crops_from', 'id_loss', 'dim')}
+    other = ('crops', 'crops_from', 'id_loss', 'dim') if model != recipe.model else ()  # of another network
+    base = {k: v for k, v in base.items() if k not in other}
     r = change(Recipe(), **base | dict(model=model))
     r = change(r, **{k: v for k, v in stage.items() if k != 'name'})
-    given = {k: v for k, v in given.items() if k in known and k not in _LAST and not (k in _DEFINE and (k in stage or model != recipe.model))}
+    given = {k: v for k, v in given.items() if k in known and k not in _LAST and k not in other and not (k in _DEFINE and (k in stage or model != recipe.model))}
     return dict(name=stage['name']) | flat(change(change(r, **given), **own))
 
 def make_recipe(
@@ -399,7 +400,7 @@ def preset_table(
     return '\n'.join(lines) + '\n'
 
 # %% ../nbs/13a_presets.ipynb #4ac5d145
-_BESIDE = ('data', 'cache', 'workers', 'device', 'compile', 'checkpoint_every', 'evaluate_every', 'accumulate', 'factored', 'seed', 'teacher', 'detector', 'after', 'precision', 'model', 'group', 'stages')
+_BESIDE = ('data', 'cache', 'workers', 'device', 'compile', 'checkpoint_every', 'evaluate_every', 'accumulate', 'seed', 'teacher', 'detector', 'after', 'precision', 'model', 'group', 'stages')
 
 def differences(
     recipe: Recipe,

@@ -89,7 +89,8 @@ def _apply_start(model, recipe):
     report = dict(start=recipe.start, after='')
     if recipe.start not in ('', 'imagenet'):
         path = shipped_trunk(recipe.start.partition(':')[2] or recipe.model) if named else recipe.start
-        found = warm_start(model, path, ('rpn.anchors.', *('id_loss.',) * named))
+        try: found = warm_start(model, path, ('rpn.anchors.', *('id_loss.',) * named))
+        except ValueError as e: raise ValueError(str(e).replace(str(path), f'start={recipe.start}')) from None  # a package's own path helps nobody
         report |= {k: v if k == 'weights' else len(v) for k, v in found.items()}
         told += '\n' + start_text(found)
     if recipe.after:
@@ -167,7 +168,7 @@ def _one_stage(recipe, out, resume, progress, say):
     model, report = build_started(recipe, data.num_ids)
     say(report['text'])
     fresh = not (resume and (out / CHECKPOINT).exists())
-    if recipe.imprint and fresh: imprint(model, data, progress=progress)
+    if recipe.imprint and fresh and model.id_loss is not None: imprint(model, data, progress=progress)  # a detector has nobody to imprint
     if 'table' in teach and fresh: freeze_table(model, from_first(teacher_table(guide.to(connect(recipe.train.device)), data, data.num_ids, progress=progress).cpu()))
     grade = _grader(recipe, say, progress)
     if rank() == 0:

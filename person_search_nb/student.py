@@ -53,10 +53,10 @@ class SeparableBlock(nn.Sequential):
 STUDENT_CHANNELS = (128, 256, 384, 512)
 
 def student_backbone(
-    variant:str='paper', # 'paper': exactly HDL's; 'fast': half the inner channels, the map shrunk first
+    variant:str='paper', # 'paper': HDL's; 'fast': half the inner channels, the map shrunk first
     width:float=1.0,     # scales every channel count (multiples of 4)
     weights=None,        # None (random) or the path of a weight file
-    head_padding:int=1   # padding of the head's strided convolution: 1 turns 7x7 into 4x4, 0 into the paper's 3x3
+    head_padding:int=1   # of the head's strided convolution: 1 turns 7x7 into 4x4; 0, the printed network, into 3x3
 )->Backbone:
     "HDL's student: a 3x3 stem of stride 2 and four separable blocks. Raises `ValueError` for another variant."
     if variant not in ('paper', 'fast'): raise ValueError(f"student variant must be 'paper' or 'fast', got {variant!r}")

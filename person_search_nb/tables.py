@@ -256,7 +256,7 @@ CLSA_COMPARED = {
         options={'cuhk-sysu': 'gallery=4000'}),
 }
 
-# %% ../nbs/16a_tables.ipynb #f586d36e
+# %% ../nbs/16a_tables.ipynb #323ae81e
 _LEVELS = 'The controls, of the length of CLSA, are not in the paper.'
 _FROZEN = ('Not freezing the first block is freeze=0; freezing it is freeze=2, which is what the cited code does. '
            'The row freeze=1 is the other reading of "the 1st 4 layers".',)

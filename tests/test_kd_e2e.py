@@ -38,6 +38,8 @@ EMPTY = SCENES[0][0], dict(boxes=torch.zeros(0, 4), person_id=torch.zeros(0, dty
 class Data(list):
     "As much of a `SceneDataset` as the trainer asks for."
     names = [f'scene {k}' for k in range(6)]
+    @property
+    def scenes(self): return [SimpleNamespace(person_id=t['person_id'].numpy()) for _, t in list(self)]
     def item(self, i): return (self[i[0]][0] * 255).byte(), self[i[0]][1]
 
 
@@ -144,7 +146,7 @@ CONFIG = TrainConfig(epochs=2, batch_size=2, warmup=0, flip=0., device='cpu', pr
 class Stop(Exception): pass
 
 
-def broken_run(model, out, after):
+def broken_run(model, out, after, config=CONFIG):
     "Train until a scene cannot be read any more."
     class Short(Data):
         def __getitem__(self, i):
@@ -153,7 +155,7 @@ def broken_run(model, out, after):
             return super().__getitem__(i)
     data = Short(SCENES)
     data.left = 2 * after
-    with pytest.raises(Stop): train(model, data, CONFIG, out, progress=False)
+    with pytest.raises(Stop): train(model, data, config, out, progress=False)
 
 
 @pytest.mark.parametrize('kind', ['table', 'detector', 'table+detector'])
@@ -297,6 +299,127 @@ def test_teacher_is_untouched_and_gradient_reaches_the_student_alone(pair):
     pair.eval()
     with torch.no_grad(): assert torch.equal(pair([SCENES[0][0]])[0]['boxes'], pair.student([SCENES[0][0]])[0]['boxes'])
     assert isinstance(pair, Distillation)
+
+
+def qeeps(seed=1, **kw):
+    torch.manual_seed(seed)
+    student = build_model('qeeps', IDS, width=0.125, **dict(dim=24, rpn_channels=16, roi_size=7, proposals=(20, 10)) | kw)
+    for name in ('early_excite', 'squeeze_excite', 'query_rpn', 'similarity'):
+        for p in getattr(student, name, nn.Module()).parameters(): p.data += 0.2 * torch.randn_like(p)
+    return student
+
+
+PAIR = [[SCENES[0][0], SCENES[3][0]], [SCENES[0][1], dict(boxes=SCENES[2][1]['boxes'], person_id=torch.tensor([2, -1, 0]))]]   # both show 0
+
+
+@pytest.mark.parametrize('kind', [dict(), dict(qsse='all'), dict(qsse='none', qrpn=False, qsim=False)])
+def test_a_qeeps_student_is_advised_about_its_rpn(kind):
+    "By hand: the map and the sample are those of the RPN, not of the query-guided one, and the rows are the teacher's."
+    teacher, student = net('resnet50', seed=3, id_loss='none', roi_size=7), qeeps(**kind)
+    for layer in (teacher.rpn.objectness, teacher.score, teacher.rpn.deltas, teacher.deltas): nn.init.normal_(layer.weight, std=0.3)
+    pair = DetectorDistillation(teacher, student).train()
+    alone, taken, sample = copy.deepcopy(student), [], student.rpn.sample
+    student.rpn.sample = lambda *a: taken.append((a[2], sample(*a))) or taken[-1][1]
+    torch.manual_seed(0)
+    with record_anchors(student) as said: losses = pair(*PAIR)
+    assert [len(boxes) for targets, _ in taken for boxes in [torch.cat([t['boxes'] for t in targets])]] == [4] + [2] * student.qrpn   # everybody; then 0, in both scenes
+    assert said['sample'] is taken[0][1]
+    rows, people = said['sample'].rows, said['sample'].people
+    with torch.no_grad():
+        z = teacher.trunk(student.batch(PAIR[0])[0])
+        score, boxes = teacher.rpn.predict(z)
+        p, q = (o.flatten()[rows].double().sigmoid() for o in (said['objectness'], score))
+        soft = -(q * p.log() + 1.5 * (1 - q) * (1 - p).log()).mean()
+        assert losses['rpn_soft'].item() == pytest.approx(0.5 * soft.item(), rel=1e-4)
+        e, m = ((d.flatten(0, 1)[people] - said['sample'].goals).square().sum(1) for d in (said['deltas'], boxes))
+        assert losses['rpn_bound'].item() == pytest.approx(0.5 * (e * (e > m)).sum().item() / len(rows), rel=1e-4, abs=1e-7)
+        assert torch.equal(student.rpn.predict(said['features'])[0], said['objectness'])
+        assert losses['hint'].item() == pytest.approx(0.5 * F.mse_loss(pair.adapter(said['features']), z).item(), rel=1e-4)
+        wanted = torch.zeros(len(rows)); wanted[:len(people)] = 1
+        assert losses['rpn_cls'].item() == pytest.approx(0.5 * F.binary_cross_entropy_with_logits(said['objectness'].flatten()[rows], wanted).item(), rel=1e-4)
+    torch.manual_seed(0)
+    for k, v in alone(*PAIR).items(): assert losses[k].item() == pytest.approx((0.5 if k in ('rpn_cls', 'head_cls') else 1) * v.item(), rel=1e-3), k
+    sum(losses.values()).backward()
+    assert all(p.grad is not None for p in [*student.parameters(), *pair.adapter.parameters()])
+
+
+def test_the_recorder_hears_the_last_pass_of_every_student():
+    for student in (net(), qeeps()):
+        with record_anchors(student.train()) as said:
+            student(*PAIR)
+            first = said['features']
+            student(*[x[::-1] for x in PAIR])
+        assert not torch.equal(first, said['features']) and not student.rpn.hidden._forward_pre_hooks and not student.rpn.judge._forward_hooks
+        assert torch.equal(student.rpn.predict(said['features'])[0], said['objectness'])
+
+
+def test_a_run_of_an_advised_qeeps_student_resumes(tmp_path):
+    how = replace(CONFIG, pairs=True)
+    make = lambda: DetectorDistillation(net('resnet50', seed=3, id_loss='none', roi_size=7), qeeps())
+    torch.manual_seed(2)
+    whole, parts = make(), make()
+    parts.adapter.load_state_dict(whole.adapter.state_dict())
+    history = train(whole, Data(SCENES), how, tmp_path / 'whole', progress=False)
+    broken_run(parts, tmp_path / 'parts', 4, how)
+    parts = make()
+    again = train(parts, Data(SCENES), how, tmp_path / 'parts', progress=False)
+    assert [{k: v for k, v in r.items() if k != 'seconds'} for r in history] == [{k: v for k, v in r.items() if k != 'seconds'} for r in again]
+    for k, v in whole.state_dict().items(): assert torch.equal(parts.state_dict()[k], v), k
+    kept = load_model(tmp_path / 'parts' / 'model.safetensors')
+    assert type(kept) is type(whole.student) and all(torch.equal(kept.state_dict()[k], v) for k, v in whole.student.state_dict().items())
+
+
+@pytest.mark.parametrize('settings', [dict(mu=1.5), dict(mu=-.1), dict(nu=-1.), dict(gamma=math.nan), dict(margin=-.2), dict(background=math.inf)])
+def test_weights_that_mean_nothing_are_refused(settings):
+    with pytest.raises(ValueError, match=f'{next(iter(settings))}='): DetectorDistillation(net(id_loss='none'), net(), **settings)
+
+
+def test_nothing_is_computed_of_a_level_that_is_off(monkeypatch):
+    "The teacher's trunk, RPN and head run only for the levels that want them, and the student's own losses stay bit for bit."
+    from person_search_nb import kd_e2e
+    teacher, student = net('resnet50', id_loss='none'), net()
+    torch.manual_seed(5)
+    own = copy.deepcopy(student).train()(*batch(0, 1))
+    def run(**settings):
+        pair, ran = DetectorDistillation(teacher, copy.deepcopy(student), **settings).train(), []
+        hooks = [m.register_forward_hook(lambda *_, n=n: ran.append(n)) for n, m in dict(trunk=teacher.stem, rpn=teacher.rpn.hidden, head=teacher.blocks[3]).items()]
+        for name in ('soft_scores', 'bounded_boxes', 'hint_loss'):
+            monkeypatch.setattr(kd_e2e, name, lambda *a, name=name: ran.append(name) or torch.zeros((), requires_grad=True))
+        torch.manual_seed(5)
+        losses = pair(*batch(0, 1))
+        for h in hooks: h.remove()
+        monkeypatch.undo()
+        return ran, losses
+    assert run()[0] == ['trunk', 'rpn', 'head', 'soft_scores', 'soft_scores', 'bounded_boxes', 'bounded_boxes', 'hint_loss']
+    assert run(mu=1.)[0] == ['trunk', 'rpn', 'head', 'bounded_boxes', 'bounded_boxes', 'hint_loss']
+    assert run(nu=0.)[0] == ['trunk', 'rpn', 'head', 'soft_scores', 'soft_scores', 'hint_loss']
+    assert run(gamma=0.)[0] == ['trunk', 'rpn', 'head', 'soft_scores', 'soft_scores', 'bounded_boxes', 'bounded_boxes']
+    assert run(mu=1., nu=0.)[0] == ['trunk', 'hint_loss']
+    ran, losses = run(mu=1., nu=0., gamma=0.)
+    assert ran == [] and losses.keys() == own.keys() and all(torch.equal(losses[k], v) for k, v in own.items())
+
+
+def test_qeeps_teaches_oim_by_its_table(tmp_path):
+    "The paper's teacher, through the recipe: a student of the teacher's 256 numbers, its rows those of every scene asked by itself."
+    from person_search_nb.datasets import open_dataset
+    from person_search_nb.presets import make_recipe, run_recipe
+    spec = 'synth:tiny?train_scenes=6&test_scenes=6&train_ids=6&test_ids=4&queries=2&gallery=3&size=96x160&cameras=2'
+    small = dict(width=0.125, rpn_channels=16, roi_size=7, epochs=1, batch_size=2, warmup=0, start='', imprint=False, precision='fp32', device='cpu')
+    who, _ = run_recipe(make_recipe('qeeps', spec, 'tiny', **small), tmp_path / 'qeeps', progress=False)
+    taught, _ = run_recipe(make_recipe('oim', spec, 'tiny', trunk='resnet18', teacher=str(tmp_path / 'qeeps' / 'model.safetensors'), teach='table', **small), tmp_path / 'oim', progress=False)
+    data = open_dataset(spec, 'train', progress=False)
+    table = teacher_table(who, data, progress=False)
+    assert taught.id_loss.lut.shape == table.shape == (data.num_ids, 256) and taught.id_loss.frozen.any()
+    torch.testing.assert_close(taught.id_loss.lut[taught.id_loss.frozen], table[taught.id_loss.frozen], atol=1e-4, rtol=0)
+    who.eval()
+    k = next(i for i, s in enumerate(data.scenes) if (s.person_id >= 0).any())
+    image, target = data[k]
+    with torch.no_grad():                                           # one row of it, by the network's parts
+        x, _ = who.batch([image])
+        z = who.base(x).mean((2, 3))
+        features = who.base(x) * who.squeeze_excite(z, z)[:, :, None, None]
+        by_hand = F.normalize(who.head(features, [target['boxes']]).embedding, dim=1)
+        torch.testing.assert_close(who.embed([image], [target['boxes']]), by_hand, atol=1e-4, rtol=1e-3)
 
 
 def test_levels_are_switched_off_one_by_one():

@@ -47,7 +47,8 @@ def test_attention_keeps_the_size(h, w, kind):
 
 
 @settings(deadline=None, max_examples=12)
-@given(h=st.integers(1, 24), w=st.integers(1, 24), kind=st.sampled_from(('arm', 'arm-bn', 'non-local')), seed=st.integers(0, 99))
+@given(h=st.integers(1, 24), w=st.integers(1, 24), kind=st.sampled_from(('arm', 'arm-bn', 'non-local')),
+       seed=st.integers(0, 99))
 def test_attention_is_finite_and_bounded_on_tiny_maps(h, w, kind, seed):
     torch.manual_seed(seed)
     attend, x = ATTENTION[kind](8), torch.randn(2, 8, h, w, requires_grad=True)
@@ -109,7 +110,8 @@ def test_both_spacings_on_prw(shared):
 
 
 @settings(deadline=None, max_examples=20)
-@given(heights=st.lists(st.floats(1, 2000), min_size=1, max_size=60), n=st.integers(1, 15), spacing=st.sampled_from(('geometric', 'quantile')))
+@given(heights=st.lists(st.floats(1, 2000), min_size=1, max_size=60), n=st.integers(1, 15),
+       spacing=st.sampled_from(('geometric', 'quantile')))
 def test_fitted_heights_rise_within_the_data(heights, n, spacing):
     fitted = fit_heights(heights, n, spacing=spacing)
     assert len(fitted) == n and all(b >= a * (1 - 1e-9) for a, b in zip(fitted, fitted[1:]))
@@ -122,8 +124,8 @@ def test_arm_with_norms_trains_in_the_network_and_is_not_factored():
     model = build_model('hdl-student-fast', 5, width=0.125, attention='arm-bn', heights=[30., 60.], factored=True).train()
     assert all(isinstance(a, NormARM) for a in model.attention)
     people = dict(boxes=torch.tensor([[5., 5, 30, 60]]), person_id=torch.tensor([2]))
-    for images, targets in (([torch.rand(3, 64, 96)], [people]), ([torch.rand(3, 64, 96), torch.rand(3, 50, 70)], [people, people])):
-        losses = model(images, targets)
+    for sizes in ([(64, 96)], [(64, 96), (50, 70)]):
+        losses = model([torch.rand(3, *s) for s in sizes], [people] * len(sizes))
         sum(losses.values()).backward()
         assert all(v.isfinite() for v in losses.values())
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.attention.parameters())
@@ -132,8 +134,8 @@ def test_arm_with_norms_trains_in_the_network_and_is_not_factored():
 
 
 def test_arm_with_norms_costs_what_the_arm_costs():
-    counts = {kind: count_macs(build_model('hdl-teacher', 1, width=0.25, attention=kind), (160, 224)) for kind in ('arm', 'arm-bn')}
-    assert counts['arm'] == counts['arm-bn']
+    arm, normed = (count_macs(build_model('hdl-teacher', 1, width=0.25, attention=a), (160, 224)) for a in ('arm', 'arm-bn'))
+    assert arm == normed
 
 
 def test_true_cells_end_where_the_picture_ends():
@@ -158,26 +160,31 @@ def masks(sizes, h, w):
 
 
 @settings(deadline=None, max_examples=20)
-@given(sizes=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 8)), min_size=2, max_size=3), form=st.sampled_from(('mse', 'norm')),
-       loss=st.sampled_from((feature_distillation, attention_distillation)), seed=st.integers(0, 99))
+@given(sizes=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 8)), min_size=2, max_size=3),
+       form=st.sampled_from(('mse', 'norm')), loss=st.sampled_from((feature_distillation, attention_distillation)), seed=st.integers(0, 99))
 def test_a_scenes_distillation_does_not_depend_on_its_batch(sizes, form, loss, seed):
     torch.manual_seed(seed)
     h, w = (max(s) + 1 for s in zip(*sizes))
-    s, t, inside = torch.randn(len(sizes), 3, h, w, requires_grad=True), torch.randn(len(sizes), 5, h, w), masks(sizes, h, w)
+    s, t = torch.randn(len(sizes), 3, h, w, requires_grad=True), torch.randn(len(sizes), 5, h, w)
+    inside = masks(sizes, h, w)
     regions = torch.randn(4, 3, 4, 4), torch.randn(4, 6, 4, 4)
     total = loss([s, regions[0]], [t, regions[1]], form, [inside, None])
     alone = [loss([s[i:i + 1, :, :r, :c]], [t[i:i + 1, :, :r, :c]], form) for i, (r, c) in enumerate(sizes)]
-    torch.testing.assert_close(total, torch.stack(alone).mean() + loss(*([r] for r in regions), form), rtol=1e-4, atol=1e-6)
+    want = torch.stack(alone).mean() + loss(*([r] for r in regions), form)
+    torch.testing.assert_close(total, want, rtol=1e-4, atol=1e-6)
     total.backward()
     assert s.grad.isfinite().all() and not s.grad[~inside.expand_as(s)].any()
     other = [m.where(inside, 100 * torch.randn_like(m)) for m in (s, t)]        # other things in the padding
-    torch.testing.assert_close(loss([other[0], regions[0]], [other[1], regions[1]], form, [inside, None]), total, rtol=1e-4, atol=1e-6)
+    again = loss([other[0], regions[0]], [other[1], regions[1]], form, [inside, None])
+    torch.testing.assert_close(again, total, rtol=1e-4, atol=1e-6)
 
 
 def test_distillation_refuses_masks_of_another_shape():
     s, t = [torch.rand(2, 3, 4, 5)], [torch.rand(2, 6, 4, 5)]
-    with pytest.raises(ValueError, match=r'features, level 0: inside is \(2, 4, 5\)'): feature_distillation(s, t, inside=[torch.ones(2, 4, 5, dtype=torch.bool)])
-    with pytest.raises(ValueError, match='attention: 1 student levels but 2 masks'): attention_distillation(s, t, inside=[None, None])
+    with pytest.raises(ValueError, match=r'features, level 0: inside is \(2, 4, 5\)'):
+        feature_distillation(s, t, inside=[torch.ones(2, 4, 5, dtype=torch.bool)])
+    with pytest.raises(ValueError, match='attention: 1 student levels but 2 masks'):
+        attention_distillation(s, t, inside=[None, None])
 
 
 @pytest.mark.parametrize('form', ('mse', 'norm'))

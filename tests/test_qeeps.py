@@ -29,8 +29,8 @@ def fresh(num_ids=10, **kw):
 
 def opinionated(**kw):
     net = fresh(**kw)
-    for part in (net.squeeze_excite, net.query_rpn, net.similarity):
-        for p in part.parameters(): p.data += .3 * torch.randn_like(p)
+    for name in ('early_excite', 'squeeze_excite', 'query_rpn', 'similarity'):
+        for p in getattr(net, name, torch.nn.Module()).parameters(): p.data += .3 * torch.randn_like(p)
     torch.nn.init.normal_(net.score.weight, std=2.)
     return net
 
@@ -41,6 +41,12 @@ def a_pair(data):
         for j in range(i + 1, len(data)):
             both = np.intersect1d(a.person_id[a.person_id >= 0], data.scenes[j].person_id)
             if len(both): return *zip(data[i], data[j]), both.tolist()
+
+
+OFF = dict(qsse='none', qrpn=False, qsim=False)
+SWITCHES = {'all parts': {}, 'all layers': dict(qsse='all'), 'no QSSE': dict(qsse='none'), 'no QRPN': dict(qrpn=False), 'no QSimNet': dict(qsim=False),
+            'QSSE alone': dict(qrpn=False, qsim=False), 'all layers alone': dict(qsse='all', qrpn=False, qsim=False), 'QRPN alone': dict(qsse='none', qsim=False),
+            'QSimNet alone': dict(qsse='none', qrpn=False), 'none': OFF}
 
 
 # -- the parts ----------------------------------------------------------------------------------------------------
@@ -196,6 +202,136 @@ def test_the_trainer_trains_it_and_a_run_can_be_repeated(data):
 
 # -- search -------------------------------------------------------------------------------------------------------
 
+# -- the switches -------------------------------------------------------------------------------------------------
+
+def test_names_of_the_default_are_as_they_were():
+    "Files written before there were switches are read: names, and no new ones."
+    new = {k.split('.')[0] for k in fresh().state_dict()}
+    oim = {k.split('.')[0] for k in build_model('oim', 10, width=0.125, rpn_channels=16, roi_size=7).state_dict()}
+    assert new - oim == {'squeeze_excite', 'query_rpn', 'similarity'}
+    assert {k for k in fresh().state_dict() if k.startswith('query_rpn')} == {f'query_rpn.{k}' for k in (
+        'excite.0.weight', 'excite.0.bias', 'excite.2.weight', 'excite.2.bias', 'hidden.0.weight', 'hidden.0.bias', 'objectness.weight', 'objectness.bias')}
+    assert set(fresh(qsse='all').state_dict()) - set(fresh().state_dict()) == {f'early_excite.{j}.excite.{k}' for j in (0, 1) for k in ('0.weight', '0.bias', '2.weight', '2.bias')}
+    assert set(fresh(**OFF).state_dict()) == set(build_model('oim', 10, width=0.125, rpn_channels=16, roi_size=7).state_dict())
+
+
+def test_with_all_parts_off_it_is_oim(data):
+    "Losses, gradients, statistics, detections, embeddings; and a search with a query gives OIM's detections and cosines."
+    images, targets, both = a_pair(data)
+    oim, net = build_model('oim', 10, width=0.125, rpn_channels=16, roi_size=7), fresh(**OFF, proposals=(100, 50), detections=30)
+    net.load_state_dict(oim.state_dict())
+    losses = []
+    for model in (oim, net):
+        torch.manual_seed(4)
+        losses.append(model.train()(list(images), list(targets)))
+        sum(losses[-1].values()).backward()
+    assert losses[0].keys() == losses[1].keys() and all(torch.equal(v, losses[1][k]) for k, v in losses[0].items())
+    assert all(torch.equal(p.grad, q.grad) for p, q in zip(oim.parameters(), net.parameters()))
+    assert all(torch.equal(v, net.state_dict()[k]) for k, v in oim.state_dict().items())
+    for model in (oim.eval(), net.eval()): torch.nn.init.normal_(model.score.weight, std=2., generator=torch.Generator().manual_seed(0))
+    box = targets[0]['boxes'][targets[0]['person_id'] == both[0]]
+    with torch.no_grad():
+        found, its = net.search([images[1]], images[0], box[0])[0], oim([images[1]])[0]
+        assert len(its['boxes']) and all(torch.equal(found[k], its[k]) for k in ('boxes', 'scores'))
+        torch.testing.assert_close(found['similarity'], its['embeddings'] @ oim.embed([images[0]], [box])[0])
+
+
+@pytest.mark.parametrize('kind', SWITCHES)
+def test_every_switch_trains_searches_and_resumes(kind, data, search, tmp_path):
+    gallery, queries = search
+    images, targets, both = a_pair(data)
+    net = opinionated(**SWITCHES[kind]).train()
+    losses = net(list(images), list(targets))
+    off = {k for k, part in (('query_rpn', 'qrpn'), ('query_sim', 'qsim')) if not getattr(net, part)}
+    assert set(losses) == {'rpn_cls', 'rpn_box', 'head_cls', 'head_box', 'id', 'query_rpn', 'query_sim'} - off
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+    for name in ('early_excite', 'squeeze_excite', 'query_rpn', 'similarity'):
+        if hasattr(net, name): assert max(p.grad.abs().max() for p in getattr(net, name).parameters()) > 0, name
+    found = run_queries(net, gallery, queries, batch_size=2, progress=False)
+    candidates = search_truth(queries, gallery)['candidates']
+    for q in (0, len(queries) - 1):                # the loops that keep what they can against one call per pair
+        image, box, _ = queries[q]
+        scenes = [s for s in candidates[q] if s >= 0]
+        each, rows = net.search([gallery.image(s) for s in scenes], image, box[0]), found['det_query'] == q
+        assert found['det_image'][rows].tolist() == [s for s, f in zip(scenes, each) for _ in f['boxes']]
+        for key, name, tol in (('det_boxes', 'boxes', .05), ('det_scores', 'scores', 1e-3), ('similarity', 'similarity', 1e-2)):
+            np.testing.assert_allclose(found[key][rows], torch.cat([f[name] for f in each]), atol=tol, rtol=1e-3)
+    if not net.qsim: assert np.abs(found['similarity']).max() <= 1 + 1e-5
+    save_model(net, tmp_path/'net.safetensors')
+    again = load_model(tmp_path/'net.safetensors')
+    assert (again.qsse, again.qrpn, again.qsim) == (net.qsse, net.qrpn, net.qsim) and again.state_dict().keys() == net.state_dict().keys()
+    for k, v in run_queries(again, gallery, queries, batch_size=2, progress=False).items(): np.testing.assert_array_equal(v, found[k])
+
+
+@pytest.mark.parametrize('kind', ['all layers', 'no QSSE', 'no QSimNet'])
+def test_a_broken_run_goes_on(kind, data, tmp_path):
+    how = TrainConfig(epochs=1, batch_size=4, pairs=True, lr=.01, warmup=0, device='cpu', precision='fp32', checkpoint_every=1)
+    whole = fresh(data.num_ids, **SWITCHES[kind])
+    history = train(whole, data, how, tmp_path/'whole', progress=False)
+    class Stop(Exception): pass
+    stopped = fresh(data.num_ids, **SWITCHES[kind])
+    passes, run = [], stopped.training_pass
+    def twice(*a):
+        passes.append(1)
+        if len(passes) > 2: raise Stop
+        return run(*a)
+    stopped.training_pass = twice
+    with pytest.raises(Stop): train(stopped, data, how, tmp_path/'parts', progress=False)
+    again = fresh(data.num_ids, **SWITCHES[kind])
+    rest = train(again, data, how, tmp_path/'parts', progress=False)
+    assert [r['loss'] for r in rest] == [r['loss'] for r in history] and all(torch.equal(v, again.state_dict()[k]) for k, v in whole.state_dict().items())
+
+
+def test_weights_in_all_layers_are_the_equations(data):
+    "One pair through the trunk by hand; in a training batch, padded, the same; and unasked, each scene by itself."
+    images, targets, both = a_pair(data)
+    net = opinionated(qsse='all').eval()
+    (a, b), excites = (net.batch([i])[0] for i in images), [*net.early_excite, net.squeeze_excite]
+    with torch.no_grad():
+        q, s = net.stem(a), net.stem(b)
+        for j in range(3):
+            q, s = net.blocks[j](q), net.blocks[j](s)
+            w = excites[j].excite(torch.cat([q.mean((2, 3)), s.mean((2, 3))], 1))
+            q, s = q * w[:, :, None, None], s * w[:, :, None, None]
+        scene, asks = net.look(images[1]), net.ask([images[0]], [targets[0]['boxes'][:1]])
+        features, box, query = net.meet(scene, asks)
+        torch.testing.assert_close(features, s, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(box, net.pool(q, [targets[0]['boxes'][:1]]).mean((2, 3)), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(query, F.normalize(net.read_off(net.pool(q, [targets[0]['boxes'][:1]])).embedding, dim=1), rtol=1e-3, atol=1e-4)
+        batch, _ = net.batch(list(images))
+        together, patch = net.pairs(batch, torch.tensor([1, 0]), [t['boxes'][:1] for t in targets])
+        torch.testing.assert_close(together[1:], s, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(net.trunk(batch)[:1], net.guide(net.first(a), net.first(a))[0], rtol=1e-3, atol=1e-4)
+        taller = [images[0], F.pad(images[1], (0, 40, 0, 24), value=.7)]      # scene 0 is padded in this batch
+        padded = net.trunk(net.batch(taller)[0])[:1, :, :4, :8]               # away from the padding's border
+        torch.testing.assert_close(padded, net.trunk(a)[:, :, :4, :8], rtol=.05, atol=.05)
+    assert not torch.allclose(features, net.look(images[1]).features.mean() + features) and not torch.allclose(s, net.trunk(b), atol=1e-3)
+
+
+def test_a_checkpoint_of_the_trunk_starts_all_layers(data):
+    "The last block's weights keep their name, the early ones begin at 1: the same network."
+    images, targets, _ = a_pair(data)
+    one, deep = opinionated(), fresh(qsse='all')
+    missing = deep.load_state_dict(one.state_dict(), strict=False)
+    assert {k.split('.')[0] for k in missing.missing_keys} == {'early_excite'} and not missing.unexpected_keys
+    asked = [targets[0]['boxes'][:1]]
+    with torch.no_grad():
+        a, b = (m.eval().search([images[1]], images[0], asked[0][0])[0] for m in (one, deep))
+        for k in a: torch.testing.assert_close(a[k], b[k], rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize('change,message', [(dict(qsse='some'), "qsse='some': choose one of trunk, all, none"), (dict(qsse=False), 'qsse=False'), (dict(qrpn='no'), "qrpn='no': write True or False"),
+                                            (dict(qsim=0), 'qsim=0'), (dict(qsse='all', transformer=True), 'spatial transformer')])
+def test_switches_that_mean_nothing_are_refused(change, message):
+    with pytest.raises(ValueError, match=message): fresh(**change)
+
+
+def test_a_recipe_sets_the_switches(data):
+    from person_search_nb.presets import make_recipe
+    assert make_recipe('qeeps', SPEC, 'tiny', qsse='all', qrpn=False, qsim=False).net.items() >= dict(qsse='all', qrpn=False, qsim=False).items()
+
+
 def test_a_fresh_one_is_oim(data):
     images, targets, _ = a_pair(data)
     oim = build_model('oim', 10, width=0.125, rpn_channels=16, roi_size=7).eval()
@@ -267,14 +403,44 @@ def test_mode_is_as_before_and_save_and_load(tmp_path, search):
     assert type(again) is type(net) and all(torch.equal(a, b) for a, b in zip(one.values(), again.search([gallery.image(0)], image, box[0])[0].values()))
 
 
+@pytest.mark.parametrize('kind', SWITCHES)
+def test_costs_are_what_runs(kind, data):
+    "Scene, query and pair against torch's own count."
+    from torch.utils.flop_counter import FlopCounterMode
+    net = fresh(**SWITCHES[kind]).eval()
+    torch.nn.init.normal_(net.score.weight, std=2.)
+    proposed, propose = [], net.rpn.propose
+    net.rpn.propose = lambda *a: proposed.append(propose(*a)) or proposed[-1]
+    def count(f):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter: out = f()
+        return out, counter.get_total_flops() // 2
+    scene, of_scene = count(lambda: net.look(data.image(0)))
+    asked, of_query = count(lambda: net.ask([data.image(1)], [torch.tensor([[10., 10, 40, 90]])]))
+    found, of_pair = count(lambda: net.search_scene(scene, asked)[0])
+    p, n = len(proposed[0][0][0]), len(found['boxes'])
+    parts = pair_macs(net, scene.size, p + n)
+    assert n and [of_scene, of_query, of_pair] == [parts['scene'], parts['query'], parts['pair'] - net.id_loss.dim * (p if net.qsim else p + n)]
+    assert parts['pair'] == sum(v for k, v in parts.items() if k not in ('scene', 'query', 'pair'))
+
+
 def test_costs():
     net = build_model('qeeps', 10, width=.25)
     parts = pair_macs(net, (400, 600))
-    assert parts['pair'] == sum(v for k, v in parts.items() if k not in ('trunk', 'pair'))
     assert pair_macs(net, (400, 600), 10)['head'] * 21 == pair_macs(net, (400, 600), 20)['head'] * 11  # the query's own pass included
     assert search_macs(net, 3, 7, (400, 600), each=7) == search_macs(net, 3, 7, (400, 600))
     g = [[search_macs(net, q, s, (400, 600))[0] for s in (1, 2, 3)] for q in (1, 2)]
     assert g[0][2] - g[0][1] == g[0][1] - g[0][0] and (g[1][1] - g[1][0]) - (g[0][1] - g[0][0]) == parts['pair']
+
+
+def test_costs_of_the_variants():
+    "28 times the work of embeddings behind the trunk, 40 to 53 in all layers (with what is kept of a scene in between); with all parts off it is the embeddings' own."
+    times = lambda kept=True, **kw: (lambda g, p: g / p)(*search_macs(build_model('qeeps', 1, **kw), 2900, 6978, each=100, kept=kept))
+    behind, kept, nothing = times(), times(qsse='all'), times(False, qsse='all')
+    assert 27 < behind < 28.5 and 40 < kept < 50 and 53 < nothing < 55, (behind, kept, nothing)
+    off = build_model('qeeps', 1, **OFF)
+    guided, plain = search_macs(off, 2900, 6978, each=100)
+    assert guided - plain == 2900 * 100 * off.detections * 256                 # the dot products
+    assert times(qsse='none', qrpn=False) == pytest.approx(1, abs=.01) and 10 < times(qsse='none') < behind
 
 
 @pytest.mark.parametrize('change', [dict(id_loss='rss'), dict(id_loss='none'), dict(matching='euclidean')])

@@ -4,20 +4,20 @@ import json
 import pytest
 import torch
 
-from person_search_nb.ablations import ABLATIONS, GUIDE, SEARCHES, run_ablation
 from person_search_nb.checkpoints import load_tree
-from person_search_nb.cli import ablate, export
+from person_search_nb.cli import export
 from person_search_nb.costs import cost_table
 from person_search_nb.datasets import open_dataset
 from person_search_nb.distillation import HDL
 from person_search_nb.evaluation import gallery_truth, score_detections
 from person_search_nb.models import build_model, list_models, load_model, model_settings
-from person_search_nb.presets import PRESETS, make_recipe, run_recipe, warm_start
+from person_search_nb.presets import make_recipe
+from person_search_nb.recipes import run_recipe, warm_start
 from person_search_nb.training import CHECKPOINT, train
 from person_search_nb.visualize import grad_cam
 
 SPEC = 'synth:tiny?train_scenes=8&test_scenes=6&train_ids=12&test_ids=4&queries=4&gallery=4&size=96x160'
-FAST = dict(width=0.125, rpn_channels=16, start='', imprint=False, batch_size=4, epochs=2, warmup=1, rois_per_image=8, proposals=(30, 20), precision='fp32', device='cpu')
+FAST = dict(stages=(), crops=(), width=0.125, rpn_channels=16, start='', imprint=False, batch_size=4, epochs=2, warmup=1, rois_per_image=8, proposals=(30, 20), precision='fp32', device='cpu')
 EMPTY = dict(boxes=torch.zeros(0, 4), person_id=torch.zeros(0, dtype=torch.int64))
 
 
@@ -94,36 +94,6 @@ def test_a_stricter_overlap_finds_less():
     found = dict(det_image=t['gt_image'], det_boxes=off, det_scores=torch.ones(len(off)).numpy(), det_feats=feats)
     loose, strict = (score_detections(found, feats[:len(queries)], gallery, queries, iou_threshold=i) for i in (0.5, 0.75))
     assert loose['det_ap'] > 0.9 and strict['det_ap'] < 0.1 and strict['mAP'] <= loose['mAP']
-
-
-@pytest.mark.parametrize('name', list(ABLATIONS))
-def test_every_row_of_an_ablation_is_a_recipe(name):
-    labels = [r.label for r in ABLATIONS[name]]
-    assert len(set(labels)) == len(labels)
-    for row in ABLATIONS[name]:
-        assert bool(row.model) != bool(row.of) and (not row.of or row.of in labels and row.search in SEARCHES)
-        for r in filter(None, (row if row.model else None, row.after, row.teacher, GUIDE)):
-            for preset in ('paper', 'fast', 'tiny'):
-                recipe = make_recipe(r.model, SPEC, preset + '-crops' * r.crops, **r.settings)
-                assert bool(recipe.crops) == r.crops and preset + '-crops' in PRESETS
-
-
-def test_rows_that_search_with_another_rows_network(tmp_path, monkeypatch):
-    "E2E's Table 2 in miniature: two trainings in two stages, five more searches with what they found; a second call trains nothing."
-    from person_search_nb import ablations
-    mini = dict(data=SPEC, out=tmp_path, width=0.125, rpn_channels=16, epochs=0.5, warmup=1, precision='fp32', device='cpu', progress=False)
-    rows = {r['label']: r for r in run_ablation('e2e-table2', **mini)}
-    assert len(rows) == 7 and rows['true boxes + IDNet']['det_ap'] == 1 and rows['true boxes + colours']['mAP'] > 0
-    assert rows['detector + colours']['det_ap'] == rows['detector + IDNet']['det_ap'] == rows['detector + colours, KISSME']['det_ap']
-    assert (tmp_path / 'detector-+-IDNet-cut-outs-seed0' / 'model.safetensors').exists()
-    monkeypatch.setattr(ablations, 'run_recipe', lambda *a, **k: pytest.fail('trained again'))
-    again = run_ablation('e2e-table2', **mini)
-    assert [r['mAP'] for r in again] == [r['mAP'] for r in rows.values()]
-
-
-def test_the_command_starts_rows_from_the_trunks_they_name(tmp_path):
-    with pytest.raises((ValueError, OSError), match='trunks.googlenet.safetensors'):
-        ablate('attention-table2', SPEC, out=str(tmp_path), trunks=str(tmp_path / 'trunks'), set=['width=0.125', 'device=cpu'])
 
 
 def test_what_a_system_cannot_do_is_said():

@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -272,3 +273,61 @@ def test_tree_keeps_types(tmp_path):
     save_tree(tmp_path / 't', tree)
     got = load_tree(tmp_path / 't')
     assert got['a'] == tree['a'] and got['b'][3].tolist() == [0, 1, 2] and got['b']['x'] == {} and got['c'].item() is True and torch.equal(got['d'], tree['d'])
+
+
+def test_parts_have_rates_decays_and_clipping_of_their_own():
+    "CLSA's two networks: the optimizer's groups, the rate at every step, and a clip that one part's gradient does not share with the other's."
+    from person_search_nb.training import _clip, _optimizer
+    net = torch.nn.ModuleDict(dict(body=torch.nn.Linear(3, 3), reid=torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3))))
+    config = TrainConfig(lr=0.001, weight_decay=1e-4, warmup=0, epochs=10, milestones=(4,), clip=0., parts=dict(reid=dict(lr=0.01, weight_decay=1e-5, milestones=[8], clip=1.)))
+    opt = _optimizer(net, config)
+    assert {(g['part'], g['weight_decay'], len(g['params'])) for g in opt.param_groups} == {('', 1e-4, 1), ('', 0., 1), ('reid', 1e-5, 1), ('reid', 0., 3)}
+    rates = [[config.of_part(p).lr_at(s, 1) for s in (3, 4, 7, 8)] for p in ('', 'reid')]
+    assert torch.allclose(torch.tensor(rates), torch.tensor([[1e-3, 1e-4, 1e-4, 1e-4], [1e-2, 1e-2, 1e-2, 1e-3]]))
+    for p in net.parameters(): p.grad = torch.full_like(p, 5.)
+    _clip(opt, config)
+    norm = lambda part: torch.cat([p.grad.flatten() for p in net[part].parameters()]).norm().item()
+    assert abs(norm('reid') - 1) < 1e-4 and net['body'].weight.grad.eq(5).all()
+    with pytest.raises(ValueError, match='can have its own'): TrainConfig(parts=dict(reid=dict(epochs=3))).of_part('reid')
+    with pytest.raises(ValueError, match="names 'head', of which nothing is trained"): _optimizer(net, TrainConfig(parts=dict(head=dict(lr=1.))))
+
+
+def test_a_network_with_parts_resumes_to_the_same_numbers(tmp_path):
+    data, build = scenes(), lambda seed: (torch.manual_seed(seed), build_model('clsa', 12, width=0.125, rpn_channels=16, crop_size=(64, 40), anchors='pedestrian'))[1]
+    config = TrainConfig(steps=4, batch_size=4, milestones=(2,), warmup=0, precision='fp32', device='cpu', parts=dict(reid=dict(lr=0.02, clip=1.)), checkpoint_every=2)
+    whole, half, second = build(0), build(0), build(9)
+    history = train(whole, data, config, tmp_path / 'whole', progress=False)
+    assert len(history) == 4 and history[-1]['lr'] == pytest.approx(0.0005)
+    def stop(net): raise KeyError('stop here')
+    with pytest.raises(KeyError): train(half, data, replace(config, evaluate_every=1.5), tmp_path / 'half', progress=False, evaluate=stop)
+    train(second, data, config, tmp_path / 'half', progress=False)
+    assert all(torch.equal(v, second.state_dict()[k]) for k, v in whole.state_dict().items())
+
+
+@pytest.mark.parametrize('norm', ['frozen-trunk', 'frozen-backbone'])
+def test_frozen_norms_are_constant_in_weights_and_statistics_and_others_are_not(norm):
+    torch.manual_seed(0)
+    data, net = scenes(), build_model('oim', 12, width=0.125, rpn_channels=16, anchors='pedestrian')
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    train(net, data, TrainConfig(steps=2, batch_size=4, warmup=0, lr=0.05, norm=norm, frozen=('rpn.hidden',), precision='fp32', device='cpu'), progress=False)
+    moved = {k for k, v in net.state_dict().items() if not torch.equal(v, before[k])}
+    trunk = [k for k in before if k.startswith(('stem.1.', 'blocks.0.', 'blocks.1.', 'blocks.2.')) and '.bn' in k or k.startswith('stem.1.')]
+    head = [k for k in before if k.startswith('blocks.3.') and '.bn' in k]
+    assert trunk and not moved & set(trunk)
+    assert bool(moved & set(head)) == (norm == 'frozen-trunk')
+    assert {'embedding_norm.weight', 'embedding_norm.running_mean', 'stem.0.weight', 'rpn.objectness.weight'} <= moved and not {k for k in moved if k.startswith('rpn.hidden')}
+    with pytest.raises(ValueError, match="frozen names 'nose'"): train(net, data, TrainConfig(steps=1, batch_size=4, frozen=('nose',), device='cpu'), progress=False)
+
+
+def test_no_clip_is_no_clip():
+    "A gradient far longer than any usual limit reaches the weights whole."
+    class Steep(torch.nn.Module):
+        def __init__(self): super().__init__(); self.w = torch.nn.Parameter(torch.ones(1, 1))
+        def forward(self, images, targets): return dict(loss_=1e4 * self.w.sum())
+    data = scenes()
+    moves = {}
+    for clip in (0., 10.):
+        net = Steep()
+        train(net, data, TrainConfig(steps=1, batch_size=4, warmup=0, lr=1e-3, weight_decay=0., momentum=0., clip=clip, precision='fp32', device='cpu'), progress=False)
+        moves[clip] = 1 - net.w.item()
+    assert abs(moves[0.] - 10) < 1e-3 and abs(moves[10.] - 0.01) < 1e-5

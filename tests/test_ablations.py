@@ -1,0 +1,135 @@
+"Every table of the papers by its name: what each row starts from at every preset, and one step of each row, to its table and plot."
+import json
+
+import pytest
+import torch
+
+from person_search_nb import ablations
+from person_search_nb.ablations import Plan, ablation_table, list_tables, network_of, overridden, run_ablation
+from person_search_nb.cli import ablate
+from person_search_nb.models import build_model, shipped_trunk
+from person_search_nb.presets import make_recipe, stage_recipes
+from person_search_nb.recipes import build_started, read_state, warm_start
+from person_search_nb.tables import TABLES, Row
+
+SPEC = 'synth:tiny?train_scenes=4&test_scenes=6&train_ids=4&test_ids=4&queries=3&gallery=4&size=96x160'
+STEP = dict(width=0.125, rpn_channels=16, start='', imprint=False, steps=1, warmup=0, precision='fp32', device='cpu', batch_size=2, rois_per_image=4, proposals=(12, 8),
+            search_threshold=0., augment=None)
+CUTS = {f'{stage}.{k}': v for stage in ('cutouts',) for k, v in dict(crops=(64, 48), batch_size=8).items()}
+MODELS_OF = {name: [r for row in t.rows for r in (row, row.teacher, row.detector) if r and r.model] for name, t in TABLES.items()}
+
+
+def recipes(name, data, preset):
+    "(row, stage name, recipe) of every training of a table."
+    plan = Plan(data, preset)
+    for row in MODELS_OF[name]:
+        for stage, r in stage_recipes(plan.recipe(row, TABLES[name].rows)): yield row, stage, r
+
+
+@pytest.mark.parametrize('name', list(TABLES))
+@pytest.mark.parametrize('preset', ['paper', 'fast', 'tiny'])
+def test_every_row_starts_from_where_its_preset_says(name, preset):
+    "ImageNet for every trunk that has it, also in the stages; at `tiny` a shipped trunk, all of whose weights fit; a row changes nothing of that."
+    data = 'synth:tiny' if preset == 'tiny' else 'cuhk-sysu:PATH'
+    for row, stage, r in recipes(name, data, preset):
+        assert 'start' not in row.settings
+        trunk = r.net.get('trunk', 'resnet50' if r.model in ('hdl-teacher', 'oim', 'oim-hdl', 'qeeps', 'clsa', 'faster-rcnn-r50', 'detector') else '')
+        if preset != 'tiny': assert r.start == ('' if r.model.startswith('hdl-student') else 'imagenet'), (row.label, stage)
+        elif r.model == 'hdl-teacher': assert r.start == 'shipped'
+        elif trunk == 'resnet50' and not (r.model == 'attention-embedding' and 'trunk' not in r.net): assert r.start == 'shipped:hdl-teacher', (row.label, stage)
+        else: assert r.start == '', (row.label, stage, r.start)
+
+
+def fits(model, state):
+    "Whether a file's trunk has every convolution of a network's trunk in its shape."
+    own = {k: v for k, v in model.state_dict().items() if k.startswith(('stem.', 'blocks.')) and v.ndim == 4}
+    return own and all(k in state and state[k].shape == v.shape for k, v in own.items())
+
+
+@pytest.mark.parametrize('name', list(TABLES))
+def test_shipped_trunks_fit_every_row_at_tiny(name):
+    seen = set()
+    for row, stage, r in recipes(name, 'synth:tiny', 'tiny'):
+        if not r.start or (key := json.dumps([r.model, {k: v for k, v in r.net.items() if k not in ('dim', 'teach')}], default=str)) in seen: continue
+        seen.add(key)
+        with torch.device('meta'): net = build_model(r.model, 3, **r.net)
+        state = read_state(shipped_trunk(r.start.partition(':')[2] or r.model))
+        assert fits(net, state), (row.label, stage)
+
+
+def test_a_trunk_of_another_width_is_an_error_with_both_shapes_and_the_mend():
+    "The full-width network that took 58 counters and biases of a quarter-width file, and trained from random numbers."
+    recipe = make_recipe('oim', 'synth:tiny', 'tiny', width=1., rpn_channels=16)
+    assert recipe.start == 'shipped:hdl-teacher'
+    with pytest.raises(ValueError, match=r'\(16, 3, 7, 7\) in the file, \(64, 3, 7, 7\) in this network; set the width'): build_started(recipe, 5)
+
+
+def test_only_weights_count_as_a_start(tmp_path):
+    net = build_model('hdl-teacher', 5, width=0.125)
+    small = {k: v for k, v in net.state_dict().items() if v.ndim < 2}                   # hundreds of tensors that fit: counters, biases, norms
+    torch.save(small, tmp_path / 'small.pth')
+    with pytest.raises(ValueError, match='convolution or linear'): warm_start(build_model('hdl-teacher', 5, width=0.125), tmp_path / 'small.pth')
+
+
+@pytest.fixture(scope='module')
+def networks(tmp_path_factory): return tmp_path_factory.mktemp('networks')
+
+
+@pytest.mark.parametrize('name', list(TABLES))
+def test_one_step_of_every_row(name, networks, tmp_path):
+    "All networks of a table train for a step, all rows search, and table and plot are written; tables share what they can."
+    given = STEP | CUTS
+    if name.startswith('attention'): given |= dict(transformer=True) if False else {}
+    result = run_ablation(name, SPEC, out=tmp_path / name, networks=networks, student='hdl-student-fast', progress=False, **given)
+    assert [r['label'] for r in result['rows']] == [r.label for r in TABLES[name].rows]
+    for r in result['rows']:
+        assert 0 <= r['mAP'] <= 1 and r['start'] and all(t.startswith('start: ') for t in r['start'])
+    for file in ('table.md', 'results.json', 'plot.png'): assert (tmp_path / name / file).stat().st_size > 100
+    text = (tmp_path / name / 'table.md').read_text()
+    assert text.startswith(f'**{TABLES[name].title}**') and 'here (and at preset paper)' in text and text.count('\n|') == len(TABLES[name].rows) + 2
+    assert all(sentence in text for sentence in TABLES[name].differs) and all(row in text for row in TABLES[name].left_out)
+    kept = json.loads((tmp_path / name / 'results.json').read_text())
+    assert kept['rows'][0]['start'] and 'random weights' in kept['rows'][0]['start'][-1]
+    if TABLES[name].curve in ('gallery sizes', 'detector recall', 'precision-recall'): assert all('curve' in r['runs'][0] for r in result['rows'] if 'guided' not in r['label'])
+    if TABLES[name].curve == 'subsets': assert all({'occluded', 'low_resolution'} <= set(r['runs'][0]['subsets']) for r in result['rows'])
+
+
+def test_a_second_call_trains_nothing(networks, tmp_path, monkeypatch):
+    first = run_ablation('table7', SPEC, out=tmp_path / 'a', networks=networks, progress=False, **STEP)
+    monkeypatch.setattr(ablations, 'run_recipe', lambda *a, **k: pytest.fail('trained again'))
+    again = run_ablation('table7', SPEC, out=tmp_path / 'b', networks=networks, progress=False, **STEP)
+    assert [r['mAP'] for r in again['rows']] == [r['mAP'] for r in first['rows']]
+
+
+def test_what_is_given_wins_over_rows_and_is_said(networks, tmp_path, capsys):
+    assert overridden(Row('a', 'oim', dict(id_loss='oim')), dict(id_loss='softmax')) == ['id_loss']
+    run_ablation('table7', SPEC, out=tmp_path, networks=networks, **STEP, id_loss='softmax')
+    assert 'centre: id_loss as given for all rows' in capsys.readouterr().out
+
+
+def test_printed_numbers_stand_beside_their_data_set_only():
+    rows = [dict(label=r.label, paper=r.paper, start=[''], mAP=.1, top1=.1, runs=[dict(mAP=.1, top1=.1)]) for r in TABLES['table5'].rows]
+    table = lambda data: ablation_table(dict(title='t', head=[], rows=rows, measure='mAP', data=data))
+    prw, synth, coco = (table(d) for d in ('prw:PATH', 'synth:tiny', 'cuhk-sysu:PATH'))
+    assert 'paper, prw, mAP' in prw and '26.3' in prw and '63.8' not in prw
+    assert 'printed, of other data: cuhk-sysu, mAP' in synth and 'paper, ' not in synth
+    assert 'paper, cuhk-sysu, mAP' in coco and '63.8' in coco and '26.3' not in coco
+
+
+def test_rows_share_networks_and_stages(tmp_path):
+    plan = Plan('cuhk-sysu:PATH', 'paper')
+    nets = lambda name: [network_of(r, plan, tmp_path, TABLES[name].rows) for r in TABLES[name].rows if r.model]
+    clsa = [n for name in ('clsa-table4', 'clsa-table6', 'clsa-table7', 'clsa-figure6c', 'clsa-table2') for net in nets(name) for n in net.chain()]
+    assert len({n.folder for n in clsa if n.recipe.model == 'detector'}) == 1                # the detector of 110,000 steps is trained once
+    assert {n.folder for n in nets('table6')} & {n.folder for n in nets('table5')}
+    five = [net.chain()[0].folder for net in nets('clsa-table5')]
+    assert len(set(five)) == len(five)                                                      # Table 5 is about the detector
+
+
+def test_the_command_lists_tables_and_starts_rows_from_the_trunks_they_name(tmp_path, capsys):
+    ablate(list=True)
+    listed = capsys.readouterr().out
+    assert listed.strip() == list_tables() and all(f'{name}: ' in listed for name in TABLES)
+    with pytest.raises(ValueError, match='--list'): ablate()
+    with pytest.raises((ValueError, OSError), match='trunks.googlenet.safetensors'):
+        ablate('attention-table2', SPEC, out=str(tmp_path), trunks=str(tmp_path / 'trunks'), set=['width=0.125', 'device=cpu'])
