@@ -45,7 +45,7 @@ def read_state(
     for key in ('model', 'state_dict'): state = state.get(key, state) if isinstance(state, dict) else {}
     return state
 
-_TRUNK = ('stem.', 'blocks.', 'reid.stem.', 'reid.blocks.')
+def _trunk_names(model): return tuple(t + part for t in getattr(model, 'trunks', ('',)) for part in ('stem.', 'blocks.'))  # of all its networks
 
 def _is_weight(name, tensor): return tensor.ndim > 1 and name.endswith('weight')  # of a convolution or a linear layer
 
@@ -58,14 +58,14 @@ def warm_start(
     "Take all weights of the same name and shape. Raises ValueError when the file can't be read, when a trunk has other shapes, or when nothing that counts fits."
     state = read_state(path)
     if not any(k.startswith('stem.') for k in state): state = from_torchvision(state, model.names) or state  # a backbone's file as torchvision publishes it
-    if both and hasattr(model, 'reid') and not any(k.startswith('reid.') for k in state):
-        state = state | {f'reid.{k}': v for k, v in state.items() if k.startswith(('stem.', 'blocks.'))}
+    if both and not any(k.startswith('reid.') for k in state):
+        state = state | {trunk + k: v for trunk in getattr(model, 'trunks', ('',))[1:] for k, v in state.items() if k.startswith(('stem.', 'blocks.'))}
     own, state = ({k: v for k, v in s.items() if not k.startswith(skip)} for s in (model.state_dict(), state))
     found = dict(taken=[k for k in own if k in state and state[k].shape == own[k].shape], other_shape=[k for k in own if k in state and state[k].shape != own[k].shape],
                  missing=[k for k in own if k not in state], unused=[k for k in state if k not in own])
     weights = [k for k, v in own.items() if _is_weight(k, v)]
     found['weights'] = (len(set(weights) & set(found['taken'])), len(weights))
-    if wrong := [k for k in found['other_shape'] if k.startswith(_TRUNK) and k in weights]:
+    if wrong := [k for k in found['other_shape'] if k.startswith(_trunk_names(model)) and k in weights]:
         raise ValueError(f'{path}: {len(wrong)} weights of its trunk have another shape, the first is {wrong[0]}: {tuple(state[wrong[0]].shape)} in the file, {tuple(own[wrong[0]].shape)} in this network; '
                          'set the width (and trunk) the file was made with, or start from another file (start=; start= alone is a random start)')
     if not found['weights'][0]: raise ValueError(f'{path}: none of its {len(state)} tensors is a convolution or linear layer with the name and shape of one of this model, such as {(weights or [None])[0]}')
@@ -123,7 +123,7 @@ def _found_in_training(model, data, file, recipe, progress):
 def _cut_outs(model, data, recipe, out, progress):
     "The data set of cut-outs, and the schedule without weights of losses that cut-outs do not have."
     found = _found_in_training(model, data, out / 'found.npz', recipe, progress) if recipe.crops_from == 'true+found' else None
-    cuts = crop_dataset(data, recipe.crops, model.with_background, recipe.train.seed, **dict(found=found) if found else {})
+    cuts = crop_dataset(data, recipe.crops, model.with_background, recipe.train.seed, **dict(found=found) if found else {}, cache=recipe.cache)
     return cuts, replace(recipe.train, weights={k: v for k, v in recipe.train.weights.items() if not k.startswith(('rpn_', 'head_'))})
 
 def _learner(model, recipe, guide, advisor, teach):
