@@ -216,10 +216,11 @@ def measure(
     if not own: return json.loads((network.folder / 'scores.json').read_text())[-1]
     net, size, spec = load_model(network.file).to(device or 'cpu'), network.recipe.size, _spec(data, table)
     gallery, queries = (open_dataset(spec, s, size=size, progress=False) for s in ('gallery', 'query'))
+    rules = protocol_of(net)
     if how == 'query-guided':
         if not hasattr(net, 'search_scene'): raise ValueError(f'{row.label}: query-guided search needs qeeps')
-        return _numbers(evaluate_queries(net, gallery, queries, progress=False))
-    training, rules = lambda: open_dataset(data, 'train', size=size, progress=False), protocol_of(net)
+        return _numbers(evaluate_queries(net, gallery, queries, rules['score_threshold'], iou_threshold=rules['iou_threshold'], progress=False))
+    training = lambda: open_dataset(data, 'train', size=size, progress=False)
     found, feats = search_features(how, net, gallery, queries, training)
     scores = score_detections(found, feats, gallery, queries, **rules)
     out = _numbers(scores)

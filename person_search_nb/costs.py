@@ -120,7 +120,8 @@ def measure_latency(
 def head_passes(
     model: nn.Module, # a `PersonSearchNet`
 ) -> str: # e.g. '50 + 30'
-    "Regions the head looks at in one scene: the proposals in its first pass, then at most so many detections."
+    "Regions the head looks at in one scene: the proposals in its first pass, then at most so many detections; without refinement only these."
+    if model.deltas is None: return str(model.detections)
     return f'{model.rpn.post_nms[1]} + {model.detections}'
 
 # %% ../nbs/14_costs.ipynb #6d4645a3

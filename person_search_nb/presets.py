@@ -360,6 +360,8 @@ _SOURCES = {  # of settings that no rule of `paper` needs to set
     'ours: eleven geometric steps, where pedestrian anchors are used': ('anchor_spacing',),
     "the benchmarks' rule: IoU of 0.5, scores of at least 0.5, every height": ('iou', 'search_threshold', 'min_height'),
     'ours: where regions are judged, boxes are refined': ('box_iou',),
+    "ours: the trainer's default (notebook 13)": ('momentum', 'clip', 'flip', 'gamma', 'schedule', 'optimizer', 'lr', 'weight_decay', 'warmup', 'batch_size'),
+    'ours: as the data have it': ('size', 'start'),
 }
 _SOURCE_OF = {k: source for source, names in reversed(_SOURCES.items()) for k in names}
 

@@ -126,7 +126,7 @@ class Gallery:
         **kw,       # of `run_detector`
     ) -> 'Gallery':
         "Find and embed everybody in the scenes."
-        return cls(**run_detector(model, dataset, **kw), names=list(dataset.names), cameras=dataset.cameras, sizes=np.array([s.size for s in dataset.scenes]).reshape(-1, 2),
+        return cls(**run_detector(model, dataset, **dict(min_height=0.) | kw), names=list(dataset.names), cameras=dataset.cameras, sizes=np.array([s.size for s in dataset.scenes]).reshape(-1, 2),
                    model=fingerprint(model), matching=getattr(model, 'matching', 'cosine'), size=dataset.size, read=dataset.read)
 
     def __len__(self) -> int: return len(self.det_image)
