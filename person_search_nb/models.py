@@ -78,7 +78,7 @@ class PersonSearchNet(nn.Module):
         backbone: Backbone,             # stem and four blocks; the last block is the head
         num_ids: int,                   # training identities
         anchors: AnchorGenerator,       # the reference boxes of the RPN
-        attention: str = 'arm',         # after each block: 'arm', 'non-local' or 'none'
+        attention: str = 'arm',         # after each block: 'arm', 'arm-bn' (with HA-CNN's norms), 'non-local' or 'none'
         factored: bool = False,         # compute the ARMs in their factored form: the same numbers at a fraction of the cost
         transformer: bool = False,      # a spatial transformer on the scene's map (notebook 04a)
         mask: bool = False,             # a soft mask on each region's map, before the head

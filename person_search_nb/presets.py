@@ -159,7 +159,8 @@ _HDL = [
 _OIM = [
     rule('oim qeeps', '*', 'Xiao 2017, section 4', batch_size=2, lr=0.001, steps=50_000, milestones=(40_000,), start='imagenet', schedule='step'),
     rule('oim qeeps', '*', 'Xiao 2017, section 3: the first convolution, and BatchNorm of the stem, are constant', freeze=1, norm='frozen-trunk'),
-    rule('oim qeeps', '*', 'Xiao 2017, section 3: conv1 to conv4_3, RoI pooling of 14 x 14, no further BatchNorm', cut=3, roi_op='pool', roi_size=14, norms=False),
+    rule('oim qeeps', '*', 'Xiao 2017, section 3: RoI pooling of 14 x 14, no further BatchNorm', roi_op='pool', roi_size=14, norms=False),
+    rule('oim:resnet50 qeeps:resnet50', '*', 'Xiao 2017, section 3: conv1 to conv4_3 are the trunk', cut=3),
     rule('oim qeeps', '*', 'Xiao 2017, section 3.3: temperature 0.1, momentum 0.5', oim_scale=10., oim_momentum=0.5),
     rule('oim qeeps', '*', 'py-faster-rcnn: 600 px, at most 1000', size='faster-rcnn'),
     rule('oim oim-hdl qeeps', '*', 'Xiao 2017, section 4', queue=5000),
