@@ -157,7 +157,7 @@ class QEEPS(PersonSearchNet):
         for name, part in (('qrpn', qrpn), ('qsim', qsim)):
             if not isinstance(part, bool): raise ValueError(f'{name}={part!r}: write True or False')
         if qsse == 'all' and kwargs.get('transformer'):
-            raise ValueError("qsse='all' has no place for a spatial transformer; leave transformer out, or use qsse='trunk'")
+            raise ValueError("qsse='all' has no place for a spatial transformer; leave it out, or use qsse='trunk'")
         c, self.qsse, self.qrpn, self.qsim = backbone.channels, qsse, qrpn, qsim
         if qsse != 'none': self.squeeze_excite = QuerySqueezeExcite(c[2], reduction)
         if qsse == 'all': self.early_excite = nn.ModuleList(QuerySqueezeExcite(n, reduction) for n in c[:2])
@@ -331,8 +331,8 @@ def ask(self: QEEPS,
     boxes: list,   # per image (N_i, 4) px
 ):                 # (Q, C, 1 + k²); with qsse='none' (Q, C + D); with 'all' a list of (SceneMap, box (1, 4))
     """All that a search wants of its queries. Raises ValueError on a bad box.
-    Per channel the mean over the query's scene, then the k x k cells of its box; with qsse='none' the mean over the box, then the
-    embedding."""
+    Per channel the mean over the query's scene, then the k x k cells of its box; with qsse='none' the mean over the
+    box, then the embedding."""
     for i, b in enumerate(boxes): check_boxes(b, name=f'boxes of image {i}')
     if self.qsse == 'all':
         return [(scene, box) for scene, b in zip(map(self.look, images), boxes) for box in b.split(1)]
@@ -348,7 +348,7 @@ def ask(self: QEEPS,
 def meet(self: QEEPS,
     scene: SceneMap,  # of `look`
     queries,          # Q of `ask`
-) -> tuple:           # (Q, c2, h, w) the scene as each query sees it; of the queries' boxes mean features (Q, c2), embeddings (Q, D)
+) -> tuple:           # (Q, c2, h, w) the scene as each query sees it; of the boxes mean features (Q, c2), embeddings (Q, D)
     "Scene and queries, weighed for each other."
     if self.qsse == 'none':
         of_box, embedding = queries.tensor_split([scene.features.shape[1]], 1)
@@ -368,7 +368,7 @@ def search_scene(self: QEEPS,
     scene: SceneMap,  # of `look`
     queries,          # Q of `ask`
 ) -> list:            # per query dict(boxes (N, 4), scores (N,), similarity (N,))
-    "One scene, asked for several people: all that depends on the query runs anew for each. `similarity` is of `compare`."
+    "One scene, asked for several people: all that depends on a query runs for each. `similarity` is of `compare`."
     if not len(queries): return []
     features, of_box, query = self.meet(scene, queries)
     if scene.found is None:
@@ -466,8 +466,8 @@ def run_queries(
     precision: str = 'fp32', # 'bf16' runs under autocast
     progress: bool = True,   # bars
 ) -> dict:                   # det_query (K,) rising, det_image (K,), det_boxes (K, 4) px of the original pictures, det_scores (K,), similarity (K,)
-    """Search each query's scenes with its guidance. What no query changes of a scene runs once; with qsse='all' once for every
-    `batch_size` queries."""
+    """Search each query's scenes with its guidance. What no query changes of a scene runs once; with qsse='all' once for
+    every `batch_size` queries."""
     device = next(model.parameters()).device if device is None else torch.device(device)
     candidates, mine = search_truth(queries, gallery)['candidates'], []
     def numbers(x): return x.float().cpu().numpy()
@@ -530,8 +530,8 @@ def pair_macs(
     model: QEEPS,
     size: tuple = (800, 800),    # (h, w) px of the scenes
     regions: int | None = None,  # head passes for one scene; None: as many as the model makes at most, proposals and detections
-) -> dict:                       # MACs: scene, query (once each); per pair trunk, excite, rpn, query_rpn, head, similarity, pair (their sum)
-    "What one more query in one more scene costs."
+) -> dict:                       # MACs: scene, query (once each); per pair its parts, and pair (their sum)
+    "What one more query in one more scene costs. Parts: trunk, excite, rpn, query_rpn, head, similarity."
     one, by, d = count_macs(model, size), macs_by_part(model, size), model.id_loss.dim
     n = model.rpn.post_nms[1] + model.detections if regions is None else regions
     whole, first = one['scene_without_rpn'], by['stem'] + by['block 0'] + by['attention 0']
@@ -550,7 +550,7 @@ def search_macs(
     scenes: int,
     size: tuple = (800, 800),    # (h, w) px of the scenes
     each: int | None = None,     # scenes each query searches; None: all
-    kept: bool = True,           # what scenes and queries have of their own runs once; False: for each pair (memory is short)
+    kept: bool = True,           # what scenes and queries have of their own runs once; False: for each pair
 ) -> tuple:                      # (MACs guided, MACs without: embeddings compared by dot products)
     "The MACs of searching scenes for all queries."
     one, pair = count_macs(model, size), pair_macs(model, size)
