@@ -342,14 +342,16 @@ def read_query_list(
 ) -> list:     # of (where it stands, number or (scene name, (x1, y1, x2, y2) px, identity or None))
     "Read a list of queries. Raises `DataError` naming file and line."
     try: text = Path(file).read_text(encoding='utf-8-sig')
-    except (OSError, UnicodeDecodeError) as e: raise DataError(f'{file}: cannot be read ({e}); give a file that lists queries') from None
-    whole = text.lstrip()[:1] in ('[', '{')
-    if whole:
+    except (OSError, UnicodeDecodeError) as e:
+        raise DataError(f'{file}: cannot be read ({e}); give a file that lists queries') from None
+    form = 'identity x y width height frame'
+    if text.lstrip()[:1] in ('[', '{'):
+        form = '{"image": name, "box": [x1, y1, x2, y2]}'
         try: entries = json.loads(text)
         except ValueError as e: raise DataError(f'{file}: is not JSON ({e}); export it again') from None
-        if not isinstance(entries, list): raise DataError(f'{file}: is no list; write [{{"image": name, "box": [x1, y1, x2, y2]}}, ...]')
-        lines, parse, form = [(f'entry {k}', e) for k, e in enumerate(entries)], _listed_json, '{"image": name, "box": [x1, y1, x2, y2]}'
-    else: lines, parse, form = [(f'line {k}', t) for k, t in enumerate(text.splitlines(), 1) if t.strip()], _listed_text, 'identity x y width height frame'
+        if not isinstance(entries, list): raise DataError(f'{file}: is no list; write [{form}, ...]')
+        parse, lines = _listed_json, [(f'entry {k}', e) for k, e in enumerate(entries)]
+    else: parse, lines = _listed_text, [(f'line {k}', t) for k, t in enumerate(text.splitlines(), 1) if t.strip()]
     found = []
     for where, line in lines:
         try: what = parse(line)
@@ -357,7 +359,9 @@ def read_query_list(
         if isinstance(what, tuple):
             (x1, y1, x2, y2) = what[1]
             if not (all(map(math.isfinite, what[1])) and x2 > x1 and y2 > y1): what = None
-        if what is None: raise DataError(f"{file}: {where} is {str(line)[:80]!r}; write {form} with an area in px, or a query's number")
+        if what is None:
+            shown = str(line)[:80]
+            raise DataError(f"{file}: {where} is {shown!r}; write {form} with an area in px, or a query's number")
         found.append((where, what))
     if not found: raise DataError(f'{file}: lists no queries')
     return found
@@ -379,14 +383,21 @@ def find_queries(
             row = what
         else:
             name, box, who = what
-            if name not in scenes: fail(f'is of {name}, which is none of the {len(names)} query scenes, such as {names[0]}; correct the name')
+            if name not in scenes:
+                fail(f'is of {name}, which is none of the {len(names)} query scenes, such as {names[0]}; '
+                     'correct the name')
             among = np.flatnonzero(queries.scene == scenes[name])
             if not len(among): fail(f'is of {name}, in which nobody is a query; take it off')
             h, w = queries.dataset.scenes[scenes[name]].size
             away = np.abs(queries.boxes[among] - np.clip(box, 0, [w, h, w, h])).max(1)
             row = int(among[away.argmin()])
-            if away.min() > 1: fail(f"has the box {[round(v, 1) for v in box]}, {away.min():.1f} px from the nearest query of {name}, {queries.boxes[row].round(1).tolist()}; correct it (corners in px)")
-            if who is not None and who != queries.person_id[row]: fail(f'says identity {who}, but that query is {queries.person_id[row]}; is it a list for another version of the set?')
+            if away.min() > 1:
+                given, nearest = [round(v, 1) for v in box], queries.boxes[row].round(1).tolist()
+                fail(f'has the box {given}, {away.min():.1f} px from the nearest query of {name}, {nearest}; '
+                     'correct it (corners in px)')
+            if who is not None and who != queries.person_id[row]:
+                fail(f'says identity {who}, but that query is {queries.person_id[row]}; '
+                     'is it a list for another version of the set?')
         if row in seen: fail(f'is query {row}, as {seen[row]} is; delete one of them')
         seen[row] = where
         rows.append(row)
@@ -397,8 +408,9 @@ def some_queries(
     rows: np.ndarray,  # (n,) which
 ) -> QuerySet:
     "A set with only these queries, in this order; their scenes to search and their subsets come along."
-    return replace(queries, scene=queries.scene[rows], boxes=queries.boxes[rows], person_id=queries.person_id[rows], gallery_index=queries.gallery_index[rows],
-                   candidates=None if queries.candidates is None else queries.candidates[rows],
+    candidates = None if queries.candidates is None else queries.candidates[rows]
+    return replace(queries, scene=queries.scene[rows], boxes=queries.boxes[rows], person_id=queries.person_id[rows],
+                   gallery_index=queries.gallery_index[rows], candidates=candidates,
                    subsets={k: np.flatnonzero(np.isin(rows, v)) for k, v in queries.subsets.items()})
 
 # %% ../nbs/11_datasets.ipynb #86d624a4
@@ -436,7 +448,8 @@ def _query_file(scheme, path, options):
     folder = Path(path).expanduser()
     for file in (Path(text).expanduser(), (folder if folder.is_dir() else folder.parent) / text):
         if file.is_file(): return options.pop('queries') and file
-    raise DataError(f'{text}: no such file, neither here nor in {path}; queries=FILE wants a list of queries' + (' (only synth: takes a number)' if number else ''))
+    raise DataError(f'{text}: no such file, neither here nor in {path}; queries=FILE wants a list of queries'
+                    + (' (only synth: takes a number)' if number else ''))
 
 def open_dataset(
     spec: str,             # such as 'synth:tiny' or 'coco:PATH'
@@ -448,7 +461,8 @@ def open_dataset(
     if split not in SPLITS: raise DataError(f'no split {split!r}: choose one of {", ".join(SPLITS)}')
     listed = _query_file(scheme, path, options)
     data = OPENERS[scheme](path, options, split, **kw)
-    return data if listed is None or split != 'query' else some_queries(data, find_queries(read_query_list(listed), data, listed))
+    if listed is None or split != 'query': return data
+    return some_queries(data, find_queries(read_query_list(listed), data, listed))
 
 # %% ../nbs/11_datasets.ipynb #7a797fcd
 def synth_config(

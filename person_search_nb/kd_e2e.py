@@ -105,7 +105,7 @@ class DetectorDistillation(Distillation):
     def __init__(self,
         teacher: PersonSearchNet,   # trained to find people; the same anchors
         student: PersonSearchNet,   # any, also QEEPS; identities are its own affair
-        mu: float = 0.5,            # share of the labels in the scores' losses, against the teacher's soft scores; 1: no soft scores
+        mu: float = 0.5,            # share of the labels in the scores' losses, against soft scores; 1: no soft scores
         nu: float = 0.5,            # weight of the bounded box losses; 0: none
         gamma: float = 0.5,         # weight of the hint; 0: none
         background: float = 1.5,    # w_0 of the soft scores
@@ -118,8 +118,8 @@ class DetectorDistillation(Distillation):
         if (teacher.score is None) != (student.score is None) or teacher.deltas is None or student.deltas is None:
             raise ValueError('both teacher and student must score regions in their heads, or neither, and refine boxes there; build both with the same rescore= and refine=True')
         if not 0 <= mu <= 1: raise ValueError(f'mu={mu} is a share of the scores, between 0 and 1')
-        for name, weight in dict(nu=nu, gamma=gamma, background=background, margin=margin).items():
-            if not 0 <= weight < float('inf'): raise ValueError(f'{name}={weight}: give a number from 0')
+        for name, weight in dict(nu=nu, gamma=gamma, background=background).items():
+            if not 0 <= weight < float('inf'): raise ValueError(f'{name}={weight} is a weight: give a number from 0')
         self.mu, self.nu, self.gamma, self.background, self.margin = mu, nu, gamma, background, margin
         self.adapter = nn.Conv2d(*(net.rpn.hidden[0].in_channels for net in (student, teacher)), 1) if gamma else None
 
@@ -144,8 +144,14 @@ def advice(self: DetectorDistillation,
     "Soft scores and bounded boxes, by the teacher's RPN and head."
     with torch.no_grad():
         objectness, deltas = self.teacher.rpn.predict(features)
+<<<<<<< HEAD
         advice = self.teacher.head(features, rois.boxes, torch.zeros_like(rois.positive))  # nobody's embedding is wanted
     sample, near, found = said['sample'], rois.refined, {}
+=======
+        nobody = torch.zeros_like(rois.positive)  # no embedding is wanted
+        advice = self.teacher.head(features, rois.boxes, nobody)
+    sample, pos, found = said['sample'], rois.positive, {}
+>>>>>>> hb
     if self.mu < 1:
         scores = dict(rpn=(said['objectness'].flatten()[sample.rows], objectness.flatten()[sample.rows]))
         if out.score is not None: scores['head'] = out.score, advice.score
@@ -154,6 +160,12 @@ def advice(self: DetectorDistillation,
             found[f'{part}_soft'] = (1 - self.mu) * soft_scores(s, t, self.background)
     if self.nu:
         pick = lambda d: d.flatten(0, 1)[sample.people]
+<<<<<<< HEAD
         found['rpn_bound'] = self.nu * bounded_boxes(pick(said['deltas']), pick(deltas), sample.goals, len(sample.rows), self.margin)
         found['head_bound'] = self.nu * bounded_boxes(out.deltas[near], advice.deltas[near], self.student.box_goals(out, rois), len(near), self.margin)
+=======
+        bounds = dict(rpn=(pick(said['deltas']), pick(deltas), sample.goals, len(sample.rows)),
+                      head=(out.deltas[pos], advice.deltas[pos], self.student.box_goals(out, rois), len(pos)))
+        for part, terms in bounds.items(): found[f'{part}_bound'] = self.nu * bounded_boxes(*terms, self.margin)
+>>>>>>> hb
     return found

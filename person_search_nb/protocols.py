@@ -61,7 +61,8 @@ def open_protocol(
         options = [f'{k}={v}' for k, v in options.items() if k not in own]
         spec = f'{scheme}:{path}?' + '&'.join([*options, name])
     counts = PUBLISHED.get(scheme, {})
-    published = counts.get('gallery', {}) | ({} if 'subset=' in spec or 'queries' in parse_spec(spec)[2] else counts.get('query', {}))
+    some = {'subset', 'queries'} & parse_spec(spec)[2].keys()  # not all of the published queries
+    published = counts.get('gallery', {}) | ({} if some else counts.get('query', {}))
     return Protocol(name, open_dataset(spec, 'gallery', **kw), open_dataset(spec, 'query', **kw), published)
 
 # %% ../nbs/11e_protocols.ipynb #9e4108bc

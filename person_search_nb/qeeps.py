@@ -23,7 +23,8 @@ from .costs import count_macs, macs_by_part, meta_macs
 from .datasets import QuerySet, SceneDataset
 from .evaluation import SearchMatches, embed_queries, match_search, search_truth, summarize
 from .loading import SceneLoader
-from .models import HeadOutput, PersonSearchNet, RoIs, at_least_float32, batch_norm, choose_anchors, evaluating
+from .models import HeadOutput, PersonSearchNet, RoIs, at_least_float32, batch_norm, choose_anchors
+from .models import evaluating
 from .parallel import collect, mean_number, rank, share_out
 from .rpn import RPN, AnchorLosses
 
@@ -77,7 +78,8 @@ class QueryRPN(nn.Module):
         reduction: int = 16,  # of the excitation's hidden layer
     ):
         super().__init__()
-        own, self.judge = RPN(channels, rpn.anchors, rpn.objectness.in_channels), AnchorLosses()  # a judge of its own: who listens to the RPN's hears the RPN alone
+        self.judge = AnchorLosses()  # its own: who listens to the RPN's judge hears the RPN alone
+        own = RPN(channels, rpn.anchors, rpn.objectness.in_channels)
         self.excite, self.hidden, self.objectness = Excitation(channels, channels, reduction), own.hidden, own.objectness
         for p in self.objectness.parameters(): nn.init.zeros_(p)
 
@@ -143,7 +145,7 @@ class QEEPS(PersonSearchNet):
         num_ids: int,              # training identities
         anchors: AnchorGenerator,  # of both RPNs
         reduction: int = 16,       # of the excitations' hidden layers
-        qsse: str = 'trunk',       # where channels are weighed by the pair: behind the 'trunk', after 'all' its blocks, or 'none'
+        qsse: str = 'trunk',       # channel weights of the pair: behind the 'trunk', after 'all' its blocks, or 'none'
         qrpn: bool = True,         # a second RPN that looks for the query
         qsim: bool = True,         # a learned similarity; False: the cosine
         **kwargs,                  # further arguments of `PersonSearchNet`
@@ -154,7 +156,8 @@ class QEEPS(PersonSearchNet):
         if qsse not in QSSE: raise ValueError(f"qsse={qsse!r}: choose one of {', '.join(QSSE)}")
         for name, part in (('qrpn', qrpn), ('qsim', qsim)):
             if not isinstance(part, bool): raise ValueError(f'{name}={part!r}: write True or False')
-        if qsse == 'all' and kwargs.get('transformer'): raise ValueError("qsse='all' has no place for a spatial transformer; leave transformer out, or use qsse='trunk'")
+        if qsse == 'all' and kwargs.get('transformer'):
+            raise ValueError("qsse='all' has no place for a spatial transformer; leave it out, or use qsse='trunk'")
         c, self.qsse, self.qrpn, self.qsim = backbone.channels, qsse, qrpn, qsim
         if qsse != 'none': self.squeeze_excite = QuerySqueezeExcite(c[2], reduction)
         if qsse == 'all': self.early_excite = nn.ModuleList(QuerySqueezeExcite(n, reduction) for n in c[:2])
@@ -176,8 +179,8 @@ class QEEPS(PersonSearchNet):
     ) -> Tensor:           # (B, C)
         "Mean features of each scene, without the batch's padding."
         if x is None: return features.mean((2, 3))
-        stride = self.stride >> 2 - level
-        seen = (x[:, :, ::stride, ::stride] != 0).any(1, keepdim=True)  # (B, 1, h, w): cells are centred on every 16th pixel (4th, 8th)
+        stride = self.stride >> 2 - level  # cells are centred on every 16th pixel (4th, 8th)
+        seen = (x[:, :, ::stride, ::stride] != 0).any(1, keepdim=True)  # (B, 1, h, w)
         return (features * seen).sum((2, 3)) / seen.sum((2, 3)).clamp(min=1)
 
     def trunk(self,
@@ -209,7 +212,7 @@ def guide(self: QEEPS,
     for j, excite in enumerate((*self.early_excite, self.squeeze_excite)):
         run = lambda m: self.attention[j](self.blocks[j](m))[0] if j else m
         if query is None: scene = run(scene)
-        elif query.shape == scene.shape: scene, query = run(torch.cat([scene, query])).chunk(2)  # one batch for BatchNorm
+        elif query.shape == scene.shape: scene, query = run(torch.cat([scene, query])).chunk(2)  # BatchNorm sees both
         else: scene, query = run(scene), run(query)
         z = self.squeeze(x, scene, j)
         w = excite(z if query is None else self.squeeze(asks, query, j), z)
@@ -241,7 +244,8 @@ def training_pass(self: QEEPS,
     targets: list,  # of dict(boxes, person_id)
 ) -> tuple:         # (losses, batch (B, 3, H, W), RoIs, HeadOutput)
     "The losses of `PersonSearchNet` and query_rpn, query_sim; these are 0 where no pair shares a person."
-    if self.qsse == 'none' and not self.qrpn and not self.qsim: return PersonSearchNet.training_pass(self, images, targets)
+    if self.qsse == 'none' and not self.qrpn and not self.qsim:
+        return PersonSearchNet.training_pass(self, images, targets)
     x, sizes = self.batch(images)
     partner, asked, boxes = pick_queries(targets, sizes)
     known = asked >= 0                                                            # (B,)
@@ -253,7 +257,7 @@ def training_pass(self: QEEPS,
     if self.qrpn:
         guided = self.query_rpn(features, patch.mean((2, 3)))                     # (B, M)
         sought = [dict(boxes=t['boxes'][t['person_id'] == who]) for t, who in zip(targets, asked)]
-        sample = self.rpn.sample(anchors, inside & known[:, None], sought)        # no anchors of a scene that is asked for nobody
+        sample = self.rpn.sample(anchors, inside & known[:, None], sought)        # none where nobody is asked for
         losses['query_rpn'] = self.query_rpn.judge(guided, deltas.detach(), sample)['rpn_cls']
         objectness = objectness + guided
     rois = self.sample_rois(self.rpn.propose(objectness, deltas, anchors, inside, sizes)[0], targets)
@@ -290,7 +294,8 @@ def similarity_loss(self: QEEPS,
 ) -> Tensor:
     "Binary cross entropy of 'this is the person', mean over the people of scenes that are asked for somebody."
     logits = self.similarity(*(F.normalize(at_least_float32(e[known]), dim=1) for e in (query, people)))
-    return F.binary_cross_entropy_with_logits(logits, same[known].to(logits.dtype), reduction='sum') / mean_number(known.sum())
+    loss = F.binary_cross_entropy_with_logits(logits, same[known].to(logits.dtype), reduction='sum')
+    return loss / mean_number(known.sum())
 
 # %% ../nbs/17_qeeps.ipynb #b8bc5bd2
 @patch
@@ -317,16 +322,20 @@ def find(self: QEEPS,
 ) -> list:               # per query (boxes (N, 4), scores (N,))
     "From scored anchors to judged, refined boxes."
     anchors, sizes = self.rpn.anchors(features.shape[-2:], device=features.device), [size] * len(features)
-    return self.refine(features, sizes, *self.rpn.propose(objectness, deltas, anchors, self.rpn.inside(anchors, sizes), sizes))
+    proposed = self.rpn.propose(objectness, deltas, anchors, self.rpn.inside(anchors, sizes), sizes)
+    return self.refine(features, sizes, *proposed)
 
 @patch
 def ask(self: QEEPS,
     images: list,  # of (3, H, W) float 0-1
     boxes: list,   # per image (N_i, 4) px
-):                 # (Q, C, 1 + k²): per channel the mean over the query's scene, then the k x k cells of its box; with qsse='none' (Q, C + D): mean over the box, embedding; with 'all' a list of (SceneMap, box (1, 4))
-    "All that a search wants of its queries. Raises ValueError on a bad box."
+):                 # (Q, C, 1 + k²); with qsse='none' (Q, C + D); with 'all' a list of (SceneMap, box (1, 4))
+    """All that a search wants of its queries. Raises ValueError on a bad box.
+    Per channel the mean over the query's scene, then the k x k cells of its box; with qsse='none' the mean over the
+    box, then the embedding."""
     for i, b in enumerate(boxes): check_boxes(b, name=f'boxes of image {i}')
-    if self.qsse == 'all': return [(scene, box) for scene, b in zip(map(self.look, images), boxes) for box in b.split(1)]
+    if self.qsse == 'all':
+        return [(scene, box) for scene, b in zip(map(self.look, images), boxes) for box in b.split(1)]
     x, _ = self.batch(images)
     base = self.base(x)
     patch = self.pool(base, boxes)                                                # (Q, C, k, k)
@@ -339,9 +348,11 @@ def ask(self: QEEPS,
 def meet(self: QEEPS,
     scene: SceneMap,  # of `look`
     queries,          # Q of `ask`
-) -> tuple:           # (Q, c2, h, w) the scene as each query sees it; (Q, c2) mean features of the queries' boxes; (Q, D) their embeddings, unit length
+) -> tuple:           # (Q, c2, h, w) the scene as each query sees it; of the boxes mean features (Q, c2), embeddings (Q, D)
     "Scene and queries, weighed for each other."
-    if self.qsse == 'none': return scene.features.expand(len(queries), -1, -1, -1), *queries.tensor_split([scene.features.shape[1]], 1)
+    if self.qsse == 'none':
+        of_box, embedding = queries.tensor_split([scene.features.shape[1]], 1)
+        return scene.features.expand(len(queries), -1, -1, -1), of_box, embedding
     if self.qsse == 'all':
         maps = [self.guide(scene.features, asking.features) for asking, _ in queries]
         features = torch.cat([m for m, _ in maps])
@@ -356,8 +367,8 @@ def meet(self: QEEPS,
 def search_scene(self: QEEPS,
     scene: SceneMap,  # of `look`
     queries,          # Q of `ask`
-) -> list:            # per query dict(boxes (N, 4), scores (N,), similarity (N,): log-odds of being the person, without QSimNet the cosine)
-    "One scene, asked for several people: all that depends on the query runs anew for each."
+) -> list:            # per query dict(boxes (N, 4), scores (N,), similarity (N,))
+    "One scene, asked for several people: all that depends on a query runs for each. `similarity` is of `compare`."
     if not len(queries): return []
     features, of_box, query = self.meet(scene, queries)
     if scene.found is None:
@@ -400,8 +411,15 @@ def build(
     **kwargs,              # further arguments of `PersonSearchNet`
 ) -> QEEPS:
     "The system 'qeeps' of `build_model`: OIM's settings."
+<<<<<<< HEAD
     return QEEPS(build_backbone(trunk, width=width, weights=weights, **dict(cut=cut) if cut else {}), num_ids, choose_anchors(anchors, heights), reduction, qsse, qrpn, qsim,
                  **dict(attention='none', id_loss='oim', dim=256, rpn_channels=int(512 * width), roi_size=14) | kwargs)
+=======
+    oim = dict(attention='none', id_loss='oim', dim=256, rpn_channels=int(512 * width), roi_size=14)
+    parts = reduction, qsse, qrpn, qsim
+    backbone = build_backbone(trunk, width=width, weights=weights)
+    return QEEPS(backbone, num_ids, choose_anchors(anchors, heights), *parts, **oim | kwargs)
+>>>>>>> hb
 
 # %% ../nbs/17_qeeps.ipynb #84c217a7
 class _Asking(nn.Module):
@@ -412,7 +430,8 @@ class _Asking(nn.Module):
 def _looks(model, gallery, scenes, device, workers, precision, progress):
     "(scene, its `SceneMap`) one after the other."
     loader = SceneLoader(gallery, [[(s, False, 0)] for s in scenes], workers, device=device)
-    for s, (images, _) in zip(scenes, tqdm(loader, desc='searching scenes', unit='scene', leave=False, disable=not progress or rank() > 0)):
+    bar = tqdm(loader, desc='searching scenes', unit='scene', leave=False, disable=not progress or rank() > 0)
+    for s, (images, _) in zip(scenes, bar):
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'): yield s, model.look(images[0])
 
 def _by_scene(model, gallery, queries, candidates, batch_size, device, workers, precision, progress):
@@ -429,12 +448,14 @@ def _by_scene(model, gallery, queries, candidates, batch_size, device, workers, 
 def _by_query(model, gallery, queries, candidates, batch_size, device, workers, precision, progress):
     "The same for queries that are whole maps: per few of them all their scenes."
     with evaluating(model), torch.inference_mode():
-        for rows in share_out([range(k, min(k + batch_size, len(queries))) for k in range(0, len(queries), batch_size)]):
+        few = [range(k, min(k + batch_size, len(queries))) for k in range(0, len(queries), batch_size)]
+        for rows in share_out(few):
             pictures, boxes, _ = zip(*(queries[q] for q in rows))
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'):
                 asked = model.ask([p.to(device) for p in pictures], [b.to(device) for b in boxes])
             wanted, found = candidates[rows.start:rows.stop], []
-            for s, scene in _looks(model, gallery, np.unique(wanted[wanted >= 0]).tolist(), device, workers, precision, progress):
+            scenes = np.unique(wanted[wanted >= 0]).tolist()
+            for s, scene in _looks(model, gallery, scenes, device, workers, precision, progress):
                 who = np.flatnonzero((wanted == s).any(1))
                 with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'):
                     found += [(rows[k], s, f) for k, f in zip(who, model.search_scene(scene, [asked[k] for k in who]))]
@@ -451,7 +472,8 @@ def run_queries(
     precision: str = 'fp32', # 'bf16' runs under autocast
     progress: bool = True,   # bars
 ) -> dict:                   # det_query (K,) rising, det_image (K,), det_boxes (K, 4) px of the original pictures, det_scores (K,), similarity (K,)
-    "Search each query's scenes with its guidance; what no query changes of a scene runs once, with qsse='all' once for every `batch_size` queries."
+    """Search each query's scenes with its guidance. What no query changes of a scene runs once; with qsse='all' once for
+    every `batch_size` queries."""
     device = next(model.parameters()).device if device is None else torch.device(device)
     candidates, mine = search_truth(queries, gallery)['candidates'], []
     def numbers(x): return x.float().cpu().numpy()
@@ -514,16 +536,16 @@ def pair_macs(
     model: QEEPS,
     size: tuple = (800, 800),    # (h, w) px of the scenes
     regions: int | None = None,  # head passes for one scene; None: as many as the model makes at most, proposals and detections
-) -> dict:                       # MACs: scene (once each), query (once each), and per pair: trunk, excite, rpn, query_rpn, head, similarity, pair (their sum)
-    "What one more query in one more scene costs."
+) -> dict:                       # MACs: scene, query (once each); per pair its parts, and pair (their sum)
+    "What one more query in one more scene costs. Parts: trunk, excite, rpn, query_rpn, head, similarity."
     one, by, d = count_macs(model, size), macs_by_part(model, size), model.id_loss.dim
     n = model.rpn.post_nms[1] + model.detections if regions is None else regions
     whole, first = one['scene_without_rpn'], by['stem'] + by['block 0'] + by['attention 0']
-    of = dict(trunk=0, excite=_excite_macs(model), rpn=one['rpn'], query_rpn=_query_rpn_macs(model, size), head=(n + 1) * one['person'],
-              similarity=(n if regions is not None else model.detections) * d)
+    of = dict(trunk=0, excite=_excite_macs(model), rpn=one['rpn'], query_rpn=_query_rpn_macs(model, size),
+              head=(n + 1) * one['person'], similarity=(n if regions is not None else model.detections) * d)
     scene = query = whole
     if model.qsse == 'all': scene, query, of['trunk'] = first, first, 2 * (whole - first)
-    if model.qsse == 'none':  # a query's embedding and a scene's RPN do not wait for each other, nor do its people without the QRPN
+    if model.qsse == 'none':  # a query has its embedding and a scene its RPN alone, and its people without the QRPN
         scene, query, of['rpn'], of['head'] = whole + one['rpn'], whole + one['person'], 0, n * one['person']
         if not model.qrpn: scene, of['head'] = scene + n * one['person'], 0
     return dict(scene=scene, query=query) | of | dict(pair=sum(of.values()))
@@ -534,10 +556,11 @@ def search_macs(
     scenes: int,
     size: tuple = (800, 800),    # (h, w) px of the scenes
     each: int | None = None,     # scenes each query searches; None: all
-    kept: bool = True,           # what scenes and queries have of their own is computed once; False: for each pair, as where memory is short
+    kept: bool = True,           # what scenes and queries have of their own runs once; False: for each pair
 ) -> tuple:                      # (MACs guided, MACs without: embeddings compared by dot products)
     "The MACs of searching scenes for all queries."
     one, pair = count_macs(model, size), pair_macs(model, size)
-    n, pairs, trunk = model.rpn.post_nms[1] + model.detections, queries * (scenes if each is None else each), one['scene_without_rpn']
+    n, pairs = model.rpn.post_nms[1] + model.detections, queries * (scenes if each is None else each)
     own = scenes * pair['scene'] + queries * pair['query'] if kept else pairs * (pair['scene'] + pair['query'])
-    return own + pairs * pair['pair'], (scenes + queries) * trunk + scenes * (one['rpn'] + n * one['person']) + queries * one['person']
+    embedded = scenes * (one['scene'] + n * one['person']) + queries * (one['scene_without_rpn'] + one['person'])
+    return own + pairs * pair['pair'], embedded

@@ -369,7 +369,7 @@ def test_a_run_of_an_advised_qeeps_student_resumes(tmp_path):
     assert type(kept) is type(whole.student) and all(torch.equal(kept.state_dict()[k], v) for k, v in whole.student.state_dict().items())
 
 
-@pytest.mark.parametrize('settings', [dict(mu=1.5), dict(mu=-.1), dict(nu=-1.), dict(gamma=math.nan), dict(margin=-.2), dict(background=math.inf)])
+@pytest.mark.parametrize('settings', [dict(mu=1.5), dict(mu=-.1), dict(nu=-1.), dict(gamma=math.nan), dict(background=math.inf)])
 def test_weights_that_mean_nothing_are_refused(settings):
     with pytest.raises(ValueError, match=f'{next(iter(settings))}='): DetectorDistillation(net(id_loss='none'), net(), **settings)
 

@@ -407,8 +407,7 @@ def test_mode_is_as_before_and_save_and_load(tmp_path, search):
 def test_costs_are_what_runs(kind, data):
     "Scene, query and pair against torch's own count."
     from torch.utils.flop_counter import FlopCounterMode
-    net = fresh(**SWITCHES[kind]).eval()
-    torch.nn.init.normal_(net.score.weight, std=2.)
+    net = fresh(**SWITCHES[kind], score_threshold=0.).eval()      # somebody is always found
     proposed, propose = [], net.rpn.propose
     net.rpn.propose = lambda *a: proposed.append(propose(*a)) or proposed[-1]
     def count(f):
@@ -436,7 +435,7 @@ def test_costs_of_the_variants():
     "28 times the work of embeddings behind the trunk, 40 to 53 in all layers (with what is kept of a scene in between); with all parts off it is the embeddings' own."
     times = lambda kept=True, **kw: (lambda g, p: g / p)(*search_macs(build_model('qeeps', 1, **kw), 2900, 6978, each=100, kept=kept))
     behind, kept, nothing = times(), times(qsse='all'), times(False, qsse='all')
-    assert 27 < behind < 28.5 and 40 < kept < 50 and 53 < nothing < 55, (behind, kept, nothing)
+    assert 27 < behind < 28.5 and 40 < kept < 50 and 52 < nothing < 54, (behind, kept, nothing)
     off = build_model('qeeps', 1, **OFF)
     guided, plain = search_macs(off, 2900, 6978, each=100)
     assert guided - plain == 2900 * 100 * off.detections * 256                 # the dot products
