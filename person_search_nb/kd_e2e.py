@@ -144,14 +144,9 @@ def advice(self: DetectorDistillation,
     "Soft scores and bounded boxes, by the teacher's RPN and head."
     with torch.no_grad():
         objectness, deltas = self.teacher.rpn.predict(features)
-<<<<<<< HEAD
-        advice = self.teacher.head(features, rois.boxes, torch.zeros_like(rois.positive))  # nobody's embedding is wanted
-    sample, near, found = said['sample'], rois.refined, {}
-=======
         nobody = torch.zeros_like(rois.positive)  # no embedding is wanted
         advice = self.teacher.head(features, rois.boxes, nobody)
-    sample, pos, found = said['sample'], rois.positive, {}
->>>>>>> hb
+    sample, near, found = said['sample'], rois.refined, {}
     if self.mu < 1:
         scores = dict(rpn=(said['objectness'].flatten()[sample.rows], objectness.flatten()[sample.rows]))
         if out.score is not None: scores['head'] = out.score, advice.score
@@ -160,12 +155,7 @@ def advice(self: DetectorDistillation,
             found[f'{part}_soft'] = (1 - self.mu) * soft_scores(s, t, self.background)
     if self.nu:
         pick = lambda d: d.flatten(0, 1)[sample.people]
-<<<<<<< HEAD
-        found['rpn_bound'] = self.nu * bounded_boxes(pick(said['deltas']), pick(deltas), sample.goals, len(sample.rows), self.margin)
-        found['head_bound'] = self.nu * bounded_boxes(out.deltas[near], advice.deltas[near], self.student.box_goals(out, rois), len(near), self.margin)
-=======
         bounds = dict(rpn=(pick(said['deltas']), pick(deltas), sample.goals, len(sample.rows)),
-                      head=(out.deltas[pos], advice.deltas[pos], self.student.box_goals(out, rois), len(pos)))
+                      head=(out.deltas[near], advice.deltas[near], self.student.box_goals(out, rois), len(near)))
         for part, terms in bounds.items(): found[f'{part}_bound'] = self.nu * bounded_boxes(*terms, self.margin)
->>>>>>> hb
     return found

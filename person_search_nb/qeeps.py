@@ -411,15 +411,10 @@ def build(
     **kwargs,              # further arguments of `PersonSearchNet`
 ) -> QEEPS:
     "The system 'qeeps' of `build_model`: OIM's settings."
-<<<<<<< HEAD
-    return QEEPS(build_backbone(trunk, width=width, weights=weights, **dict(cut=cut) if cut else {}), num_ids, choose_anchors(anchors, heights), reduction, qsse, qrpn, qsim,
-                 **dict(attention='none', id_loss='oim', dim=256, rpn_channels=int(512 * width), roi_size=14) | kwargs)
-=======
     oim = dict(attention='none', id_loss='oim', dim=256, rpn_channels=int(512 * width), roi_size=14)
     parts = reduction, qsse, qrpn, qsim
-    backbone = build_backbone(trunk, width=width, weights=weights)
+    backbone = build_backbone(trunk, width=width, weights=weights, **dict(cut=cut) if cut else {})
     return QEEPS(backbone, num_ids, choose_anchors(anchors, heights), *parts, **oim | kwargs)
->>>>>>> hb
 
 # %% ../nbs/17_qeeps.ipynb #84c217a7
 class _Asking(nn.Module):
