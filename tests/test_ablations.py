@@ -75,11 +75,14 @@ def test_only_weights_count_as_a_start(tmp_path):
 def networks(tmp_path_factory): return tmp_path_factory.mktemp('networks')
 
 
-@pytest.mark.parametrize('name', list(TABLES))
+OFTEN = ['table4', 'table5', 'table7', 'table8', 'figure6', 'e2e-table2', 'e2e-table3', 'e2e-figure5', 'e2e-figure6', 'e2e-figure7a', 'e2e-figure7b', 'clsa-table4', 'clsa-figure6c',
+         'attention-table1', 'kd-e2e-resnet18', 'kd-e2e-levels', 'qeeps', 'systems']  # every kind of row and curve; the others are marked slow
+
+
+@pytest.mark.parametrize('name', [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in TABLES])
 def test_one_step_of_every_row(name, networks, tmp_path):
     "All networks of a table train for a step, all rows search, and table and plot are written; tables share what they can."
     given = STEP | CUTS
-    if name.startswith('attention'): given |= dict(transformer=True) if False else {}
     result = run_ablation(name, SPEC, out=tmp_path / name, networks=networks, student='hdl-student-fast', progress=False, **given)
     assert [r['label'] for r in result['rows']] == [r.label for r in TABLES[name].rows]
     for r in result['rows']:
