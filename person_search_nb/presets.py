@@ -310,7 +310,7 @@ def make_recipe(
     final = change(recipe, **given)
     stages = tuple(_stage(recipe, preset, s, given, of.pop(s['name'], {})) for s in final.stages)
     if of: final = change(final, parts={**final.train.parts, **{part: {**final.train.parts.get(part, {}), **own} for part, own in of.items()}})
-    if final.crops and not stages and not final.after: final = replace(final, crops_from='true')
+    if not stages and not final.after and 'crops_from' not in given: final = replace(final, crops_from='true')
     return check(replace(final, stages=stages))
 
 def rules_for(
