@@ -178,8 +178,7 @@ def evaluate(
     gallery, queries = (open_dataset(data, s, size=_size(size)) for s in ('gallery', 'query'))
     rules = protocol_of(net, score_threshold, iou, min_height)
     if query_guided:
-        if rules['min_height']: raise ValueError('--min-height is not there for --query-guided; leave one of them out')
-        r = evaluate_queries(net, gallery, queries, rules['score_threshold'], iou_threshold=rules['iou_threshold'], batch_size=batch_size, workers=workers)
+        r = evaluate_queries(net, gallery, queries, **rules, batch_size=batch_size, workers=workers)
         if rank() == 0: print('  '.join(f'{k} {r[k]:.3f}' for k in ('mAP', 'top1', 'top5', 'top10')))
         return r
     found = embed_truth(net, gallery, batch_size=batch_size) if true_boxes else run_detector(net, gallery, batch_size, workers=workers, min_height=rules['min_height'])

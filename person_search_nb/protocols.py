@@ -77,8 +77,11 @@ def summary(
     for split in SPLITS[:2]:
         data = open_dataset(spec, split, progress=progress)
         heights = np.concatenate([np.zeros(0), *(s.boxes[:, 3] - s.boxes[:, 1] for s in data.scenes)])
-        out['splits'][split] = dict(images=len(data), boxes=len(heights), labelled=int(sum((s.person_id >= 0).sum() for s in data.scenes)), ids=data.num_ids, cameras=len(set(data.cameras.tolist())),
-                                    heights=np.histogram(heights, HEIGHTS)[0].tolist(), published=PUBLISHED.get(scheme, {}).get(split, {}))
+        known = np.concatenate([np.zeros(0, bool), *(s.person_id >= 0 for s in data.scenes)])
+        histogram = lambda h: np.histogram(h, HEIGHTS)[0].tolist()
+        out['splits'][split] = dict(images=len(data), boxes=len(heights), labelled=int(known.sum()), ids=data.num_ids, cameras=len(set(data.cameras.tolist())),
+                                    heights=histogram(heights), labelled_heights=histogram(heights[known]), other_heights=histogram(heights[~known]),
+                                    published=PUBLISHED.get(scheme, {}).get(split, {}))
         out['faults'] += [f for f in data.faults if f not in out['faults']]
     for name in protocols(spec):
         p = open_protocol(spec, name, progress=progress)
@@ -95,8 +98,11 @@ def format_summary(
     lines = [found['spec'] + ('; published counts in brackets' if any(r['published'] for r in found['splits'].values()) else ''), '',
              f"{'split':10s}{'images':>18s}{'boxes':>18s}{'with identity':>15s}{'identities':>16s}{'cameras':>9s}"]
     lines += [f"{s:10s}{beside(r, 'images'):>18s}{beside(r, 'boxes'):>18s}{r['labelled']:>15,}{beside(r, 'ids'):>16s}{r['cameras']:>9d}" for s, r in found['splits'].items()]
-    lines += ['', 'height, px' + ''.join(f'{b:>9s}' for b in bins)]
-    lines += [f'{s:10s}' + ''.join(f'{n / max(1, sum(r["heights"])):>9.1%}' for n in r['heights']) for s, r in found['splits'].items()]
+    lines += ['', f"{'height, px':27s}" + ''.join(f'{b:>9s}' for b in bins)]
+    for s, r in found['splits'].items():
+        groups = {'with identity': r['labelled_heights'], 'without': r['other_heights']}
+        if not all(map(sum, groups.values())): groups = {'': r['heights']}
+        lines += [f'{s:10s} {group:16s}' + ''.join(f'{n / max(1, sum(counts)):>9.1%}' for n in counts) for group, counts in groups.items()]
     lines += ['', f"{'protocol':26s}{'queries':>16s}{'searched':>10s}{'answers':>9s}{'unanswered':>12s}"]
     lines += [f"{n:26s}{beside(r, 'queries'):>16s}{r['searched']:>10,.1f}{r['answers']:>9.1f}{r['unanswered']:>12d}" + ''.join(f'  {k} {v}' for k, v in r['subsets'].items()) for n, r in found['protocols'].items()]
     if found['faults']: lines += ['', f"{len(found['faults'])} known faults of the published files, mended:", *(f'  {f}' for f in found['faults'][:20])]

@@ -21,7 +21,7 @@ from .backbones import Backbone, build_backbone
 from .boxes import check_boxes
 from .costs import count_macs, macs_by_part, meta_macs
 from .datasets import QuerySet, SceneDataset
-from .evaluation import SearchMatches, embed_queries, match_search, search_truth, summarize
+from .evaluation import SearchMatches, embed_queries, match_search, protocol_of, search_truth, summarize
 from .loading import SceneLoader
 from .models import HeadOutput, PersonSearchNet, RoIs, at_least_float32, batch_norm, choose_anchors
 from .models import evaluating
@@ -489,6 +489,7 @@ def match_queries(
     gallery: SceneDataset,
     score_threshold: float = 0.5,  # weaker detections are dropped
     iou_threshold: float = 0.5,    # overlap that counts as found
+    min_height: float = 0.,        # px: lower people and detections do not count
 ) -> SearchMatches:
     "`match_search` where every query has its own detections."
     truth, parts = search_truth(queries, gallery), []
@@ -496,7 +497,8 @@ def match_queries(
     for q, (a, b) in enumerate(zip(start, start[1:])):
         of = truth['gt_query'] == q
         m = match_search(found['det_image'][a:b], found['det_boxes'][a:b], found['det_scores'][a:b], found['similarity'][a:b, None], np.ones((1, 1), np.float32),
-                         np.zeros(of.sum(), np.int64), truth['gt_image'][of], truth['gt_boxes'][of], truth['candidates'][q:q + 1], score_threshold, iou_threshold=iou_threshold)
+                         np.zeros(of.sum(), np.int64), truth['gt_image'][of], truth['gt_boxes'][of], truth['candidates'][q:q + 1], score_threshold,
+                         iou_threshold=iou_threshold, min_height=min_height)
         parts.append((m.query + q, m.detection + a, m.rank, m.positives, m.missed + [q, 0]))
     empty = np.zeros(0, np.int64)
     return SearchMatches(*(np.concatenate(x) for x in zip((empty, empty, empty, empty, np.zeros((0, 2), np.int64)), *parts)))
@@ -508,12 +510,12 @@ def evaluate_queries(
     score_threshold: float | None = None,  # None: the model's own, else 0.5
     topk: tuple = (1, 5, 10),
     iou_threshold: float | None = None,    # None: the model's own, else 0.5
+    min_height: float | None = None,       # px of the original pictures: lower people and detections do not count; None: the model's own, else 0
     **kw,                          # of `run_queries`
 ) -> dict:                         # mAP, top1, top5, top10, queries, unscored, subsets: as `evaluate`, without detection, which here has no meaning apart from a query
     "Query-guided search of a gallery, scored as every other system."
-    if score_threshold is None: score_threshold = getattr(model, 'search_threshold', 0.5)
-    if iou_threshold is None: iou_threshold = getattr(model, 'iou', 0.5)
-    m = match_queries(run_queries(model, gallery, queries, **kw), queries, gallery, score_threshold, iou_threshold)
+    rules = protocol_of(model, score_threshold, iou_threshold, min_height)
+    m = match_queries(run_queries(model, gallery, queries, **kw), queries, gallery, **rules)
     return summarize(m, topk) | dict(subsets={k: summarize(m, topk, v) for k, v in queries.subsets.items()})
 
 # %% ../nbs/17_qeeps.ipynb #e86513bf

@@ -108,6 +108,8 @@ def test_summary(trees):
     found = summary(f'prw:{trees}/prw', progress=False)
     assert found['splits']['gallery']['images'] == 30 and found['protocols']['protocol=all']['searched'] == 29 and found['protocols']['protocol=all']['unanswered'] == 0
     assert sum(found['splits']['train']['heights']) == found['splits']['train']['boxes'] and not found['faults']
+    for row in found['splits'].values():
+        assert np.add(row['labelled_heights'], row['other_heights']).tolist() == row['heights'] and sum(row['labelled_heights']) == row['labelled']
     text = format_summary(found)
     assert '[5,704]' in text and '[25,062]' in text and '[483]' in text and '[2,057]' in text
     assert 'protocol=cross-camera' in format_summary(summary(SPEC, progress=False))
