@@ -418,7 +418,8 @@ _DRAWN = 'a picture of the method: drawn in the notebook of the part'
 ELSEWHERE = {  # table or figure -> where it is, or why it is nowhere
     'HDL, Table 1': _COUNTS, 'HDL, Fig. 1': 'an illustration of a large search', 'HDL, Fig. 2': _DRAWN,
     'HDL, Fig. 3': _DRAWN, 'HDL, Fig. 4': _DRAWN, 'HDL, Fig. 5': 'pictures of people, which are not ours to show',
-    'E2E, Table 1': _COUNTS, 'E2E, Fig. 1': 'an illustration of the task', 'E2E, Fig. 2': _COUNTS,
+    'E2E, Table 1': _COUNTS, 'E2E, Fig. 1': 'an illustration of the task',
+    'E2E, Fig. 2': 'heights of people with and without identity: person-search data SPEC prints them',
     'E2E, Fig. 3': 'pictures of people, which are not ours to show', 'E2E, Fig. 4': _DRAWN,
     'CLSA, Table 1': _COUNTS, 'CLSA, Fig. 1': 'pictures of people, and heights: person-search data prints the heights',
     'CLSA, Fig. 2': _DRAWN, 'CLSA, Fig. 3': _DRAWN, 'CLSA, Fig. 4': 'pictures of people, which are not ours to show',

@@ -400,3 +400,14 @@ def test_cuda():
         sum(losses.values()).backward()
     twin = copy.deepcopy(model).cpu().eval()
     with torch.no_grad(): assert torch.allclose(model.eval().embed([image.cuda()], [target['boxes']]).cpu(), twin.embed([image], [target['boxes'].cpu()]), atol=1e-3)
+
+
+def test_sharing_the_trunk_is_worth_what_is_said():
+    "benchmarks/fidelity.md on E2E's \"40 times faster\": multiplications of a scene, at the papers' width."
+    with torch.device('meta'):
+        e2e, idnet = (build_model(n, 5532, **make_recipe(n, 'cuhk-sysu:PATH', 'paper').net | dict(weights=None)) for n in ('e2e-rss', 'detector+idnet'))
+    shared, apart = (count_macs(n, (600, 1000)) for n in (e2e, idnet))
+    ours = shared['scene'] + 400 * shared['person']
+    factor = {boxes: (apart['scene'] + boxes * apart['person']) / ours for boxes in (100, 300, 600)}
+    assert shared['scene'] == apart['scene'] == pytest.approx(190e9, rel=.01)
+    assert factor == pytest.approx({100: 7.3, 300: 20.3, 600: 39.8}, abs=.1)
