@@ -254,7 +254,8 @@ class SceneDataset(Dataset):
                             'leave cache off, or give a smaller `size`')
         store = np.empty(start[-1], np.uint8)
         # batch_size None: pictures come one by one, in order, through shared memory; each is copied into the store and let go
-        loader = DataLoader(_Pictures(self), batch_size=None, num_workers=min(workers, len(self)))
+        # where processes are spawned, not forked, one takes seconds to begin: it must have something to do
+        loader = DataLoader(_Pictures(self), batch_size=None, num_workers=min(workers, len(self) // 50))
         for i, picture in enumerate(tqdm(loader, desc=f'reading {self.source}', unit='scene', disable=not progress)):
             store[start[i]:start[i + 1]] = picture.numpy().reshape(-1)
         self._store, self._start = store, start

@@ -549,7 +549,7 @@ def pair_macs(
 
 def search_macs(
     model: QEEPS,
-    queries: int,
+    queries: int,                # or an array of numbers of queries
     scenes: int,
     size: tuple = (800, 800),    # (h, w) px of the scenes
     each: int | None = None,     # scenes each query searches; None: all

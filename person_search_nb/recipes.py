@@ -123,7 +123,7 @@ def _found_in_training(model, data, file, recipe, progress):
 def _cut_outs(model, data, recipe, out, progress):
     "The data set of cut-outs, and the schedule without weights of losses that cut-outs do not have."
     found = _found_in_training(model, data, out / 'found.npz', recipe, progress) if recipe.crops_from == 'true+found' else None
-    cuts = crop_dataset(data, recipe.crops, model.with_background, recipe.train.seed, **dict(found=found) if found else {}, cache=recipe.cache)
+    cuts = crop_dataset(data, recipe.crops, model.with_background, recipe.train.seed, **dict(found=found) if found else {}, cache=recipe.cache, progress=progress)
     return cuts, replace(recipe.train, weights={k: v for k, v in recipe.train.weights.items() if not k.startswith(('rpn_', 'head_'))})
 
 def _learner(model, recipe, guide, advisor, teach):

@@ -1,5 +1,10 @@
 """What every test may ask for."""
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import settings
 
@@ -30,3 +35,21 @@ def pytest_collection_modifyitems(items):
     import torch  # only now: it takes seconds, and most tests of the tree need none of it
     if torch.cuda.is_available(): return
     for item in items: item.add_marker(pytest.mark.skip(reason='no GPU here'))
+
+
+@pytest.fixture
+def command(monkeypatch):
+    "`command('data', folder, cwd=...)` runs a person-search command in this process, as its entry point does -> returncode, stdout, stderr."
+    from person_search_nb.cli import main
+
+    def run(*words, cwd=None):
+        out, err, code = StringIO(), StringIO(), 0
+        with monkeypatch.context() as m, redirect_stdout(out), redirect_stderr(err):
+            m.setattr(sys, 'argv', ['person-search', *map(str, words)])
+            if cwd: m.chdir(cwd)
+            try: main()
+            except SystemExit as e:
+                code = e.code or 0
+                if isinstance(code, str): code = 1; print(e.code, file=err)
+        return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
+    return run

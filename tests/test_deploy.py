@@ -217,18 +217,15 @@ def test_missing_package(student, folder, monkeypatch, tmp_path):
     Deployed(folder/'s.pt2')  # needs PyTorch alone
 
 
-def cli(*args, cwd): return subprocess.run([sys.executable, '-c', 'from person_search_nb.cli import main; main()', *map(str, args)], cwd=cwd, capture_output=True, text=True)
-
-
-def test_command(tmp_path):
+def test_command(tmp_path, command):
     save_model(lively('hdl-student-fast'), tmp_path/'m.safetensors')
-    done = cli('export', 'm.safetensors', 'q.onnx', '--int8', 'synth:tiny?train_scenes=3&train_ids=3', '--scenes', 2, cwd=tmp_path)
+    done = command('export', 'm.safetensors', 'q.onnx', '--int8', 'synth:tiny?train_scenes=3&train_ids=3', '--scenes', 2, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 'q.onnx' in done.stdout and 'q.head.onnx' in done.stdout
-    done = cli('evaluate', 'q.onnx', '--data', 'synth:tiny?test_scenes=6&test_ids=4&gallery=3&queries=1', cwd=tmp_path)
+    done = command('evaluate', 'q.onnx', '--data', 'synth:tiny?test_scenes=6&test_ids=4&gallery=3&queries=1', cwd=tmp_path)
     assert done.returncode == 0 and 'mAP' in done.stdout, done.stderr
     for args, message in ((('m.safetensors', 'm.onnx', '--half'), '--half and --trunk'), (('m.safetensors', 'm.pt2', '--to', 'onnx'), 'ends in .onnx'), (('m.safetensors', 'm.x', '--to', 'tflite'), '--to is one of'),
                           (('m.safetensors', 'm.pt2', '--int8', 'synth:tiny'), '--int8 is for'), (('m.safetensors', 'q.onnx', '--int8', 'nothing:x'), 'nothing')):
-        done = cli('export', *args, cwd=tmp_path)
+        done = command('export', *args, cwd=tmp_path)
         assert done.returncode and message in done.stderr and 'Traceback' not in done.stderr, done.stderr
     assert head_path('a/b.onnx').name == 'b.head.onnx'

@@ -468,25 +468,21 @@ def test_times_in_names():
 
 # command line ---------------------------------------------------------------------------------------------------------
 
-def person_search(*words):
-    return subprocess.run([sys.executable, '-c', 'from person_search_nb.cli import main; main()', *map(str, words)], env=os.environ | dict(OMP_NUM_THREADS='1'), capture_output=True, text=True)
-
-
-def test_command_line(net, mine, tmp_path):
-    done = person_search('index', mine, '--out', tmp_path/'g', '--device', 'cpu')
+def test_command_line(net, mine, tmp_path, command):
+    done = command('index', mine, '--out', tmp_path/'g', '--device', 'cpu')
     assert done.returncode == 0 and '10 scenes' in done.stdout and 'exact' in done.stdout, done.stderr
     made = Gallery.open(tmp_path/'g')
     name, box = made.names[made.det_image[4]], ','.join(f'{v:.1f}' for v in made.det_boxes[4])
-    done = person_search('search', '--gallery', tmp_path/'g', '--image', mine/name, '--box', box, '--number', 3, '--out', tmp_path/'hits.html', '--device', 'cpu')
+    done = command('search', '--gallery', tmp_path/'g', '--image', mine/name, '--box', box, '--number', 3, '--out', tmp_path/'hits.html', '--device', 'cpu')
     assert done.returncode == 0 and name in done.stdout.splitlines()[0] and len(done.stdout.splitlines()) == 4, done.stderr
     page = (tmp_path/'hits.html').read_text()
     assert page.count('data:image/jpeg') == 4 and 'src="http' not in page
-    done = person_search('search', '--gallery', tmp_path/'g', '--image', mine/name, '--box', '900,0,950,50')
+    done = command('search', '--gallery', tmp_path/'g', '--image', mine/name, '--box', '900,0,950,50')
     assert done.returncode == 1 and 'mostly outside' in done.stderr and 'Traceback' not in done.stderr
-    done = person_search('search', shipped_trunk('hdl-student-fast'), '--gallery', tmp_path/'g', '--image', mine/name, '--box', box)
+    done = command('search', shipped_trunk('hdl-student-fast'), '--gallery', tmp_path/'g', '--image', mine/name, '--box', box)
     assert done.returncode == 1 and 'another network' in done.stderr
-    assert 'give a MODEL' in person_search('search').stderr
-    assert person_search('index', tmp_path/'nowhere').stderr.strip().endswith('such as prw:PATH')
+    assert 'give a MODEL' in command('search').stderr
+    assert command('index', tmp_path/'nowhere').stderr.strip().endswith('such as prw:PATH')
 
 
 # explorer -------------------------------------------------------------------------------------------------------------
