@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ROI_OPS', 'HEIGHTS', 'MODELS', 'RoIs', 'HeadOutput', 'at_least_float32', 'batch_norm', 'PersonSearchNet',
            'true_cells', 'evaluating', 'record_levels', 'choose_anchors', 'list_models', 'builder_of', 'model_settings',
-           'build_model', 'save_model', 'read_weights', 'load_model', 'shipped_trunk', 'load_trunk', 'mean_embeddings',
-           'imprint']
+           'build_model', 'save_model', 'check_finite', 'read_weights', 'read_size', 'shipped_trunk', 'load_trunk',
+           'check_recipe', 'rebuild', 'load_model', 'mean_embeddings', 'imprint']
 
 # %% ../nbs/08_models.ipynb #6ccec157
 import inspect, json
@@ -23,9 +23,10 @@ from tqdm.auto import tqdm
 
 from .anchors import AnchorGenerator, faster_rcnn_anchors, pedestrian_anchors
 from .attention import ATTENTION, NoAttention
-from .backbones import Backbone, build_backbone, resnet_backbone
+from .backbones import BACKBONES, Backbone, build_backbone, resnet_backbone
 from .boxes import box_iou, check_boxes, clip_boxes, decode_boxes, encode_boxes, keep_large, nms
 from .checkpoints import write_whole
+from .files import parse_json, regular_file
 from .classics import vgg16_backbone
 from .masking import SoftMask, SpatialTransformer
 from .oim import ID_LOSSES, OIMLoss, RSSLoss
@@ -147,6 +148,7 @@ class PersonSearchNet(nn.Module):
         self.roi_size, self.roi_op, self.rois_per_image, self.positive_fraction = roi_size, ROI_OPS[roi_op], rois_per_image, positive_fraction
         self.positive_iou, self.background_iou, self.box_iou = positive_iou, background_iou, positive_iou if box_iou is None else box_iou
         self.iou, self.search_threshold, self.min_height = iou, search_threshold, min_height
+        self.size = None  # how scenes are resized for it: (height, width) px or a rule's name; set by whoever trains it, kept in its file
         # cell i of a ResNet's map is centred on pixel 16 i; RoIAlign expects 16 i + 7.5, crops 16 i + 0.5: boxes are shifted (see the RoIAlign notebook)
         self.shift = (-0.5 if roi_op == 'crop' else (self.stride - 1) / 2) - backbone.centre
         self.score_threshold, self.nms_threshold, self.detections = score_threshold, nms_threshold, detections
@@ -456,30 +458,49 @@ def save_model(
     half: bool = False,      # store float16: half the bytes, for shipped trunks
     **notes,                 # short strings kept beside the weights
 ):
-    "Weights and recipe in one safetensors file, written whole or not at all."
+    "Weights, recipe and `model.size` in one safetensors file, written whole or not at all. Raises ValueError for weights that are not finite."
     from safetensors.torch import save
     state = {k: (v.half() if half and v.is_floating_point() else v).contiguous() for k, v in model.state_dict().items()}
-    write_whole(path, save(state, dict(config=json.dumps(model.config), **notes)))
+    check_finite(state, path)
+    size = dict(size=json.dumps(model.size)) if getattr(model, 'size', None) else {}
+    write_whole(path, save(state, dict(config=json.dumps(model.config), **size, **notes)))
+
+_FOREIGN = '; write one with save_model, or pass the right path'
+
+def check_finite(
+    state: dict,  # name -> tensor
+    source,       # a file, for the message
+):
+    "Raises ValueError naming the first tensor with a NaN or an infinite number in it, and its row."
+    for k, v in state.items():
+        if not v.is_floating_point() or torch.isfinite(v).all(): continue
+        row = int((~torch.isfinite(v)).reshape(len(v) if v.ndim else 1, -1).any(1).nonzero()[0, 0])
+        raise ValueError(f'{source}: {k} is not finite (row {row}); the training diverged, or the file is damaged: take an earlier one')
+
+def _open_weights(path, read):
+    "`read` of the opened file; every way in which it can be no model file is a ValueError."
+    from safetensors import safe_open, SafetensorError
+    try:
+        with safe_open(str(regular_file(path)), 'pt') as f: return read(f, f.metadata() or {})
+    except FileNotFoundError: raise ValueError(f'{path}: no such model file') from None
+    except (SafetensorError, OSError, KeyError) as e: raise ValueError(f'{path}: not a model file of this library ({e}){_FOREIGN}') from None
 
 def read_weights(
     path,     # a file written by `save_model`
 ) -> tuple:   # (state dict of float32 tensors, config dict)
     "The tensors and the recipe in a model file. Raises ValueError naming the file when it is not one."
-    from safetensors import safe_open, SafetensorError
-    try:
-        with safe_open(str(path), 'pt') as f:
-            config = json.loads((f.metadata() or {})['config'])
-            return {k: (t.float() if (t := f.get_tensor(k)).is_floating_point() else t) for k in f.keys()}, config
-    except FileNotFoundError: raise ValueError(f'{path}: no such model file') from None
-    except (SafetensorError, KeyError, ValueError) as e:
-        raise ValueError(f'{path}: not a model file of this library ({e}); write one with save_model, or pass the right path') from None
+    def read(f, about):
+        config = parse_json(about['config'], f'{path}: its recipe')
+        if not isinstance(config, dict) or not {'name', 'num_ids'} <= config.keys(): raise ValueError(f'{path}: not a model file of this library (its recipe is {str(config)[:60]}){_FOREIGN}')
+        return {k: (t.float() if (t := f.get_tensor(k)).is_floating_point() else t) for k in f.keys()}, config
+    return _open_weights(path, read)
 
-def load_model(path) -> PersonSearchNet:
-    "Rebuild the model a file describes and load its weights, in eval mode; executes no code from the file."
-    state, config = read_weights(path)
-    model = build_model(**config)
-    model.load_state_dict(state)
-    return model.eval()
+def read_size(
+    path,  # a file written by `save_model`
+):         # None: not known; (height, width) px, or a rule's name
+    "How scenes were resized for a model in training."
+    size = _open_weights(path, lambda f, about: parse_json(about.get('size', 'null'), f'{path}: its size'))
+    return tuple(size) if isinstance(size, list) else size
 
 def shipped_trunk(
     name: str,  # 'hdl-teacher' (a quarter of the width), 'hdl-student-fast' or 'hdl-student-fast-taught' (0.625, rpn_channels=64)
@@ -501,6 +522,52 @@ def load_trunk(
     if wrong: raise ValueError(f"{path}: holds a {config['name']} of width {config['width']}; it does not fit this model ({wrong[0]} differs)")
     model.load_state_dict(state, strict=False)
     return model
+
+# %% ../nbs/08_models.ipynb #5ad25a35
+_CHOICES = dict(attention=ATTENTION, roi_op=ROI_OPS, id_loss=ID_LOSSES | dict(none=None), trunk=BACKBONES,
+                matching=('cosine', 'euclidean'), anchors=('faster-rcnn', 'pedestrian'))
+_LIMITS = dict(num_ids=10 ** 8, roi_size=64, proposals=10 ** 5, pre_nms=10 ** 6, detections=10 ** 5, rpn_channels=2 ** 14,
+               dim=2 ** 16, queue=10 ** 7, width=16)
+
+def check_recipe(
+    config: dict,  # arguments of `build_model`
+    source,        # a file, for the message
+):
+    "Raises ValueError for a recipe that names what is not there, is out of all proportion, or would fetch something."
+    def refuse(why): raise ValueError(f'{source}: its recipe cannot be built ({why}); it is damaged, or of a newer version')
+    if 'weights' in config: refuse('it asks for weights from elsewhere; a model file holds its own')
+    if not isinstance(config['name'], str) or config['name'] not in MODELS: refuse(f"unknown model {config['name']!r}")
+    known = {*model_settings(config['name']), 'name', 'num_ids', 'heights', 'width'}
+    if unknown := sorted(map(str, config.keys() - known)): refuse(f'unknown setting {unknown[0]!r}')
+    for k, v in config.items():
+        if k in _CHOICES and isinstance(v, (str, int, float, list, dict)) and (not isinstance(v, str) or v not in _CHOICES[k]): refuse(f'{k}={str(v)[:40]!r}')
+        numbers = v if isinstance(v, list) else [v]
+        if k in _LIMITS and any(x is not None and not (isinstance(x, (int, float)) and 0 < x <= _LIMITS[k]) for x in numbers): refuse(f'{k}={str(v)[:40]}, of at most {_LIMITS[k]}')
+
+def rebuild(
+    config: dict,  # arguments of `build_model`
+    state: dict,   # name -> tensor
+    source,        # a file, for the message
+) -> PersonSearchNet:
+    "The network of a recipe with its weights. Nothing is allocated before every shape was found to fit. Raises ValueError naming the file."
+    check_recipe(config, source)
+    try:
+        with torch.device('meta'): shapes = {k: v.shape for k, v in build_model(**config).state_dict().items()}
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError, OverflowError, ZeroDivisionError, MemoryError) as e:
+        raise ValueError(f'{source}: its recipe cannot be built ({type(e).__name__}: {str(e)[:200]}); it is damaged, or of a newer version') from None
+    wrong = [k for k in [*shapes, *state] if k not in shapes or k not in state or shapes[k] != state[k].shape]
+    if wrong: raise ValueError(f'{source}: its weights do not fit its recipe ({wrong[0]}: {tuple(state[wrong[0]].shape) if wrong[0] in state else "missing"}, wanted {tuple(shapes[wrong[0]]) if wrong[0] in shapes else "none"}); it is damaged')
+    check_finite(state, source)
+    model = build_model(**config)
+    model.load_state_dict(state)
+    return model.eval()
+
+def load_model(path) -> PersonSearchNet:
+    "Rebuild the model a file describes and load its weights, in eval mode; executes no code from the file, and fetches nothing."
+    model = rebuild(*reversed(read_weights(path)), path)
+    model.size = read_size(path)
+    return model
+
 
 # %% ../nbs/08_models.ipynb #c47b1db1
 @torch.no_grad()
