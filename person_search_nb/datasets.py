@@ -182,6 +182,7 @@ def read_picture(
     "Decode a picture, upright. Raises `DataError` naming it when it is missing, truncated, too large or no picture."
     with _opened(source, source if name is None else name) as im:
         turn = _orientation(im)
+        im.load()  # here: numpy takes some errors of a decoder for an answer
         picture = _levels(im)
     return picture if turn == 1 else np.ascontiguousarray(_UPRIGHT[turn](picture))
 
@@ -734,7 +735,9 @@ def people_categories(
 ) -> tuple:       # ({id as text: name}, ids of those that are people, or None for all)
     "Which categories are people. Raises `DataError` when none is called so."
     names = {}
-    for n, c in enumerate(kinds): names[_key(_field(c, 'id', source, f'categories[{n}]', 'give each category a number'), source, f'categories[{n}] has id')] = str(c.get('name'))
+    for n, c in enumerate(kinds):
+        key = _field(c, 'id', source, f'categories[{n}]', 'give each category a number')
+        names[_key(key, source, f'categories[{n}] has id')] = str(c.get('name'))
     patterns = [w.strip().lower() for w in (wanted or 'person').split(',')]
     people = {k for k, name in names.items() if any(fnmatch(name.strip().lower(), w) for w in patterns)}
     if people or not names and not wanted: return names, people or None
@@ -755,7 +758,7 @@ def _identity(a, place, source, row):
     among, key = place
     holder = a.get('attributes') if among else a
     if not isinstance(holder, dict) or key not in holder:
-        if key == 'person_id': raise DataError(f'{source}: {row} has no {key!r}; add a whole number, -1 for a person without identity')
+        if place == (False, 'person_id'): raise DataError(f'{source}: {row} has no {key!r}; add a whole number, -1 for a person without identity')
         return None
     value = holder[key]
     if value is None or 'is_known' in a and not _flag(a, 'is_known'): return -1

@@ -86,8 +86,9 @@ def in_common_warning(
     "One line that says how many people and pictures are on both sides."
     found = in_common(train, gallery, queries)
     if not found['people'] and not found['pictures']: return ''
+    mend = 'Keep them apart, as in coco:PATH?train=c1*&gallery=c2*' if gallery.numbering.startswith('coco:') else 'Are the lists of training and test scenes those of one version?'
     return (f"{found['people']:,} of {found['searched']:,} people searched were trained on, and {found['pictures']:,} of {found['scenes']:,} pictures searched: "
-            f'the scores will be too good. Keep them apart, as in {(gallery.numbering or "coco:PATH").partition(":")[0]}:PATH?train=c1*&gallery=c2*')
+            f'the scores will be too good. {mend}')
 
 def must_split(
     spec: str,  # a data spec that is trained on *and* searched

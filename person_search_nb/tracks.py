@@ -157,7 +157,7 @@ def _mot_rows(file):
             rows = np.loadtxt(regular_file(file, DataError), delimiter=',', ndmin=2, encoding='utf-8-sig', comments=None)
     except FileNotFoundError: raise DataError(f'{file}: no such file; is the layout complete?') from None
     except DataError: raise
-    except (OSError, ValueError, OverflowError, MemoryError) as e: raise DataError(f'{file}: {e}; write lines of frame, track, left, top, width, height, counts, class, visible') from None
+    except (OSError, ValueError, OverflowError, MemoryError) as e: raise DataError(f'{file}: {str(e).partition(";")[0]}; write lines of frame, track, left, top, width, height, counts, class, visible') from None
     if rows.size == 0: rows = np.zeros((0, 9))
     if rows.shape[1] < 6: raise DataError(f'{file}: has {rows.shape[1]} numbers per line; write frame, track, left, top, width, height, counts, class, visible')
     return rows
