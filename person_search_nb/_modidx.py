@@ -1429,6 +1429,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'person_search_nb.recipes._teachers': ('recipes.html#_teachers', 'person_search_nb/recipes.py'),
                                           'person_search_nb.recipes._trunk_names': ( 'recipes.html#_trunk_names',
                                                                                      'person_search_nb/recipes.py'),
+                                          'person_search_nb.recipes._without_prefix': ( 'recipes.html#_without_prefix',
+                                                                                        'person_search_nb/recipes.py'),
                                           'person_search_nb.recipes.build_started': ( 'recipes.html#build_started',
                                                                                       'person_search_nb/recipes.py'),
                                           'person_search_nb.recipes.read_recipe': ( 'recipes.html#read_recipe',

@@ -609,7 +609,7 @@ def mean_embeddings(
             if total is None: total = e.new_zeros(num_ids, e.shape[1])
             total.index_add_(0, ids, F.normalize(e, dim=1))
             lengths.append(e.norm(dim=1))
-    if not sum(map(len, lengths)): raise ValueError('nobody in these scenes has an identity; take the training scenes of data with identities')
+    if not sum(map(len, lengths)): raise ValueError('nobody in these scenes has an identity; take data with identities, or train without: imprint=False, and id_loss=none for a detector')
     return F.normalize(total, dim=1), torch.cat(lengths).mean()
 
 @torch.no_grad()
