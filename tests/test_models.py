@@ -112,7 +112,7 @@ def test_a_file_keeps_the_rules_it_is_judged_by(tmp_path):
 def test_weights_start_a_trunk_whatever_stands_before_their_names(tmp_path, prefix):
     from torchvision.models import resnet18
     state = resnet18(weights=None).state_dict()
-    more = {'rpn.head.conv.weight': torch.zeros(1)} if 'backbone' in prefix else {}
+    more = {prefix.replace('backbone.body.', 'rpn.head.conv.weight'): torch.zeros(1)} if 'backbone' in prefix else {}
     torch.save(dict(state_dict={prefix + k: v for k, v in state.items()} | more, epoch=3), tmp_path/'w.pth')
     model = build_model('oim', 2, trunk='resnet18')
     assert len(warm_start(model, tmp_path/'w.pth')['taken']) == 120
@@ -137,7 +137,7 @@ def test_types_of_targets_and_pictures():
     def losses(b, i):
         n = net('hdl-student-fast').train()
         torch.manual_seed(0)
-        return {k: float(v) for k, v in n([image] * 2, [dict(boxes=b, person_id=i)] * 2).items()}
+        return {k: v.item() for k, v in n([image] * 2, [dict(boxes=b, person_id=i)] * 2).items()}
     want = losses(boxes, ids)
     assert losses(boxes.double(), ids) == losses(boxes.long(), ids) == losses(boxes, ids.int()) == want
     with pytest.raises(TypeError, match='float tensors from 0 to 1'): net().eval()([(image * 255).byte()])
