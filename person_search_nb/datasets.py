@@ -613,7 +613,7 @@ def _numbers(text, like, least, most):
     if not all(least <= v <= most for v in values): raise ValueError  # NaN, too
     return tuple(values) if isinstance(like, tuple) else values[0]
 
-_RANGES = dict(size=(64, 20_000), people=(0, 50), labelled=(0, 1), lookalikes=(0, 1), cast=(0, 10), near=(.01, 100),
+_RANGES = dict(size=(64, 20_000), people=(1, 50), labelled=(0, 1), lookalikes=(0, 1), cast=(0, 10), near=(.01, 100),
                seed=(0, 2 ** 31 - 1), cameras=(1, 1000))  # of the fields of `SynthConfig`; all others are counts
 
 def synth_config(
@@ -647,12 +647,16 @@ def open_synth(
 ):
     "Synthetic scenes; training and test people differ."
     protocol = choose(f'synth:{name}', options, 'protocol', CAMERAS)
-    world = SynthWorld(synth_config(name, {k: v for k, v in options.items() if k != 'protocol'}), 'train' if split == 'train' else 'test')
-    truths = [world.truth(i) for i in tqdm(range(len(world)), desc=f'placing people of synth:{name} {split}', unit='scene', delay=2, leave=False, disable=not kw.get('progress', True))]
+    config, part = synth_config(name, {k: v for k, v in options.items() if k != 'protocol'}), 'train' if split == 'train' else 'test'
+    try:
+        world = SynthWorld(config, part)
+        truths = [world.truth(i) for i in tqdm(range(len(world)), desc=f'placing people of synth:{name} {split}', unit='scene',
+                                            delay=2, leave=False, disable=not kw.get('progress', True))]
+        q = world.queries() if split == 'query' else None
+    except ValueError as e: raise DataError(f'synth:{name}: no scenes can be made with {make_spec("synth", name, options)} ({e}); take more people, scenes or identities') from None
     scenes = [Scene(t['name'], t['size'], t['boxes'], t['person_id'], t['camera']) for t in truths]
     data = SceneDataset(scenes, Rendered(world), contiguous=split == 'train', source=f'synth:{name} {split}', **kw)
     if split != 'query': return data
-    q = world.queries()
     return under_protocol(QuerySet(data, q['scene'], q['box'], q['person_id'], q['scene'].copy(), q['candidates'], q['subsets']), data.cameras, protocol)
 
 # %% ../nbs/11_datasets.ipynb #be76d90f

@@ -524,6 +524,10 @@ def test_specs_survive_being_written(options): assert parse_spec(make_spec('coco
 def test_bad_values_of_painted_sets(text):
     with pytest.raises(DataError, match=r'synth:tiny: .*(is not a|has more than|seed)'): synth_config('tiny', dict([text.split('=')]))
 
+@pytest.mark.parametrize('text', ['people=0', 'labelled=0.001'])
+def test_values_that_make_no_scenes(text):
+    for split in SPLITS: refused(f'synth:tiny?train_scenes=4&test_scenes=6&test_ids=8&queries=3&{text}', 'synth:tiny: (no scenes can be made with|people=0 is not a float of at least 1)', split)
+
 def test_good_values_of_painted_sets():
     config = synth_config('tiny', dict(near='2.2x1.5', seed='3', people='4', size='96x160', labelled='1'))
     assert (config.near, config.seed, config.people, config.size, config.labelled) == ((2.2, 1.5), 3, 4., (96, 160), 1.)
