@@ -13,8 +13,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from .files import regular_file
-
 # %% ../nbs/00b_checkpoints.ipynb #f360a9ed
 def _sync_folder(folder):
     "Wait until the disk has the new name, too; systems that cannot open a folder have no such call."
@@ -97,7 +95,7 @@ def load_tree(
 ):         # the tree, tensors on the CPU
     "Read it back, without executing anything. Raises ValueError naming the file when it is not such a file."
     try:
-        with safe_open(str(regular_file(path)), 'pt') as f: return _unpack(json.loads(f.metadata()['tree']), {k: f.get_tensor(k) for k in f.keys()})
+        with safe_open(str(path), 'pt') as f: return _unpack(json.loads(f.metadata()['tree']), {k: f.get_tensor(k) for k in f.keys()})
     except FileNotFoundError: raise ValueError(f'{path}: no such checkpoint') from None
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as e:
         raise ValueError(f'{path}: not a readable checkpoint ({type(e).__name__}); delete it to start anew, or take an older copy') from None
