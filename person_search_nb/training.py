@@ -176,8 +176,9 @@ class TrainConfig:
     def of_part(self,
         name: str,  # a key of `parts`, '' for everything else
     ) -> 'TrainConfig':
-        "The configuration with a part's own settings."
+        "The configuration with a part's own settings. Raises ValueError for one that a part cannot have."
         own = self.parts.get(name, {})
+        if wrong := [k for k in own if k not in PART]: raise ValueError(f"parts: '{name}' sets {wrong[0]}; a part can have its own {', '.join(PART)}")
         return replace(self, parts={}, **{k: tuple(v) if isinstance(v, list) else v for k, v in own.items()})
 
 PART = ('lr', 'momentum', 'weight_decay', 'warmup', 'schedule', 'milestones', 'gamma', 'clip')
@@ -199,9 +200,8 @@ def check_training(
     "Raises ValueError, in one line, for a setting of the wrong kind or out of its range."
     for name, kind in TRAIN_KINDS.items(): check_setting(name, getattr(config, name), kind)
     for part, own in config.parts.items():
-        for k, v in own.items():
-            if k not in PART: raise ValueError(f"parts: '{part}' sets {k}; a part can have its own {', '.join(PART)}")
-            check_setting(f'{part}.{k}', v, TRAIN_KINDS[k])
+        config.of_part(part)
+        for k, v in own.items(): check_setting(f'{part}.{k}', v, TRAIN_KINDS[k])
     return config
 
 def check_device(
@@ -419,6 +419,8 @@ class OtherRun(ValueError):
         super().__init__(self._text('{}=True'))
 
     def _text(self, spelled): return f'{self.folder}: {self.what}; ' + ', or '.join([*(f'{spelled.format(way)} {_WAYS[way]}' for way in self.ways), 'choose another folder'])
+
+    def __reduce__(self): return type(self), (self.folder, self.what, self.ways)  # it may come from another process
 
     def for_command(self) -> str: return self._text('--{}')
 
