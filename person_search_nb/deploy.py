@@ -24,6 +24,7 @@ from . import __version__
 from .attention import ARM
 from .boxes import check_boxes, clip_boxes, decode_boxes, keep_large, nms
 from .checkpoints import write_whole
+from .files import parse_json, regular_file
 from .models import PersonSearchNet, evaluating
 from .roi_align import roi_align
 from .rpn import best_survivors
@@ -97,7 +98,7 @@ def describe(
     model: PersonSearchNet, # any
 ) -> dict:                  # plain numbers and words: what the two parts need beside their weights
     "What is written into a deployed file."
-    return dict(format=1, version=__version__, config=getattr(model, 'config', {}), fingerprint=fingerprint(model), precision='fp32',
+    return dict(format=1, version=__version__, config=getattr(model, 'config', {}), size=getattr(model, 'size', None), fingerprint=fingerprint(model), precision='fp32',
                 dim=model.deltas.in_features if isinstance(model.project, nn.Identity) else model.project.out_features,
                 stride=model.stride, shift=model.shift, roi_size=model.roi_size, proposals=model.rpn.post_nms[1], proposal_nms=model.rpn.nms_threshold,
                 score_threshold=model.score_threshold, nms_threshold=model.nms_threshold, detections=model.detections)
@@ -352,7 +353,8 @@ def export_program(
 # %% ../nbs/15c_deploy.ipynb #0dfe693f
 def _load_onnx(path):
     onnx, = need('onnx')
-    proto = onnx.load_model_from_string(path.read_bytes())
+    proto = onnx.load_model_from_string(regular_file(path).read_bytes())
+    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in proto.graph.initializer): raise KeyError('weights in another file')
     return {p.key: p.value for p in proto.metadata_props}[KEY], proto
 
 def _load_program(path):
@@ -361,32 +363,40 @@ def _load_program(path):
     return extra[KEY], program
 
 LOADERS = {'.onnx': _load_onnx, '.pt2': _load_program}
+_NUMBERS = ('dim', 'stride', 'shift', 'roi_size', 'proposals', 'proposal_nms', 'score_threshold', 'nms_threshold', 'detections')  # of `describe`
 
 class Deployed(TwoParts):
     "A model from its two exported files, with the contract of the model it was: for `evaluate`, `Gallery` and all else."
     def __init__(self,
         path,                  # of the scene part; the head lies beside it (`head_path`)
         threads: int | None = None, # of onnxruntime; None: as many as PyTorch has
+        trust: bool = False,   # a .pt2 file runs code when it is opened: yes, this one may
     ):
         path = Path(path)
         if path.suffix not in LOADERS: raise ValueError(f'{path}: a deployed model ends in .onnx or .pt2')
         if path.stem.endswith('.head'): raise ValueError(f'{path}: this is the head; name the scene part, {path.stem[:-5]}{path.suffix}')
+        if path.suffix == '.pt2' and path.is_file() and not trust: raise ValueError(f'{path}: a .pt2 file can run any code when it is opened; open your own with trust=True (--trust), and share models as .onnx or .safetensors, which run none')
         if path.suffix == '.onnx': need('onnx', 'onnxruntime')
         found = {k: self._read(p, k) for k, p in (('scene', path), ('head', head_path(path)))}
         (about, scene), (other, head) = found['scene'], found['head']
         if any(about[k] != other[k] for k in ('fingerprint', 'precision')):
             raise ValueError(f"{path} and {head_path(path).name} belong to different models ({about['fingerprint']} {about['precision']}, {other['fingerprint']} {other['precision']}); export again")
-        if path.suffix == '.onnx': parts = [_runs(_session(p.SerializeToString(), threads)) for p in (scene, without_pooling(head))]
-        else: parts = [scene.module(), head.module()]
+        try:
+            if path.suffix == '.onnx': parts = [_runs(_session(p.SerializeToString(), threads)) for p in (scene, without_pooling(head))]
+            else: parts = [scene.module(), head.module()]
+        except Exception as e:  # of onnxruntime: a graph that is damaged or somebody else's
+            raise ValueError(f'{path} and {head_path(path).name}: not a pair of person-search export ({str(e)[:200]}); write them again') from None
         super().__init__(*parts, about)
+        self.size = tuple(size) if isinstance(size := about.get('size'), list) else size
 
     @staticmethod
     def _read(path, part):
         if not path.is_file(): raise ValueError(f'{path}: no such file; person-search export writes it')
         try:
             text, graph = LOADERS[path.suffix](path)
-            about = json.loads(text)
+            about = parse_json(text, path)
             if about['part'] != part: raise KeyError(part)
+            if not isinstance(about['config'], dict) or any(not isinstance(about[k], (int, float)) for k in _NUMBERS): raise KeyError('numbers')
             return about, graph
         except ValueError as e:
             if 'pip install' in str(e): raise

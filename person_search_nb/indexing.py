@@ -8,6 +8,7 @@ __all__ = ['PICTURES', 'FILMS', 'time_in', 'Item', 'file_stamp', 'Folder', 'Data
 
 # %% ../nbs/15a_indexing.ipynb #493d807e
 import os, re
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,10 +20,11 @@ from tqdm.auto import tqdm
 
 from .datasets import DataError, Files, as_floats, camera_in, open_dataset, read_picture, resize_picture, resize_rule
 from .evaluation import device_of, evaluating
+from .files import LOCK, locked, printable, safe_path
 from .neighbours import optional
 from .parallel import collect, from_first, rank, share_out
 from .search import Gallery, fingerprint
-from .shards import MANIFEST, add_shard, compact, new_manifest, read_manifest, read_shard, write_manifest
+from .shards import MANIFEST, add_shard, compact, is_whole, new_manifest, read_manifest, read_shard, write_manifest
 
 # %% ../nbs/15a_indexing.ipynb #bbde0c7b
 def time_in(
@@ -30,7 +32,7 @@ def time_in(
 ) -> float:     # seconds; NaN when the name tells none
     "The time in a picture's name: PRW's frame number at 25 a second, or a date such as 2024-05-01_12-30-00 (taken as UTC)."
     name = Path(name).stem
-    if m := re.fullmatch(r'c\d+s\d+_(\d+)', name): return int(m[1]) / 25
+    if m := re.fullmatch(r'c\d+s\d+_(\d{1,12})', name): return int(m[1]) / 25
     if m := re.search(r'(?<!\d)(20\d\d|19\d\d)[-_.]?(\d\d)[-_.]?(\d\d)[-_T .]?(\d\d)[-_.:h]?(\d\d)[-_.:m]?(\d\d)(?!\d)', name):
         try: return datetime(*map(int, m.groups()), tzinfo=timezone.utc).timestamp()
         except ValueError: pass  # a number that only looks like a date
@@ -71,7 +73,7 @@ class Folder:
     def read(self, key: str, stamp: str = '') -> np.ndarray:
         "(H, W, 3) uint8."
         _same(self.path/key, stamp)
-        return read_picture(self.path/key)
+        return read_picture(safe_path(self.path, key, f'{self.path}', DataError))
 
 class Data:
     "The gallery of a data spec."
@@ -95,7 +97,7 @@ class Film:
     "Frames of a video, one every so many seconds, through PyAV."
     def __init__(self, path: str, every: float = 1.):
         self.path, self.every, self._open = Path(path).expanduser().resolve(), every, None
-        if not every > 0: raise DataError(f'every={every}: give the seconds between two frames, above 0')
+        if not 0 < every < float('inf'): raise DataError(f'every={every}: give the seconds between two frames, above 0')
     def __getstate__(self): return self.__dict__ | dict(_open=None)  # worker processes open it themselves
     @property
     def about(self) -> dict: return dict(kind='film', path=str(self.path), every=self.every)
@@ -162,13 +164,18 @@ class Readable(Dataset):
     def __len__(self) -> int: return len(self.items)
     def __getitem__(self, i):
         try: x = self.source.read(self.items[i].key)
-        except (DataError, OSError) as e: return str(e)
+        except (DataError, OSError, MemoryError) as e: return str(e) or 'takes more memory than there is'
         h, w = x.shape[:2]
         s = 1. if self.rule is None else self.rule(h, w)
         if s != 1: x = resize_picture(x, (max(1, round(h * s)), max(1, round(w * s))))
         return torch.from_numpy(np.require(x, np.uint8, 'W')).permute(2, 0, 1).contiguous(), (h, w)
 
 def _as_they_are(batch): return batch
+
+def _looked_at(model, pictures):
+    "What a model finds in pictures of one shape, or the reason why it cannot look at them: exported models refuse small ones."
+    try: return model(pictures)
+    except ValueError as e: return [str(e)] * len(pictures)
 
 def find_people(
     model,               # a detector with embeddings
@@ -185,11 +192,13 @@ def find_people(
     mine, out, device = share_out(batches), [], device_of(model)
     loader = DataLoader(Readable(source, items, size), batch_sampler=mine, collate_fn=_as_they_are, num_workers=workers)
     with evaluating(model), torch.inference_mode():
-        for got in loader:
-            done = list(got)
+        for batch, got in zip(mine, loader):
+            done, items_of = list(got), [items[i] for i in batch]
             for shape in sorted({tuple(g[0].shape) for g in got if not isinstance(g, str)}):
                 same = [k for k, g in enumerate(got) if not isinstance(g, str) and tuple(g[0].shape) == shape]
-                for k, f in zip(same, model([as_floats(got[k][0].to(device)) for k in same])):
+                for k, f in zip(same, _looked_at(model, [as_floats(got[k][0].to(device)) for k in same])):
+                    if isinstance(f, str): done[k] = f; continue
+                    if any(not torch.isfinite(v).all() for v in f.values()): raise ValueError(f'{items_of[k].name}: what the network says of it is not finite; its weights are damaged, or the training diverged')
                     sure, (h, w) = f['scores'] >= least, got[k][1]
                     boxes = f['boxes'][sure].float().cpu().numpy() * np.float32([w / shape[2], h / shape[1]] * 2)
                     done[k] = (h, w), boxes, f['scores'][sure].float().cpu().numpy(), f['embeddings'][sure].float().cpu().numpy()
@@ -209,8 +218,7 @@ def _mend(folder):
     "The manifest without what is broken; says what that is."
     manifest, whole = read_manifest(folder, files=False), []
     for s in manifest['shards']:
-        sizes = [(Path(folder)/f).stat().st_size if (Path(folder)/f).exists() else None for f in s['bytes']]
-        if sizes == list(s['bytes'].values()): whole.append(s)
+        if is_whole(folder, s): whole.append(s)
         else: print(f'{folder}: shard {s["name"]} of {s["scenes"]} scenes is broken and made anew')
     i = manifest['index']
     if i and (not (Path(folder)/i['file']).exists() or (Path(folder)/i['file']).stat().st_size != i['bytes'] or len(whole) < len(manifest['shards'])): manifest['index'] = None
@@ -235,7 +243,7 @@ def build_gallery(
     model,                   # a detector with embeddings, such as `load_model` gives
     source,                  # a folder of pictures, a film, a data spec
     folder,                  # where the gallery lies, or will
-    size=None,               # rule by which pictures are scaled, see `resize_rule`: the one the network was trained with
+    size=None,               # rule by which pictures are scaled, see `resize_rule`; None: `model.size`, as the network was trained
     every: float = 1.,       # seconds between two frames of a film
     batch_size: int = 4,     # pictures per call
     shard: int = 256,        # scenes that are written together: at most so many are lost by a break
@@ -247,7 +255,26 @@ def build_gallery(
     model_file: str = '',    # where the network lies, for whoever opens the gallery
     progress: bool = True,   # a bar
 ) -> Gallery:
-    "Make a gallery, go on with it after a break, or add what is new. Raises ValueError for another network, other settings, changed pictures, a source without pictures."
+    """Make a gallery, go on with it after a break, or add what is new. Raises ValueError for another network, other settings, changed pictures,
+    a source without pictures, and BusyError (an OSError) while another process is at work on it."""
+    given, there = dict(locals()), Path(folder).is_dir()
+    if size is None: given['size'] = getattr(model, 'size', None)
+    with ExitStack() as held:
+        def hold():  # process 0 holds the folder for all
+            try: held.enter_context(locked(folder, 'index'))
+            except OSError as e: return e
+        if error := from_first(hold() if rank() == 0 else None): raise error
+        try: return _build(**given)
+        except BaseException:
+            if rank() == 0 and not there and not (Path(folder)/MANIFEST).exists(): held.close(); _forget(folder)
+            raise
+
+def _forget(folder):
+    "Remove a folder that was made for nothing."
+    try: Path(folder).rmdir()
+    except OSError: pass  # something is in it
+
+def _build(model, source, folder, size, every, batch_size, shard, workers, least, half, changed, engine, model_file, progress):
     if changed not in ('error', 'replace'): raise ValueError(f"changed is 'error' or 'replace', not '{changed}'")
     if shard < 1 or batch_size < 1: raise ValueError(f'shard={shard}, batch_size={batch_size}: both are at least 1')
     folder, opened, first = Path(folder), open_source(source, every), rank() == 0
@@ -256,11 +283,11 @@ def build_gallery(
     given = dict(model=fingerprint(model), matching=getattr(model, 'matching', 'cosine'), size=list(size) if isinstance(size, tuple) else size, dtype='float16' if half else 'float32', least=least)
     def begin():
         items = opened.scan()
-        for p in folder.glob('*.part'): p.unlink()  # what a killed run was writing
-        if (folder/MANIFEST).exists(): manifest = _mend(folder)
-        else:
-            if folder.is_dir() and any(not re.match(rf'{re.escape(MANIFEST)}|\d{{6}}\.', p.name) for p in folder.iterdir()): raise ValueError(f'{folder}: is no gallery, and not empty; choose another folder')
-            manifest = new_manifest(**given)
+        if not (folder/MANIFEST).exists() and any(not re.match(rf'{re.escape(MANIFEST)}|\d{{6}}\.|{re.escape(LOCK)}$', p.name) for p in folder.iterdir()):
+            raise ValueError(f'{folder}: is no gallery, and not empty; choose another folder')
+        for p in folder.glob('*.part'):
+            if re.match(rf'({re.escape(MANIFEST)}|\d{{6}}\.[\w.-]+)\.\d+\.part$', p.name): p.unlink()  # what a killed run was writing
+        manifest = _mend(folder) if (folder/MANIFEST).exists() else new_manifest(**given)
         _settings(manifest, given, folder)
         if model_file: manifest['model_file'] = str(model_file)
         if opened.about not in manifest['sources']: manifest['sources'].append(opened.about)
@@ -284,7 +311,8 @@ def build_gallery(
                 if not good: return write_manifest(folder, manifest)
                 size_, boxes, scores, feats = zip(*(f for _, f in good))
                 add_shard(folder, manifest, dict(image=np.repeat(np.arange(len(good)), [len(s) for s in scores]), boxes=np.concatenate(boxes), scores=np.concatenate(scores), rows=np.concatenate(feats), names=[i.name for i, _ in good],
-                                                 cameras=[i.camera for i, _ in good], times=[i.time for i, _ in good], sizes=size_, scenes=[[number, i.key, i.stamp] for i, _ in good]))
+                                                 cameras=[i.camera if i.camera < 2 ** 31 else 0 for i, _ in good],  # a number that long names no camera
+                                                 times=[i.time for i, _ in good], sizes=size_, scenes=[[number, i.key, i.stamp] for i, _ in good]))
             if error := from_first(guarded(write) if first else None)[1]: raise error
     def finish():
         compact(folder)
@@ -293,6 +321,6 @@ def build_gallery(
         about = out.manifest['index']
         if engine != 'auto' or len(out) > 1.2 * (about['rows'] if about else 0): out.build_index(engine, progress)
         bad = out.manifest['skipped']
-        print(f'{folder}: {len(out):,} people in {len(out.names):,} scenes' + (f'; {len(bad)} skipped, first {bad[0]["key"]}: {bad[0]["why"]}' if bad else ''))
+        print(f'{folder}: {len(out):,} people in {len(out.names):,} scenes' + (f'; {len(bad)} skipped, first {printable(bad[0]["key"])}: {printable(bad[0]["why"])}' if bad else ''))
     if error := from_first(guarded(finish) if first else None)[1]: raise error
     return Gallery.open(folder)

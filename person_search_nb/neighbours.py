@@ -98,6 +98,12 @@ def _best(k, n, q, s, r):
     sims[q, place], rows[q, place] = s, r
     return sims, rows
 
+def _refuse_rows(chunk, numbers, queries):
+    "Raises ValueError for the first row or query that is not finite; float32 products of finite numbers may still overflow."
+    for name, x, row in (('query', queries, np.arange(len(queries))), ('row', chunk, numbers)):
+        bad = np.flatnonzero(~np.isfinite(x).all(1))
+        if len(bad): raise ValueError(f'{name} {int(row[bad[0]])} of the embeddings is not finite; embed these scenes again')
+
 def exact_neighbours(
     feats,                 # (M, D) array or `Rows`, float16 or float32
     queries: np.ndarray,   # (Q, D)
@@ -113,6 +119,7 @@ def exact_neighbours(
     if not n or not k: return sims, rows
     for numbers, chunk in _blocks(feats, block, keep):
         s = queries @ chunk.T  # (Q, B)
+        if not np.isfinite(s.sum()): _refuse_rows(chunk, numbers, queries)
         bound = sims[:, -1]
         if len(numbers) > k and (bound == -np.inf).any(): bound = np.maximum(bound, np.partition(s, -k, axis=1)[:, -k])
         most = longest or float(np.sqrt(np.einsum('nd,nd->n', chunk, chunk).max()))

@@ -6,7 +6,7 @@
 __all__ = ['moment', 'Match', 'thumbnail', 'fingerprint', 'Gallery', 'hits_page']
 
 # %% ../nbs/15_search.ipynb #493d807e
-import base64, hashlib, html, importlib, io, json, warnings
+import base64, hashlib, html, importlib, io, json, warnings, zipfile, zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -20,6 +20,7 @@ from PIL import Image
 from .checkpoints import write_whole
 from .datasets import DataError, Scene, SceneDataset, as_floats, check_scene, read_picture, resize_picture, resize_rule
 from .evaluation import device_of, paired_iou, run_detector
+from .files import printable, regular_file
 from .models import evaluating
 from .neighbours import Approximate, choose_engine, exact_neighbours
 from .reranking import cbgm, k_reciprocal
@@ -31,6 +32,7 @@ def moment(
 ) -> str:
     "A time as people write it; '' when unknown."
     if not np.isfinite(time): return ''
+    if abs(time) > 1e11: return ''  # beyond all calendars
     if time > 1e8: return datetime.fromtimestamp(time, timezone.utc).strftime('%Y-%m-%d %H:%M:%S')
     return f'{int(time) // 3600}:{int(time) // 60 % 60:02d}:{time % 60:04.1f}'
 
@@ -95,7 +97,7 @@ class _Pictures:
     def __init__(self, sources, scenes): self.sources, self.scenes, self.opened = sources, scenes, {}
     def __call__(self, scene):
         s, key, stamp = self.scenes[scene]
-        if s < 0: raise ValueError(f'{key}: was added without its picture, so it cannot be shown')
+        if not 0 <= s < len(self.sources): raise ValueError(f'{key}: was added without its picture, so it cannot be shown')
         if s not in self.opened: self.opened[s] = importlib.import_module('person_search_nb.indexing').open_source(self.sources[s])  # notebook 15a
         return self.opened[s].read(key, stamp)
 
@@ -296,9 +298,17 @@ class Gallery:
     def load(cls, path) -> 'Gallery':
         "Read a saved .npz gallery; executes no code from the file. Raises ValueError naming the file when it is not one."
         try:
-            with np.load(path, allow_pickle=False) as z: return cls(z['det_image'], z['det_boxes'], z['det_scores'], z['det_feats'], z['names'].tolist())
+            with np.load(regular_file(path), allow_pickle=False) as z: parts = [z[k] for k in ('det_image', 'det_boxes', 'det_scores', 'det_feats', 'names')]
+            image, boxes, scores, feats, names = parts
+            if image.ndim != 1 or image.dtype.kind not in 'iu' or names.ndim != 1 or (len(names) and names.dtype.kind != 'U'): raise ValueError('det_image: numbers of scenes, names: texts')
+            if boxes.shape != (len(image), 4) or scores.shape != image.shape or feats.ndim != 2 or len(feats) != len(image): raise ValueError('its arrays are of different lengths')
+            for k, x in dict(det_boxes=boxes, det_scores=scores, det_feats=feats).items():
+                if x.dtype.kind != 'f': raise ValueError(f'{k} is {x.dtype}')
+                if len(bad := np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(1))): raise ValueError(f'{k}: row {bad[0]} is not finite')
+            if len(image) and not 0 <= image.min() <= image.max() < len(names): raise ValueError(f'det_image: scenes are numbered from 0 to {len(names) - 1}')
+            return cls(image, boxes, scores, feats, names.tolist())
         except FileNotFoundError: raise ValueError(f'{path}: no such gallery file; write one with Gallery.save') from None
-        except (OSError, ValueError, KeyError, EOFError) as e: raise ValueError(f'{path}: not a gallery file ({e}); write one with Gallery.save') from None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as e: raise ValueError(f'{path}: not a gallery file ({e}); write one with Gallery.save') from None
 
     @classmethod
     def open(cls, path) -> 'Gallery':
@@ -371,8 +381,8 @@ def hits_page(
     "The best matches with their pictures, scenes, cameras and times. A picture that is not there any more is said so in its place."
     def card(k, m):
         try: see = f'<img src="{_jpeg(m.thumbnail(192))}" alt="match {k}">'
-        except (ValueError, OSError) as e: see = f'<p class="gone">{html.escape(str(e))}</p>'
-        where = [html.escape(m.name), f'camera {m.camera}' if m.camera else '', moment(m.time), 'box ' + ', '.join(f'{v:.0f}' for v in m.box)]
+        except (ValueError, OSError) as e: see = f'<p class="gone">{html.escape(printable(str(e)))}</p>'
+        where = [html.escape(printable(m.name)), f'camera {m.camera}' if m.camera else '', moment(m.time), 'box ' + ', '.join(f'{v:.0f}' for v in m.box)]
         return f'<figure>{see}<figcaption><b>{k}</b> &nbsp; {m.similarity:.3f}<br>{"<br>".join(filter(None, where))}</figcaption></figure>'
     asked = '' if query is None else f'<figure class="asked"><img src="{_jpeg(thumbnail(query, (0, 0, query.shape[1], query.shape[0]), 192, 0))}" alt="whom was looked for"><figcaption><b>looked for</b></figcaption></figure>'
     style = 'body{font:15px/1.4 sans-serif;margin:2em;color:#222}main{display:flex;flex-wrap:wrap;gap:18px}figure{margin:0;width:170px}img{height:192px;max-width:170px;object-fit:contain}.asked img{outline:4px solid #0072b2}figcaption{font-size:12px;overflow-wrap:anywhere}.gone{height:176px;font-size:12px;color:#a33}'

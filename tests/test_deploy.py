@@ -51,12 +51,14 @@ def folder(student, tmp_path_factory):
 def gallery(): return open_dataset(SPEC, 'gallery')
 
 
+def trusted(path): return Deployed(path, trust=True)
+
 FORMS = pytest.mark.parametrize('form', ['s.onnx', 's.pt2'])
 
 
 @FORMS
 def test_equal_on_synthetic_scenes(student, folder, gallery, form):
-    net = Deployed(folder/form)
+    net = trusted(folder/form)
     for i in range(4):
         image = gallery[i][0]
         with torch.no_grad(): close(net([image])[0], student([image])[0], image.shape[1:])
@@ -66,7 +68,7 @@ def test_equal_on_synthetic_scenes(student, folder, gallery, form):
 @pytest.mark.parametrize('size', [(97, 131), (224, 333), (34, 200), (401, 77)])
 def test_equal_at_every_size(student, folder, gallery, form, size):
     image = nn.functional.interpolate(gallery[1][0][None].float(), size, mode='bilinear', antialias=True)[0]
-    with torch.no_grad(): close(Deployed(folder/form)([image])[0], student([image])[0], size)
+    with torch.no_grad(): close(trusted(folder/form)([image])[0], student([image])[0], size)
 
 
 @FORMS
@@ -74,13 +76,13 @@ def test_several_pictures_of_several_sizes(student, folder, gallery, form):
     "Each is looked at alone: what stands beside it in the list says nothing about it."
     images = [gallery[0][0], gallery[1][0][:, :200, :301]]
     with torch.no_grad():
-        for found, image in zip(Deployed(folder/form)(images), images): close(found, student([image])[0], image.shape[1:])
+        for found, image in zip(trusted(folder/form)(images), images): close(found, student([image])[0], image.shape[1:])
 
 
 @FORMS
 def test_queries(student, folder, gallery, form):
     images, boxes = zip(*((gallery[i][0], gallery.truth(i)['boxes']) for i in range(3)))
-    net = Deployed(folder/form)
+    net = trusted(folder/form)
     with torch.no_grad(): want = torch.cat([student.embed([i], [b]) for i, b in zip(images, boxes)])
     got = net.embed(images, boxes)
     assert (got - want).abs().max() < 1e-4 and torch.allclose(got.norm(dim=1), torch.ones(len(got)))
@@ -90,7 +92,7 @@ def test_queries(student, folder, gallery, form):
 
 @FORMS
 def test_nobody_there(folder, form):
-    net = Deployed(folder/form)
+    net = trusted(folder/form)
     net.about['score_threshold'] = 2.
     found = net([torch.zeros(3, 90, 70)])[0]
     assert [tuple(v.shape) for v in found.values()] == [(0, 4), (0,), (0, net.about['dim'])]
@@ -105,7 +107,7 @@ def test_real_scenes(student, folder, shared):
     for path in frames:
         image = torch.from_numpy(np.asarray(Image.open(path).convert('RGB').resize((960, 540)))).permute(2, 0, 1).float() / 255
         with torch.no_grad(): want = student([image])[0]
-        for form in ('s.onnx', 's.pt2'): close(Deployed(folder/form)([image])[0], want, image.shape[1:])
+        for form in ('s.onnx', 's.pt2'): close(trusted(folder/form)([image])[0], want, image.shape[1:])
 
 
 @pytest.mark.parametrize('name, export', [('hdl-teacher', 'onnx'), ('hdl-student', 'pt2'), ('hdl-student-fast', 'pt2'), ('oim', 'onnx')])
@@ -113,7 +115,7 @@ def test_other_systems(tmp_path, name, export):
     net, path = lively(name), tmp_path/f'net.{export}'
     errors = (export_onnx if export == 'onnx' else export_program)(net, path)
     assert {'map', 'scores', 'boxes', 'embeddings', 'head scores', 'refined boxes'} <= set(errors) and max(errors.values()) < 1e-4
-    far = part_errors(deployable(net), Deployed(path), sizes=((75, 203), (190, 66)))
+    far = part_errors(deployable(net), trusted(path), sizes=((75, 203), (190, 66)))
     assert max(far.values()) < 1e-4, far
 
 
@@ -141,7 +143,7 @@ def test_difference_is_refused(tmp_path, student, monkeypatch):
 def test_metadata(student, folder):
     import onnx
     about = json.loads({p.key: p.value for p in onnx.load(folder/'s.onnx').metadata_props}['person_search_nb'])
-    assert about['fingerprint'] == fingerprint(student) == Deployed(folder/'s.pt2').about['fingerprint'] == Deployed(folder/'int8.onnx').about['fingerprint']
+    assert about['fingerprint'] == fingerprint(student) == trusted(folder/'s.pt2').about['fingerprint'] == Deployed(folder/'int8.onnx').about['fingerprint']
     assert about['config'] == student.config and about['detections'] == student.detections and about['proposals'] == student.rpn.post_nms[1]
     assert Deployed(folder/'int8.onnx').about['precision'] == 'int8' and max(about['errors'].values()) < 1e-4
     other = load_model(shipped_trunk('hdl-student-fast'))
@@ -197,24 +199,24 @@ def test_wrong_files(folder, tmp_path, end):
     for p in folder.glob('s*' + end): shutil.copy(p, tmp_path)
     path, head = tmp_path/f's{end}', tmp_path/f's.head{end}'
     whole = path.read_bytes()
-    with pytest.raises(ValueError, match='name the scene part'): Deployed(head)
-    with pytest.raises(ValueError, match='none.*no such file'): Deployed(tmp_path/f'none{end}')
+    with pytest.raises(ValueError, match='name the scene part'): trusted(head)
+    with pytest.raises(ValueError, match='none.*no such file'): trusted(tmp_path/f'none{end}')
     for bad in (whole[:len(whole) // 2], b'', b'not a graph', head.read_bytes(), shipped_trunk('hdl-teacher').read_bytes()):
         path.write_bytes(bad)
-        with pytest.raises(ValueError, match=f's{end}: not a whole file of person-search export'): Deployed(path)
+        with pytest.raises(ValueError, match=f's{end}: not a whole file of person-search export'): trusted(path)
     path.write_bytes(whole); head.unlink()
-    with pytest.raises(ValueError, match=f's.head{end}: no such file'): Deployed(path)
+    with pytest.raises(ValueError, match=f's.head{end}: no such file'): trusted(path)
     if end == '.onnx':
         shutil.copy(folder/'int8.head.onnx', head)
-        with pytest.raises(ValueError, match='belong to different models.*export again'): Deployed(path)
-    with pytest.raises(ValueError, match='ends in .onnx or .pt2'): Deployed(tmp_path/'s.safetensors')
+        with pytest.raises(ValueError, match='belong to different models.*export again'): trusted(path)
+    with pytest.raises(ValueError, match='ends in .onnx or .pt2'): trusted(tmp_path/'s.safetensors')
 
 
 def test_missing_package(student, folder, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     for f in (lambda: Deployed(folder/'s.onnx'), lambda: export_onnx(student, tmp_path/'s.onnx'), lambda: quantise(folder/'s.onnx', tmp_path/'q.onnx', [])):
         with pytest.raises(ValueError, match=r"onnxruntime is not installed.*pip install 'person_search_nb\[deploy\]'"): f()
-    Deployed(folder/'s.pt2')  # needs PyTorch alone
+    trusted(folder/'s.pt2')  # needs PyTorch alone
 
 
 def test_command(tmp_path, command):
@@ -229,3 +231,44 @@ def test_command(tmp_path, command):
         done = command('export', *args, cwd=tmp_path)
         assert done.returncode and message in done.stderr and 'Traceback' not in done.stderr, done.stderr
     assert head_path('a/b.onnx').name == 'b.head.onnx'
+
+
+class Payload:
+    "Pickled, it makes a file when it is read."
+    def __init__(self, path): self.path = str(path)
+    def __reduce__(self): return open, (self.path, 'w')
+
+
+def test_a_program_runs_no_code_unless_it_is_trusted(folder, tmp_path, command):
+    "torch.export.load reads sample inputs by pickle when its safe reader refuses them."
+    import pickle, zipfile
+    mark = tmp_path/'ran'
+    for name in ('s.pt2', 's.head.pt2'):
+        with zipfile.ZipFile(folder/name) as whole, zipfile.ZipFile(tmp_path/name, 'w') as evil:
+            for f in whole.namelist(): evil.writestr(f, pickle.dumps(Payload(mark)) if 'sample_inputs' in f else whole.read(f))
+    with pytest.raises(ValueError, match=r's\.pt2: a \.pt2 file can run any code.*trust=True'): Deployed(tmp_path/'s.pt2')
+    for words in (('evaluate', tmp_path/'s.pt2'), ('index', tmp_path, '--model', tmp_path/'s.pt2'), ('search', tmp_path/'s.pt2')):
+        done = command(*words, cwd=tmp_path)
+        assert done.returncode == 1 and '.pt2 file can run any code' in done.stderr
+    assert not mark.exists()
+    try: trusted(tmp_path/'s.pt2')
+    except ValueError: pass
+    assert mark.exists()  # what trust means; without this the test would prove nothing
+
+
+def test_weights_of_an_onnx_file_are_in_it(folder, tmp_path):
+    import onnx
+    for name in ('s.onnx', 's.head.onnx'):
+        proto = onnx.load(str(folder/name))
+        tensor = proto.graph.initializer[0]
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key='location', value='../secret')
+        (tmp_path/name).write_bytes(proto.SerializeToString())
+    with pytest.raises(ValueError, match='not a whole file of person-search export'): Deployed(tmp_path/'s.onnx')
+
+
+def test_the_size_of_training_goes_along(student, tmp_path):
+    student.size = (128, 224)
+    try: export_onnx(student, tmp_path/'s.onnx')
+    finally: student.size = None
+    assert Deployed(tmp_path/'s.onnx').size == (128, 224)

@@ -1,0 +1,218 @@
+"""Galleries from strangers and by accident: names, fields, damaged files, two at once, what cannot be told apart from a gallery."""
+import json
+import os
+import shutil
+import time
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from PIL import Image
+
+from person_search_nb.files import BusyError, locked
+from person_search_nb.indexing import Film, build_gallery, open_source, time_in
+from person_search_nb.models import load_model, shipped_trunk
+from person_search_nb.search import Gallery, hits_page, moment
+from person_search_nb.shards import FIELDS, MANIFEST, add_shard, compact, new_manifest, read_manifest
+
+MODEL = 'shipped:hdl-student-fast'
+
+
+def people(seed=0, scenes=3, each=2, dim=8):
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(scenes * each, dim)).astype(np.float32)
+    return dict(image=np.repeat(np.arange(scenes), each), boxes=np.tile(np.float32([1, 2, 30, 80]), (scenes * each, 1)), scores=np.full(scenes * each, .9, np.float32),
+                rows=rows / np.linalg.norm(rows, axis=1, keepdims=True), names=[f'{seed}-{i}.jpg' for i in range(scenes)], cameras=np.ones(scenes), times=np.full(scenes, np.nan),
+                sizes=np.full((scenes, 2), 96), scenes=[[0, f'{seed}-{i}.jpg', ''] for i in range(scenes)])
+
+
+def gallery(folder, shards=2):
+    manifest = new_manifest('0123456789abcdef', dim=8, size=None) | dict(sources=[dict(kind='folder', path=str(folder / 'pictures'))])
+    for k in range(shards): add_shard(folder, manifest, people(k))
+    return folder
+
+
+def changed(folder, change):
+    path = folder / MANIFEST
+    m = json.loads(path.read_text())
+    path.write_text(json.dumps(change(m) or m))
+
+
+@pytest.fixture(scope='module')
+def net(): return load_model(shipped_trunk('hdl-student-fast'))
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    (tmp_path / 'pictures').mkdir()
+    for i in range(3): Image.fromarray(np.random.default_rng(i).integers(0, 255, (96, 128, 3), dtype=np.uint8)).save(tmp_path / f'pictures/c{i + 1}_a.png')
+    return tmp_path / 'pictures'
+
+
+@pytest.mark.parametrize('name', ['../victim.txt', '/etc/hostname', '000001.npz/../../victim.txt', '000009.rows.npy.txt'])
+def test_files_of_a_manifest_have_names_of_their_own_pattern(tmp_path, name):
+    "faults.md, row 5: more than 32 shards, or an index, named a file outside, and it was deleted."
+    victim = tmp_path / 'victim.txt'
+    victim.write_text('dear')
+    g = gallery(tmp_path / 'g', shards=2)
+    changed(g, lambda m: m['shards'][0]['bytes'].update({name: 4}))
+    for use in (read_manifest, Gallery.open, compact):
+        with pytest.raises(ValueError, match="field 'shards' is not what it should be"): use(g)
+    g = gallery(tmp_path / 'h', shards=1)
+    changed(g, lambda m: m.update(index=dict(name='hnsw', file=name, rows=6, bytes=4)))
+    with pytest.raises(ValueError, match="field 'index' is not what it should be"): Gallery.open(g)
+    assert victim.read_text() == 'dear'
+
+
+def test_a_key_stays_in_its_folder(tmp_path, pictures):
+    secret = tmp_path / 'secret.png'
+    shutil.copy(next(pictures.iterdir()), secret)
+    (pictures / 'link.png').symlink_to(secret)
+    source = open_source(str(pictures))
+    for key in ('../secret.png', str(secret), 'link.png'):
+        with pytest.raises(ValueError, match='leads out|absolute|link that leads out'): source.read(key)
+    assert source.read('c1_a.png').shape == (96, 128, 3)
+
+
+@pytest.fixture(scope='module')
+def fuzzed(tmp_path_factory): return gallery(tmp_path_factory.mktemp('fuzz') / 'g')
+
+
+nothing = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.lists(st.integers(), max_size=2) | st.dictionaries(st.text(max_size=3), st.integers(), max_size=2)
+
+
+@given(field=st.sampled_from(sorted(FIELDS)), value=nothing, inner=st.none() | st.sampled_from(['name', 'bytes', 'scenes', 'people', 'sums', 'path', 'kind']))
+@settings(max_examples=150)
+def test_any_manifest_is_read_or_refused_in_one_line(fuzzed, field, value, inner):
+    g = fuzzed
+    whole = (g / MANIFEST).read_bytes()
+    def change(m):
+        if inner and isinstance(m[field], list) and m[field] and isinstance(m[field][0], dict): m[field][0][inner] = value
+        else: m[field] = value
+    try:
+        changed(g, change)
+        try: Gallery.open(g).search(np.eye(8, dtype=np.float32)[0], 3)
+        except ValueError as e: assert str(g) in str(e) or 'embeddings' in str(e) or 'numbers' in str(e), e
+    finally: (g / MANIFEST).write_bytes(whole)
+
+
+def test_deep_and_missing_manifests(tmp_path):
+    g = gallery(tmp_path / 'g')
+    for text in ('[' * 10 ** 5, '{}', '{"format": "person-search gallery"}', '\0'):
+        (g / MANIFEST).write_text(text)
+        with pytest.raises(ValueError, match='manifest.json'): Gallery.open(g)
+    for field in FIELDS:
+        h = gallery(tmp_path / field)
+        changed(h, lambda m: m.pop(field) and m)
+        with pytest.raises(ValueError, match=f"field '{field}' is missing"): Gallery.open(h)
+
+
+@pytest.mark.parametrize('damage', ['flip', 'zero', 'short', 'gone'])
+@pytest.mark.parametrize('file', ['000001.npz', '000001.rows.npy'])
+def test_index_makes_anew_what_is_broken(net, tmp_path, pictures, file, damage):
+    "faults.md, row 17: a file of the right size with wrong bytes was the same error for ever."
+    g = build_gallery(net, pictures, tmp_path / 'g', least=0., progress=False)
+    want, path = (np.asarray(g.det_feats).copy(), g.names), tmp_path / 'g' / file
+    data = bytearray(path.read_bytes())
+    if damage == 'gone': path.unlink()
+    else:
+        if damage == 'flip': data[len(data) // 2] ^= 255
+        path.write_bytes(dict(flip=bytes(data), zero=bytes(len(data)), short=bytes(data[:-5]))[damage])
+    if file.endswith('npz') or damage in ('zero', 'short', 'gone'):
+        with pytest.raises(ValueError, match='run person-search index'): Gallery.open(tmp_path / 'g')
+    again = build_gallery(net, pictures, tmp_path / 'g', least=0., progress=False)
+    np.testing.assert_array_equal(np.asarray(again.det_feats), want[0])
+    assert again.names == want[1] and Gallery.open(tmp_path / 'g').names == want[1]
+
+
+def test_a_damaged_npz_gallery_is_one_line(tmp_path):
+    g = Gallery.open(gallery(tmp_path / 'g'))
+    g.save(tmp_path / 'g.npz')
+    whole = (tmp_path / 'g.npz').read_bytes()
+    for bad in (whole[:10], whole[:200], whole[:len(whole) // 2], whole[:-5], whole[:300] + b'\xff' * 40 + whole[340:], b''):
+        (tmp_path / 'g.npz').write_bytes(bad)
+        with pytest.raises(ValueError, match='g.npz: not a gallery file'): Gallery.load(tmp_path / 'g.npz')
+    parts = dict(det_image=g.det_image, det_boxes=g.det_boxes, det_scores=g.det_scores, det_feats=np.asarray(g.det_feats), names=np.array(g.names))
+    for k, v, why in (('det_image', g.det_image + 90, 'numbered from 0'), ('det_feats', np.full_like(parts['det_feats'], np.nan), 'row 0 is not finite'), ('det_boxes', g.det_boxes[:1], 'different lengths'),
+                      ('names', np.array([1, 2]), 'texts')):
+        np.savez(tmp_path / 'g.npz', **parts | {k: v})
+        with pytest.raises(ValueError, match=why): Gallery.load(tmp_path / 'g.npz')
+
+
+def test_rows_that_are_not_finite_are_named(tmp_path):
+    g = gallery(tmp_path / 'g')
+    rows = np.load(g / '000002.rows.npy')
+    rows[1, 3] = np.nan
+    np.save(g / '000002.rows.npy', rows)
+    with pytest.raises(ValueError, match='row 7 of the embeddings is not finite'): Gallery.open(g).search(np.eye(8, dtype=np.float32)[0], 3)
+
+
+def test_a_network_of_nans_indexes_nothing(net, tmp_path, pictures):
+    import copy
+    bad = copy.deepcopy(net)
+    with torch.no_grad(): bad.deltas.weight.fill_(torch.nan); bad.score.bias.fill_(9.)
+    class Says(torch.nn.Module):
+        config = bad.config
+        def forward(self, images): return [dict(boxes=torch.full((1, 4), torch.nan), scores=torch.ones(1), embeddings=torch.ones(1, 8)) for _ in images]
+    with pytest.raises(ValueError, match=r'c1_a.png: what the network says of it is not finite'): build_gallery(Says(), pictures, tmp_path / 'g', progress=False)
+    assert not (tmp_path / 'g').exists() or Gallery.open(tmp_path / 'g').names == []
+
+
+def test_a_folder_that_is_no_gallery_keeps_its_files(net, tmp_path, pictures):
+    "faults.md, row 4: half downloads were deleted before the error came."
+    (tmp_path / 'downloads').mkdir()
+    (tmp_path / 'downloads/film.mp4.part').write_bytes(b'half')
+    with pytest.raises(ValueError, match='is no gallery, and not empty'): build_gallery(net, pictures, tmp_path / 'downloads', progress=False)
+    assert [p.name for p in (tmp_path / 'downloads').iterdir()] == ['film.mp4.part']
+    g = gallery(tmp_path / 'g')
+    (g / 'thesis.part').write_bytes(b'mine')
+    with pytest.raises(ValueError, match='another network'): build_gallery(net, pictures, g, progress=False)
+    assert (g / 'thesis.part').exists()
+
+
+def _hold(folder, ready):
+    with locked(folder, 'index'): ready.send('held'); time.sleep(600)
+
+
+def test_two_at_once(net, tmp_path, pictures):
+    "faults.md, row 15."
+    context = get_context('spawn')
+    mine, ready = context.Pipe()
+    other = context.Process(target=_hold, args=(str(tmp_path / 'g'), ready), daemon=True)
+    other.start()
+    try:
+        assert mine.recv() == 'held'
+        with pytest.raises(BusyError, match=rf'in use by process {other.pid} on .* \(index\), since 20'): build_gallery(net, pictures, tmp_path / 'g', progress=False)
+    finally: other.kill(); other.join()
+    assert len(build_gallery(net, pictures, tmp_path / 'g', progress=False).names) == 3  # a dead process holds nothing
+
+
+def test_one_bad_picture_among_many(net, tmp_path, pictures, capsys):
+    for name in ('c99999999999999999999_a.png', 'C20240501123000123456789.png', 'c1s1_99999999999999999999.png'): shutil.copy(pictures / 'c1_a.png', pictures / name)
+    (pictures / 'two\nlines.png').write_bytes(b'no picture')
+    if os.name == 'posix': (pictures / os.fsdecode(b'\xff.png')).write_bytes((pictures / 'c1_a.png').read_bytes())
+    g = build_gallery(net, pictures, tmp_path / 'g', least=0., progress=False)
+    assert len(g.names) >= 6 and len(g.manifest['skipped']) >= 1
+    said = capsys.readouterr().out
+    assert len(said.strip().splitlines()) == 2 and 'two\\nlines.png' in said
+    hits = g.search(np.asarray(g.det_feats[0], np.float32), 50)
+    assert {m.name for m in hits} and hits_page(hits).encode()
+
+
+def test_small_pictures_and_an_exported_model(tmp_path, pictures):
+    pytest.importorskip('onnxruntime')
+    class Particular(torch.nn.Module):
+        config, matching = dict(name='toy'), 'cosine'
+        def forward(self, images):
+            if min(images[0].shape[-2:]) < 33: raise ValueError('a picture of 20x20 px is too small: both sides must be above 32 px')
+            return [dict(boxes=torch.tensor([[1., 1, 20, 50]]), scores=torch.ones(1), embeddings=torch.eye(8)[:1]) for _ in images]
+    Image.new('RGB', (20, 20)).save(pictures / 'icon.png')
+    g = build_gallery(Particular(), pictures, tmp_path / 'g', progress=False)
+    assert len(g.names) == 3 and 'too small' in g.manifest['skipped'][0]['why']
+
+
+def test_times_beyond_all_calendars():
+    assert np.isnan(time_in('c1s1_99999999999999999999.jpg')) and moment(1e300) == '' and moment(float('nan')) == ''
+    with pytest.raises(ValueError, match='every=inf'): Film('film.mp4', float('inf'))
