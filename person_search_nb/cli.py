@@ -157,10 +157,10 @@ def ablate(
 # %% ../nbs/21_cli.ipynb #10035a0c
 RERANK = {'cbgm': cbgm, 'k-reciprocal': k_reciprocal}
 
-def _network(name, device):
+def _network(name, device, trust=False):
     "From a model file, from what `export` wrote (.onnx, .pt2), or from 'shipped:NAME'."
     device, file = connect(check_device(device)), shipped_trunk(name.partition(':')[2]) if name.startswith('shipped:') else name
-    return deploy.Deployed(file) if Path(file).suffix in deploy.LOADERS else load_model(file).to(device)
+    return deploy.Deployed(file, trust=trust) if Path(file).suffix in deploy.LOADERS else load_model(file).to(device)
 
 def _size_of(net, size):
     "How scenes are resized: as given, else as in the network's training. Says so where they differ."
@@ -186,11 +186,12 @@ def evaluate(
     score_threshold: float = None,  # detections below are not searched; by default the model's own
     min_height: float = None,   # px of the original pictures: lower people and detections do not count; by default the model's own
     device: str = 'auto',       # 'auto', 'cpu', 'cuda'
+    trust: store_true = False,    # open a .pt2 file, which can run any code; give it only for files of your own
     out: str = '',              # a folder for report.json, tables.md, curves.png and errors.png: intervals, curves, the worst mistakes
 ):
     "Detection and search, for all queries and by kind, with 95 % intervals, and what the missing points were lost to."
     if rerank and rerank not in RERANK: raise ValueError(f"rerank is one of {', '.join(RERANK)}, not '{rerank}'")
-    net = _network(model, device)
+    net = _network(model, device, trust)
     if rerank and net.matching != 'cosine': raise ValueError(f'{model}: matches by distance, and re-ranking compares directions; leave --rerank out')
     if query_guided and not hasattr(net, 'search_scene'): raise ValueError(f'{model}: {net.config["name"]} cannot be guided by a query; leave --query-guided out')
     size = _size_of(net, size)
@@ -221,36 +222,54 @@ def index(
     changed: str = 'error',       # what to do about indexed pictures that changed or went: 'error' or 'replace'
     full: store_true = False,     # float32 instead of float16: twice the bytes
     device: str = 'auto',         # 'auto', 'cpu', 'cuda'
+    trust: store_true = False,    # open a .pt2 file, which can run any code; give it only for files of your own
 ):
     "Find and embed everybody in pictures or films, once, for `search --gallery`; several GPUs: torchrun --no-python person-search index ..."
-    net = _network(model, device)
+    net = _network(model, device, trust)
     if not model.startswith('shipped:'): model = str(Path(model).resolve())
     return build_gallery(net, pictures, out, _size_of(net, size), every, batch_size, workers=workers, engine=engine, changed=changed, half=not full, model_file=model)
 
 def _seconds(text):
     "'90', '2024-05-01' or '2024-05-01 12:30' -> seconds; '' -> None."
     if not text: return None
-    try: return float(text)
-    except ValueError: pass
-    try: return datetime.fromisoformat(text).replace(tzinfo=timezone.utc).timestamp()
-    except ValueError: raise ValueError(f"a time is seconds, or a date such as '2024-05-01 12:30'; not '{text}'") from None
+    wrong = ValueError(f"a time is seconds, or a date such as '2024-05-01 12:30' or '2024-05-01 12:30+02:00' (without a zone: UTC); not '{text}'")
+    try: seconds = float(text)
+    except ValueError:
+        try: date = datetime.fromisoformat(re.sub('[zZ]$', '+00:00', text))
+        except ValueError: raise wrong from None
+        return (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp()
+    if not abs(seconds) < 1e12: raise wrong
+    return seconds
 
-def _look_up(model, gallery, image, box, number, cameras, after, before, rerank, out, device):
+def _named_by(people, gallery):
+    "The network that a gallery names: files decide nothing about code, so it may only be one that runs none."
+    model = people.manifest.get('model_file', '')
+    if not model or not isinstance(model, str): raise ValueError(f'{gallery}: does not say which model file it was made with; give it: person-search search MODEL --gallery {gallery} ...')
+    if not (model.startswith('shipped:') or Path(model).suffix == '.safetensors'):
+        raise ValueError(f'{gallery}: was made with {model}; a gallery may name shipped models and .safetensors files only, so give it yourself: person-search search MODEL --gallery {gallery} ...')
+    print(f'model: {printable(model)}, as the gallery says', file=sys.stderr)
+    return model
+
+def _corners(text):
+    "'x1,y1,x2,y2' -> four numbers."
+    try: x1, y1, x2, y2 = box = [float(v) for v in text.split(',')]
+    except ValueError: raise ValueError('box is x1,y1,x2,y2 in pixels of the picture, such as 120,40,180,210') from None
+    if not (x1 < x2 < float('inf') and y1 < y2 < float('inf')): raise ValueError(f'box {text}: is x1,y1,x2,y2 in pixels of the picture, left, top, right, bottom; right has to be beyond left, and bottom below top')
+    return box
+
+def _look_up(model, gallery, image, box, number, cameras, after, before, rerank, out, device, trust):
     "Search a gallery for whoever is in a box of a picture."
     if out and Path(out).suffix != '.html': raise ValueError(f'{out}: matches of a picture are written as a page; give a name that ends in .html')
     people = Gallery.open(gallery)
-    model = model or people.manifest.get('model_file', '')
-    if not model: raise ValueError(f'{gallery}: does not say which model file it was made with; give it: person-search search MODEL --gallery {gallery} ...')
-    try: box = [float(v) for v in box.split(',')] if box else None
-    except ValueError: box = []
-    if box is not None and len(box) != 4: raise ValueError('box is x1,y1,x2,y2 in pixels of the picture, such as 120,40,180,210')
-    net = _network(model, device)
-    found = people.find(net, image, box, number, camera=cameras or None, time=(_seconds(after), _seconds(before)) if after or before else None, rerank=rerank)
+    model = model or _named_by(people, gallery)
+    if box: box = _corners(box)
+    net = _network(model, device, trust)
+    found = people.find(net, image, box or None, number, camera=cameras or None, time=(_seconds(after), _seconds(before)) if after or before else None, rerank=rerank)
     for k, m in enumerate(found, 1): print(f'{k:3d}  {m.similarity:.3f}  {printable(m.name)}  {[round(float(v)) for v in m.box]}' + (f'  camera {m.camera}' if m.camera else '') + f'  {moment(m.time)}'.rstrip())
     if out:
         from person_search_nb.checkpoints import write_whole
         picture = people.seen(image)[1]
-        write_whole(out, hits_page(found, picture if box is None else thumbnail(picture, box), f'{Path(str(image)).name} in {Path(gallery).name}').encode())
+        write_whole(out, hits_page(found, thumbnail(picture, box) if box else picture, f'{Path(str(image)).name} in {Path(gallery).name}').encode())
         print(out)
     return found
 
@@ -263,20 +282,21 @@ def search(
     number: int = 10,         # matches
     gallery: str = '',        # a folder made by `index`; or a .npz file: the embedded gallery of `data` is kept there and taken from there
     image: str = '',          # a picture with the person to look for, in a gallery of `index`
-    box: str = '',            # x1,y1,x2,y2 px: where the person is in it; '': it is a cut-out
+    box: str = '',            # x1,y1,x2,y2 px: where the person is in it (--box=-3,40,120,210 where it begins outside); '': it is a cut-out
     cameras: Annotated[int, dict(nargs='*')] = (),  # with `image`: only these
     after: str = '',          # with `image`: only from then on, seconds or a date
     before: str = '',         # with `image`: only until then
     rerank: str = '',         # with `image`: 'k-reciprocal' or 'cbgm'
     out: str = '',            # a PNG file for the ranking strip; with `image` an HTML page
     device: str = 'auto',     # 'auto', 'cpu', 'cuda'
+    trust: store_true = False,    # open a .pt2 file, which can run any code; give it only for files of your own
 ):
     "Look for a person: in a gallery of `index`, by --image and --box; or for query number --query of a data spec."
-    if image: return _look_up(model, gallery or 'gallery', image, box, number, list(cameras), after, before, rerank, out, device)
+    if image: return _look_up(model, gallery or 'gallery', image, box, number, list(cameras), after, before, rerank, out, device, trust)
     if not model: raise ValueError('give a MODEL file and --query for a data spec, or --gallery and --image for a gallery made by person-search index')
     if gallery and Path(gallery).is_dir(): raise ValueError(f'{gallery}: a gallery of index is searched with --image X --box x1,y1,x2,y2; with --query a .npz file keeps what was embedded')
     from person_search_nb.visualize import crop, ranking_strip
-    net = _network(model, device)
+    net = _network(model, device, trust)
     size = _size_of(net, size)
     scenes, queries = (open_dataset(data, s, size=size) for s in ('gallery', 'query'))
     if not 0 <= query < len(queries): raise ValueError(f'there are queries 0 to {len(queries) - 1}, not {query}')
@@ -377,6 +397,10 @@ def _check_options(command, options):
         if k in _KINDS: check_setting(k, v, _KINDS[k])
         if k == 'device': check_device(v)
 
+def _joined(words):
+    "argparse takes `-3,40,120,210` for an option: it is joined to the option before it."
+    return [w if k + 1 == len(words) or not re.fullmatch(r'-[\d.]+,.*', words[k + 1]) else f'{w}={words[k + 1]}' for k, w in enumerate(words) if not (k and re.fullmatch(r'-[\d.]+,.*', w))]
+
 def _in_one_line(
     error: Exception,
     options: dict,     # of the command
@@ -400,7 +424,7 @@ def main():
         if not asked: print(f"\nunknown command '{printable(name)}'", file=sys.stderr)
         sys.exit(0 if asked else 2)
     command = COMMANDS[name].__wrapped__
-    options = {k: v for k, v in vars(anno_parser(command, f'person-search {name}').parse_args(sys.argv[2:])).items() if k not in ('pdb', 'xtra')}
+    options = {k: v for k, v in vars(anno_parser(command, f'person-search {name}').parse_args(_joined(sys.argv[2:]))).items() if k not in ('pdb', 'xtra')}
     try:
         _check_options(command, options)
         command(**options)

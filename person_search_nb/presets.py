@@ -63,13 +63,13 @@ _CROP = several(whole(8, 2048), 2, 2)
 
 RECIPE_KINDS = dict(
     model=one_of(MODELS), data=Kind('a data spec, such as synth:tiny or prw:PATH', lambda v: TEXT.fits(v) and v.strip()), size=maybe(_SIZE), cache=FLAG, start=TEXT, after=TEXT,
-    stages=several(Kind("a dict with a name of letters and settings", lambda v: isinstance(v, dict) and all(isinstance(k, str) for k in v) and re.fullmatch(r'[\w-]{1,60}', str(v.get('name'))))), crops=Kind(f'() or {kind_text(_CROP)}', lambda v: v in ((), []) or _CROP.fits(v)),
+    stages=several(Kind("a dict with a name of letters and settings", lambda v: isinstance(v, dict) and all(isinstance(k, str) for k in v) and isinstance(v.get('name'), str) and re.fullmatch(r'[\w-]{1,60}', v['name']))), crops=Kind(f'() or {kind_text(_CROP)}', lambda v: v in ((), []) or _CROP.fits(v)),
     crops_from=one_of(('true', 'true+found')), imprint=FLAG, anchor_spacing=one_of(('geometric', 'quantile')), net=Kind('a dict', lambda v: isinstance(v, dict)), teacher=TEXT, teach=one_of(TEACH),
     detector=TEXT, detect=table_of(number(0, 1e6), ('mu', 'nu', 'gamma', 'background', 'margin')), temperature=number(above=True, high=1e6), form=one_of(('mse', 'norm')), hinton=FLAG,
     lambdas=Kind('three numbers from 0, the first at most 1', lambda v: several(number(), 3, 3).fits(v) and v[0] <= 1))
 
 NET_KINDS = dict(
-    width=number(0, 16, above=True), heights=several(number(0, 1e5, above=True), 1, 100), trunk=one_of(BACKBONES), anchors=one_of(('faster-rcnn', 'pedestrian')), batch_norm=FLAG,
+    width=number(0, 16, above=True), heights=maybe(several(number(0, 1e5, above=True), 1, 100)), trunk=one_of(BACKBONES), anchors=one_of(('faster-rcnn', 'pedestrian')), batch_norm=FLAG,
     attention=one_of(ATTENTION), factored=FLAG, transformer=FLAG, mask=FLAG, id_loss=one_of(ID_LOSSES), dim=maybe(whole(1, 2 ** 16)), queue=whole(0, 10 ** 7), oim_scale=number(above=True),
     oim_momentum=_SHARE, rss_classes=whole(2), rpn_channels=whole(1, 2 ** 14), separable_rpn=FLAG, roi_size=whole(1, 64), roi_op=one_of(ROI_OPS), norms=FLAG, one_norm=FLAG, rescore=FLAG,
     refine=FLAG, matching=one_of(('cosine', 'euclidean')), rpn_high=_SHARE, rpn_low=_SHARE, rpn_batch=whole(1, 10 ** 6), rpn_fraction=_SHARE, rpn_nms=_SHARE, pre_nms=maybe(_PAIR),
@@ -187,7 +187,9 @@ def check_here(
             if not file or name == 'start' and (file == 'imagenet' or file.partition(':')[0] == 'shipped'): continue
             try: regular_file(file)
             except FileNotFoundError: raise ValueError(f'{name}={file}: no such model file; give the path of one') from None
-        if r.start.partition(':')[0] == 'shipped': shipped_trunk(r.start.partition(':')[2] or r.model)
+        if r.start.partition(':')[0] == 'shipped':
+            try: shipped_trunk(r.start.partition(':')[2] or r.model)
+            except ValueError as e: raise ValueError(f'start={r.start}: {e}') from None
         _network_settings(r)
     return recipe
 

@@ -208,8 +208,8 @@ def check_device(
     name: str,  # as for `TrainConfig.device`
 ) -> str:       # itself
     "Raises ValueError where torch knows no such device, or this machine has none."
-    try: device = torch.device('cpu' if name == 'auto' else name)
-    except (RuntimeError, TypeError): raise ValueError(f"device={str(name)[:40]!r}: give 'auto', 'cpu', 'cuda', 'cuda:1', ... or 'mps'") from None
+    try: device = torch.device('cpu' if name == 'auto' else str(name))
+    except (RuntimeError, ValueError): raise ValueError(f"device={str(name)[:40]!r}: give 'auto', 'cpu', 'cuda', 'cuda:1', ... or 'mps'") from None
     there = dict(cpu=1, cuda=torch.cuda.device_count(), mps=int(torch.backends.mps.is_available())).get(device.type, 0)
     if not there: raise ValueError(f"device={name!r}: there is no such device in this machine; leave it out, or take device=cpu")
     if (device.index or 0) >= there: raise ValueError(f"device={name!r}: this machine has {there} of that kind, numbered from 0")
