@@ -20,16 +20,18 @@ from .analysis import (gallery_size_curve, plot_gallery_sizes, plot_precision_re
                                        recall_sweep)
 from .baselines import appearance_features
 from .checkpoints import save_figure, write_whole
+from .files import read_json
 from .costs import cost_table, count_macs, si
 from .datasets import open_dataset, parse_spec
 from .evaluation import (embed_queries, embed_truth, gallery_truth, match_detections, protocol_of, run_detector, score_detections,
                                          search_truth)
 from .figures import plot_runs
 from .models import build_model, load_model
-from .presets import PRESETS, Recipe, differences, fingerprint, make_recipe, stage_recipes
+from .presets import PRESETS, Recipe, check_here, differences, fingerprint, make_recipe, stage_recipes
 from .qeeps import evaluate_queries
-from .recipes import run_recipe
+from .recipes import run_recipe, same_run
 from .tables import FEATURES, TABLES, Row, Table
+from .training import OtherRun, as_json, change_text, changes, holding, set_aside
 
 # %% ../nbs/18b_ablations.ipynb #834ccd33
 STUDENT = 'hdl-student'
@@ -124,13 +126,13 @@ def network_of(
 
 # %% ../nbs/18b_ablations.ipynb #3489aef0
 def _train_one(network, device='', threads=0, progress=False):
-    "Train a network, unless it is done."
+    "Train a network, unless it is done. Raises OtherRun where its folder holds another."
     if threads: torch.set_num_threads(threads)
-    if not (network.folder / 'done').exists():
-        recipe = network.recipe
-        if device: recipe = replace(recipe, train=replace(recipe.train, device=device))
-        run_recipe(recipe, network.folder, progress=progress)
-        write_whole(network.folder / 'done', b'')
+    recipe = network.recipe
+    if (network.folder / 'done').exists(): return same_run(recipe, network.folder)
+    if device: recipe = replace(recipe, train=replace(recipe.train, device=device))
+    run_recipe(recipe, network.folder, progress=progress)
+    write_whole(network.folder / 'done', b'')
 
 def _all(do, jobs, workers, progress, desc):
     "`do(job, device, threads)` for each job, several at once where there are several GPUs or `workers`."
@@ -217,7 +219,7 @@ def measure(
 ) -> dict:             # mAP, top1, det_ap, det_recall, ...; curve, subsets where the table has them
     "Search with a row's network as its table wants it."
     how, own = row.search, row.search or table.options.get(parse_spec(data)[0]) or table.curve in ('gallery sizes', 'detector recall', 'precision-recall', 'subsets')
-    if not own: return json.loads((network.folder / 'scores.json').read_text())[-1]
+    if not own: return read_json(network.folder / 'scores.json')[-1]
     net, size, spec = load_model(network.file).to(device or 'cpu'), network.recipe.size, _spec(data, table)
     gallery, queries = (open_dataset(spec, s, size=size, progress=False) for s in ('gallery', 'query'))
     rules = protocol_of(net)
@@ -236,15 +238,21 @@ def _numbers(scores): return {k: v for k, v in scores.items() if isinstance(v, (
 
 # %% ../nbs/18b_ablations.ipynb #3786595f
 def _measure_all(table, nets, plan, seed, out, again):
-    "Scores of each row, kept in the folder; measured anew where a network is newer."
+    "Scores of each row, kept in the folder; measured anew where they are of another network, or of one that was trained since."
     scores = {}
     for row in table.rows:
         network = nets[row.of or row.label]
-        file = out / (re.sub(r'[^\w+.=-]+', '-', row.label) + f'-seed{seed}.json')
-        if again or not file.exists() or file.stat().st_mtime_ns < (network.folder / 'done').stat().st_mtime_ns:
-            write_whole(file, json.dumps(measure(row, network, table, plan.data), indent=1).encode())
-        scores[row.label] = dict(seed=seed, folder=str(network.folder)) | json.loads(file.read_text())
+        file = out / f'{_file_of(row)}-seed{seed}.json'
+        of = dict(network=network.folder.name, data=plan.data)
+        if again or not _measured(file, of, network):
+            write_whole(file, json.dumps(of | measure(row, network, table, plan.data), indent=1).encode())
+        scores[row.label] = dict(seed=seed, folder=str(network.folder)) | {k: v for k, v in read_json(file).items() if k not in of}
     return scores
+
+def _measured(file, of, network):
+    "Whether a file holds the scores of this network as it is."
+    try: return of.items() <= read_json(file).items() and file.stat().st_mtime_ns >= (network.folder / 'done').stat().st_mtime_ns
+    except (OSError, ValueError, AttributeError, TypeError): return False
 
 def _evaluate_on_the_way(nets, plan):
     "About eight evaluations in each run, for curves over the steps."
@@ -258,7 +266,7 @@ def _evaluate_on_the_way(nets, plan):
 
 def _started(network):
     "What fitted of the starts of a network and its stages."
-    return [json.loads((n.folder / 'start.json').read_text())['text'] for n in network.chain() if n.recipe.model == network.recipe.model or n is network]
+    return [read_json(n.folder / 'start.json')['text'] for n in network.chain() if n.recipe.model == network.recipe.model or n is network]
 
 def run_ablation(
     name: str,                 # a name of `tables.TABLES`
@@ -271,6 +279,7 @@ def run_ablation(
     trunks: str = '',          # folder with TRUNK.safetensors for each `trunk` that rows name: they start from it
     workers: int = 0,          # trainings at once, sharing the cores; 0: as many as there are GPUs, or one
     again: bool = False,       # search again also where scores are there
+    restart: bool = False,     # move another table that is in the folder aside
     progress: bool = True,     # bars, and what fitted of each start
     **settings,                # changes of all recipes, as in `presets.make_recipe`
 ) -> dict:                     # name, title, head (lines: what differs), rows: of dict(label, mAP, top1, ...: means; runs: of each seed; paper; start)
@@ -282,11 +291,34 @@ def run_ablation(
     for row in table.rows:
         if lost := overridden(row, settings): say(f"{row.label}: {', '.join(lost)} as given for all rows, not as the row has it")
     by_seed = {}
+    if not seeds: raise ValueError('give at least one seed')
     for seed in seeds:
         plan = Plan(data.replace('{seed}', str(seed)), preset, seed, student, trunks, settings)
         nets = {r.label: network_of(r, plan, root, table.rows) for r in table.rows if not r.of}
+        for n in {n.folder: n for net in nets.values() for n in net.chain()}.values():  # what has to be trained first is not there yet
+            check_here(replace(n.recipe, teacher='', detector='', after='', teach='hdl', crops_from='true'))
         by_seed[seed] = plan, _evaluate_on_the_way(nets, plan) if table.curve == 'steps' else nets
-    _train_all([n for _, nets in by_seed.values() for n in nets.values()], workers, progress, name)
+    about = dict(name=name, data=data, preset=preset, student=student, trunks=trunks, settings={k: str(v) for k, v in settings.items()})
+    with holding(out, f'ablate {name}'):
+        _claim(out, about, table, restart, say)
+        _train_all([n for _, nets in by_seed.values() for n in nets.values()], workers, progress, name)
+        return _write_table(table, by_seed, about, out, again, say)
+
+def _claim(out, about, table, restart, say):
+    "Raises OtherRun where a folder holds another table, or files that would be overwritten."
+    rows = [p.name for row in table.rows for p in out.glob(f'{_file_of(row)}-seed*.json')]
+    if restart and (aside := set_aside(out, ('results.json', 'table.md', 'plot.png', *rows))): say(f'the table that was there is now in {aside}')
+    held = [n for n in ('results.json', 'table.md', 'plot.png') if (out / n).exists()]
+    if not held: return
+    try: before = {k: v for k, v in read_json(out / 'results.json').items() if k in about}
+    except (OSError, ValueError, AttributeError): before = {}
+    if before.keys() != about.keys(): raise OtherRun(out, f'holds {", ".join(held)}, which the table would overwrite', ('restart',))
+    if found := changes(before, about): raise OtherRun(out, change_text(found), ('restart',))
+
+def _file_of(row): return re.sub(r'[^\w+.=-]+', '-', row.label)
+
+def _write_table(table, by_seed, about, out, again, say):
+    seeds = list(by_seed)
     plan, nets = by_seed[seeds[0]]
     for label, n in nets.items(): say(f'{label}: ' + '; '.join(_started(n)).replace('\n', ', '))
     scores = {s: _measure_all(table, nets, plan, s, out, again) for s, (plan, nets) in by_seed.items()}
@@ -296,8 +328,7 @@ def run_ablation(
         means = {k: float(np.mean([r[k] for r in runs])) for k in ('mAP', 'top1', 'det_ap', 'det_recall') if k in runs[0]}
         rows.append(dict(label=row.label, runs=runs, paper=row.paper, start=_started(nets[row.of or row.label])) | means)
     _add_costs(table, nets, rows)
-    result = dict(name=name, title=table.title, measure=table.measure, curve=table.curve, data=data, preset=preset, settings={k: str(v) for k, v in settings.items()},
-                  seeds=list(seeds), head=head_lines(table, nets, plan), rows=rows)
+    result = about | dict(title=table.title, measure=table.measure, curve=table.curve, seeds=seeds, head=head_lines(table, nets, plan), rows=rows)
     write_whole(out / 'results.json', json.dumps(result, indent=1).encode())
     write_whole(out / 'table.md', ablation_table(result).encode())
     save_figure(out / 'plot.png', plot_ablation(result), 110)

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['COLOURS', 'UPPER', 'UPPER_P', 'LOWER', 'LOWER_P', 'SKIN', 'HAIR', 'PATTERNS', 'PATTERNS_P', 'BAGS', 'BAGS_P', 'HATS',
            'HATS_P', 'LOWERS', 'LOWERS_P', 'HAIRS', 'HAIRS_P', 'LOOKALIKE', 'GROUP', 'SYNTH', 'TALL', 'HIDDEN',
-           'OCCLUDED', 'GALLERIES', 'stream', 'Identity', 'draw_identity', 'lookalike', 'identity', 'Pose', 'Body',
-           'Pen', 'paint_person', 'SynthConfig', 'Camera', 'make_camera', 'background', 'prop_boxes', 'hidden_share',
-           'Scene', 'SynthWorld', 'render_all', 'write_dataset']
+           'OCCLUDED', 'LAYOUT', 'GALLERIES', 'stream', 'Identity', 'draw_identity', 'lookalike', 'identity', 'Pose',
+           'Body', 'Pen', 'paint_person', 'SynthConfig', 'Camera', 'make_camera', 'background', 'prop_boxes',
+           'hidden_share', 'Scene', 'SynthWorld', 'render_all', 'write_dataset']
 
 # %% ../nbs/10_synthetic.ipynb #236ce3c0
 import io, json, math, os
@@ -23,6 +23,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from tqdm.auto import tqdm
 
 from .checkpoints import write_whole
+from .files import locked, read_json
 
 # %% ../nbs/10_synthetic.ipynb #1acb2a6c
 _STREAM = dict(plan=0, identity=1, group=2, camera=3, place=4, scene=5, noise=6, query=7, stranger=8)
@@ -974,6 +975,31 @@ class SynthWorld:
         return dict(scene=scene, box=box, person_id=np.array([p for p, _ in takes], np.int64), candidates=candidates,
                     subsets=dict(occluded=np.flatnonzero(hidden > OCCLUDED), low_resolution=np.sort(np.argsort(tall, kind='stable')[:few])))
 
+# %% ../nbs/10_synthetic.ipynb #d6a687ef
+LAYOUT = {'cuhk-sysu': ('Image', 'annotation'), 'prw': ('frames', 'annotations', 'frame_train.mat', 'frame_test.mat', 'ID_train.mat', 'ID_test.mat', 'query_info.txt')}  # what is written, beside synth.json
+
+def _claim(path, says, written):
+    "Make the folder this set's, or raise ValueError where it is another's."
+    stamp = path / 'synth.json'
+    if not stamp.exists():
+        if there := [n for n in written if (path / n).exists()]: raise ValueError(f'{path}: holds {", ".join(there)} of another data set, which would be overwritten; write to an empty folder')
+        return write_whole(stamp, json.dumps(says).encode(), sync=False)
+    before = read_json(stamp)
+    if before != json.loads(json.dumps(says)):
+        differs = [k for k in says if not isinstance(before, dict) or before.get(k) != json.loads(json.dumps(says[k]))]
+        raise ValueError(f'{path} holds another synthetic set ({stamp.name} differs in {", ".join(differs[:4]) or "what it names"}); write to an empty folder')
+
+def _write_layout(train, test, path, layout, workers, galleries, progress):
+    folder = path / ('Image/SSM' if layout == 'cuhk-sysu' else 'frames')
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [(w.split, i) for w in (train, test) for i in np.argsort(w.plan[0], kind='stable').tolist() if not (folder / w.name(i)).exists()]
+    try:
+        if jobs: list(_each(partial(_write_jpeg, train.config, folder), jobs, workers, 'scenes', progress))
+        if layout == 'prw': _write_prw(path, train, test, progress)
+        else: _write_cuhk(path, train, test, galleries, progress)
+    except OSError as e: raise OSError(f'{e.strerror or e}: the set in {path} is incomplete; make room and call again, what is written is kept') from e
+
+
 # %% ../nbs/10_synthetic.ipynb #99c05dec
 @lru_cache(maxsize=4)
 def _world(config, split): return SynthWorld(config, split)  # one per process, so that its plan is made once
@@ -1092,21 +1118,12 @@ def write_dataset(config: SynthConfig | str,  # or a name of `SYNTH`
                   workers: int | None = None,  # processes; default: one per core
                   galleries: tuple = GALLERIES,  # gallery sizes of the CUHK-SYSU protocol files; those the test set is too small for are left out
                   progress: bool = True) -> Path:
-    "Write both splits to disk in a benchmark's layout; a broken run goes on where it stopped when called again."
+    """Write both splits to disk in a benchmark's layout; a broken run goes on where it stopped when called again.
+    Raises ValueError where the folder holds other files of the layout's names, and BusyError where another process writes there."""
     train, test, path = SynthWorld(config, 'train'), SynthWorld(config, 'test'), Path(path)
-    if layout not in ('cuhk-sysu', 'prw'): raise ValueError(f"layout must be 'cuhk-sysu' or 'prw', not {layout!r}")
+    if layout not in LAYOUT: raise ValueError(f"layout must be 'cuhk-sysu' or 'prw', not {layout!r}")
     _scipy()  # before hours are spent
-    folder = path / ('Image/SSM' if layout == 'cuhk-sysu' else 'frames')
-    folder.mkdir(parents=True, exist_ok=True)
-    stamp, says = path / 'synth.json', json.dumps(dict(asdict(train.config), layout=layout))
-    if stamp.exists() and json.loads(stamp.read_text()) != json.loads(says):
-        raise ValueError(f'{path} holds another synthetic set ({stamp.name} differs); write to an empty folder')
-    write_whole(stamp, says.encode(), sync=False)
-    jobs = [(w.split, i) for w in (train, test) for i in np.argsort(w.plan[0], kind='stable').tolist() if not (folder / w.name(i)).exists()]
-    try:
-        if jobs: list(_each(partial(_write_jpeg, train.config, folder), jobs, workers, 'scenes', progress))
-        if layout == 'prw': _write_prw(path, train, test, progress)
-        else: _write_cuhk(path, train, test, galleries, progress)
-    except OSError as e:
-        raise OSError(e.errno, f'{e.strerror or e}: the set in {path} is incomplete; make room and call again, what is written is kept') from e
+    with locked(path, f'make-data, {layout}'):
+        _claim(path, dict(asdict(train.config), layout=layout), LAYOUT[layout])
+        _write_layout(train, test, path, layout, workers, galleries, progress)
     return path
