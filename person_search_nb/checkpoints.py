@@ -13,7 +13,18 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from .files import regular_file
+
 # %% ../nbs/00b_checkpoints.ipynb #f360a9ed
+def _sync_folder(folder):
+    "Wait until the disk has the new name, too; systems that cannot open a folder have no such call."
+    if not hasattr(os, 'O_DIRECTORY'): return
+    try: handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError: return  # a folder that may be written in and not listed
+    try: os.fsync(handle)
+    except OSError: pass    # file systems without it
+    finally: os.close(handle)
+
 def write_whole(
     path,         # of the file; missing folders are made
     data,         # bytes, or a function that is handed the open file and writes them piece by piece
@@ -30,6 +41,7 @@ def write_whole(
             f.flush()
             if sync: os.fsync(f.fileno())
         part.replace(path)
+        if sync: _sync_folder(path.parent)
     except BaseException as e:
         try: part.unlink(missing_ok=True)  # its bytes may be what fills the disk
         except OSError: pass
@@ -85,7 +97,7 @@ def load_tree(
 ):         # the tree, tensors on the CPU
     "Read it back, without executing anything. Raises ValueError naming the file when it is not such a file."
     try:
-        with safe_open(str(path), 'pt') as f: return _unpack(json.loads(f.metadata()['tree']), {k: f.get_tensor(k) for k in f.keys()})
+        with safe_open(str(regular_file(path)), 'pt') as f: return _unpack(json.loads(f.metadata()['tree']), {k: f.get_tensor(k) for k in f.keys()})
     except FileNotFoundError: raise ValueError(f'{path}: no such checkpoint') from None
-    except (SafetensorError, KeyError, TypeError, ValueError) as e:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as e:
         raise ValueError(f'{path}: not a readable checkpoint ({type(e).__name__}); delete it to start anew, or take an older copy') from None

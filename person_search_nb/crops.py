@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .datasets import Scene, SceneDataset, resize_picture
+from .datasets import Scene, SceneDataset, as_picture, resize_picture
 from .evaluation import gallery_truth, paired_iou, same_image_pairs
 from .models import PersonSearchNet
 
@@ -45,7 +45,11 @@ def found_boxes(
     if len(image) and not 0 <= image.min() <= image.max() < len(dataset):
         raise ValueError(f'det_image goes from {image.min()} to {image.max()}, the data set has {len(dataset)} scenes: '
                          'run the detector on these scenes')
-    truth, kept = gallery_truth(dataset), np.flatnonzero(np.asarray(found['det_scores']) >= score_threshold)
+    scores = np.asarray(found['det_scores'], np.float64)
+    if not len(image) == len(boxes) == len(scores): raise ValueError(f'det_image, det_boxes and det_scores have {len(image)}, {len(boxes)} and {len(scores)} rows; write one of each for a detection')
+    for i in np.flatnonzero(~(np.isfinite(boxes).all(1) & np.isfinite(scores)) | (boxes[:, 2:] <= boxes[:, :2]).any(1))[:1]:
+        raise ValueError(f'det_boxes row {i}: box {boxes[i].tolist()}, score {scores[i]:g}: is not finite or has no area; corners x1, y1, x2, y2 in px are wanted')
+    truth, kept = gallery_truth(dataset), np.flatnonzero(scores >= score_threshold)
     d, t = same_image_pairs(image[kept], truth['gt_image'])          # all pairs of one scene, by detection
     overlap = paired_iou(boxes[kept[d]], truth['gt_boxes'][t].astype(np.float64))
     order = np.lexsort((-overlap, d))                                # of each detection the largest overlap first
@@ -72,7 +76,7 @@ class Cutter:
         own, scale = self.dataset, self.dataset.scale(s)
         whole = self.originals and scale != 1  # the data set's own picture is smaller or larger
         last = self._last
-        if last[0] != s: last = self._last = s, own.read(s) if whole else own.picture(s)
+        if last[0] != s: last = self._last = s, as_picture(own.read(s), own.names[s]) if whole else own.picture(s)
         return last[1], 1. if whole else scale
 
     def __call__(self, i: int) -> np.ndarray:

@@ -232,6 +232,10 @@ def _checked(det_image, det_boxes, det_scores, det_feats, query_feats, gt_query,
     if m and feats.shape[1] != query.shape[1]: raise ValueError(f'det_feats have {feats.shape[1]} numbers each, query_feats {query.shape[1]}: embed both with one model')
     det_boxes, gt_boxes = _array(det_boxes, np.float64, (m, 4), 'det_boxes'), _array(gt_boxes, np.float64, (p, 4), 'gt_boxes')
     det_scores = _array(det_scores, np.float64, (m,), 'det_scores')
+    for name, x in (('det_boxes', det_boxes), ('gt_boxes', gt_boxes)):
+        if len(bad := np.flatnonzero((x[:, 2:] < x[:, :2]).any(1))):
+            raise ValueError(f'{name}, row {bad[0]}: {x[bad[0]].round(2).tolist()} ends before it begins; boxes are (x1, y1, x2, y2) in px, not (x, y, width, height)')
+    if m and (det_scores.min() < 0 or det_scores.max() > 1): raise ValueError(f'det_scores go from {det_scores.min():.3g} to {det_scores.max():.3g}; they are confidences from 0 to 1')
     if p and (gt_query.min() < 0 or gt_query.max() >= n):
         raise ValueError(f'gt_query goes from {gt_query.min()} to {gt_query.max()}, there are {n} queries, numbered from 0')
     if candidates is not None:

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib import colormaps, font_manager
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
-from .datasets import Fit, as_floats, open_dataset, resize_picture
+from .datasets import Fit, as_floats, open_dataset, read_picture, resize_picture
 from .distillation import attention_distillation, energy, feature_distillation
 from .evaluation import device_of, paired_iou
 from .models import build_model, evaluating, load_model, record_levels, shipped_trunk
@@ -768,11 +768,10 @@ class SearchExplorer(Explorer):
     def _uploaded(self):
         if not self.upload.value: return
         file = self.upload.value[0]
-        try: picture = ImageOps.exif_transpose(Image.open(io.BytesIO(file['content']))).convert('RGB')
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError): raise ValueError(f"{file['name']}: not a picture that can be read; take a JPEG or PNG file") from None
-        h, w = picture.height, picture.width
+        picture = read_picture(io.BytesIO(file['content']), file['name'])
+        h, w = picture.shape[:2]
         s = Fit(*self.scenes.item_size(0))(h, w) # the size of people the network knows
-        self.uploaded = file['name'], resize_picture(np.asarray(picture), (max(32, round(h * s)), max(32, round(w * s))))
+        self.uploaded = file['name'], resize_picture(picture, (max(32, round(h * s)), max(32, round(w * s))))
         self.new_scene()
 
     def _back(self):

@@ -8,6 +8,7 @@ __all__ = ['PICTURES', 'FILMS', 'time_in', 'Item', 'file_stamp', 'Folder', 'Data
 
 # %% ../nbs/15a_indexing.ipynb #493d807e
 import os, re
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -67,8 +68,12 @@ class Folder:
     def scan(self) -> list:
         "Items in the order of their names. Raises `DataError` when there is no picture."
         if not self.path.is_dir(): raise DataError(f'{self.path}: no such folder; give a folder of pictures, a film, or a data spec such as prw:PATH')
-        files = sorted(p for p in self.path.rglob('*') if p.suffix.lower() in PICTURES and p.is_file())
-        if not files: raise DataError(f'{self.path}: holds no pictures ({", ".join(sorted(PICTURES))}); give the folder they are in')
+        there = [p for p in self.path.rglob('*') if p.is_file() and not p.name.startswith('.')]
+        files = sorted(p for p in there if p.suffix.lower() in PICTURES)
+        others = Counter(p.suffix.lower() or 'without ending' for p in there if p.suffix.lower() not in PICTURES)
+        left = ', '.join(f'{n} {printable(ending)}' for ending, n in others.most_common(5))
+        if not files: raise DataError(f'{self.path}: holds no pictures ({", ".join(sorted(PICTURES))})' + (f', but {left}' if left else '') + '; give the folder they are in, or convert them')
+        if others: print(f'{self.path}: {len(files)} pictures; left out: {left} (films are given one by one)')
         return [Item(n := p.relative_to(self.path).as_posix(), n, camera_in(n), time_in(n), file_stamp(p)) for p in files]
     def read(self, key: str, stamp: str = '') -> np.ndarray:
         "(H, W, 3) uint8."

@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from .datasets import CAMERAS, DataError, Files, QuerySet, Scene, SceneDataset, camera_in, check_picture, check_scene, choose, opener, under_protocol
+from .datasets import (CAMERAS, COCO_FILES, DataError, Files, QuerySet, Scene, SceneDataset, camera_in, check_picture, check_scene, choose, data_file, opener,
+                                       under_protocol, user_path)
+from .files import regular_file
 from .matfile import MatFile, cached, spread
 
 # %% ../nbs/11c_layouts.ipynb #8bd921c6
@@ -40,7 +42,7 @@ def _mended(faults, known):
 # %% ../nbs/11c_layouts.ipynb #35a8eef0
 SIGNS = {  # what tells a layout: the first of these patterns that matches something in a folder
     'cuhk-sysu': ['annotation/Images.mat'], 'prw': ['frame_train.mat', 'frame_test.mat', 'query_info.txt'], 'duke': ['ground_truth/trainval.mat'],
-    'mot': ['*/gt/gt.txt', '*/*/gt/gt.txt', 'gt/gt.txt'], 'cuhk03': ['labeled/*.png', 'detected/*.png', 'cuhk-03.mat', 'cuhk03_release/cuhk-03.mat'], 'coco': ['annotations.json'],
+    'mot': ['*/gt/gt.txt', '*/*/gt/gt.txt', 'gt/gt.txt'], 'cuhk03': ['labeled/*.png', 'detected/*.png', 'cuhk-03.mat', 'cuhk03_release/cuhk-03.mat'], 'coco': [*COCO_FILES],
 }
 
 def _has_signs(folder, scheme): return any(next(folder.glob(s), None) for s in SIGNS[scheme])
@@ -49,7 +51,7 @@ def recognize(
     path,  # a folder, or a COCO JSON file
 ) -> str:  # a spec, such as prw:PATH; '' when nothing is known there
     "The spec of a folder, from the files in it."
-    path = Path(path).expanduser()
+    path = user_path(path)
     if path.suffix == '.json' and path.is_file(): return f'coco:{path}'
     return next((f'{scheme}:{path}' for scheme in SIGNS if _has_signs(path, scheme)), '')
 
@@ -62,7 +64,7 @@ def layout_folder(
     "The folder of a spec. Raises `DataError` when it is of another layout, or for an unknown option."
     for key in options:
         if key not in allowed: raise DataError(f'{scheme}:{path}: no option {key!r}; there are {", ".join(allowed)}')
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     if not _has_signs(folder, scheme):
         lacks, found = f'has none of {", ".join(SIGNS[scheme])}' if folder.is_dir() else 'no such folder', recognize(folder)
         raise DataError(f'{folder}: {lacks}, which {scheme}:PATH wants; ' + (f'it looks like {found}' if found else 'give the folder that holds them'))
@@ -104,14 +106,22 @@ def checked_dataset(
     split: str,    # identities of 'train' are renumbered
     source: str,   # for messages
     faults=(),     # what had to be mended
+    missing='',    # pictures that are not there: 'skip', or 'error', which names missing=skip; '': the reader has no such option
     **kw,          # of `SceneDataset`
 ) -> SceneDataset:
     "Compare scenes with their pictures and make the data set."
+    kept = []
     for scene, path, file in zip(tqdm(scenes, desc=f'checking {source}', unit='scene', delay=2, leave=False, disable=not kw.get('progress', True)), paths, files):
+        if missing and not path.exists():
+            if missing == 'skip': continue
+            raise DataError(f'{path}: no such picture; put it there, or open with missing=skip')
         scene.size = check_picture(path, scene.size)
-        check_scene(scene, str(file))
-    data = SceneDataset(scenes, Files(paths), contiguous=split == 'train', source=source, **kw)
+        kept.append((check_scene(scene, str(file)), path))
+    if scenes and not kept: raise DataError(f'{paths[0]}: no such picture, and none of the {len(scenes)} of this split is there; is the layout complete?')
+    scenes, lost = [s for s, _ in kept], len(scenes) - len(kept)
+    data = SceneDataset(scenes, Files([p for _, p in kept]), contiguous=split == 'train', source=source, **kw)
     data.faults = list(faults)
+    if lost: data.left_out['pictures that are not there'] = lost
     return data
 
 # %% ../nbs/11c_layouts.ipynb #c03e2e36
@@ -266,7 +276,7 @@ def cuhk_protocols(
     path,  # the data set's folder
 ) -> list:
     "Protocols of CUHK-SYSU that are there, as options of a spec: gallery=50, ..., gallery=full, subset=occluded, ..."
-    return list(_cuhk_files(Path(path).expanduser()))
+    return list(_cuhk_files(user_path(path)))
 
 @opener('cuhk-sysu')
 def open_cuhk(
@@ -285,7 +295,8 @@ def open_cuhk(
     lists = None if split == 'train' else read_lists(files[asked])
     scenes, faults = cuhk_scenes(folder, lists)
     if lists is not None: faults += lists.faults.tolist()
-    data = checked_dataset(scenes, [folder / 'Image' / 'SSM' / s.name for s in scenes], [folder / 'annotation' / 'Images.mat'] * len(scenes), split, f'cuhk-sysu {split}', faults, **kw)
+    file = folder / 'annotation' / 'Images.mat'
+    data = checked_dataset(scenes, [data_file(folder, f'Image/SSM/{s.name}', file) for s in scenes], [file] * len(scenes), split, f'cuhk-sysu {split}', faults, **kw)
     if split != 'query': return data
     number = {n: i for i, n in enumerate(data.names)}
     scene = np.array([number[n] for n in lists.names[lists.query_scene].tolist()], np.int64)
@@ -315,7 +326,7 @@ def prw_scenes(
     if both := set(names['train']) & set(names['test']): raise DataError(f'{folder / "frame_test.mat"}: frame {min(both)} is in frame_train.mat, too; take it off one of them')
     known = _is_published('prw', images=len(names['train']) + len(names['test']))
     for name in tqdm(names[split], desc=f'reading annotations of prw {split}', unit='scene', delay=2, leave=False, disable=not progress):
-        file = folder / 'annotations' / f'{name}.jpg.mat'
+        file = data_file(folder, f'annotations/{name}.jpg.mat', folder / f'frame_{split}.mat')
         rows = MatFile(file).numbers('box_new', 'anno_file', 'anno_previous')
         if rows.size and rows.shape[1] != 5: raise DataError(f'{file}: has rows of {rows.shape[1]} numbers; write id, x, y, width, height')
         rows = rows.reshape(-1, 5)
@@ -335,7 +346,7 @@ def prw_queries(
 ) -> list:    # of (line, identity, (4,) float32 xyxy px, frame name)
     "Read query_info.txt, whatever its line ends."
     file, out = Path(path) / 'query_info.txt', []
-    try: text = file.read_text(encoding='utf-8-sig')
+    try: text = regular_file(file, DataError).read_text(encoding='utf-8-sig')
     except FileNotFoundError: raise DataError(f'{file}: no such file; is the layout complete?') from None
     except (OSError, UnicodeDecodeError) as e: raise DataError(f'{file}: cannot be read ({e}); copy or download it again') from None
     for n, line in enumerate(text.splitlines(), 1):
@@ -384,5 +395,6 @@ def open_prw(
     folder = layout_folder('prw', path, options, 'protocol')
     protocol = choose('prw', options, 'protocol', CAMERAS)
     scenes, faults = prw_scenes(folder, 'train' if split == 'train' else 'test', kw.get('progress', True))
-    data = checked_dataset(scenes, [folder / 'frames' / s.name for s in scenes], [folder / 'annotations' / f'{s.name}.mat' for s in scenes], split, f'prw {split}', faults, **kw)
+    source = folder / f"frame_{'train' if split == 'train' else 'test'}.mat"
+    data = checked_dataset(scenes, [data_file(folder, f'frames/{s.name}', source) for s in scenes], [folder / 'annotations' / f'{s.name}.mat' for s in scenes], split, f'prw {split}', faults, **kw)
     return data if split != 'query' else listed_queries(data, data, prw_queries(folder), folder / 'query_info.txt', protocol)

@@ -15,6 +15,7 @@ import numpy as np
 
 from .datasets import DataError
 from .checkpoints import write_whole
+from .files import regular_file
 
 # %% ../nbs/11b_matfile.ipynb #f7d8dae0
 _ITEMS = {1: 'i1', 2: 'u1', 3: '<i2', 4: '<u2', 5: '<i4', 6: '<u4', 7: '<f4', 9: '<f8', 12: '<i8', 13: '<u8', 16: 'u1', 17: '<u2'}  # how numbers and letters lie in the file
@@ -140,19 +141,25 @@ class Mat:
         return there.index(name)
 
 # %% ../nbs/11b_matfile.ipynb #81803902
+_LARGEST, _MATRIX_VALUES, _VALUE = 2 ** 32, 2 ** 26, 2 ** 25  # bytes of a file, numbers of a matrix, bytes of a value in a list
+
 class _Stream:
     "One variable of a file, unpacked as it is asked for."
 
     def __init__(self, raw, packed):
         self.raw, self.unpack, self.have, self.used, self.fed = raw, zlib.decompressobj() if packed else None, bytearray(), 0, 0
+        self.left = self.most = max(2 ** 26, 100 * len(raw))  # bytes that may still come out
 
     def take(self, n):
         while len(self.have) - self.used < n:
             if self.fed >= len(self.raw): raise EOFError
             del self.have[:self.used]
-            self.used, piece = 0, self.raw[self.fed:self.fed + (1 << 16)]
-            self.have += self.unpack.decompress(piece) if self.unpack else piece
+            self.used, piece = 0, self.raw[self.fed:self.fed + (1 << 13)]  # zeros: a thousand times as many come out
+            more = self.unpack.decompress(piece) if self.unpack else piece
+            self.have += more
             self.fed += len(piece)
+            self.left -= len(more)
+            if self.left < 0: raise struct.error(f'its {len(self.raw) / 2**20:.1f} MB unpack to more than {self.most / 2**20:,.0f} MB')
         self.used += n
         return bytes(self.have[self.used - n:self.used])
 
@@ -173,7 +180,10 @@ class MatFile:
 
     def __init__(self, path):
         self.path = Path(path)
-        try: self.raw = memoryview(self.path.read_bytes())
+        try:
+            if (size := regular_file(self.path, DataError).stat().st_size) > _LARGEST: raise DataError(f'{path}: has {size / 2**30:.1f} GB; no benchmark has a file of more than {_LARGEST / 2**30:.0f}')
+            self.raw = memoryview(self.path.read_bytes())
+        except MemoryError: raise DataError(f'{path}: does not fit into memory ({size / 2**30:.1f} GB); is it the file of this name?') from None
         except FileNotFoundError: raise DataError(f'{path}: no such file; is the layout complete?') from None
         except OSError as e: raise DataError(f'{path}: cannot be read ({e.strerror}); make it a readable file') from None
         head = bytes(self.raw[:128])
@@ -210,10 +220,12 @@ class MatFile:
     def _values(self, stream, count, each=1):
         "The `count` groups of `each` values that follow: tuples of `each` `Mat`s, a few megabytes at a time."
         pieces, at, end = [], [], 0
+        if 8 * count * each > stream.most: raise struct.error(f'a list of {count * each:,} values')
         for left in range(count * each - 1, -1, -1):
             tag = stream.take(8)
             size = struct.unpack('<II', tag)[1]
             if size % 8: raise struct.error('a value has an odd size')
+            if size > _VALUE: raise struct.error(f'a value of {size / 2**20:,.0f} MB')
             pieces.append(tag + stream.take(size))
             at.append(end)
             end += 8 + size
@@ -227,6 +239,7 @@ class MatFile:
         "The first of the named variables that is there, a numeric matrix."
         with self._guard():
             stream, (name, kind, shape) = self._open(names)
+            if math.prod(shape) > _MATRIX_VALUES: raise struct.error(f'{name} has {math.prod(shape):,} numbers')
             item, data = stream.element() if math.prod(shape) else (9, b'')
             if kind not in _NUMBERS or len(shape) != 2 or item not in _ITEMS or len(data) != math.prod(shape) * np.dtype(_ITEMS[item]).itemsize:
                 raise struct.error(f'{name} is no matrix of numbers')
@@ -253,10 +266,10 @@ class MatFile:
 
 # %% ../nbs/11b_matfile.ipynb #0bb573a7
 def _kept_at(file):
-    "Where the arrays made of a file are kept: beside it, or in the user's cache folder when its own is read-only."
-    if file.parent.stat().st_mode & 0o222 and os.access(file.parent, os.W_OK): return file.with_name(f'.{file.name}.npz')
-    home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-    return home / 'person_search_nb' / f'{file.name}.{hashlib.sha1(str(file.resolve()).encode()).hexdigest()[:16]}.npz'
+    "Where the arrays made of a file are kept, in the user's cache folder; None where nobody has a home."
+    try: home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    except RuntimeError: return None
+    return home / 'person_search_nb' / f'{file.name}.{hashlib.sha1(os.path.realpath(file).encode(errors="surrogateescape")).hexdigest()[:16]}.npz'
 
 def cached(
     build: Callable,  # function(file) -> {name: array}
@@ -265,7 +278,8 @@ def cached(
     "What `build` makes of a file, kept on disk until the file changes."
     try: stat = file.stat()
     except OSError: return build(file)  # says what is wrong
-    kept, key = _kept_at(file), np.array([1, stat.st_size, stat.st_mtime_ns])  # 1: form of the arrays; count up when it changes
+    kept, key = _kept_at(file), np.array([2, stat.st_size, stat.st_mtime_ns])  # 2: form of the arrays; count up when it changes
+    if kept is None: return build(file)
     try:
         with np.load(kept, allow_pickle=False) as arrays: arrays = {k: arrays[k] for k in arrays}
         if (arrays.pop('key') == key).all(): return arrays

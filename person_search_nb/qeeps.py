@@ -23,7 +23,7 @@ from .costs import count_macs, macs_by_part, meta_macs
 from .datasets import QuerySet, SceneDataset
 from .evaluation import SearchMatches, embed_queries, match_search, protocol_of, search_truth, summarize
 from .loading import SceneLoader
-from .models import HeadOutput, PersonSearchNet, RoIs, at_least_float32, batch_norm, choose_anchors
+from .models import HeadOutput, PersonSearchNet, RoIs, at_least_float32, batch_norm, choose_anchors, sound_targets
 from .models import evaluating
 from .parallel import collect, mean_number, rank, share_out
 from .rpn import RPN, AnchorLosses
@@ -247,6 +247,7 @@ def training_pass(self: QEEPS,
     if self.qsse == 'none' and not self.qrpn and not self.qsim:
         return PersonSearchNet.training_pass(self, images, targets)
     x, sizes = self.batch(images)
+    targets = sound_targets(targets, x)
     partner, asked, boxes = pick_queries(targets, sizes)
     known = asked >= 0                                                            # (B,)
     features, patch = self.pairs(x, partner, boxes)

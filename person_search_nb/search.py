@@ -242,7 +242,7 @@ class Gallery:
             s = 1. if rule is None else rule(*picture.shape[:2])
         h, w = (max(1, round(v * s)) for v in picture.shape[:2])
         if s != 1: picture = resize_picture(picture, (h, w))
-        return as_floats(torch.from_numpy(np.require(picture, requirements='W')).permute(2, 0, 1)), torch.from_numpy(np.minimum(box * np.float32(s), np.float32([w, h, w, h])))[None]
+        return as_floats(torch.from_numpy(np.require(picture, requirements=['C', 'W'])).permute(2, 0, 1)), torch.from_numpy(np.minimum(box * np.float32(s), np.float32([w, h, w, h])))[None]
 
     def embed(self,
         model,     # the network the gallery was made with

@@ -462,8 +462,9 @@ def grad_cam(
     for p in wanted: p.requires_grad_(False) # only the maps need a gradient
     starts = model.blocks[level].register_forward_hook(lambda block, x, out: out.detach().requires_grad_()) # and none of what lies before them
     try:
-        with evaluating(model), torch.enable_grad(), Cells(_HeadOnly(model, box, query, identity), [model.blocks[level]]) as cam:
-            cam(model.batch([image.to(device)])[0], targets=[lambda out: out[0]])
+        # a tensor made in inference mode keeps no gradient: copies made outside of it do
+        with torch.inference_mode(False), evaluating(model), torch.enable_grad(), Cells(_HeadOnly(model, box.clone(), query if query is None else query.clone(), identity), [model.blocks[level]]) as cam:
+            cam(model.batch([image.to(device).clone()])[0], targets=[lambda out: out[0]])
             heat = np.maximum(cam.weighted[0], 0)
             return unit_range(heat) if normalise else heat
     finally:

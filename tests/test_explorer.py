@@ -350,7 +350,7 @@ def test_upload(search, scenes):
     search.picture.dragged = [12., 10., 28., 58.]
     assert {m.scene for m in search.gallery.search(search.query['embedding'], 99, None, 0.)} and search.error is None
     upload(search, b'not a picture', 'notes.txt')
-    assert 'notes.txt' in search.status.value and 'JPEG or PNG' in search.status.value
+    assert 'notes.txt' in search.status.value and 'cannot be decoded' in search.status.value
     search.back.click()
     assert search.uploaded is None and not search.scene.disabled and search.error is None and search.status.value == ''
 

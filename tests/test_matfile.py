@@ -1,5 +1,5 @@
 "MATLAB files, damaged or not, and what is kept of them."
-import io
+import io, os, struct as struct_, tempfile, tracemalloc
 from pathlib import Path
 
 import numpy as np, pytest
@@ -47,10 +47,9 @@ def test_records_equal_what_was_written(lists, pack, piece):
     file = io.BytesIO()
     scipy_io.savemat(file, dict(L=struct(['who', 'rows'], [(f'p{k}', struct(['at', 'box'], [(t, BOXES[b]) for t, b in some])) for k, some in enumerate(lists)])), do_compression=pack)
     got = []
-    mat = MatFile.__new__(MatFile)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Path, 'read_bytes', lambda self: file.getvalue())
-        mat.__init__('x.mat')
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, 'x.mat').write_bytes(file.getvalue())
+        mat = MatFile(Path(folder, 'x.mat'))
     mat.piece = piece
     for who, rows in mat.records('L', fields=('who', 'rows')):
         at, box, n = rows.fields('at', 'box')
@@ -74,6 +73,42 @@ def test_mat_errors(tmp_path):
         with pytest.raises(DataError, match='b.mat: .*' + message): MatFile(tmp_path/'b.mat')
 
 
+def bomb(file, kind, count, value, times):
+    "A packed variable `x` of `count` numbers or values, made of `value` many times over."
+    import zlib
+    element = lambda kind, data: struct_.pack('<II', kind, len(data)) + data + bytes(-len(data) % 8)
+    pack, size = zlib.compressobj(9), len(value) * times
+    head = element(6, struct_.pack('<II', kind, 0)) + element(5, struct_.pack('<ii', 1, count)) + element(1, b'x')
+    body = pack.compress(struct_.pack('<II', 14, 48 + size) + head + (struct_.pack('<II', 2, size) if kind == 9 else b''))
+    body += b''.join(pack.compress(value) for _ in range(times)) + pack.flush()
+    file.write_bytes(b'MATLAB 5.0 MAT-file'.ljust(124) + b'\0\1IM' + struct_.pack('<II', 15, len(body)) + body)
+    return file
+
+
+@pytest.mark.parametrize('kind,count,value,message', [
+    (9, 1 << 28, bytes(1 << 20), "x has 268,435,456 numbers"), (9, 1 << 20, bytes(1 << 20), 'unpack to more than 64 MB'),
+    (1, 1 << 25, struct_.pack('<II', 14, 0) * (1 << 17), 'a list of 33,554,432 values'), (1, 4, struct_.pack('<II', 14, (1 << 26) - 8) + bytes((1 << 26) - 8), 'a value of 64 MB'),
+    (1, 1 << 8, struct_.pack('<II', 14, (1 << 20) - 8) + bytes((1 << 20) - 8), 'unpack to more than 64 MB|a value has no flags'),
+])
+def test_a_bomb_is_refused_before_it_fills_the_memory(tmp_path, kind, count, value, message):
+    "A quarter of a megabyte that unpacks to a quarter of a gigabyte."
+    mat = MatFile(bomb(tmp_path/'x.mat', kind, count, value, (1 << 28) // len(value)))
+    assert (tmp_path/'x.mat').stat().st_size < 1 << 20
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=f'x.mat: .*({message})'): mat.numbers('x') if kind == 9 else [None for _ in mat.cells('x')]
+        assert tracemalloc.get_traced_memory()[1] < 1 << 27
+    finally: tracemalloc.stop()
+
+
+def test_a_file_that_is_no_file(tmp_path):
+    "A pipe would wait for ever; a file with 60 GB of nothing in it would fill the memory."
+    os.mkfifo(tmp_path/'pipe.mat')
+    with pytest.raises(DataError, match='pipe.mat: is a pipe'): MatFile(tmp_path/'pipe.mat')
+    with open(tmp_path/'hole.mat', 'wb') as f: f.truncate(60 << 30)
+    with pytest.raises(DataError, match='hole.mat: has 60.0 GB'): MatFile(tmp_path/'hole.mat')
+
+
 # -- the cache --------------------------------------------------------------------------------------------------------
 
 def test_cache_is_used_renewed_and_never_in_the_way(tmp_path, monkeypatch):
@@ -84,7 +119,8 @@ def test_cache_is_used_renewed_and_never_in_the_way(tmp_path, monkeypatch):
     def build(file): calls.append(file.read_bytes()); return dict(x=np.frombuffer(calls[-1], np.uint8), names=np.array(['ä', 'b']))
     first, again = cached(build, file), cached(build, file)
     assert calls == [b'one'] and (first['x'] == again['x']).all() and again['names'].tolist() == ['ä', 'b'] and set(again) == {'x', 'names'}
-    kept, = file.parent.glob('.a.mat*')
+    assert [p.name for p in file.parent.iterdir()] == ['a.mat'], 'nothing is written beside the data'
+    kept, = (tmp_path/'home'/'person_search_nb').iterdir()
     whole = kept.read_bytes()
     for damage in (b'', whole[:50], whole[:-10], whole[:300] + bytes([whole[300] ^ 255]) + whole[301:], b'x' * 100):
         kept.write_bytes(damage)
@@ -92,11 +128,18 @@ def test_cache_is_used_renewed_and_never_in_the_way(tmp_path, monkeypatch):
     assert len(calls) == 6
     file.write_bytes(b'other')
     assert bytes(cached(build, file)['x']) == b'other'
-    kept.unlink()
-    file.parent.chmod(0o555)  # a folder marked read-only is left alone, even by those who could write there
-    try:
-        assert bytes(cached(build, file)['x']) == bytes(cached(build, file)['x']) == b'other' and len(calls) == 8
-        assert [p.name for p in file.parent.iterdir()] == ['a.mat'] and len(list((tmp_path/'home'/'person_search_nb').iterdir())) == 1
-        monkeypatch.setenv('XDG_CACHE_HOME', str(file))  # nowhere to write
-        assert bytes(cached(build, file)['x']) == b'other' and len(calls) == 9
-    finally: file.parent.chmod(0o755)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(file))  # nowhere to write
+    assert bytes(cached(build, file)['x']) == b'other' and len(calls) == 8
+    monkeypatch.delenv('XDG_CACHE_HOME')
+    monkeypatch.setattr(Path, 'home', lambda: (_ for _ in ()).throw(RuntimeError('Could not determine home directory.')))  # a container's user without an entry
+    assert bytes(cached(build, file)['x']) == b'other' and len(calls) == 9
+
+
+def test_arrays_that_came_with_the_data_are_not_believed(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'home'))
+    file = tmp_path/'Images.mat'
+    file.write_bytes(b'genuine')
+    stat = file.stat()
+    for form in (1, 2): np.savez(tmp_path/'.Images.mat.npz', key=np.array([form, stat.st_size, stat.st_mtime_ns]), x=np.zeros(3))
+    (tmp_path/'.Images.mat.npz').chmod(0o644)
+    assert bytes(cached(lambda f: dict(x=np.frombuffer(f.read_bytes(), np.uint8)), file)['x']) == b'genuine'

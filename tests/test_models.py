@@ -7,6 +7,7 @@ from person_search_nb.backbones import from_torchvision, resnet_backbone
 from person_search_nb.boxes import box_iou
 from person_search_nb.evaluation import protocol_of
 from person_search_nb.models import build_model, load_model, save_model
+from person_search_nb.recipes import read_state, warm_start
 
 SMALL = dict(width=0.125, rpn_channels=16, proposals=(40, 20))
 TRUE = torch.tensor([[100., 40, 140, 140]])
@@ -105,3 +106,39 @@ def test_a_file_keeps_the_rules_it_is_judged_by(tmp_path):
     assert protocol_of(load_model(tmp_path/'m.safetensors')) == want
     assert protocol_of(n, iou_threshold=.5) == want | dict(iou_threshold=.5)
     assert protocol_of(None) == dict(score_threshold=.5, iou_threshold=.5, min_height=0.)
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.', 'model.', 'backbone.body.', 'module.backbone.body.'])
+def test_weights_start_a_trunk_whatever_stands_before_their_names(tmp_path, prefix):
+    from torchvision.models import resnet18
+    state = resnet18(weights=None).state_dict()
+    more = {prefix.replace('backbone.body.', 'rpn.head.conv.weight'): torch.zeros(1)} if 'backbone' in prefix else {}
+    torch.save(dict(state_dict={prefix + k: v for k, v in state.items()} | more, epoch=3), tmp_path/'w.pth')
+    model = build_model('oim', 2, trunk='resnet18')
+    assert len(warm_start(model, tmp_path/'w.pth')['taken']) == 120
+    torch.testing.assert_close(model.stem[0].weight, state['conv1.weight'])
+
+
+def test_a_file_without_weights_by_name(tmp_path):
+    for what in ([1, 2], {1: torch.zeros(2)}, dict(a='text'), torch.zeros(3)):
+        torch.save(what, tmp_path/'w.pth')
+        with pytest.raises(ValueError, match='w.pth: holds no weights by name'): read_state(tmp_path/'w.pth')
+
+
+@pytest.mark.parametrize('boxes, why', [([[10., 20, 10, 60]], 'image 0, row 0'), ([[float('nan')] * 4], 'not finite'), ([[0., 0, 0, 0]], 'no area')])
+def test_degenerate_targets_are_refused(boxes, why):
+    for name in ('hdl-student-fast', 'qeeps', 'clsa'):
+        n, target = net(name).train(), dict(boxes=torch.tensor(boxes), person_id=torch.tensor([0]))
+        with pytest.raises(ValueError, match=why): n([torch.rand(3, 64, 96)] * 2, [target] * 2)
+
+
+def test_types_of_targets_and_pictures():
+    image, boxes, ids = torch.rand(3, 64, 96), torch.tensor([[10., 10, 40, 60]]), torch.tensor([1])
+    def losses(b, i):
+        n = net('hdl-student-fast').train()
+        torch.manual_seed(0)
+        return {k: v.item() for k, v in n([image] * 2, [dict(boxes=b, person_id=i)] * 2).items()}
+    want = losses(boxes, ids)
+    assert losses(boxes.double(), ids) == losses(boxes.long(), ids) == losses(boxes, ids.int()) == want
+    with pytest.raises(TypeError, match='float tensors from 0 to 1'): net().eval()([(image * 255).byte()])
+    with pytest.raises(ValueError, match='one identity for each box'): losses(boxes, torch.tensor([1, 2]))
