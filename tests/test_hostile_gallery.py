@@ -216,3 +216,14 @@ def test_small_pictures_and_an_exported_model(tmp_path, pictures):
 def test_times_beyond_all_calendars():
     assert np.isnan(time_in('c1s1_99999999999999999999.jpg')) and moment(1e300) == '' and moment(float('nan')) == ''
     with pytest.raises(ValueError, match='every=inf'): Film('film.mp4', float('inf'))
+
+
+@pytest.mark.parametrize('name', ['gallery/evil.pt2', '/tmp/evil.pt2', 'evil.onnx', 'evil.pth', ''])
+def test_a_gallery_names_no_program(net, tmp_path, pictures, command, name):
+    "faults.md, row 1: a stranger's gallery named a .pt2 inside itself, and its code ran."
+    build_gallery(net, pictures, tmp_path / 'g', least=0., progress=False, model_file=name)
+    done = command('search', '--gallery', tmp_path / 'g', '--image', pictures / 'c1_a.png', '--device', 'cpu')
+    assert done.returncode == 1 and ('may name shipped models and .safetensors files only' in done.stderr or not name and 'does not say which model' in done.stderr)
+    changed(tmp_path / 'g', lambda m: m.update(model_file=MODEL))
+    done = command('search', '--gallery', tmp_path / 'g', '--image', pictures / 'c1_a.png', '--device', 'cpu')
+    assert done.returncode == 0 and f'model: {MODEL}, as the gallery says' in done.stderr
