@@ -289,6 +289,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'person_search_nb.cli._run': ('cli.html#_run', 'person_search_nb/cli.py'),
                                       'person_search_nb.cli._seconds': ('cli.html#_seconds', 'person_search_nb/cli.py'),
                                       'person_search_nb.cli._size_of': ('cli.html#_size_of', 'person_search_nb/cli.py'),
+                                      'person_search_nb.cli._trained_on': ('cli.html#_trained_on', 'person_search_nb/cli.py'),
                                       'person_search_nb.cli.ablate': ('cli.html#ablate', 'person_search_nb/cli.py'),
                                       'person_search_nb.cli.cost': ('cli.html#cost', 'person_search_nb/cli.py'),
                                       'person_search_nb.cli.data': ('cli.html#data', 'person_search_nb/cli.py'),

@@ -27,8 +27,8 @@ from .models import build_model, load_model, load_trunk, read_size, save_model, 
 from .parallel import connect, rank
 from .presets import make_recipe, parse_setting, parse_size, preset_table
 from .qeeps import evaluate_queries
-from .protocols import format_summary, summary
-from .recipes import run_recipe
+from .protocols import format_summary, in_common_warning, summary
+from .recipes import read_recipe, run_recipe
 from .reranking import cbgm, k_reciprocal
 from .search import Gallery, hits_page, moment, thumbnail
 from .training import NonFiniteLoss, check_device, check_setting, maybe, number as number_in, several, whole
@@ -162,6 +162,14 @@ def _network(name, device, trust=False):
     device, file = connect(check_device(device)), shipped_trunk(name.partition(':')[2]) if name.startswith('shipped:') else name
     return deploy.Deployed(file, trust=trust) if Path(file).suffix in deploy.LOADERS else load_model(file).to(device)
 
+def _trained_on(model, data, gallery, queries):
+    "A warning where the run that a model lies in was trained on what is searched; '' where nothing is known."
+    note = Path(model).parent / 'recipe.json'
+    if not note.is_file(): return ''
+    recipe = read_recipe(note)
+    if parse_spec(recipe.data)[:2] != parse_spec(data)[:2] or data.startswith('synth:'): return ''
+    return in_common_warning(open_dataset(recipe.data, 'train'), gallery, queries)
+
 def _size_of(net, size):
     "How scenes are resized: as given, else as in the network's training. Says so where they differ."
     own, size = getattr(net, 'size', None), size.strip()
@@ -197,6 +205,7 @@ def evaluate(
     size = _size_of(net, size)
     gallery, queries = (open_dataset(data, s, size=size) for s in ('gallery', 'query'))
     rules = protocol_of(net, score_threshold, iou, min_height)
+    if warning := _trained_on(model, data, gallery, queries): print(f'warning: {warning}', file=sys.stderr)
     if query_guided:
         r = evaluate_queries(net, gallery, queries, **rules, batch_size=batch_size, workers=workers)
         if rank() == 0: print('  '.join(f'{k} {r[k]:.3f}' for k in ('mAP', 'top1', 'top5', 'top10')))

@@ -29,6 +29,7 @@ from .models import PersonSearchNet, build_model, imprint, load_model, read_weig
 from .parallel import connect, from_first, rank
 from .files import read_json, regular_file
 from .presets import Recipe, check, check_here, stage_recipes
+from .protocols import in_common_warning, must_split
 from .training import (CHECKPOINT, TrainConfig, compare_run, digest, holding, pick_precision, read_run, refuse_foreign, set_aside,
                                        train)
 
@@ -159,10 +160,12 @@ def _learner(model, recipe, guide, advisor, teach):
     if 'detector' in teach: return DetectorDistillation(advisor, model, **recipe.detect)
     return model
 
-def _grader(recipe, say, progress):
+def _grader(recipe, data, say, progress):
     "A function that searches the data's gallery with a network; None where the data have none."
+    if data.num_ids: must_split(recipe.data)
     try: gallery, queries = (open_dataset(recipe.data, part, size=recipe.size, progress=progress) for part in ('gallery', 'query'))
     except DataError as e: return say(f'not evaluated: {e}')
+    if warning := in_common_warning(data, gallery, queries): say(f'warning: {warning}')
     blind = bool(recipe.crops) and not recipe.after  # cut-outs teach nobody to find people
     return lambda net: evaluate(net, gallery, queries, min(recipe.train.batch_size, 16), workers=recipe.train.workers, progress=progress, true_boxes=blind)
 
@@ -221,7 +224,7 @@ def _one_stage(recipe, out, extend, progress, say):
     say(report['text'])
     if recipe.imprint and not going and model.id_loss is not None: imprint(model, data, progress=progress)  # a detector has nobody to imprint
     if 'table' in teach and not going: freeze_table(model, from_first(teacher_table(guide.to(connect(recipe.train.device)), data, data.num_ids, progress=progress).cpu()))
-    grade = _grader(recipe, say, progress)
+    grade = _grader(recipe, data, say, progress)
     notes = {name: json.dumps(x, indent=1).encode() for name, x in {'recipe.json': asdict(recipe), 'start.json': report}.items()}
     if recipe.crops: data = _cut_outs(model, data, recipe, out, progress)
     return model, train(_learner(model, recipe, guide, advisor, teach), data, schedule(recipe), out, progress, recipe.model, grade, extend=extend, record=recipe_record(recipe), notes=notes)

@@ -397,3 +397,20 @@ def test_a_set_is_not_written_over_another(tmp_path, command):
     new.mkdir(); (new / 'synth.json').write_text('')
     ran = command('make-data', SPEC, new)
     assert ran.returncode == 1 and 'synth.json' in ran.stderr and 'Traceback' not in ran.stderr
+
+
+def test_people_on_both_sides_are_counted_and_a_set_without_a_split_is_refused(tmp_path, command):
+    "first_use.md, B2: 64 of 64 people searched were trained on, and nobody said so."
+    from PIL import Image
+    rows = [dict(id=k, image_id=k // 2, category_id=1, bbox=[10 + 40 * (k % 2), 8, 24, 48], person_id=k % 4) for k in range(16)]
+    for i in range(8): Image.effect_noise((112, 64), 50).convert('RGB').save(tmp_path / f'c{i % 2 + 1}_{i}.png')
+    pictures = [dict(id=i, file_name=f'c{i % 2 + 1}_{i}.png', width=112, height=64) for i in range(8)]
+    (tmp_path / 'annotations.json').write_text(json.dumps(dict(images=pictures, annotations=rows, categories=[dict(id=1, name='person')])))
+    small = ['--model', 'hdl-student-fast', '--preset', 'tiny', '--out', tmp_path / 'run', '--set', 'width=0.125', 'start=', 'steps=1', 'precision=fp32', 'device=cpu', 'workers=0', 'imprint=False']
+    done = command('train', '--data', f'coco:{tmp_path}', *small)
+    assert done.returncode == 1 and 'has no split' in done.stderr and 'train=' in done.stderr
+    split = f'coco:{tmp_path}?train=*&gallery=*'
+    done = command('train', '--data', split, *small)
+    assert done.returncode == 0 and '4 of 4 people searched were trained on, and 8 of 8 pictures searched' in done.stdout, done.stderr
+    done = command('evaluate', tmp_path / 'run/model.safetensors', '--data', split)
+    assert done.returncode == 0 and 'warning: 4 of 4 people searched were trained on' in done.stderr
