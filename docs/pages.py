@@ -200,13 +200,13 @@ def main():
     write('api/index.md', '\n'.join(['# API', '', 'What the package exports, by module. {ref}`All names in one list <genindex>`.', '', '| module | | names |', '|---|---|---|', *rows, '',
                                      toctree('API', [f'{m} <{m}>' for m in modules])]))
 
-    pages = sorted((ROOT/'benchmarks').glob('*.md')) + [ROOT/'CONTRIBUTING.md', ROOT/'CHANGELOG.md']
+    pages = sorted((ROOT/'benchmarks').glob('*.md')) + [ROOT/'CONTRIBUTING.md', ROOT/'CHANGELOG.md', ROOT/'SECURITY.md']
     for path in [*pages, *(ROOT/'benchmarks').glob('*.py'), *(ROOT/'benchmarks').glob('*.sh')]: copy(path)   # the scripts: pages link to them
     measured = [f"benchmarks/{p.stem}" for p in pages if p.parent.name == 'benchmarks']
 
     to_root = runpy.run_path(str(ROOT/'.ci/readme'))['from_root']
     start = [c | {'source': to_root(c['source'])} if c['cell_type'] == 'markdown' else c for c in notebook(ROOT/'nbs/index.ipynb')]
-    trees = [toctree(k, v) for k, v in lists.items()] + [toctree('Reference', ['API <api/index>']), toctree('Measured', measured), toctree('Project', ['CONTRIBUTING', 'CHANGELOG'])]
+    trees = [toctree(k, v) for k, v in lists.items()] + [toctree('Reference', ['API <api/index>']), toctree('Measured', measured), toctree('Project', ['CONTRIBUTING', 'SECURITY', 'CHANGELOG'])]
     write_notebook('index.ipynb', [start[0], markdown_cell('\n'.join(trees)), *start[1:]])
 
     # for conf.py: code words in prose that have a page
