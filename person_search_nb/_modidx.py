@@ -859,6 +859,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'person_search_nb.figures.show_proposals': ( 'figures.html#show_proposals',
                                                                                        'person_search_nb/figures.py')},
             'person_search_nb.files': { 'person_search_nb.files.BusyError': ('files.html#busyerror', 'person_search_nb/files.py'),
+                                        'person_search_nb.files._let_go': ('files.html#_let_go', 'person_search_nb/files.py'),
                                         'person_search_nb.files._take': ('files.html#_take', 'person_search_nb/files.py'),
                                         'person_search_nb.files.locked': ('files.html#locked', 'person_search_nb/files.py'),
                                         'person_search_nb.files.parse_json': ('files.html#parse_json', 'person_search_nb/files.py'),

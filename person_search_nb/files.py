@@ -78,7 +78,14 @@ def parse_json(
 try: import fcntl
 except ImportError: fcntl = None  # Windows
 
-LOCK = '.lock'
+LOCK, _HELD = '.lock', set()
+
+def _let_go():
+    "A forked process, such as one that reads pictures, must not keep its parent's locks when that dies."
+    for file in _HELD: os.close(file)
+    _HELD.clear()
+
+if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=_let_go)
 
 class BusyError(OSError):
     "Another process is at work in a folder."
@@ -111,8 +118,10 @@ def locked(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
     file = _take(path, doing) if fcntl else None
+    if file is not None: _HELD.add(file)
     try: yield
     finally:
-        if file is not None:
+        if file in _HELD:  # not in a forked process
             path.unlink(missing_ok=True)
+            _HELD.discard(file)
             os.close(file)

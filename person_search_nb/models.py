@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from .anchors import AnchorGenerator, faster_rcnn_anchors, pedestrian_anchors
 from .attention import ATTENTION, NoAttention
-from .backbones import BACKBONES, Backbone, build_backbone, resnet_backbone
+from .backbones import Backbone, build_backbone, resnet_backbone
 from .boxes import box_iou, check_boxes, clip_boxes, decode_boxes, encode_boxes, keep_large, nms
 from .checkpoints import write_whole
 from .files import parse_json, regular_file
@@ -542,8 +542,6 @@ def load_trunk(
     return model
 
 # %% ../nbs/08_models.ipynb #5ad25a35
-_CHOICES = dict(attention=ATTENTION, roi_op=ROI_OPS, id_loss=ID_LOSSES | dict(none=None), trunk=BACKBONES,
-                matching=('cosine', 'euclidean'), anchors=('faster-rcnn', 'pedestrian'))
 _LIMITS = dict(num_ids=10 ** 8, roi_size=64, proposals=10 ** 5, pre_nms=10 ** 6, detections=10 ** 5, rpn_channels=2 ** 14,
                dim=2 ** 16, queue=10 ** 7, width=16)
 
@@ -558,9 +556,8 @@ def check_recipe(
     known = {*model_settings(config['name']), 'name', 'num_ids', 'heights', 'width'}
     if unknown := sorted(map(str, config.keys() - known)): refuse(f'unknown setting {unknown[0]!r}')
     for k, v in config.items():
-        if k in _CHOICES and isinstance(v, (str, int, float, list, dict)) and (not isinstance(v, str) or v not in _CHOICES[k]): refuse(f'{k}={str(v)[:40]!r}')
         numbers = v if isinstance(v, list) else [v]
-        if k in _LIMITS and any(x is not None and not (isinstance(x, (int, float)) and 0 < x <= _LIMITS[k]) for x in numbers): refuse(f'{k}={str(v)[:40]}, of at most {_LIMITS[k]}')
+        if k in _LIMITS and any(x is not None and not (isinstance(x, (int, float)) and (x > 0 or k == 'queue' and x == 0) and x <= _LIMITS[k]) for x in numbers): refuse(f'{k}={str(v)[:40]}, of at most {_LIMITS[k]}')
 
 def rebuild(
     config: dict,  # arguments of `build_model`

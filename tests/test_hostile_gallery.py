@@ -227,3 +227,25 @@ def test_a_gallery_names_no_program(net, tmp_path, pictures, command, name):
     changed(tmp_path / 'g', lambda m: m.update(model_file=MODEL))
     done = command('search', '--gallery', tmp_path / 'g', '--image', pictures / 'c1_a.png', '--device', 'cpu')
     assert done.returncode == 0 and f'model: {MODEL}, as the gallery says' in done.stderr
+
+
+def _hold_with_a_helper(folder, ready):
+    with locked(folder, 'index'):
+        helper = get_context('fork').Process(target=time.sleep, args=(600,), daemon=True)  # as a DataLoader's worker
+        helper.start()
+        ready.send(helper.pid); time.sleep(600)
+
+
+def test_helpers_of_a_killed_process_hold_nothing(tmp_path):
+    import signal
+    mine, ready = get_context('spawn').Pipe()
+    other = get_context('spawn').Process(target=_hold_with_a_helper, args=(str(tmp_path / 'g'), ready))  # not a daemon: those have no children
+    other.start()
+    helper = mine.recv()
+    try:
+        with pytest.raises(BusyError): locked(tmp_path / 'g', 'index').__enter__()
+        other.kill(); other.join()
+        with locked(tmp_path / 'g', 'index'): pass
+    finally:
+        other.kill()
+        os.kill(helper, signal.SIGKILL)
