@@ -680,6 +680,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'person_search_nb/evaluation.py'),
                                              'person_search_nb.evaluation._rerank_hits': ( 'evaluation.html#_rerank_hits',
                                                                                            'person_search_nb/evaluation.py'),
+                                             'person_search_nb.evaluation.check_detections': ( 'evaluation.html#check_detections',
+                                                                                               'person_search_nb/evaluation.py'),
                                              'person_search_nb.evaluation.colour_histogram': ( 'evaluation.html#colour_histogram',
                                                                                                'person_search_nb/evaluation.py'),
                                              'person_search_nb.evaluation.describe_boxes': ( 'evaluation.html#describe_boxes',

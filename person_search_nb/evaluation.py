@@ -6,7 +6,8 @@
 __all__ = ['paired_iou', 'same_image_pairs', 'DetectionMatches', 'match_detections', 'detection_metrics', 'SearchMatches',
            'match_search', 'per_query', 'summarize', 'search_metrics', 'protocol_of', 'tall_enough', 'device_of',
            'run_detector', 'query_scenes', 'embed_queries', 'gallery_truth', 'embed_truth', 'search_truth',
-           'score_detections', 'evaluate', 'colour_histogram', 'describe_boxes', 'histogram_baseline']
+           'check_detections', 'score_detections', 'evaluate', 'colour_histogram', 'describe_boxes',
+           'histogram_baseline']
 
 # %% ../nbs/12_evaluation.ipynb #e87e4841
 from dataclasses import dataclass
@@ -500,6 +501,21 @@ def search_truth(
     return dict(gt_query=gt_query, gt_image=t['gt_image'][row], gt_boxes=t['gt_boxes'][row], candidates=candidates)
 
 # %% ../nbs/12_evaluation.ipynb #be7faf71
+def check_detections(
+    found: dict,              # det_image, det_boxes, det_scores, det_feats
+    query_feats: np.ndarray,  # (Q, D)
+    gallery: SceneDataset,
+):
+    "Raises ValueError for detections that are not those of `gallery`, or embeddings that cannot be compared: arrays from elsewhere."
+    if missing := [k for k in ('det_image', 'det_boxes', 'det_scores', 'det_feats') if k not in found]: raise ValueError(f'the detections lack {missing[0]}; give det_image, det_boxes, det_scores and det_feats')
+    scene = np.asarray(found['det_image'])
+    if len(scene) and not 0 <= scene.min() <= scene.max() < len(gallery): raise ValueError(f'det_image goes from {scene.min()} to {scene.max()}; the gallery has {len(gallery)} scenes, numbered from 0')
+    feats, asked = (np.asarray(x, np.float32) for x in (found['det_feats'], query_feats))
+    if not feats.size or not asked.size or feats.ndim != 2 or asked.ndim != 2 or (asked[:, -1] == 1).all(): return  # (q, 1) and (x, -|x|^2/2): distances
+    for name, x in (('det_feats', feats), ('query_feats', asked)):
+        length = np.sqrt(np.einsum('nd,nd->n', x, x, dtype=np.float64))
+        if len(bad := np.flatnonzero((np.abs(length - 1) > .02) & (length > 0))): raise ValueError(f'{name}, row {bad[0]}: has length {length[bad[0]]:.3g}; divide each embedding by its length, or cosines are not compared')
+
 def score_detections(
     found: dict,                   # det_image, det_boxes, det_scores, det_feats
     query_feats: np.ndarray,       # (Q, D)
@@ -513,6 +529,7 @@ def score_detections(
 ) -> dict:                         # mAP, top1, top5, top10, det_ap, det_recall, queries, unscored, subsets
     "All numbers of one system on one gallery; `**protocol_of(model)` gives a model's own rules."
     rules = protocol_of(None, score_threshold, iou_threshold, min_height)
+    check_detections(found, query_feats, gallery)
     found = tall_enough(found, rules['min_height'])
     m = match_search(**found, query_feats=query_feats, **search_truth(queries, gallery), **rules,
                      rerank=rerank and rerank(found, query_feats, queries))
