@@ -274,6 +274,7 @@ def _look_up(model, gallery, image, box, number, cameras, after, before, rerank,
     if box: box = _corners(box)
     net = _network(model, device, trust)
     found = people.find(net, image, box or None, number, camera=cameras or None, time=(_seconds(after), _seconds(before)) if after or before else None, rerank=rerank)
+    if not found: print(f'nobody: {len(people):,} people in the gallery' + (f', of cameras {sorted(set(map(int, people.cameras)))}' if people.cameras is not None else '') + '; are the filters too narrow?', file=sys.stderr)
     for k, m in enumerate(found, 1): print(f'{k:3d}  {m.similarity:.3f}  {printable(m.name)}  {[round(float(v)) for v in m.box]}' + (f'  camera {m.camera}' if m.camera else '') + f'  {moment(m.time)}'.rstrip())
     if out:
         from person_search_nb.checkpoints import write_whole

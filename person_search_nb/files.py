@@ -93,7 +93,12 @@ class BusyError(OSError):
 def _take(path, doing):
     "The open, locked file, or BusyError."
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try: file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+        except OSError as e: raise OSError(f'{path}: is no lock of this library ({e.strerror}); remove it, or use another folder') from None
+        about = os.fstat(file)
+        if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1 or about.st_size > 1000:  # a link to something, which must stay as it is
+            os.close(file)
+            raise OSError(f'{path}: is no lock of this library; remove it, or use another folder')
         try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as e:
             held = os.pread(file, 4096, 0).decode(errors='replace').strip()

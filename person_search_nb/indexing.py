@@ -19,10 +19,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from .datasets import DataError, Files, as_floats, camera_in, open_dataset, read_picture, resize_picture, resize_rule
+from .datasets import DataError, Files, as_floats, camera_in, open_dataset, read_picture, resize_picture, resize_rule, user_path
 from .evaluation import device_of, evaluating
 from .files import LOCK, locked, printable, safe_path
-from .neighbours import optional
+from .neighbours import ENGINES, optional
 from .parallel import collect, from_first, rank, share_out
 from .search import Gallery, fingerprint
 from .shards import MANIFEST, add_shard, compact, is_whole, new_manifest, read_manifest, read_shard, write_manifest
@@ -62,7 +62,7 @@ def _same(path, stamp):
 
 class Folder:
     "A folder of pictures, and the folders in it."
-    def __init__(self, path: str): self.path = Path(path).expanduser().resolve()
+    def __init__(self, path: str): self.path = user_path(path).resolve()
     @property
     def about(self) -> dict: return dict(kind='folder', path=str(self.path))
     def scan(self) -> list:
@@ -101,7 +101,7 @@ class Data:
 class Film:
     "Frames of a video, one every so many seconds, through PyAV."
     def __init__(self, path: str, every: float = 1.):
-        self.path, self.every, self._open = Path(path).expanduser().resolve(), every, None
+        self.path, self.every, self._open = user_path(path).resolve(), every, None
         if not 0 < every < float('inf'): raise DataError(f'every={every}: give the seconds between two frames, above 0')
     def __getstate__(self): return self.__dict__ | dict(_open=None)  # worker processes open it themselves
     @property
@@ -156,7 +156,7 @@ def open_source(
 ):                     # `Folder`, `Data` or `Film`
     "What a path or a spec stands for. Raises `DataError` when it is nothing of these."
     if isinstance(source, dict): return dict(folder=Folder, data=Data, film=Film)[source['kind']](source['path'], *(source[k] for k in ('split', 'every') if k in source))
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.suffix.lower() in FILMS or path.is_file():
         if not path.exists(): raise DataError(f'{path}: no such film')
         return Film(source, every)
@@ -215,15 +215,23 @@ def find_people(
 def _settings(manifest, given, folder):
     "Refuse to go on with other settings than a gallery was begun with."
     for key, value in given.items():
-        if manifest[key] != value:
+        if manifest.setdefault(key, value) != value:  # a saved gallery does not know them all
             if key == 'model': raise ValueError(f'{folder}: was made with another network (its fingerprint is {manifest["model"]}, this one\'s {value}); go on with the same model file, or choose another folder')
             raise ValueError(f'{folder}: was begun with {key}={manifest[key]}, now {key}={value}; give the same, or choose another folder')
 
-def _mend(folder):
-    "The manifest without what is broken; says what that is."
+def _reads(folder, shard, manifest):
+    try: return is_whole(folder, shard) and bool(read_shard(folder, shard, manifest))
+    except ValueError: return False
+
+def _mend(folder, about, changed):
+    "The manifest without what is broken; says what that is. Raises ValueError where that would lose scenes of another source than `about`."
     manifest, whole = read_manifest(folder, files=False), []
+    sources = manifest['sources']
     for s in manifest['shards']:
-        if is_whole(folder, s): whole.append(s)
+        others = [sources[k]['path'] if 0 <= k < len(sources) else 'scenes that were appended' for k in s.get('sources', range(len(sources))) if not 0 <= k < len(sources) or sources[k] != about]
+        if _reads(folder, s, manifest): whole.append(s)
+        elif others and changed != 'replace':
+            raise ValueError(f'{folder}: shard {s["name"]} of {s["scenes"]} scenes is broken, and holds {", ".join(others)}; index that, or index with changed=replace to forget what it held')
         else: print(f'{folder}: shard {s["name"]} of {s["scenes"]} scenes is broken and made anew')
     i = manifest['index']
     if i and (not (Path(folder)/i['file']).exists() or (Path(folder)/i['file']).stat().st_size != i['bytes'] or len(whole) < len(manifest['shards'])): manifest['index'] = None
@@ -235,6 +243,8 @@ def _todo(folder, manifest, number, items, changed):
     keys, stale = {i.key: i.stamp for i in items}, []
     known = {}
     for s in manifest['shards']: known |= {k: stamp for n, k, stamp in read_shard(folder, s, manifest)['scenes'] if n == number}
+    back = {f'{i.key}|{i.stamp}' for i in items}  # what was away, and is there again as it was
+    manifest['dropped'] = [d for d in manifest['dropped'] if d[0] != number or d[1] not in back]
     gone = {tuple(d) for d in manifest['dropped']}
     for key, stamp in known.items():
         if keys.get(key) != stamp and (number, f'{key}|{stamp}') not in gone: stale.append((key, 'is gone' if key not in keys else 'has changed'))
@@ -280,19 +290,20 @@ def _forget(folder):
     except OSError: pass  # something is in it
 
 def _build(model, source, folder, size, every, batch_size, shard, workers, least, half, changed, engine, model_file, progress):
+    if engine not in ('auto', *ENGINES): raise ValueError(f"engine is 'auto' or one of {', '.join(ENGINES)}, not '{engine}'")
     if changed not in ('error', 'replace'): raise ValueError(f"changed is 'error' or 'replace', not '{changed}'")
     if shard < 1 or batch_size < 1: raise ValueError(f'shard={shard}, batch_size={batch_size}: both are at least 1')
     folder, opened, first = Path(folder), open_source(source, every), rank() == 0
     resize_rule(size)
     if callable(size): raise ValueError('size: a gallery is written down, and a function cannot be; give (height, width) or a name of RESIZE')
-    given = dict(model=fingerprint(model), matching=getattr(model, 'matching', 'cosine'), size=list(size) if isinstance(size, tuple) else size, dtype='float16' if half else 'float32', least=least)
+    given = dict(model=fingerprint(model), matching=getattr(model, 'matching', 'cosine'), size=[int(v) for v in size] if isinstance(size, tuple) else size, dtype='float16' if half else 'float32', least=least)
     def begin():
         items = opened.scan()
         if not (folder/MANIFEST).exists() and any(not re.match(rf'{re.escape(MANIFEST)}|\d{{6}}\.|{re.escape(LOCK)}$', p.name) for p in folder.iterdir()):
             raise ValueError(f'{folder}: is no gallery, and not empty; choose another folder')
         for p in folder.glob('*.part'):
             if re.match(rf'({re.escape(MANIFEST)}|\d{{6}}\.[\w.-]+)\.\d+\.part$', p.name): p.unlink()  # what a killed run was writing
-        manifest = _mend(folder) if (folder/MANIFEST).exists() else new_manifest(**given)
+        manifest = _mend(folder, opened.about, changed) if (folder/MANIFEST).exists() else new_manifest(**given)
         _settings(manifest, given, folder)
         if model_file: manifest['model_file'] = str(model_file)
         if opened.about not in manifest['sources']: manifest['sources'].append(opened.about)
@@ -324,7 +335,7 @@ def _build(model, source, folder, size, every, batch_size, shard, workers, least
         out = Gallery.open(folder)
         if not out.names: raise ValueError(f'{source}: not one of {total} pictures can be read, first: {manifest["skipped"][0]["why"]}')
         about = out.manifest['index']
-        if engine != 'auto' or len(out) > 1.2 * (about['rows'] if about else 0): out.build_index(engine, progress)
+        if engine != 'auto' or len(out) > 1.2 * (about['rows'] if about else 0): out.build_index(engine, progress, held=True)
         bad = out.manifest['skipped']
         print(f'{folder}: {len(out):,} people in {len(out.names):,} scenes' + (f'; {len(bad)} skipped, first {printable(bad[0]["key"])}: {printable(bad[0]["why"])}' if bad else ''))
     if error := from_first(guarded(finish) if first else None)[1]: raise error

@@ -524,8 +524,8 @@ def shipped_trunk(
     name: str,  # 'hdl-teacher' (a quarter of the width), 'hdl-student-fast' or 'hdl-student-fast-taught' (0.625, rpn_channels=64)
 ) -> Path:
     "A small model that comes with the package, trained on synthetic people of another world. Raises ValueError for other names."
-    path = Path(str(files('person_search_nb') / 'weights' / f'{name}.safetensors'))
-    if not path.exists(): raise ValueError(f"no small trunk of '{name}' comes with the package; there are {', '.join(sorted(p.stem for p in path.parent.glob('*.safetensors')))}")
+    path = Path(str(files('person_search_nb') / 'weights' / 'x')).with_name(f'{Path(name).name}.safetensors')
+    if name != Path(name).name or not path.exists(): raise ValueError(f"no small trunk of '{name}' comes with the package; there are {', '.join(sorted(p.stem for p in path.parent.glob('*.safetensors')))}")
     return path
 
 def load_trunk(

@@ -8,6 +8,7 @@ __all__ = ['moment', 'Match', 'thumbnail', 'fingerprint', 'Gallery', 'hits_page'
 # %% ../nbs/15_search.ipynb #493d807e
 import base64, hashlib, html, importlib, io, json, warnings, zipfile, zlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,9 +19,9 @@ import torch
 from PIL import Image
 
 from .checkpoints import write_whole
-from .datasets import DataError, Scene, SceneDataset, as_floats, check_scene, read_picture, resize_picture, resize_rule
+from .datasets import DataError, Scene, SceneDataset, as_floats, as_picture, check_scene, read_picture, resize_picture, resize_rule
 from .evaluation import device_of, paired_iou, run_detector
-from .files import printable, regular_file
+from .files import locked, printable, regular_file
 from .models import evaluating
 from .neighbours import Approximate, choose_engine, exact_neighbours
 from .reranking import cbgm, k_reciprocal
@@ -215,8 +216,10 @@ class Gallery:
         picture,  # a scene's number or name, a file, (H, W, 3) uint8, or (3, H, W) float 0-1
     ) -> tuple:   # (name, (H, W, 3) uint8)
         "Whatever a query can be given as."
-        if torch.is_tensor(picture): return 'the picture', (picture.permute(1, 2, 0) * 255).round().byte().cpu().numpy()
-        if isinstance(picture, np.ndarray): return 'the picture', picture
+        if torch.is_tensor(picture):
+            if not picture.is_floating_point() or not (0 <= picture.min() and picture.max() <= 1): raise ValueError('a tensor (3, height, width) is a picture of floats from 0 to 1; divide it by 255')
+            return 'the picture', (picture.permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+        if isinstance(picture, np.ndarray): return 'the picture', as_picture(picture, 'the picture')
         if isinstance(picture, (int, np.integer)): return self.names[picture], self.picture(int(picture))
         if str(picture) in self.names and not Path(picture).is_file(): return str(picture), self.picture(self.names.index(str(picture)))
         return str(picture), read_picture(picture)
@@ -292,7 +295,7 @@ class Gallery:
             return write_whole(path, out.getbuffer())
         if (Path(path)/MANIFEST).exists(): raise ValueError(f'{path}: there is a gallery already; append to it, or choose another folder')
         manifest = new_manifest(self.model, self.matching, self.det_feats.shape[1], self.size if isinstance(self.size, (str, list, tuple, type(None))) else None, 'float16' if half else 'float32')
-        add_shard(path, manifest, self._columns())
+        with locked(path, 'save'): add_shard(path, manifest, self._columns())
 
     @classmethod
     def load(cls, path) -> 'Gallery':
@@ -304,7 +307,7 @@ class Gallery:
             if boxes.shape != (len(image), 4) or scores.shape != image.shape or feats.ndim != 2 or len(feats) != len(image): raise ValueError('its arrays are of different lengths')
             for k, x in dict(det_boxes=boxes, det_scores=scores, det_feats=feats).items():
                 if x.dtype.kind != 'f': raise ValueError(f'{k} is {x.dtype}')
-                if len(bad := np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(1))): raise ValueError(f'{k}: row {bad[0]} is not finite')
+                if len(bad := np.argwhere(~np.isfinite(x))): raise ValueError(f'{k}: row {bad[0][0]} is not finite')
             if len(image) and not 0 <= image.min() <= image.max() < len(names): raise ValueError(f'det_image: scenes are numbered from 0 to {len(names) - 1}')
             return cls(image, boxes, scores, feats, names.tolist())
         except FileNotFoundError: raise ValueError(f'{path}: no such gallery file; write one with Gallery.save') from None
@@ -327,7 +330,9 @@ class Gallery:
         "This gallery and another. Raises ValueError when another network made it."
         if other.det_feats.shape[1] != self.det_feats.shape[1] or other.model != self.model:
             raise ValueError(f'the other gallery is of another network ({other.det_feats.shape[1]} numbers, fingerprint {other.model or "unknown"}; here {self.det_feats.shape[1]}, {self.model or "unknown"}): embed both with one model')
-        if self.folder: add_shard(self.folder, read_manifest(self.folder), other._columns()); return Gallery.open(self.folder)
+        if self.folder:
+            with locked(self.folder, 'append'): add_shard(self.folder, read_manifest(self.folder), other._columns())
+            return Gallery.open(self.folder)
         both = lambda k: None if getattr(self, k) is None or getattr(other, k) is None else np.concatenate([getattr(self, k), getattr(other, k)])
         n, first, second = len(self.names), self.read, other.read
         return replace(self, det_image=np.r_[self.det_image, n + other.det_image], det_feats=np.concatenate([np.asarray(self.det_feats), np.asarray(other.det_feats)]), names=self.names + other.names,
@@ -347,6 +352,7 @@ class Gallery:
     def build_index(self,
         engine: str = 'auto',   # 'auto', 'exact', 'hnsw' or 'ivf-pq'
         progress: bool = True,  # a bar
+        held: bool = False,     # the caller has locked the folder
     ) -> 'Gallery':
         "Choose an engine, say why, and build it over what is there now; what is appended later is compared exactly until it is built anew."
         name, why = choose_engine(len(self), self.matching == 'cosine') if engine == 'auto' else (engine, f'{engine}: asked for')
@@ -354,18 +360,22 @@ class Gallery:
         print(why)
         built = None if name == 'exact' else Approximate.build(name, self.det_feats, progress=progress)
         if self.folder:
-            manifest, old = read_manifest(self.folder), (self.manifest.get('index') or {}).get('file')
-            manifest['next'] += 1
-            if built:
-                file = f'{manifest["next"]:06d}.{name}'
-                built.save(self.folder/file)
-                manifest['index'] = dict(name=name, file=file, rows=len(self), bytes=(self.folder/file).stat().st_size)
-            else: manifest['index'] = None
-            write_manifest(self.folder, manifest)
-            if old: (self.folder/old).unlink(missing_ok=True)
-            self.manifest = manifest
+            with nullcontext() if held else locked(self.folder, 'build_index'): self._keep(built)
         self._engine = built
         return self
+
+    def _keep(self, built):
+        "Write an index beside the rows in place of the one that was there."
+        manifest, old = read_manifest(self.folder), (self.manifest.get('index') or {}).get('file')
+        manifest['next'] += 1
+        if built:
+            file = f'{manifest["next"]:06d}.{built.name}'
+            built.save(self.folder/file)
+            manifest['index'] = dict(name=built.name, file=file, rows=len(self), bytes=(self.folder/file).stat().st_size)
+        else: manifest['index'] = None
+        write_manifest(self.folder, manifest)
+        if old: (self.folder/old).unlink(missing_ok=True)
+        self.manifest = manifest
 
 # %% ../nbs/15_search.ipynb #a997e29d
 def _jpeg(picture):

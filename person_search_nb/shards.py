@@ -40,11 +40,13 @@ def _is_count(x): return type(x) is int and 0 <= x < 2 ** 40
 def _is_shard(s):
     return (isinstance(s, dict) and re.fullmatch(r'\d{6}', str(s.get('name'))) and _is_count(s.get('scenes')) and _is_count(s.get('people'))
             and isinstance(s.get('bytes'), dict) and s['bytes'].keys() == {f'{s["name"]}.npz', f'{s["name"]}.rows.npy'} and all(map(_is_count, s['bytes'].values()))
-            and isinstance(s.get('sums', {}), dict) and s.get('sums', {}).keys() <= s['bytes'].keys() and all(map(_is_count, s.get('sums', {}).values())))
+            and isinstance(s.get('sums', {}), dict) and s.get('sums', {}).keys() <= s['bytes'].keys() and all(map(_is_count, s.get('sums', {}).values()))
+            and isinstance(s.get('sources', []), list) and all(type(v) is int for v in s.get('sources', [])))
 def _is_index(x):
     return x is None or (isinstance(x, dict) and x.get('name') in ('hnsw', 'ivf-pq') and re.fullmatch(r'\d{6}\.' + x['name'], str(x.get('file'))) and _is_count(x.get('rows')) and _is_count(x.get('bytes')))
 def _is_source(s):
-    return (isinstance(s, dict) and s.get('kind') in ('folder', 'data', 'film') and isinstance(s.get('path'), str) and s.keys() <= {'kind', 'path', 'split', 'every'}
+    own = dict(folder=set(), data={'split'}, film={'every'})
+    return (isinstance(s, dict) and s.get('kind') in ('folder', 'data', 'film') and isinstance(s.get('path'), str) and s.keys() - {'kind', 'path'} <= own[s['kind']]
             and s.get('split', '') in ('', 'train', 'gallery', 'query') and type(s.get('every', 1.)) in (int, float) and 0 < s.get('every', 1.) < math.inf)
 def _is_skipped(s): return isinstance(s, dict) and _is_count(s.get('source')) and all(isinstance(s.get(k), str) for k in ('key', 'stamp', 'why'))
 def _every(f): return lambda x: isinstance(x, list) and all(map(f, x))
@@ -64,6 +66,7 @@ def check_manifest(
         if k not in m or not fits(m[k]): raise ValueError(f'{path}: its field {k!r} is ' + (f'not what it should be ({str(m[k])[:60]!r})' if k in m else 'missing') + '; make the gallery anew, or take an older copy of this file')
     name = m.get('model_file', '')
     if not isinstance(name, str): raise ValueError(f'{path}: its field \'model_file\' is not a name; make the gallery anew')
+    if type(m.get('least', .5)) not in (int, float) or not 0 <= m.get('least', .5) <= 1: raise ValueError(f'{path}: its field \'least\' is not a score; make the gallery anew')
 
 def read_manifest(
     folder,
@@ -108,8 +111,8 @@ def is_whole(
     shard: dict,  # of the manifest
 ) -> bool:
     "Whether a shard's files are there, and as they were written."
-    files = {Path(folder)/f: f for f in shard['bytes']}
-    return all(p.is_file() and p.stat().st_size == shard['bytes'][f] and checksum(p) == shard.get('sums', {}).get(f, checksum(p)) for p, f in files.items())
+    sums = shard.get('sums', {})
+    return all((p := Path(folder)/f).is_file() and p.stat().st_size == size and (f not in sums or checksum(p) == sums[f]) for f, size in shard['bytes'].items())
 
 def _check_people(people, shard):
     "Raises ValueError for columns that do not belong together, or hold what cannot be."
@@ -118,7 +121,7 @@ def _check_people(people, shard):
         x, rows = people[k], n if k in ('image', 'boxes', 'scores') else s
         if x.shape != (rows, *shape) or x.dtype.kind != np.dtype(dtype).kind: raise ValueError(f'{k}: {x.dtype} {x.shape}, wanted {np.dtype(dtype)} {(rows, *shape)}')
     for k in ('boxes', 'scores'):
-        if len(bad := np.flatnonzero(~np.isfinite(people[k].reshape(n, -1)).all(1))): raise ValueError(f'{k}: row {bad[0]} is not finite')
+        if len(bad := np.argwhere(~np.isfinite(people[k]))): raise ValueError(f'{k}: row {bad[0][0]} is not finite')
     if n and not 0 <= people['image'].min() <= people['image'].max() < s: raise ValueError(f'image: scenes are numbered from 0 to {s - 1}')
     if np.isinf(people['times']).any() or (np.abs(np.nan_to_num(people['times'])) > 1e11).any(): raise ValueError('times: beyond all calendars')
     if not isinstance(people['names'], list) or len(people['names']) != s or not all(isinstance(x, str) for x in people['names']): raise ValueError('names: not one text for each scene')
@@ -134,7 +137,7 @@ def _store(folder, manifest, people):
     files = {f'{name}.rows.npy': lambda file: _rows(file, people['rows'], manifest['dtype']), f'{name}.npz': out.getbuffer()}
     for file, data in files.items(): write_whole(Path(folder)/file, data)
     return dict(name=name, scenes=len(people['names']), people=len(people['image']), bytes={f: (Path(folder)/f).stat().st_size for f in files},
-                sums={f: checksum(Path(folder)/f) for f in files})
+                sums={f: checksum(Path(folder)/f) for f in files}, sources=sorted({int(s[0]) for s in people['scenes']}))
 
 def add_shard(
     folder,          # of the gallery; made when missing

@@ -249,3 +249,78 @@ def test_helpers_of_a_killed_process_hold_nothing(tmp_path):
     finally:
         other.kill()
         os.kill(helper, signal.SIGKILL)
+
+
+@pytest.mark.parametrize('link', [os.symlink, os.link])
+def test_a_lock_that_is_another_file_is_left_alone(net, tmp_path, pictures, link):
+    victim = tmp_path / 'victim.txt'
+    victim.write_text('dear')
+    (tmp_path / 'g').mkdir()
+    link(victim, tmp_path / 'g/.lock')
+    with pytest.raises(OSError, match='is no lock of this library'): build_gallery(net, pictures, tmp_path / 'g', progress=False)
+    assert victim.read_text() == 'dear'
+
+
+def test_a_street_without_people(net, tmp_path):
+    (tmp_path / 'grey').mkdir()
+    for k in range(2): Image.new('RGB', (128, 96), (90, 90, 90)).save(tmp_path / f'grey/{k}.png')
+    for _ in range(2): g = build_gallery(net, tmp_path / 'grey', tmp_path / 'g', least=1., progress=False)
+    assert len(g) == 0 and len(g.names) == 2 and Gallery.open(tmp_path / 'g').search(np.eye(g.det_feats.shape[1] or 1, dtype=np.float32)[0] if g.det_feats.shape[1] else np.zeros(0, np.float32), 3) == []
+    g.save(tmp_path / 'g.npz')
+    assert len(Gallery.load(tmp_path / 'g.npz')) == 0
+
+
+def test_a_broken_part_of_another_source_is_not_thrown_away(net, tmp_path, pictures):
+    other = tmp_path / 'other'
+    shutil.copytree(pictures, other)
+    build_gallery(net, pictures, tmp_path / 'g', least=0., progress=False)
+    want = build_gallery(net, other, tmp_path / 'g', least=0., progress=False).names
+    file = max((tmp_path / 'g').glob('*.rows.npy'))
+    data = bytearray(file.read_bytes()); data[-3] ^= 255; file.write_bytes(bytes(data))
+    with pytest.raises(ValueError, match=r'is broken, and holds .*other; index that'): build_gallery(net, pictures, tmp_path / 'g', least=0., progress=False)
+    assert sorted(build_gallery(net, other, tmp_path / 'g', least=0., progress=False).names) == sorted(want)
+
+
+def test_a_picture_that_comes_back_is_searched(net, tmp_path, pictures):
+    build_gallery(net, pictures, tmp_path / 'g', least=0., progress=False)
+    (pictures / 'c2_a.png').rename(tmp_path / 'away.png')
+    assert build_gallery(net, pictures, tmp_path / 'g', least=0., changed='replace', progress=False).dropped is not None
+    (tmp_path / 'away.png').rename(pictures / 'c2_a.png')
+    assert build_gallery(net, pictures, tmp_path / 'g', least=0., progress=False).dropped is None
+
+
+def _append(folder, k):
+    for _ in range(600):
+        try: return Gallery.open(folder).append(drawn(10 + k))
+        except BusyError: time.sleep(.1)
+
+
+def drawn(seed):
+    p = people(seed)
+    return Gallery(p['image'].astype(np.int32), p['boxes'], p['scores'], p['rows'], p['names'], model='0123456789abcdef')
+
+
+def test_appends_at_once_lose_nobody(tmp_path):
+    g = gallery(tmp_path / 'g')
+    several = [get_context('fork').Process(target=_append, args=(g, k)) for k in range(4)]
+    for p in several: p.start()
+    for p in several: p.join()
+    assert len(Gallery.open(g).names) == 6 + 4 * 3
+
+
+def test_a_saved_gallery_grows(net, tmp_path, pictures):
+    build_gallery(net, pictures, tmp_path / 'made', progress=False, half=False)
+    saved = Gallery.open(tmp_path / 'made')
+    saved.save(tmp_path / 'g')
+    more = tmp_path / 'more'
+    more.mkdir(); Image.new('RGB', (128, 96)).save(more / 'x.png')
+    assert len(build_gallery(net, more, tmp_path / 'g', size=saved.size, progress=False).names) == 4
+
+
+def test_pictures_of_other_kinds_are_refused(net, tmp_path, pictures):
+    g = build_gallery(net, pictures, tmp_path / 'g', least=0., progress=False)
+    right = np.asarray(Image.open(pictures / 'c1_a.png'))
+    box = [10, 10, 50, 90]
+    for picture in (right / 255., right.astype(np.uint16) * 257, right > 9, torch.from_numpy(right.copy()).permute(2, 0, 1)):
+        with pytest.raises(ValueError, match='0 to 255|divide it by 255'): g.embed(net, picture, box)
+    np.testing.assert_allclose(g.embed(net, torch.from_numpy(right / np.float32(255)).permute(2, 0, 1), box), g.embed(net, right, box), atol=1e-5)
