@@ -555,7 +555,11 @@ def check_recipe(
     if not isinstance(config['name'], str) or config['name'] not in MODELS: refuse(f"unknown model {config['name']!r}")
     known = {*model_settings(config['name']), 'name', 'num_ids', 'heights', 'width'}
     if unknown := sorted(map(str, config.keys() - known)): refuse(f'unknown setting {unknown[0]!r}')
+    kinds = {k: p.annotation for k, p in inspect.signature(PersonSearchNet).parameters.items()}
     for k, v in config.items():
+        number = type(v) in (int, float) and abs(v) < 1e9  # neither NaN nor infinite
+        if kinds.get(k) in (int, float) and not number or kinds.get(k) in (bool, str) and type(v) is not kinds[k]: refuse(f'{k}={str(v)[:40]!r}')
+        if number and (k.endswith(('_threshold', '_nms', '_iou', '_fraction', '_high', '_low', '_momentum')) or k == 'iou') and not 0 <= v <= 1: refuse(f'{k}={v}, not from 0 to 1')
         numbers = v if isinstance(v, list) else [v]
         if k in _LIMITS and any(x is not None and not (isinstance(x, (int, float)) and (x > 0 or k == 'queue' and x == 0) and x <= _LIMITS[k]) for x in numbers): refuse(f'{k}={str(v)[:40]}, of at most {_LIMITS[k]}')
 
@@ -567,11 +571,13 @@ def rebuild(
     "The network of a recipe with its weights. Nothing is allocated before every shape was found to fit. Raises ValueError naming the file."
     check_recipe(config, source)
     try:
-        with torch.device('meta'): shapes = {k: v.shape for k, v in build_model(**config).state_dict().items()}
+        with torch.device('meta'): own = build_model(**config).state_dict()
+        shapes = {k: v.shape for k, v in own.items()}
     except (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError, OverflowError, ZeroDivisionError, MemoryError) as e:
         raise ValueError(f'{source}: its recipe cannot be built ({type(e).__name__}: {str(e)[:200]}); it is damaged, or of a newer version') from None
     wrong = [k for k in [*shapes, *state] if k not in shapes or k not in state or shapes[k] != state[k].shape]
     if wrong: raise ValueError(f'{source}: its weights do not fit its recipe ({wrong[0]}: {tuple(state[wrong[0]].shape) if wrong[0] in state else "missing"}, wanted {tuple(shapes[wrong[0]]) if wrong[0] in shapes else "none"}); it is damaged')
+    if other := [k for k, v in state.items() if v.is_floating_point() != own[k].is_floating_point() or v.is_complex()]: raise ValueError(f'{source}: {other[0]} is of {state[other[0]].dtype}; it is damaged')
     check_finite(state, source)
     model = build_model(**config)
     model.load_state_dict(state)
