@@ -75,8 +75,8 @@ def test_only_weights_count_as_a_start(tmp_path):
 def networks(tmp_path_factory): return tmp_path_factory.mktemp('networks')
 
 
-OFTEN = ['table4', 'table5', 'table7', 'table8', 'figure6', 'e2e-table2', 'e2e-table3', 'e2e-figure5', 'e2e-figure6', 'e2e-figure7a', 'e2e-figure7b', 'clsa-table4', 'clsa-figure6c',
-         'attention-table1', 'kd-e2e-resnet18', 'kd-e2e-levels', 'qeeps', 'systems']  # every kind of row and curve; the others are marked slow
+OFTEN = ['table5', 'table7', 'table8', 'figure6', 'e2e-table3', 'e2e-figure5', 'e2e-figure6', 'e2e-figure7a', 'e2e-figure7b', 'clsa-figure6c', 'attention-table1', 'kd-e2e-levels',
+         'qeeps']  # every kind of row and curve, in ten to twenty seconds each; the others are marked slow: `pytest -m slow tests/test_ablations.py`
 
 
 @pytest.mark.parametrize('name', [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in TABLES])
