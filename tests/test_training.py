@@ -42,7 +42,7 @@ def same(a, b): return all(torch.equal(v, b[k]) for k, v in a.items()) and a.key
 
 KILLER = r'''
 "Train in a child that is killed with SIGKILL again and again: at random moments, and while a checkpoint is being written."
-import os, random, signal, sys, time
+import os, random, signal, stat, sys, time
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
@@ -58,7 +58,9 @@ whole = config(epochs=10, checkpoint_every=1, ema=0.9, norm='shared')
 def child(slow):
     if slow:
         fsync = os.fsync
-        def write_slowly(f): os.write(writing, b'w'); time.sleep(0.2); fsync(f)
+        def write_slowly(f):
+            if stat.S_ISREG(os.fstat(f).st_mode): os.write(writing, b'w'); time.sleep(0.2)  # not the folder's new name
+            fsync(f)
         checkpoints.os.fsync = write_slowly
     begun = (out / CHECKPOINT).exists()
     train(small(data.num_ids, id_loss='oim', seed=7 if begun else 0), data, whole, out=out, progress=False)  # other weights: the checkpoint's replace them
