@@ -463,7 +463,7 @@ def data_record(
     dataset,  # a SceneDataset
 ) -> dict:    # scenes, identities, digest
     "What training scenes are, without reading a picture: names, sizes, boxes and identities."
-    rows = (x for s in getattr(dataset, 'scenes', ()) for x in (s.name, str(tuple(s.size)), np.asarray(s.boxes), np.asarray(s.person_id)))
+    rows = (x for s in getattr(dataset, 'scenes', ()) for x in (getattr(s, 'name', ''), str(tuple(getattr(s, 'size', ()))), np.asarray(getattr(s, 'boxes', ())), np.asarray(s.person_id)))
     return dict(scenes=len(dataset), identities=getattr(dataset, 'num_ids', None), digest=digest(*rows))
 
 def run_record(
