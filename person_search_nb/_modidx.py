@@ -301,7 +301,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'person_search_nb.cli.main': ('cli.html#main', 'person_search_nb/cli.py'),
                                       'person_search_nb.cli.make_data': ('cli.html#make_data', 'person_search_nb/cli.py'),
                                       'person_search_nb.cli.presets': ('cli.html#presets', 'person_search_nb/cli.py'),
-                                      'person_search_nb.cli.printable': ('cli.html#printable', 'person_search_nb/cli.py'),
                                       'person_search_nb.cli.search': ('cli.html#search', 'person_search_nb/cli.py'),
                                       'person_search_nb.cli.train': ('cli.html#train', 'person_search_nb/cli.py')},
             'person_search_nb.clsa': { 'person_search_nb.clsa.CLSALoss': ('clsa.html#clsaloss', 'person_search_nb/clsa.py'),

@@ -48,7 +48,7 @@ def printable(
     name: str,  # from a file or a folder
 ) -> str:
     "A name on one line, safe for a terminal and for UTF-8: control characters and bytes that are no text are written out."
-    return ''.join(c if c.isprintable() and not 0xd800 <= ord(c) < 0xe000 else c.encode('unicode_escape', 'surrogatepass').decode() for c in str(name))
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape', 'surrogatepass').decode() for c in str(name))
 
 # %% ../nbs/00c_files.ipynb #6c3b8b18
 def read_json(
