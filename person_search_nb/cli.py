@@ -192,6 +192,7 @@ def evaluate(
 ):
     "Detection and search, for all queries and by kind, with 95 % intervals, and what the missing points were lost to."
     if rerank and rerank not in RERANK: raise ValueError(f"rerank is one of {', '.join(RERANK)}, not '{rerank}'")
+    if out and Path(out).is_file(): raise ValueError(f'{out}: is a file; a report is written to a folder')
     net = _network(model, device, trust)
     if rerank and net.matching != 'cosine': raise ValueError(f'{model}: matches by distance, and re-ranking compares directions; leave --rerank out')
     if query_guided and not hasattr(net, 'search_scene'): raise ValueError(f'{model}: {net.config["name"]} cannot be guided by a query; leave --query-guided out')

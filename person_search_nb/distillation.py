@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn, Tensor
 
+from .attention import NoAttention
 from .models import PersonSearchNet, at_least_float32, record_levels, true_cells
 from .parallel import mean_number
 
@@ -134,6 +135,8 @@ class HDL(Distillation):
                              'prediction distillation needs the same ones')
         for who, net in (('teacher', teacher), ('student', student)):
             if not net.head_identifies: raise ValueError(f"the {who}'s head does not recognise people, so HDL has nothing to compare; such networks take part through a table or as detectors (notebook 09a)")
+            if lambdas[1] and all(isinstance(a, NoAttention) for a in net.attention):
+                raise ValueError(f'the {who} has no attention to compare; leave AD out: lambdas=({lambdas[0]}, 0, {lambdas[2]})')
         self.lambdas, self.temperature, self.form, self.hinton, self.levels = lambdas, temperature, form, hinton, levels
 
     def losses(self, images: list, targets: list) -> dict:

@@ -376,8 +376,11 @@ def protocol_of(
 ) -> dict:                   # score_threshold, iou_threshold, min_height: arguments of `match_search` and `score_detections`
     "The rules a model is judged by: those given, else its own."
     own = lambda given, name, usual: float(getattr(model, name, usual) if given is None else given)
-    return dict(score_threshold=own(score_threshold, 'search_threshold', .5), iou_threshold=own(iou_threshold, 'iou', .5),
-                min_height=own(min_height, 'min_height', 0.))
+    rules = dict(score_threshold=own(score_threshold, 'search_threshold', .5), iou_threshold=own(iou_threshold, 'iou', .5),
+                 min_height=own(min_height, 'min_height', 0.))
+    for k, v in rules.items():
+        if not 0 <= v <= (1e6 if k == 'min_height' else 1): raise ValueError(f'{k}={v}: ' + ('give a height in px' if k == 'min_height' else 'give a number from 0 to 1'))
+    return rules
 
 def tall_enough(
     found: dict,             # det_image, det_boxes, det_scores, ...: (M, ...) each

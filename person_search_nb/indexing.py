@@ -232,7 +232,7 @@ def _mend(folder, about, changed):
         if _reads(folder, s, manifest): whole.append(s)
         elif others and changed != 'replace':
             raise ValueError(f'{folder}: shard {s["name"]} of {s["scenes"]} scenes is broken, and holds {", ".join(others)}; index that, or index with changed=replace to forget what it held')
-        else: print(f'{folder}: shard {s["name"]} of {s["scenes"]} scenes is broken and made anew')
+        else: print(f'{folder}: shard {s["name"]} of {s["scenes"]} scenes is broken' + (f'; what it held of {", ".join(others)} is forgotten' if others else ' and made anew'))
     i = manifest['index']
     if i and (not (Path(folder)/i['file']).exists() or (Path(folder)/i['file']).stat().st_size != i['bytes'] or len(whole) < len(manifest['shards'])): manifest['index'] = None
     manifest['shards'] = whole
@@ -306,6 +306,9 @@ def _build(model, source, folder, size, every, batch_size, shard, workers, least
         manifest = _mend(folder, opened.about, changed) if (folder/MANIFEST).exists() else new_manifest(**given)
         _settings(manifest, given, folder)
         if model_file: manifest['model_file'] = str(model_file)
+        for s in manifest['sources']:
+            if s != opened.about and (s['kind'], s['path']) == ('film', opened.about['path']):
+                raise ValueError(f'{folder}: holds {s["path"]} with every={s.get("every")}; its people would be there twice: give the same, or choose another folder')
         if opened.about not in manifest['sources']: manifest['sources'].append(opened.about)
         number = manifest['sources'].index(opened.about)
         return manifest, number, _todo(folder, manifest, number, items, changed), len(items)

@@ -474,3 +474,21 @@ def test_histogram_by_hand():
     assert np.flatnonzero(feat).tolist() == [0, 512, 1024, 3 * 512 + 511, 4 * 512 + 511, 5 * 512 + 511]
     np.testing.assert_allclose(feat[feat > 0], 6**-.5, rtol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(colour_histogram(picture, [[0, 0, 1, 1], [3.9, 11.9, 4, 12], [-5, -5, 2, 40]]), axis=1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize('rule, value', [('iou_threshold', 2.), ('iou_threshold', float('nan')), ('score_threshold', 50.), ('min_height', -1.)])
+def test_rules_that_no_detection_can_meet_are_refused(rule, value):
+    from person_search_nb.evaluation import protocol_of
+    with pytest.raises(ValueError, match=f'{rule}={value}: give a'): protocol_of(None, **{rule: value})
+
+
+def test_detections_from_elsewhere_are_checked():
+    from person_search_nb.evaluation import check_detections
+    unit = np.eye(4, dtype=np.float32)[:2]
+    found = dict(det_image=np.array([0, 1]), det_boxes=np.ones((2, 4)), det_scores=np.ones(2), det_feats=unit)
+    gallery = [0, 1]  # as many scenes
+    check_detections(found, unit, gallery)
+    check_detections(found | dict(det_feats=np.c_[3 * unit, -4.5 * np.ones(2)]), np.c_[unit, np.ones(2)], gallery)  # distances have another form
+    for change, why in ((dict(det_image=np.array([0, 2])), 'numbered from 0'), (dict(det_feats=3 * unit), 'det_feats, row 0: has length 3')):
+        with pytest.raises(ValueError, match=why): check_detections(found | change, unit, gallery)
+    with pytest.raises(ValueError, match='lack det_feats'): check_detections({k: v for k, v in found.items() if k != 'det_feats'}, unit, gallery)

@@ -324,3 +324,14 @@ def test_pictures_of_other_kinds_are_refused(net, tmp_path, pictures):
     for picture in (right / 255., right.astype(np.uint16) * 257, right > 9, torch.from_numpy(right.copy()).permute(2, 0, 1)):
         with pytest.raises(ValueError, match='0 to 255|divide it by 255'): g.embed(net, picture, box)
     np.testing.assert_allclose(g.embed(net, torch.from_numpy(right / np.float32(255)).permute(2, 0, 1), box), g.embed(net, right, box), atol=1e-5)
+
+
+def test_a_film_stands_in_a_gallery_once(net, tmp_path):
+    av = pytest.importorskip('av')
+    with av.open(str(tmp_path / 'yard.mp4'), 'w') as film:
+        stream = film.add_stream('mpeg4', rate=5); stream.height, stream.width, stream.pix_fmt = 96, 128, 'yuv420p'
+        for i in range(15): film.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((96, 128, 3), 10 * i, np.uint8), format='rgb24')))
+        film.mux(stream.encode())
+    g = build_gallery(net, tmp_path / 'yard.mp4', tmp_path / 'g', every=1, progress=False)
+    with pytest.raises(ValueError, match='every=1.*would be there twice'): build_gallery(net, tmp_path / 'yard.mp4', tmp_path / 'g', every=.5, progress=False)
+    assert build_gallery(net, tmp_path / 'yard.mp4', tmp_path / 'g', every=1, progress=False).names == g.names

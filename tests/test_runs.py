@@ -415,3 +415,12 @@ def test_people_on_both_sides_are_counted_and_a_set_without_a_split_is_refused(t
     assert done.returncode == 0 and '4 of 4 people searched were trained on, and 8 of 8 pictures searched' in done.stdout, done.stderr
     done = command('evaluate', tmp_path / 'run/model.safetensors', '--data', split)
     assert done.returncode == 0 and 'warning: 4 of 4 people searched were trained on' in done.stderr
+
+
+def test_attention_is_distilled_between_networks_that_have_it():
+    from person_search_nb.distillation import HDL
+    from person_search_nb.models import build_model
+    plain, arm = (build_model('hdl-teacher', 4, width=0.125, rpn_channels=16, attention=a) for a in ('none', 'arm'))
+    for teacher, student, who in ((plain, arm, 'teacher'), (arm, plain, 'student')):
+        with pytest.raises(ValueError, match=rf'the {who} has no attention to compare; leave AD out: lambdas=\(0.9, 0, 2000.0\)'): HDL(teacher, student)
+        HDL(teacher, student, lambdas=(.9, 0., 2e3))
