@@ -22,7 +22,7 @@ from .baselines import appearance_features
 from .checkpoints import save_figure, write_whole
 from .files import read_json
 from .costs import cost_table, count_macs, si
-from .datasets import open_dataset, parse_spec
+from .datasets import open_dataset, parse_spec, with_options
 from .evaluation import (embed_queries, embed_truth, gallery_truth, match_detections, protocol_of, run_detector, score_detections,
                                          search_truth)
 from .figures import plot_runs
@@ -198,14 +198,14 @@ def _curve(kind, found, query_feats, gallery, queries, rules):
 def _spec(data, table):
     "The data spec with the table's options, where the data set is one of the paper's."
     options = table.options.get(parse_spec(data)[0], '')
-    return data + (('&' if '?' in data else '?') + options if options else '')
+    return with_options(data, **dict(o.split('=') for o in options.split('&') if o))
 
 def _subsets(data, row_spec, how, net, size, training, rules, scores):
     "Scores by kind of query: lists of their own in CUHK-SYSU, marks of the queries elsewhere."
     if parse_spec(data)[0] != 'cuhk-sysu': return {k: {m: v[m] for m in ('mAP', 'top1')} for k, v in scores['subsets'].items()}
     out = {}
     for part in ('occluded', 'low_resolution'):
-        gallery, queries = (open_dataset(f'{data}{"&" if "?" in data else "?"}subset={part}', s, size=size, progress=False) for s in ('gallery', 'query'))
+        gallery, queries = (open_dataset(with_options(data, subset=part), s, size=size, progress=False) for s in ('gallery', 'query'))
         s = score_detections(*search_features(how, net, gallery, queries, training), gallery, queries, **rules)
         out[part] = {m: s[m] for m in ('mAP', 'top1')}
     return out

@@ -7,9 +7,9 @@ __all__ = ['FORMATS', 'RESIZE', 'CAMERAS', 'OPENERS', 'SPLITS', 'COCO_FILES', 'C
            'user_path', 'Scene', 'check_scene', 'cut_boxes', 'pixel_limit', 'data_file', 'read_picture',
            'check_picture', 'Files', 'Rendered', 'Fit', 'ShortSide', 'resize_rule', 'as_picture', 'resize_picture',
            'as_floats', 'SceneDataset', 'QuerySet', 'choose', 'cross_camera', 'under_protocol', 'read_query_list',
-           'find_queries', 'some_queries', 'opener', 'parse_spec', 'make_spec', 'open_dataset', 'synth_config',
-           'open_synth', 'find_coco', 'camera_in', 'people_categories', 'Coco', 'read_coco', 'cut_note', 'open_coco',
-           'query_set']
+           'find_queries', 'some_queries', 'opener', 'parse_spec', 'make_spec', 'with_options', 'open_dataset',
+           'synth_config', 'open_synth', 'find_coco', 'camera_in', 'people_categories', 'Coco', 'read_coco', 'cut_note',
+           'open_coco', 'query_set']
 
 # %% ../nbs/11_datasets.ipynb #8c1416a3
 import importlib, math, os, re, threading
@@ -578,6 +578,14 @@ def make_spec(
     "What `parse_spec` takes apart."
     text = '&'.join(f'{k}={str(v).replace("%", "%25").replace("&", "%26")}' for k, v in options.items())
     return f'{scheme}:{path}' + (f'?{text}' if text else '')
+
+def with_options(
+    spec: str,
+    **options,  # added to those of the spec, or put in their place
+) -> str:
+    "A data spec with more options. Raises `DataError` as `parse_spec`."
+    scheme, path, own = parse_spec(spec)
+    return make_spec(scheme, path, own | options)
 
 def _query_file(scheme, path, options):
     "The file of queries=FILE, taken out of the options; None without one."

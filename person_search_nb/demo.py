@@ -19,7 +19,7 @@ import torch
 from .anchors import fit_heights
 from .checkpoints import write_whole
 from .costs import cost_table, format_table, measure_latency, table_html
-from .datasets import open_dataset
+from .datasets import open_dataset, with_options
 from .distillation import HDL
 from .evaluation import embed_queries, histogram_baseline, match_search, run_detector, score_detections, search_truth
 from .files import LOCK, read_json
@@ -50,7 +50,7 @@ class DemoConfig:
     rpn_box: float = 5.0                 # weight of the RPN's box loss, by far the smallest
     pretrained: bool = True              # start teacher and students from the shipped trunks
 
-    def spec(self) -> str: return f"{self.data}{'&' if '?' in self.data else '?'}seed={self.seed}"
+    def spec(self) -> str: return with_options(self.data, seed=self.seed)
 
 FAST = dict(data='synth:tiny?train_scenes=48&test_scenes=32&train_ids=40&test_ids=16&queries=12&gallery=20', teacher_epochs=1., student_epochs=1.)
 

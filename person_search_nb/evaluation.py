@@ -513,6 +513,8 @@ def check_detections(
     if missing := [k for k in ('det_image', 'det_boxes', 'det_scores', 'det_feats') if k not in found]: raise ValueError(f'the detections lack {missing[0]}; give det_image, det_boxes, det_scores and det_feats')
     scene = np.asarray(found['det_image'])
     if len(scene) and not 0 <= scene.min() <= scene.max() < len(gallery): raise ValueError(f'det_image goes from {scene.min()} to {scene.max()}; the gallery has {len(gallery)} scenes, numbered from 0')
+    boxes, true = np.asarray(found['det_boxes'], np.float32), np.concatenate([s.boxes for s in gallery.scenes] or [np.empty((0, 4))])
+    if len(boxes) and len(true) and np.abs(boxes).max() <= 1 and true.max() > 2: raise ValueError('det_boxes lie between 0 and 1, as shares of the picture; multiply them by its width and height: boxes are in pixels')
     feats, asked = (np.asarray(x, np.float32) for x in (found['det_feats'], query_feats))
     if not feats.size or not asked.size or feats.ndim != 2 or asked.ndim != 2 or (asked[:, -1] == 1).all(): return  # (q, 1) and (x, -|x|^2/2): distances
     for name, x in (('det_feats', feats), ('query_feats', asked)):

@@ -123,9 +123,12 @@ class Film:
         av = optional('av', f'{self.path}: reading a film')
         film, stream = self._start()
         with film:
-            times, base = [], stream.time_base
-            try: times = [p.pts for p in film.demux(stream) if p.pts is not None]
+            packets, base = [], stream.time_base
+            try: packets += ((p.pts, p.dts) for p in film.demux(stream) if p.pts is not None)
             except av.FFmpegError: pass  # cut short: what came before
+        times, sent = [p for p, _ in packets], [d for _, d in packets if d is not None]
+        if any(b < a for a, b in zip(sent, sent[1:])):  # frames are sent in order, whatever order they are shown in
+            raise DataError(f'{self.path}: its clock begins again in the middle, as where two films were joined; join them with "ffmpeg -i {self.path.name} -c copy whole.mp4", or index each alone')
         if not times: raise DataError(f'{self.path}: a film of zero length; copy it again, or leave it out')
         times, items, camera, stamp = sorted(set(times)), [], camera_in(self.path.name), file_stamp(self.path)
         for pts in times:

@@ -104,7 +104,7 @@ def show_scenes(
     for k, (ax, image) in enumerate(zip(axes.flat, images)):
         t = targets[k] if targets else {}
         draw_boxes(image, t.get('boxes', []), t.get('person_id'), t.get('scores'), ax=ax)
-        if titles: ax.set_title(titles[k])
+        if titles: ax.set_title(titles[k], parse_math=False)  # names of files may hold a $
     return fig
 
 # %% ../nbs/18_visualize.ipynb #ffd56e3b
@@ -163,7 +163,7 @@ def ranking_strip(
         words = ('✓' if correct[k] else '✗') + ('' if scores is None else f' {float(scores[k]):.2f}')
         show(axes[k + 1], crops[k], RIGHT if correct[k] else WRONG, words, 3)
         axes[k + 1].set_title(f'{k + 1}', fontsize=8, color='#666666', pad=4)
-    if title: fig.suptitle(title, fontsize=10)
+    if title: fig.suptitle(title, fontsize=10, parse_math=False)
     return fig
 
 # %% ../nbs/18_visualize.ipynb #28961802

@@ -304,6 +304,20 @@ def test_voila(serve, page, tmp_path):
     assert not page.errors, page.errors
 
 
+@pytest.mark.slow  # a kernel that starts within 30 s is waited for, then as long again
+def test_a_page_that_was_never_closed_frees_its_kernel(serve, root, tmp_path):
+    "faults.md, row 31: a page loaded without a browser left a kernel of 1 GB until the server ended. The options are those of `make explore`, their seconds are not."
+    import nbformat, psutil
+    options = re.findall(r'--MappingKernelManager\.cull_\S+', (root/'Makefile').read_text())
+    assert len(options) == 2
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import os\nprint(f'kernel {os.getpid()}.')")]), tmp_path/'page.ipynb')
+    base = serve('voila', 'page.ipynb', '--no-browser', '--port={port}', '--Voila.ip=127.0.0.1', *(re.sub(r'=\d+', '=30', o) for o in options), folder=tmp_path)
+    kernel = int(re.search(r'kernel (\d+)\.', urllib.request.urlopen(base, timeout=PATIENCE / 1000).read().decode())[1])
+    until = time.monotonic() + PATIENCE / 1000
+    while psutil.pid_exists(kernel) and time.monotonic() < until: time.sleep(.2)
+    assert not psutil.pid_exists(kernel)
+
+
 LAB = ('jupyterlab', '--no-browser', '--port={port}', '--ip=127.0.0.1', '--IdentityProvider.token=explore', '--allow-root', '--ServerApp.root_dir={folder}',
        '--LabApp.news_url=None', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate')
 

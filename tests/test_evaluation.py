@@ -485,10 +485,11 @@ def test_rules_that_no_detection_can_meet_are_refused(rule, value):
 def test_detections_from_elsewhere_are_checked():
     from person_search_nb.evaluation import check_detections
     unit = np.eye(4, dtype=np.float32)[:2]
-    found = dict(det_image=np.array([0, 1]), det_boxes=np.ones((2, 4)), det_scores=np.ones(2), det_feats=unit)
-    gallery = [0, 1]  # as many scenes
+    found = dict(det_image=np.array([0, 1]), det_boxes=np.float32([[3, 4, 30, 80]] * 2), det_scores=np.ones(2), det_feats=unit)
+    gallery = SceneDataset([Scene(name, (100, 60), found['det_boxes'][:1], np.array([0])) for name in 'ab'], lambda i: None)
     check_detections(found, unit, gallery)
     check_detections(found | dict(det_feats=np.c_[3 * unit, -4.5 * np.ones(2)]), np.c_[unit, np.ones(2)], gallery)  # distances have another form
-    for change, why in ((dict(det_image=np.array([0, 2])), 'numbered from 0'), (dict(det_feats=3 * unit), 'det_feats, row 0: has length 3')):
+    for change, why in ((dict(det_image=np.array([0, 2])), 'numbered from 0'), (dict(det_feats=3 * unit), 'det_feats, row 0: has length 3'),
+                        (dict(det_boxes=found['det_boxes'] / 100), 'between 0 and 1, as shares of the picture')):
         with pytest.raises(ValueError, match=why): check_detections(found | change, unit, gallery)
     with pytest.raises(ValueError, match='lack det_feats'): check_detections({k: v for k, v in found.items() if k != 'det_feats'}, unit, gallery)

@@ -335,3 +335,22 @@ def test_a_film_stands_in_a_gallery_once(net, tmp_path):
     g = build_gallery(net, tmp_path / 'yard.mp4', tmp_path / 'g', every=1, progress=False)
     with pytest.raises(ValueError, match='every=1.*would be there twice'): build_gallery(net, tmp_path / 'yard.mp4', tmp_path / 'g', every=.5, progress=False)
     assert build_gallery(net, tmp_path / 'yard.mp4', tmp_path / 'g', every=1, progress=False).names == g.names
+
+
+def film(path, size):
+    av = pytest.importorskip('av')
+    with av.open(str(path), 'w', format='mpegts') as out:
+        stream = out.add_stream('mpeg2video', rate=10)
+        stream.width, stream.height, stream.pix_fmt, stream.codec_context.max_b_frames = *size, 'yuv420p', 2
+        for i in range(40):
+            for packet in stream.encode(av.VideoFrame.from_ndarray(np.full((size[1], size[0], 3), i * 5, np.uint8))): out.mux(packet)
+        for packet in stream.encode(): out.mux(packet)
+    return path
+
+
+def test_two_films_in_one_file_are_not_read_as_half(tmp_path):
+    "faults.md, row 34: the frames after the clock began again were dropped in silence."
+    parts = [film(tmp_path / 'a.ts', (128, 96)), film(tmp_path / 'b.ts', (160, 96))]
+    assert [len(Film(p, .2).scan()) for p in parts] == [20, 20]
+    (tmp_path / 'joined.ts').write_bytes(b''.join(p.read_bytes() for p in parts))
+    with pytest.raises(ValueError, match='joined.ts: its clock begins again.*ffmpeg -i joined.ts'): Film(tmp_path / 'joined.ts', .2).scan()

@@ -82,6 +82,7 @@ def test_bad_pictures_and_lists_are_refused(image):
     with pytest.raises(ValueError, match='x1, y1, x2, y2'): vz.draw_boxes(image, torch.zeros(2, 5))
     with pytest.raises(ValueError, match='nothing to draw on'): vz.draw_boxes(None, BOXES)
     with pytest.raises(ValueError, match='no scenes'): vz.show_scenes([])
+    vz.show_scenes([image], titles=[r'$\bad{$.jpg']).canvas.draw()  # a file's name is no formula
     with pytest.raises(ValueError, match='1 scenes but 2 titles'): vz.show_scenes([image], titles=['a', 'b'])
     with pytest.raises(ValueError, match='x1, y1, x2, y2'): vz.crop(image, (1, 2, 3))
     with pytest.raises(ValueError, match='2 crops but 1 scores'): vz.ranking_strip(image, [image] * 2, [True] * 2, [.5])
