@@ -1,1 +1,22 @@
+"""Person search, taught and built in notebooks: find one person in whole, uncropped scene images.
+
+The names below are imported from their modules when they are first used, so `import person_search_nb` costs nothing."""
 __version__ = "0.1.0"
+
+_HOME = dict(
+    open_dataset='datasets', build_model='models', list_models='models', load_model='models', save_model='models',
+    HDL='distillation', train='training', TrainConfig='training', make_recipe='presets', run_recipe='recipes',
+    evaluate='evaluation', search_metrics='evaluation', detection_metrics='evaluation', Gallery='search',
+    cost_table='costs', draw_boxes='visualize', AttentionExplorer='explorer', SearchExplorer='explorer')
+
+__all__ = [*_HOME, '__version__']
+
+
+def __getattr__(name):
+    if name not in _HOME: raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    from importlib import import_module
+    value = globals()[name] = getattr(import_module(f'.{_HOME[name]}', __name__), name)
+    return value
+
+
+def __dir__(): return sorted({*globals(), *__all__})

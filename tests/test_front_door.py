@@ -1,0 +1,32 @@
+"""What a user meets first: names at the top of the package, and a command that answers at once."""
+import subprocess, sys
+from importlib import import_module
+
+import pytest
+
+import person_search_nb
+
+SAYS = 'import sys; heavy = {"torch", "torchvision", "matplotlib", "numpy", "PIL"} & set(sys.modules); assert not heavy, heavy'
+
+
+def fresh(code): return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+
+
+def test_names_are_those_of_their_modules():
+    names = set(person_search_nb.__all__) - {'__version__'}
+    assert {'open_dataset', 'build_model', 'load_model', 'HDL', 'train', 'evaluate', 'Gallery', 'AttentionExplorer'} <= names <= set(dir(person_search_nb))
+    for name in names:
+        value = getattr(person_search_nb, name)
+        assert value.__name__ == name and value is getattr(import_module(value.__module__), name)
+
+
+def test_unknown_name():
+    with pytest.raises(AttributeError, match="has no attribute 'Galery'"): person_search_nb.Galery
+    with pytest.raises(ImportError): exec('from person_search_nb import Galery')
+
+
+@pytest.mark.parametrize('code', ['import person_search_nb', 'from person_search_nb.cli import main; sys.argv[1:] = ["--help"]\ntry: main()\nexcept SystemExit: pass',
+                                  'from person_search_nb.cli import main; sys.argv[1:] = ["train", "--help"]\ntry: main()\nexcept SystemExit: pass'])
+def test_nothing_heavy_is_loaded_before_it_is_needed(code):
+    done = fresh(f'import sys\n{code}\n{SAYS}')
+    assert not done.returncode, done.stderr
