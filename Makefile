@@ -1,19 +1,20 @@
 # `make` or `make help` lists what there is. Every target first makes its own environment in .venv, from settings.ini.
-# PYTHON=... chooses the interpreter, VENV=... another place for the environment, WORKERS=... notebooks and tests run at once.
+# PYTHON=... chooses the interpreter, VENV=... another place for the environment, WORKERS=... notebooks and tests run at once,
+# CONSTRAINTS=... a file of versions instead of constraints.txt (CONSTRAINTS=none: the newest).
 
 VENV    ?= .venv
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 BIN     := $(VENV)/bin
-BUILT_FROM := settings.ini setup.py pyproject.toml .ci/make-env
+BUILT_FROM := settings.ini setup.py pyproject.toml constraints.txt .ci/make-env
 
 # glibc gives every buffer over 32 MB back to the kernel and faults it in again page by page: keeping them makes
 # training and search on a CPU about 1.3 times faster. Other C libraries do not read these.
 export MALLOC_MMAP_THRESHOLD_ := 4000000000
 export MALLOC_TRIM_THRESHOLD_ := 8000000000
-export PYTHON
+export PYTHON CONSTRAINTS
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-fast test check notebooks pytest docs export clean-nbs wheel explore
+.PHONY: help env demo demo-fast test check notebooks pytest docs lock export clean-nbs wheel explore
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -63,6 +64,9 @@ docs: $(VENV)/.for-docs          ## the site: docs/_build/html/index.html, to be
 	$(BIN)/python -m sphinx -q -W --keep-going -c docs docs/_build/pages docs/_build/html
 
 env: $(VENV)/.for-developing     ## the environment for developing, and nothing else
+
+lock: $(VENV)/.for-developing    ## constraints.txt: the versions installed now
+	@.ci/lock $(VENV) > $(VENV)/constraints.txt && mv $(VENV)/constraints.txt constraints.txt
 
 export: $(VENV)/.for-developing  ## write the modules from the notebooks, and the version from settings.ini
 	$(BIN)/nbdev-export

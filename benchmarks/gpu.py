@@ -3,18 +3,16 @@
     benchmarks/gpu.sh OUT                          # makes the environment's missing parts, then runs this
     python benchmarks/gpu.py OUT --minutes 8       # --toy: the same path in miniature, on a CPU
 """
-import argparse, json, os, platform, sys, time
+import argparse, json, os, platform, time
 from datetime import date
 from pathlib import Path
 import torch
 from person_search_nb.costs import count_macs
 from person_search_nb.datasets import open_dataset
-from person_search_nb.models import load_model
 from person_search_nb.presets import make_recipe
 from person_search_nb.recipes import run_recipe
 from person_search_nb.synthetic import write_dataset
 from person_search_nb.datasets import synth_config
-from person_search_nb.training import read_log
 
 SHARES = dict(teacher=0.42, plain=0.18, hdl=0.40)  # of the minutes
 

@@ -2,7 +2,7 @@
 
     python benchmarks/ops.py > benchmarks/ops.md
 """
-import os, platform, statistics, sys, time
+import os, platform, statistics, time
 from datetime import date
 from pathlib import Path
 import torch, torchvision

@@ -2,7 +2,7 @@
 
     python benchmarks/search.py --sizes 1e4 1e5 1e6
 """
-import argparse, json, os, platform, resource, tempfile, time
+import argparse, json, os, platform, tempfile, time
 from datetime import date
 from pathlib import Path
 import faiss

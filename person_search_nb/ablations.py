@@ -31,7 +31,7 @@ from .presets import PRESETS, Recipe, check_here, differences, fingerprint, make
 from .qeeps import evaluate_queries
 from .recipes import run_recipe, same_run
 from .tables import FEATURES, TABLES, Row, Table
-from .training import OtherRun, as_json, change_text, changes, holding, set_aside
+from .training import OtherRun, change_text, changes, holding, set_aside
 
 # %% ../nbs/18b_ablations.ipynb #834ccd33
 STUDENT = 'hdl-student'

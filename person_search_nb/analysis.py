@@ -16,8 +16,7 @@ import numpy as np
 
 from .checkpoints import save_figure, write_whole
 from .datasets import QuerySet, SceneDataset
-from .evaluation import (DetectionMatches, SearchMatches, gallery_truth, match_detections, match_search, per_query, protocol_of, same_image_pairs,
-                                         search_metrics, search_truth, summarize, tall_enough)
+from .evaluation import (DetectionMatches, SearchMatches, gallery_truth, match_detections, match_search, per_query, protocol_of, search_metrics, search_truth, summarize, tall_enough)
 
 # %% ../nbs/12a_analysis.ipynb #2c4528dc
 def cmc(

@@ -25,7 +25,7 @@ from .attention import ARM
 from .boxes import check_boxes, clip_boxes, decode_boxes, keep_large, nms
 from .checkpoints import write_whole
 from .files import parse_json, regular_file
-from .models import PersonSearchNet, evaluating
+from .models import PersonSearchNet
 from .roi_align import roi_align
 from .rpn import best_survivors
 from .search import fingerprint

@@ -325,7 +325,7 @@ def _build(model, source, folder, size, every, batch_size, shard, workers, least
     with tqdm(total=total, initial=total - len(todo), desc='indexing', unit='scene', disable=not progress or not first) as bar:
         for k in range(0, len(todo), shard):
             part = todo[k:k + shard]
-            found, at = find_people(model, opened, part, size, batch_size, workers, least, lambda n: bar.update(n)), bar.n
+            found = find_people(model, opened, part, size, batch_size, workers, least, lambda n: bar.update(n))
             def write():
                 good = [(i, f) for i, f in zip(part, found) if not isinstance(f, str)]
                 manifest['skipped'] = [s for s in manifest['skipped'] if (s['source'], s['key']) not in {(number, i.key) for i in part}]

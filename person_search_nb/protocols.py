@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from . import tracks  # registers mot:, duke: and cuhk03:, as layouts does cuhk-sysu: and prw:
+from . import tracks  # noqa: F401  registers mot:, duke: and cuhk03:, as layouts does cuhk-sysu: and prw:
 from .datasets import CAMERAS, SPLITS, DataError, Files, QuerySet, SceneDataset, make_spec, open_dataset, parse_spec
 from .layouts import PUBLISHED, cuhk_protocols
 

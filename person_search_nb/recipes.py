@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
 
 from .anchors import fit_heights
 from .backbones import from_torchvision

@@ -1,5 +1,5 @@
 """A model that has left Python: the same numbers from ONNX and torch.export, whole files, clear errors, and what 8 bits change."""
-import json, shutil, subprocess, sys
+import json, shutil, sys
 from pathlib import Path
 import pytest
 import torch

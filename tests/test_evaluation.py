@@ -369,7 +369,7 @@ class Painted(torch.nn.Module):
 
 def painted_world(size=None):
     colours = np.array([[250, 10, 10], [10, 250, 10], [10, 10, 250], [240, 240, 20]], np.uint8)
-    rng, scenes, pictures = np.random.default_rng(0), [], []
+    scenes, pictures = [], []
     for s in range(5):
         picture = np.full((80, 120, 3), 60, np.uint8)
         ids = [[0, 1], [1, 2], [], [0, 2, 3], [-1, 0]][s]

@@ -1,5 +1,5 @@
 "Galleries: exact whatever the blocks, the files and the processes; killed at any moment they open, and end as if unbroken."
-import json, os, random, signal, subprocess, sys, warnings
+import json, os, signal, subprocess, sys
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from person_search_nb import neighbours, search
 from person_search_nb.datasets import open_dataset
-from person_search_nb.indexing import build_gallery, find_people, open_source, time_in
+from person_search_nb.indexing import build_gallery, open_source, time_in
 from person_search_nb.models import load_model, shipped_trunk
 from person_search_nb.neighbours import Approximate, Rows, choose_engine, crowd, exact_neighbours, recall
 from person_search_nb.parallel import spawn

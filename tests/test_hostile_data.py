@@ -1,16 +1,15 @@
 """Data of strangers and of other tools: nothing outside is read, nothing is started, nothing is read wrongly without a word."""
-import io, json, os, re, struct, sys, time, warnings, zlib
+import io, json, os, struct, warnings, zlib
 from pathlib import Path
 
 import numpy as np, pytest
 from hypothesis import given, strategies as st
 from PIL import Image, ImageOps
 
-from person_search_nb.datasets import (SPLITS, DataError, Scene, SceneDataset, as_picture, camera_in, check_picture, check_scene, cut_boxes, find_coco, make_spec, open_dataset, parse_spec,
+from person_search_nb.datasets import (SPLITS, DataError, Scene, SceneDataset, camera_in, check_picture, check_scene, cut_boxes, find_coco, make_spec, open_dataset, parse_spec,
                                        read_picture, read_query_list, resize_picture, synth_config, user_path)
 from person_search_nb.layouts import recognize
-from person_search_nb.protocols import format_summary, in_common, in_common_warning, must_split, open_protocol, protocols, summary
-from person_search_nb.tracks import read_mot
+from person_search_nb.protocols import format_summary, in_common, in_common_warning, must_split, open_protocol, summary
 from test_datasets import write
 
 
@@ -73,7 +72,7 @@ def test_any_name_ends_inside_or_in_one_error(name, tmp_path_factory):
 
 scipy = pytest.importorskip('scipy.io')
 from test_layouts import write_cuhk, write_duke, write_mot, write_prw
-from test_matfile import cell, save, struct as struct_of
+from test_matfile import cell, save
 
 @pytest.mark.parametrize('name', ['../../secret/private', '../secret/private', '/etc/passwd', '..\\..\\secret\\private'])
 def test_prw_frame_lists_name_only_frames(tmp_path, secret, name):
@@ -171,7 +170,7 @@ def test_pictures_have_a_limit_of_pixels(tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         for read in (read_picture, check_picture):
-            with pytest.raises(DataError, match='big.png: is too large, 13000 x 13000 px, the limit is 100 million pixels; .*PERSON_SEARCH_PIXELS=169000000') as e: read(tmp_path/'big.png')
+            with pytest.raises(DataError, match='big.png: is too large, 13000 x 13000 px, the limit is 100 million pixels; .*PERSON_SEARCH_PIXELS=169000000'): read(tmp_path/'big.png')
         monkeypatch.setenv('PERSON_SEARCH_PIXELS', '200e6')
         assert check_picture(tmp_path/'big.png') == (13_000, 13_000)
     assert Image.MAX_IMAGE_PIXELS == own
@@ -491,7 +490,7 @@ def test_a_set_without_a_split_is_refused(tmp_path):
     spec = write(tmp_path)
     with pytest.raises(DataError, match=r'has no split, .*coco:.*\?train=c1\*&gallery=c2\*'): must_split(spec)
     with pytest.raises(DataError, match='has no split'): must_split(spec + '?query=c1*')
-    for given in ('train=c1*', 'gallery=c2*', 'train=*&gallery=*'): must_split(f'{spec}?{given}')
+    for options in ('train=c1*', 'gallery=c2*', 'train=*&gallery=*'): must_split(f'{spec}?{options}')
 
 def test_summaries_say_what_was_left_out(tmp_path):
     spec = write(tmp_path, lambda d: (d['annotations'][3].update(ignore=1), d['annotations'].append(dict(id=90, image_id=0, category_id=2))))

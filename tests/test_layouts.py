@@ -1,7 +1,6 @@
 """Benchmarks on disk: what is read equals what was written, genuine files give the published counts, and every kind of damage ends in one `DataError`."""
 import json, re, struct as struct_
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np, pytest
 from PIL import Image

@@ -80,6 +80,12 @@ def test_notebooks_are_clean(tmp_path):
     assert not dirty, f"{', '.join(dirty)}: not clean. `make clean-nbs` mends it."
 
 
+def test_lint():
+    "ruff reads notebooks, tests and benchmarks; its rules stand in pyproject.toml."
+    done = subprocess.run([sys.executable, '-m', 'ruff', 'check', '--quiet', '--output-format', 'concise', ROOT], capture_output=True, text=True)
+    assert not done.returncode, done.stdout + done.stderr
+
+
 def test_no_large_file():
     large = {p.relative_to(ROOT).as_posix(): p.stat().st_size for p in tracked() if p.stat().st_size > 5*MB}
     assert not large, f'over 5 MB: {large}'

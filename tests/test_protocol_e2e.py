@@ -9,9 +9,9 @@ from PIL import Image
 from person_search_nb import figures
 from person_search_nb.analysis import (gallery_size_curve, plot_gallery_sizes, plot_precision_recall, plot_recall_sweep, precision_recall, recall_sweep, report,
                                        report_text, save_report, show_report)
-from person_search_nb.baselines import COLOUR_NAMES, BagOfWords, appearance_search, colour_names, colour_patches, k_means, kissme
+from person_search_nb.baselines import COLOUR_NAMES, BagOfWords, appearance_search, colour_names, k_means
 from person_search_nb.datasets import QuerySet, Scene, SceneDataset
-from person_search_nb.evaluation import embed_queries, evaluate, gallery_truth, histogram_baseline, match_detections, protocol_of, run_detector, search_metrics, search_truth
+from person_search_nb.evaluation import embed_queries, evaluate, gallery_truth, histogram_baseline, match_detections, protocol_of, run_detector, search_metrics
 from person_search_nb.models import build_model
 from test_analysis import crowd
 from test_evaluation import Painted, painted_world

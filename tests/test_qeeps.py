@@ -2,8 +2,8 @@
 import numpy as np, pytest, torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
-from person_search_nb.datasets import Scene, SceneDataset, open_dataset
-from person_search_nb.evaluation import evaluate, match_search, per_query, search_truth
+from person_search_nb.datasets import open_dataset
+from person_search_nb.evaluation import evaluate, per_query, search_truth
 from person_search_nb.loading import PairSampler, SceneBatches, SceneLoader
 from person_search_nb.models import build_model, load_model, save_model
 from person_search_nb.qeeps import (Excitation, QueryRPN, QuerySimilarity, QuerySqueezeExcite, evaluate_queries, match_queries, pair_macs, pick_queries,

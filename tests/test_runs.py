@@ -21,7 +21,6 @@ from person_search_nb.files import BusyError, locked
 from person_search_nb.models import build_model, load_model, save_model
 from person_search_nb.presets import change, make_recipe
 from person_search_nb.recipes import read_recipe, run_recipe
-from person_search_nb.synthetic import write_dataset
 from person_search_nb.training import CHECKPOINT, OtherRun, TrainConfig, computes_bf16, pick_precision, read_log, train
 
 SPEC = 'synth:tiny?train_scenes=6&test_scenes=4&train_ids=6&test_ids=4&queries=3&gallery=3&size=96x160'

@@ -1,10 +1,7 @@
 "Settings and options: what is no setting, or not what a setting may be, is one line before any work, and leaves nothing behind."
 import json
 import math
-import string
 import time
-from functools import partial
-from unittest import mock
 
 import pytest
 import torch
@@ -12,12 +9,12 @@ from hypothesis import HealthCheck, given, settings as examples, strategies as s
 
 from person_search_nb import models
 from person_search_nb.attention import ATTENTION, ARM
-from person_search_nb.cli import COMMANDS, printable
+from person_search_nb.cli import printable
 from person_search_nb.loading import AUGMENT
-from person_search_nb.models import MODELS, PersonSearchNet, list_models, model_settings
+from person_search_nb.models import MODELS, list_models, model_settings
 from person_search_nb.presets import NET_KINDS, PRESETS, RECIPE_KINDS, Recipe, check_here, kind_of, make_recipe, parse_setting, parse_size, values
 from person_search_nb.recipes import read_recipe
-from person_search_nb.training import TRAIN_KINDS, TrainConfig, check_device, check_training, train
+from person_search_nb.training import TRAIN_KINDS, TrainConfig, check_device, check_training
 
 SPEC = 'synth:tiny?train_scenes=6&test_scenes=4&train_ids=6&test_ids=4&queries=3&gallery=3&size=96x160'
 SMALL = ['width=0.125', 'start=', 'imprint=False', 'steps=1', 'warmup=0', 'batch_size=2']

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from person_search_nb.synthetic import (LOOKALIKE, SYNTH, Body, Pose, SynthConfig, SynthWorld, draw_identity, hidden_share, identity, lookalike,
-                                        make_camera, paint_person, render_all, stream, write_dataset)
+                                        make_camera, paint_person, render_all, write_dataset)
 
 MINI = replace(SYNTH['tiny'], size=(96, 160), train_scenes=14, test_scenes=30, train_ids=12, test_ids=20, cameras=3, queries=25, gallery=12)
 
