@@ -15,17 +15,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 
 from .anchors import fit_heights
 from .checkpoints import write_whole
 from .costs import cost_table, format_table, measure_latency, table_html
 from .datasets import open_dataset, with_options
 from .distillation import HDL
-from .evaluation import embed_queries, histogram_baseline, match_search, run_detector, score_detections, search_truth
+from .evaluation import (embed_queries, histogram_baseline, match_search, per_query,
+                                         run_detector, score_detections, search_truth)
 from .files import LOCK, read_json
 from .models import build_model, imprint, load_trunk, save_model, shipped_trunk
 from .search import Gallery
-from .training import OtherRun, TrainConfig, as_json, holding, plot_losses, set_aside, train
+from .training import (OtherRun, TrainConfig, as_json, holding, plot_losses,
+                                       set_aside, train)
 from .visualize import compare_attention, crop, figure_html, ranking_strip
 
 # %% ../nbs/20_demo.ipynb #dba95df6
@@ -36,37 +39,43 @@ class DemoConfig:
     seed: int = 0                        # of the scenes' people and places, of weights and order
     width: float = 0.25                  # of the teacher, a ResNet-50's
     student_width: float = 0.625         # of the student, an `hdl-student-fast`'s
-    plain_trunk: str = 'hdl-student-fast'        # shipped trunk the plain student starts from: learned from labels alone
-    hdl_trunk: str = 'hdl-student-fast-taught'   # shipped trunk the taught student starts from: the same scenes, labels and steps, and a teacher
+    plain_trunk: str = 'hdl-student-fast'        # the plain student's start: from labels alone
+    hdl_trunk: str = 'hdl-student-fast-taught'   # the taught student's start: with a teacher
     teacher_epochs: float = 1.5          # passes over the training scenes
-    student_epochs: float = 2.5          # of each student; in the paper, too, longer than its teacher
+    student_epochs: float = 2.5          # of each student; longer than its teacher, as in the paper
     batch_size: int = 4                  # scenes per step
     teacher_lr: float = 1.5e-3           # of AdamW, after the warm-up, down to 0 in a cosine
     student_lr: float = 2e-3             # of both students
-    lambdas: tuple = (0.5, 4e2, 1e2)     # PD against ID, AD, FD; the paper's 2e4 and 2e3 drown the rest on maps this small
+    lambdas: tuple = (0.5, 4e2, 1e2)     # PD against ID, AD, FD; the paper's suit larger maps
     temperature: float = 2.0             # of PD
-    hinton: bool = True                  # direction of PD's divergence: from the teacher's predictions
-    identity: float = 2.0                # weight of ID and PD together in distillation, against detection
+    hinton: bool = True                  # direction of PD's divergence: from the teacher's side
+    identity: float = 2.0                # weight of ID and PD together, against detection
     rpn_box: float = 5.0                 # weight of the RPN's box loss, by far the smallest
     pretrained: bool = True              # start teacher and students from the shipped trunks
 
     def spec(self) -> str: return with_options(self.data, seed=self.seed)
 
-FAST = dict(data='synth:tiny?train_scenes=48&test_scenes=32&train_ids=40&test_ids=16&queries=12&gallery=20', teacher_epochs=1., student_epochs=1.)
+FAST = dict(data='synth:tiny?train_scenes=48&test_scenes=32&train_ids=40&test_ids=16'
+                 '&queries=12&gallery=20', teacher_epochs=1., student_epochs=1.)
 
-ROWS = dict(untrained='untrained teacher', histogram='colour histogram on true boxes', teacher='HDL teacher',
-            student_plain='student, no distillation', student_hdl='student, taught trunk, then FD + AD + PD')
-COLUMNS = ['name', 'mAP', 'top1', 'top5', 'top10', 'det_ap', 'det_recall', 'params', 'macs_scene', 'macs_person', 'ms_scene']
+# %% ../nbs/20_demo.ipynb #a8016807
+ROWS = dict(untrained='untrained teacher', histogram='colour histogram on true boxes',
+            teacher='HDL teacher', student_plain='student, no distillation',
+            student_hdl='student, taught trunk, then FD + AD + PD')
+_SCORES = ('mAP', 'top1', 'top5', 'top10', 'det_ap', 'det_recall')
+_COSTS = ('params', 'macs_scene', 'macs_person', 'ms_scene')
+COLUMNS = ['name', *_SCORES, *_COSTS]
 
-# mAP of the student on seed 1 by its trunk (rows of benchmarks/demo.md): as shipped, then labels alone, then FD + AD + PD
+# as shipped, then labels alone, then FD + AD + PD
 SWAPPED = {'learned alone': (0.156, 0.197, 0.272), 'taught': (0.313, 0.375, 0.376)}
 
 def two_stages(
     config: dict,  # of a `DemoConfig`
 ) -> bool:
-    "Whether the students start from different trunks, so that the last row has two stages of distillation."
+    "Whether the students start from different trunks, so that distillation has two stages."
     return config['pretrained'] and config['hdl_trunk'] != config['plain_trunk']
 
+# %% ../nbs/20_demo.ipynb #27723837
 def row_names(
     config: dict,  # of a `DemoConfig`
 ) -> dict:         # as `ROWS`
@@ -74,19 +83,25 @@ def row_names(
     return ROWS if two_stages(config) else ROWS | dict(student_hdl='student, FD + AD + PD')
 
 # %% ../nbs/20_demo.ipynb #ad3e1bdb
+def _network(config, name, trunk, seed, **kw):
+    "A network of the demo from a seed, with a shipped trunk unless all begins at random."
+    torch.manual_seed(seed)
+    model = build_model(name, rois_per_image=12, proposals=(60, 60), factored=True, **kw)
+    return load_trunk(model, shipped_trunk(trunk)) if config.pretrained else model
+
 def build_pair(
     config: DemoConfig,
     num_ids: int,   # training identities
     heights: list,  # anchor heights, px
 ) -> tuple:         # (teacher, make_student)
-    "The demo's teacher, and a function that makes the same student each time it is called, from the shipped trunk it is given."
-    def make(name, trunk, width, seed, **kw):
-        torch.manual_seed(seed)
-        model = build_model(name, num_ids, heights=heights, width=width, rois_per_image=12, proposals=(60, 60), factored=True, **kw)
-        return load_trunk(model, shipped_trunk(trunk)) if config.pretrained else model
-    # a narrow RPN, since at a quarter of the width even a separable one would cost more than a block of the student
-    return (make('hdl-teacher', 'hdl-teacher', config.width, config.seed),
-            lambda trunk=config.hdl_trunk: make('hdl-student-fast', trunk, config.student_width, config.seed + 1, rpn_channels=64))
+    "The demo's teacher, and a function (shipped trunk) that makes the same student each time."
+    same = dict(num_ids=num_ids, heights=heights)
+    def make_student(trunk=config.hdl_trunk):
+        return _network(config, 'hdl-student-fast', trunk, config.seed + 1,
+                        width=config.student_width, rpn_channels=64, **same)
+    name = 'hdl-teacher'
+    teacher = _network(config, name, name, config.seed, width=config.width, **same)
+    return teacher, make_student
 
 # %% ../nbs/20_demo.ipynb #4e340487
 def learn(
@@ -103,16 +118,23 @@ def learn(
     if teacher is not None:
         weights |= dict(id=config.identity, pd=config.identity)
         model = HDL(teacher, model, config.lambdas, config.temperature, hinton=config.hinton)
-    how = TrainConfig(epochs=epochs, batch_size=config.batch_size, lr=lr, optimizer='adamw', weight_decay=0.05, warmup=50, weights=weights,
-                      augment='colour', schedule='cosine', seed=config.seed, checkpoint_every=200)
+    how = TrainConfig(epochs=epochs, batch_size=config.batch_size, lr=lr, optimizer='adamw',
+                      weight_decay=0.05, warmup=50, weights=weights, augment='colour',
+                      schedule='cosine', seed=config.seed, checkpoint_every=200)
     try: return train(model, data, how, **kwargs)
-    except OtherRun as e: raise OtherRun(e.folder, e.what, ()) from None  # a demo has no options for it
+    except OtherRun as e: raise OtherRun(e.folder, e.what, ()) from None  # a demo has no options
 
 # %% ../nbs/20_demo.ipynb #9e9bab10
 def _search(model, gallery, queries):
     "All scores of one model, and what its ranking strips need."
-    found, feats = run_detector(model, gallery, batch_size=8), embed_queries(model, queries, gallery, batch_size=8)
+    found = run_detector(model, gallery, batch_size=8)
+    feats = embed_queries(model, queries, gallery, batch_size=8)
     return score_detections(found, feats, gallery, queries), found, feats
+
+def _evenly(values, number):
+    "Positions of `number` values at even distances, from the highest to the lowest."
+    ranked = np.argsort(-values, kind='stable')
+    return ranked[np.linspace(0, len(ranked) - 1, min(number, len(ranked))).round().astype(int)]
 
 def strips(
     found: dict,     # of `run_detector`
@@ -124,16 +146,14 @@ def strips(
     "Ranking strips: the query and its ten best matches, right and wrong outlined."
     truth = search_truth(queries, gallery)
     m = match_search(**found, query_feats=feats, **truth)
-    # average precision per query, to show good and bad rankings alike rather than a flattering choice
-    hits = np.concatenate([np.arange(1, c + 1) for c in np.bincount(m.query, minlength=len(queries))])
-    ap = np.bincount(m.query, hits / m.rank, len(queries)) / np.maximum(m.positives, 1)
-    ranked, people = np.argsort(-ap, kind='stable'), Gallery(**found, names=gallery.names)
-    chosen, out = ranked[np.linspace(0, len(ranked) - 1, min(number, len(ranked))).round().astype(int)], []
-    for q in chosen:
+    ap, people, out = per_query(m)[0], Gallery(**found, names=gallery.names), []
+    for q in _evenly(ap, number):
         best = people.search(feats[q], scenes=truth['candidates'][q])
         image, box, _ = queries[q]
         right = set(m.detection[m.query == q].tolist())
-        fig = ranking_strip(crop(image, box[0]), [crop(gallery.image(b.scene), b.box) for b in best], [b.detection in right for b in best], [b.similarity for b in best])
+        crops = [crop(gallery.image(b.scene), b.box) for b in best]
+        fig = ranking_strip(crop(image, box[0]), crops, [b.detection in right for b in best],
+                            [b.similarity for b in best])
         out.append((f'AP {ap[q]:.2f}, {int(m.positives[q])} to find', fig))
     return out
 
@@ -143,102 +163,153 @@ def shortest_in_turns(
     images: list,      # of (3, H, W) float 0-1
     rounds: int = 12,  # timed passes of each
 ) -> dict:             # name -> ms per scene
-    "Milliseconds per scene of several networks: in turns, the shortest of each. The round before the first is not timed."
-    turn = lambda: {name: measure_latency(model, images, repeats=1, warmup=0)['min'] for name, model in models.items()}
-    turn()
-    times = [turn() for _ in range(rounds)]
-    return {name: min(t[name] for t in times) for name in models}
+    "Milliseconds per scene of several networks: the shortest of each, after an untimed round."
+    def time_of(model): return measure_latency(model, images, repeats=1, warmup=0)['min']
+    turns = [{name: time_of(model) for name, model in models.items()} for _ in range(rounds + 1)]
+    return {name: min(t[name] for t in turns[1:]) for name in models}
 
 # %% ../nbs/20_demo.ipynb #872199e1
-STYLE = '''body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#222}h1{font-size:1.6em}h2{margin-top:2em;font-size:1.2em}
-img{max-width:100%}table{font-variant-numeric:tabular-nums;margin:1em 0}td,th{border-bottom:1px solid #ddd}figure{margin:0 0 1em}figcaption{color:#666;font-size:.9em}'''
+STYLE = '''body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;
+color:#222}h1{font-size:1.6em}h2{margin-top:2em;font-size:1.2em}
+img{max-width:100%}table{font-variant-numeric:tabular-nums;margin:1em 0}
+td,th{border-bottom:1px solid #ddd}figure{margin:0 0 1em}figcaption{color:#666;font-size:.9em}'''
 
 def start_note(
     config: dict,  # of a `DemoConfig`
 ) -> str:          # a sentence that belongs beside the table
     "What the networks had learned before."
     if not config['pretrained']: return 'All weights start from random numbers.'
+    students = 'both students from the same.'
+    if two_stages(config):
+        students = 'the last student from one that was taught by a teacher already.'
     return ('Teacher and students start from small trunks trained on other synthetic people, '
-            + ('the last student from one that was taught by a teacher already.' if two_stages(config) else 'both students from the same.'))
+            + students)
+
+# %% ../nbs/20_demo.ipynb #75a215cb
+def _row(tag, words):
+    "A row of an HTML table."
+    return '<tr>' + ''.join(f'<{tag}>{w}</{tag}>' for w in words) + '</tr>'
 
 def stage_table(
-    table: dict = SWAPPED,  # trunk -> mAP as shipped, then after labels alone, then after FD + AD + PD
+    table: dict = SWAPPED,  # trunk -> mAP as shipped, after labels alone, after FD + AD + PD
 ) -> str:                   # HTML
     "What each stage of distillation is worth: both students from both trunks."
-    row = lambda tag, words: '<tr>' + ''.join(f'<{tag}>{w}</{tag}>' for w in words) + '</tr>'
-    rows = [(trunk, *(f'{v:.3f}' for v in values), f'{values[2] - values[1]:+.3f}') for trunk, values in table.items()]
-    return '<table>' + row('th', ("the student's trunk", 'as shipped', 'then labels alone', 'then FD + AD + PD', 'difference')) + ''.join(row('td', r) for r in rows) + '</table>'
-
-def write_report(
-    path,           # of the HTML file
-    results: dict,  # as in results.json
-    histories: dict,  # name -> history of `train`
-    rankings: dict,   # name -> list of (caption, figure)
-    attention,      # figure: teacher against student
-):
-    "One file a person wants to look at: table, loss curves, ranking strips, attention."
-    c = results['config']
-    names = row_names(c)
-    rows = [dict(name=names[k], **results[k]) for k in names]
-    picture = lambda fig, caption: f'<figure>{figure_html(fig, caption)}<figcaption>{html.escape(caption)}</figcaption></figure>'
-    t, p, h = (results[k]['mAP'] for k in ('teacher', 'student_plain', 'student_hdl'))
-    body = [f'<h1>Person search: teacher, student, distilled student</h1><p>Data <code>{html.escape(c["data"])}</code>, seed {results["seed"]}, {results["scenes"]} training scenes, '
-            f'{results["ids"]} training people, {results["queries"]} queries. {start_note(c)}</p>', table_html(rows, COLUMNS),
-            f'<p>Without a teacher the student has {p:.3f} mAP, with one {h:.3f}; its teacher has {t:.3f} ({h / max(t, 1e-9):.0%} reached). '
-            f'The student needs {results["student_hdl"]["macs_scene"] / results["teacher"]["macs_scene"]:.0%} of the teacher\'s multiply-accumulates per scene. '
-            'Milliseconds are the shortest of several passes, the networks in turns.</p>',
-            *_stages(c), '<h2>Losses</h2>', *(picture(plot_losses(hist), name) for name, hist in histories.items()),
-            '<h2>Where teacher and student look</h2>', picture(attention, 'Attention A at levels 0 to 2 over the scene, and at level 3 inside each person'),
-            '<h2>Rankings</h2><p>From the easiest query to the hardest: left the person looked for, then the ten best matches; green is right, red is wrong.</p>',
-            *(f'<h3>{html.escape(name)}</h3>' + ''.join(picture(f, cap) for cap, f in figs) for name, figs in rankings.items())]
-    write_whole(path, f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Person search demo</title><style>{STYLE}</style><body>{"".join(body)}</body></html>'.encode())
+    head = ("the student's trunk", 'as shipped', 'then labels alone', 'then FD + AD + PD',
+            'difference')
+    rows = [(trunk, *(f'{v:.3f}' for v in values), f'{values[2] - values[1]:+.3f}')
+            for trunk, values in table.items()]
+    return '<table>' + _row('th', head) + ''.join(_row('td', r) for r in rows) + '</table>'
 
 def _stages(config):
     "What belongs beside the table when the last row has two stages of distillation."
     if not two_stages(config): return []
     a, b = (f'{v[2] - v[1]:+.3f}' for v in SWAPPED.values())
-    return [f'<p>The last row was taught twice: its trunk on other people, and then by FD + AD + PD here. From one and the same trunk FD + AD + PD are worth {a} mAP (learned alone) or {b} (taught). '
-            'These numbers are of another run, the full demo with seed 1 (<code>benchmarks/demo.md</code>):</p>', stage_table()]
+    return ['<p>The last row was taught twice: its trunk on other people, and then by FD + AD + PD '
+            f'here. From one and the same trunk FD + AD + PD are worth {a} mAP (learned alone) or '
+            f'{b} (taught). These numbers are of another run, the full demo with seed 1 '
+            '(<code>benchmarks/demo.md</code>):</p>', stage_table()]
+
+# %% ../nbs/20_demo.ipynb #1de22034
+def _summary(results):
+    "The first paragraphs: what was run, the table, and what it says."
+    c = results['config']
+    names = row_names(c)
+    rows = [dict(name=names[k], **results[k]) for k in names]
+    t, p, h = (results[k]['mAP'] for k in ('teacher', 'student_plain', 'student_hdl'))
+    student, teacher = (results[k]['macs_scene'] for k in ('student_hdl', 'teacher'))
+    return [f'<h1>Person search: teacher, student, distilled student</h1><p>'
+            f'Data <code>{html.escape(c["data"])}</code>, seed {results["seed"]}, '
+            f'{results["scenes"]} training scenes, {results["ids"]} training people, '
+            f'{results["queries"]} queries. {start_note(c)}</p>', table_html(rows, COLUMNS),
+            f'<p>Without a teacher the student has {p:.3f} mAP, with one {h:.3f}; its teacher has '
+            f'{t:.3f} ({h / max(t, 1e-9):.0%} reached). The student needs {student / teacher:.0%} '
+            'of the teacher\'s multiply-accumulates per scene. Milliseconds are the shortest of '
+            'several passes, the networks in turns.</p>', *_stages(c)]
+
+def _picture(fig, caption):
+    "A figure with its caption."
+    text = html.escape(caption)
+    return f'<figure>{figure_html(fig, caption)}<figcaption>{text}</figcaption></figure>'
+
+# %% ../nbs/20_demo.ipynb #26baf95d
+_LOOK = 'Attention A at levels 0 to 2 over the scene, and at level 3 inside each person'
+_RANKED = ('From the easiest query to the hardest: left the person looked for, then the ten best '
+          'matches; green is right, red is wrong.')
+
+def write_report(
+    path,             # of the HTML file
+    results: dict,    # as in results.json
+    histories: dict,  # name -> history of `train`
+    rankings: dict,   # name -> list of (caption, figure)
+    attention,        # figure: teacher against student
+):
+    "The report: table, loss curves, ranking strips, attention."
+    losses = [_picture(plot_losses(hist), name) for name, hist in histories.items()]
+    ranked = [f'<h3>{html.escape(name)}</h3>' + ''.join(_picture(f, cap) for cap, f in figs)
+              for name, figs in rankings.items()]
+    body = [*_summary(results), '<h2>Losses</h2>', *losses,
+            '<h2>Where teacher and student look</h2>', _picture(attention, _LOOK),
+            f'<h2>Rankings</h2><p>{_RANKED}</p>', *ranked]
+    head = ('<!doctype html><html lang="en"><meta charset="utf-8"><title>Person search demo</title>'
+            f'<style>{STYLE}</style>')
+    write_whole(path, f'{head}<body>{"".join(body)}</body></html>'.encode())
 
 # %% ../nbs/20_demo.ipynb #8a453b6b
 NAMES = ('teacher', 'student_plain', 'student_hdl')  # of the networks that are trained
-WRITTEN = (*NAMES, *(f'{name}.safetensors' for name in NAMES), 'report.html', 'config.json', 'results.json')  # what a demo leaves, the sign that it is whole at the end
+WRITTEN = (*NAMES, *(f'{name}.safetensors' for name in NAMES),  # what a demo leaves:
+           'report.html', 'config.json', 'results.json')        # last the sign that it is whole
 
+def _refuse_others(folder, there):
+    "Raises ValueError for a folder that holds other things, and no demo."
+    some = ', '.join(sorted(there)[:3]) + (' ...' if len(there) > 3 else '')
+    raise ValueError(f'{folder}: holds {some}, and no demo; a demo writes to a folder of its own: '
+                     'give another --out')
+
+def _is_config(found):
+    "Whether a dict has the settings of a `DemoConfig`."
+    return isinstance(found, dict) and found.keys() == {f.name for f in fields(DemoConfig)}
+
+def _contents(folder):
+    "Names in a folder, without a lock and half-written files."
+    if not folder.exists(): return []
+    return [p.name for p in folder.iterdir() if p.name != LOCK and not p.name.endswith('.part')]
+
+# %% ../nbs/20_demo.ipynb #3fd22caa
 def demo_note(
     folder,
 ) -> dict:  # of a `DemoConfig`; None: the folder is new
-    "What demo a folder belongs to. Raises ValueError for a folder that is none, and touches nothing."
+    "What demo a folder belongs to. Raises ValueError for a folder that is none; changes nothing."
     folder, note = Path(folder), Path(folder) / 'config.json'
-    there = [p.name for p in folder.iterdir() if p.name != LOCK and not p.name.endswith('.part')] if folder.exists() else []
-    if 'config.json' not in there:
-        if not there: return None
-        raise ValueError(f'{folder}: holds {", ".join(sorted(there)[:3])}{" ..." if len(there) > 3 else ""}, and no demo; a demo writes to a folder of its own: give another --out')
-    other = f'{note}: not the note of a demo; delete it and the rest of the folder, or give another --out'
+    there = _contents(folder)
+    if not there: return None
+    if 'config.json' not in there: _refuse_others(folder, there)
+    other = (f'{note}: not the note of a demo; delete it and the rest of the folder, '
+             'or give another --out')
     try: found = read_json(note)
-    except ValueError as e: raise ValueError(f'{other} ({str(e).replace(f"{note}: ", "")})') from None
-    if not isinstance(found, dict) or found.keys() != {f.name for f in fields(DemoConfig)}: raise ValueError(other)
-    if held := [p for name in NAMES if (p := folder / name / 'recipe.json').exists()]:
-        raise ValueError(f'{held[0].parent}: holds a training of person-search train, which a demo would replace; give another --out')
+    except ValueError as e:
+        raise ValueError(f'{other} ({str(e).replace(f"{note}: ", "")})') from None
+    if not _is_config(found): raise ValueError(other)
+    for name in NAMES:
+        if not (folder / name / 'recipe.json').exists(): continue
+        raise ValueError(f'{folder / name}: holds a training of person-search train, '
+                         'which a demo would replace; give another --out')
     return found
 
+# %% ../nbs/20_demo.ipynb #c8e17b3f
 def _finished(folder):
     "Whether a folder holds a whole result."
-    try: return read_json(folder / 'results.json')['config'].keys() == {f.name for f in fields(DemoConfig)}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError): return False  # not there, or half a file
+    try: return _is_config(read_json(folder / 'results.json')['config'])
+    except (OSError, ValueError, TypeError, KeyError): return False  # not there, or half a file
 
-
-# %% ../nbs/20_demo.ipynb #c8e17b3f
 def _begin(folder, config):
     "A folder to go on or begin in: an unfinished demo of other settings is moved aside."
     note, now = demo_note(folder), as_json(asdict(config))
     if note == now: return folder
-    if note is not None: print(f'{folder}: an unfinished demo of other settings is now in {set_aside(folder, WRITTEN)}')
+    if note is not None:
+        aside = set_aside(folder, WRITTEN)
+        print(f'{folder}: an unfinished demo of other settings is now in {aside}')
     write_whole(folder / 'config.json', json.dumps(now).encode())
     return folder
-
-def _remove(path):
-    if path.is_dir() and not path.is_symlink(): shutil.rmtree(path)
-    else: path.unlink(missing_ok=True)
 
 def _prepare(out, config):
     "Where to work: in the folder itself, or beside a finished result, which stays for now."
@@ -247,8 +318,14 @@ def _prepare(out, config):
     if _finished(new): _publish(new, out)  # killed while they were exchanged
     return _begin(new if _finished(out) else out, config)
 
+# %% ../nbs/20_demo.ipynb #d8991879
+def _remove(path):
+    "Remove a file, a link or a folder."
+    if path.is_dir() and not path.is_symlink(): shutil.rmtree(path)
+    else: path.unlink(missing_ok=True)
+
 def _publish(work, out):
-    "Put a whole result in the place of the one before. Killed on the way, it is finished by the next call."
+    "Put a whole result in the place of the one before; the next call finishes it after a kill."
     if work == out: return
     for name in WRITTEN:
         if not (work / name).exists(): continue
@@ -256,75 +333,138 @@ def _publish(work, out):
         (work / name).rename(out / name)
     with suppress(OSError): work.rmdir()
 
+# %% ../nbs/20_demo.ipynb #5a51c9de
+class _Demo:
+    "A demo in progress: its data, networks, scores, and the folder it works in."
+    def __init__(self, config, out):
+        self.config, self.out, self.began = config, out, time.perf_counter()
+        self.names, self.scores, self.found = row_names(asdict(config)), {}, {}
+
+@patch
+def say(self: _Demo, step, text):
+    "Announce a step."
+    print(f'\n[{step}/5, {time.perf_counter() - self.began:.0f} s] {text}', flush=True)
+
+@patch
+def make(self: _Demo):
+    "Scenes, and networks that fit them."
+    config, spec, workers = self.config, self.config.spec(), torch.get_num_threads()
+    self.say(1, f'scenes: {spec}')
+    self.data = open_dataset(spec, 'train', cache=True, workers=workers)
+    self.gallery = open_dataset(spec, 'gallery', cache=True, workers=workers)
+    self.queries = open_dataset(spec, 'query')
+    heights = fit_heights(self.data.heights())
+    self.teacher, self.make_student = build_pair(config, self.data.num_ids, heights)
+
+# %% ../nbs/20_demo.ipynb #eb6738d6
+@patch
+def floor(self: _Demo):
+    "Scores of the untrained teacher and of colour histograms."
+    self.say(2, 'before learning: untrained teacher, colour histograms')
+    torch.manual_seed(self.config.seed)
+    untrained = build_model(**self.teacher.config)
+    start = time.perf_counter()
+    self.scores['histogram'] = histogram_baseline(self.gallery, self.queries)
+    self.histogram_ms = 1000 * (time.perf_counter() - start) / len(self.gallery)
+    self.scores['untrained'] = _search(untrained, self.gallery, self.queries)[0]
+
+# %% ../nbs/20_demo.ipynb #163d0ae9
+@patch
+def teach(self: _Demo):
+    "Train the teacher and both students, each in a folder of its own."
+    self.say(3, 'training: teacher, student without distillation, taught student')
+    config, data = self.config, self.data
+    def student(trunk): return imprint(self.make_student(trunk), data)
+    imprint(self.teacher, data)
+    self.models = dict(teacher=self.teacher, student_plain=student(config.plain_trunk),
+                       student_hdl=student(config.hdl_trunk))
+    short = config.student_epochs, config.student_lr
+    how = dict(teacher=(config.teacher_epochs, config.teacher_lr), student_plain=short,
+               student_hdl=(*short, self.teacher))
+    self.histories = {}
+    for name, model in self.models.items():
+        self.histories[name] = learn(config, model, data, *how[name], out=self.out / name,
+                                     label=self.names[name])
+    for name, model in self.models.items(): save_model(model, self.out / f'{name}.safetensors')
+
+# %% ../nbs/20_demo.ipynb #e0a9164b
+@patch
+def search(self: _Demo):
+    "Scores of the trained networks."
+    self.say(4, 'search')
+    for name, model in self.models.items():
+        self.scores[name], *self.found[name] = _search(model, self.gallery, self.queries)
+
+@patch
+def costs(self: _Demo):
+    "Parameters, multiply-accumulates and milliseconds of each row."
+    table = cost_table(self.models, self.gallery.item_size(0), latency=False)
+    costs = {r['name']: r for r in table}
+    times = shortest_in_turns(self.models, [self.gallery.image(0)])
+    for name, ms in times.items(): costs[name]['ms_scene'] = ms
+    free = dict(params=0, macs_scene=0, macs_person=0, ms_scene=self.histogram_ms)
+    return costs | dict(untrained=costs['teacher'], histogram=free)
+
+@patch
+def results(self: _Demo):
+    "What results.json holds, without the seconds."
+    config, costs = self.config, self.costs()
+    rows = {k: {m: float(self.scores[k][m]) for m in _SCORES} | {m: costs[k][m] for m in _COSTS}
+            for k in ROWS}
+    threads, version = torch.get_num_threads(), torch.__version__.split('+')[0]
+    return rows | dict(config=asdict(config), seed=config.seed, pretrained=config.pretrained,
+                       scenes=len(self.data), ids=self.data.num_ids, queries=len(self.queries),
+                       machine=f'{threads} threads, {platform.machine()}, torch {version}')
+
+# %% ../nbs/20_demo.ipynb #ca0d4cad
+def _best_scene(gallery):
+    "The scene whose four tallest people are the tallest in sum."
+    def height(i):
+        boxes = np.asarray(gallery.truth(i)['boxes'])
+        return np.sort(boxes[:, 3] - boxes[:, 1])[-4:].sum()
+    return int(np.argmax([height(i) for i in range(len(gallery))]))
+
+@patch
+def report(self: _Demo, results):
+    "Write report.html, then results.json."
+    self.say(5, 'report')
+    gallery, names, scene = self.gallery, self.names, _best_scene(self.gallery)
+    both = {'teacher': self.teacher, 'taught student': self.models['student_hdl']}
+    attention = compare_attention(both, gallery.image(scene), gallery.truth(scene)['boxes'])
+    rankings = {names[k]: strips(*self.found[k], gallery, self.queries)
+                for k in ('student_hdl', 'teacher')}
+    results['seconds'] = time.perf_counter() - self.began
+    histories = {names[k]: v for k, v in self.histories.items()}
+    write_report(self.out / 'report.html', results, histories, rankings, attention)
+    write_whole(self.out / 'results.json', json.dumps(results, indent=1).encode())
 
 # %% ../nbs/20_demo.ipynb #2406b8f8
+def _run(config, out):
+    "All five steps in a folder -> what results.json holds."
+    demo = _Demo(config, out)
+    demo.make()
+    demo.floor()
+    demo.teach()
+    demo.search()
+    demo.report(results := demo.results())
+    return results
+
 def run_demo(
     config: DemoConfig = DemoConfig(),
     out='runs/demo',  # folder for results, checkpoints and report
 ) -> dict:            # what results.json holds
-    """Make, train, distil, search, compare, report. Stopped with Ctrl-C it goes on from there when called again; the results of a demo before stay until the new ones are whole.
+    """Make, train, distil, search, compare, report; the same call continues after a Ctrl-C.
+
+    The results of an earlier demo stay until the new ones are complete.
     Raises ValueError for a folder that is not a demo's, and BusyError for one in use."""
     demo_note(out)  # before anything is touched
+    out = Path(out)
     with holding(out, 'demo'):
-        results = _run(config, work := _prepare(Path(out), config))
-        _publish(work, Path(out))
+        results = _run(config, work := _prepare(out, config))
+        _publish(work, out)
     names = row_names(results['config'])
     print('\n' + format_table([dict(name=names[k], **results[k]) for k in names], COLUMNS))
     print(start_note(results['config']))
-    print(f'\n{results["seconds"]:.0f} s. Numbers in {Path(out) / "results.json"}, pictures in {Path(out) / "report.html"}')
+    print(f'\n{results["seconds"]:.0f} s. Numbers in {out / "results.json"}, '
+          f'pictures in {out / "report.html"}')
     return results
-
-def _run(config, out):
-    "All five steps in a folder -> what results.json holds."
-    began = time.perf_counter()
-    step = lambda n, text: print(f'\n[{n}/5, {time.perf_counter() - began:.0f} s] {text}', flush=True)
-
-    step(1, f'scenes: {config.spec()}')
-    workers = torch.get_num_threads()
-    data = open_dataset(config.spec(), 'train', cache=True, workers=workers)
-    gallery, queries = open_dataset(config.spec(), 'gallery', cache=True, workers=workers), open_dataset(config.spec(), 'query')
-    teacher, make_student = build_pair(config, data.num_ids, fit_heights(data.heights()))
-
-    step(2, 'before learning: untrained teacher, colour histograms')
-    torch.manual_seed(config.seed)
-    untrained = build_model(**teacher.config)
-    scores, start = {}, time.perf_counter()
-    scores['histogram'] = histogram_baseline(gallery, queries)
-    histogram_ms = 1000 * (time.perf_counter() - start) / len(gallery)
-    scores['untrained'] = _search(untrained, gallery, queries)[0]
-
-    names = row_names(asdict(config))
-    step(3, 'training: teacher, student without distillation, taught student')
-    imprint(teacher, data)
-    models = dict(teacher=teacher, student_plain=imprint(make_student(config.plain_trunk), data), student_hdl=imprint(make_student(config.hdl_trunk), data))
-    how = dict(teacher=(config.teacher_epochs, config.teacher_lr), student_plain=(config.student_epochs, config.student_lr),
-               student_hdl=(config.student_epochs, config.student_lr, teacher))
-    histories = {name: learn(config, model, data, *how[name], out=out / name, label=names[name]) for name, model in models.items()}
-    for name, model in models.items(): save_model(model, out / f'{name}.safetensors')
-
-    step(4, 'search')
-    found = {}
-    for name, model in models.items(): scores[name], *found[name] = _search(model, gallery, queries)
-    h, w = gallery.item_size(0)
-    costs = {r['name']: r for r in cost_table(models, (h, w), latency=False)}
-    for name, ms in shortest_in_turns(models, [gallery.image(0)]).items(): costs[name]['ms_scene'] = ms
-    costs['untrained'] = costs['teacher']
-    costs['histogram'] = dict(params=0, macs_scene=0, macs_person=0, ms_scene=histogram_ms)
-    keys = ('mAP', 'top1', 'top5', 'top10', 'det_ap', 'det_recall')
-    results = {k: {m: float(scores[k][m]) for m in keys} | {m: costs[k][m] for m in ('params', 'macs_scene', 'macs_person', 'ms_scene')} for k in ROWS}
-    results |= dict(config=asdict(config), seed=config.seed, pretrained=config.pretrained, scenes=len(data), ids=data.num_ids, queries=len(queries),
-                    machine=f'{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__.split("+")[0]}')
-
-    step(5, 'report')
-    people = _best_scene(gallery)
-    attention = compare_attention({'teacher': teacher, 'taught student': models['student_hdl']}, gallery.image(people), gallery.truth(people)['boxes'])
-    rankings = {names[k]: strips(*found[k], gallery, queries) for k in ('student_hdl', 'teacher')}
-    results['seconds'] = time.perf_counter() - began
-    write_report(out / 'report.html', results, {names[k]: v for k, v in histories.items()}, rankings, attention)
-    write_whole(out / 'results.json', json.dumps(results, indent=1).encode())  # last: who finds it finds everything
-    return results
-
-def _best_scene(gallery):
-    "A scene with several people, large enough to see where attention goes."
-    size = [np.sort(np.asarray(gallery.truth(i)['boxes'])[:, 3] - np.asarray(gallery.truth(i)['boxes'])[:, 1])[-4:].sum() for i in range(len(gallery))]
-    return int(np.argmax(size))

@@ -15,6 +15,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from tqdm.auto import tqdm
 
 from .datasets import QuerySet, SceneDataset
@@ -22,44 +23,70 @@ from .loading import SceneBatches, SceneLoader, SceneSampler
 from .models import evaluating
 from .parallel import collect, rank, share_out
 
-# %% ../nbs/12_evaluation.ipynb #44a0eb47
+# %% ../nbs/12_evaluation.ipynb #0d53ef8f
+def _check_shape(x, shape, name):
+    "Raises ValueError where a shape is wrong; None stands for any size."
+    fits = len(shape) == x.ndim and all(s is None or s == n for s, n in zip(shape, x.shape))
+    wanted = ', '.join('any' if s is None else str(s) for s in shape)
+    if not fits: raise ValueError(f'{name} must have shape ({wanted}), it has {x.shape}')
+
+def _check_finite(x, name):
+    "Raises ValueError for NaN or infinity, naming the row."
+    if x.dtype.kind != 'f' or np.isfinite(x).all(): return
+    row = int(np.argwhere(~np.isfinite(x))[0][0])
+    raise ValueError(f'{name} holds NaN or infinity, first in row {row}: '
+                     'a broken network or a broken file made it')
+
 def _array(x, dtype=None, shape=None, name='array'):
-    "numpy view of an array, tensor or list; ValueError when its shape is wrong or it holds NaN."
+    "numpy view of an array, tensor or list; ValueError for a wrong shape or NaN."
     if torch.is_tensor(x): x = (x.float() if x.dtype == torch.bfloat16 else x).detach().cpu()
     x = np.asarray(x)
-    if x.size == 0 and shape is not None and x.ndim < len(shape): x = x.reshape(tuple(0 if s is None else s for s in shape))
+    if x.size == 0 and shape is not None and x.ndim < len(shape):
+        x = x.reshape(tuple(0 if s is None else s for s in shape))
     if dtype is not None: x = x.astype(dtype, copy=False)
-    if shape is not None and (x.ndim != len(shape) or any(s is not None and s != n for s, n in zip(shape, x.shape))):
-        raise ValueError(f'{name} must have shape ({", ".join("any" if s is None else str(s) for s in shape)}), it has {x.shape}')
-    if x.dtype.kind == 'f' and not np.isfinite(x).all():
-        raise ValueError(f'{name} holds NaN or infinity, first in row {int(np.argwhere(~np.isfinite(x))[0][0])}: a broken network or a broken file made it')
+    if shape is not None: _check_shape(x, shape, name)
+    _check_finite(x, name)
     return x
+
+# %% ../nbs/12_evaluation.ipynb #44a0eb47
+def _area(boxes): return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 def paired_iou(
     a: np.ndarray,  # (P, 4) xyxy px
     b: np.ndarray,  # (P, 4) xyxy px
 ) -> np.ndarray:    # (P,)
     "IoU of row i of `a` with row i of `b`; 0 where both have no area."
-    wh = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None)
+    low, high = np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])
+    wh = np.clip(high - low, 0, None)
     inter = wh[:, 0] * wh[:, 1]
-    area = lambda x: (x[:, 2] - x[:, 0]) * (x[:, 3] - x[:, 1])
-    union = area(a) + area(b) - inter
+    union = _area(a) + _area(b) - inter
     return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+
+# %% ../nbs/12_evaluation.ipynb #edc62207
+def _ranges(start, count):
+    "count[0] numbers from start[0], then count[1] numbers from start[1], and so on."
+    return np.repeat(start - np.cumsum(count) + count, count) + np.arange(count.sum())
 
 def same_image_pairs(
     image_a: np.ndarray,  # (A,) image of each row of one list
     image_b: np.ndarray,  # (B,) image of each row of the other
 ) -> tuple:               # (rows of a (P,), rows of b (P,)), by row of a, then of b
-    "All pairs of rows in the same image, without looking at pairs that are not."
+    "All pairs of rows in the same image, without visiting the other pairs."
     order = np.argsort(image_b, kind='stable')
     low, high = (np.searchsorted(image_b[order], image_a, side) for side in ('left', 'right'))
-    count = high - low
-    a = np.repeat(np.arange(len(image_a)), count)
-    within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    return a, order[np.repeat(low, count) + within]
+    return np.repeat(np.arange(len(image_a)), high - low), order[_ranges(low, high - low)]
 
-# %% ../nbs/12_evaluation.ipynb #7abd40e8
-def _first_best(group, value, size):  # per group 0..size-1: position of the highest value, the earliest among equals; -1 for an empty group
+# %% ../nbs/12_evaluation.ipynb #519f4959
+@dataclass
+class DetectionMatches:
+    "Detections by falling score, and which of them are right."
+    score: np.ndarray    # (K,) falling
+    correct: np.ndarray  # (K,) bool
+    positives: int       # true boxes that count
+
+# %% ../nbs/12_evaluation.ipynb #6b64a5f2
+def _first_best(group, value, size):
+    "Position of each group's highest value, the earliest of equals; -1 for an empty group."
     order = np.lexsort((np.arange(len(group)), -value, group))
     g = group[order]
     head = order[np.r_[True, g[1:] != g[:-1]]] if len(g) else order
@@ -67,15 +94,31 @@ def _first_best(group, value, size):  # per group 0..size-1: position of the hig
     best[group[head]] = head
     return best
 
+def _mutual_best(a, b, value, size_a, size_b):
+    "Which pairs (a, b) are the best of both."
+    pair = np.arange(len(a))
+    of_a, of_b = _first_best(a, value, size_a), _first_best(b, value, size_b)
+    return (of_a[a] == pair) & (of_b[b] == pair)
+
+# %% ../nbs/12_evaluation.ipynb #7abd40e8
 def _height(boxes): return boxes[:, 3] - boxes[:, 1]
 
-@dataclass
-class DetectionMatches:
-    "Detections by falling score, and which of them found somebody."
-    score: np.ndarray    # (K,) falling
-    correct: np.ndarray  # (K,) bool
-    positives: int       # true boxes that count
+def _image_boxes(image, boxes, name):
+    "An (N,) list of images and the (N, 4) boxes in them, checked."
+    image = _array(image, np.int64, (None,), f'{name}_image')
+    return image, _array(boxes, np.float64, (len(image), 4), f'{name}_boxes')
 
+def _image_pairs(det_image, det_boxes, image, boxes):
+    "Pairs (detection, true box) in the same image, and their IoU."
+    d, t = same_image_pairs(det_image, image)
+    return d, t, paired_iou(det_boxes[d], boxes[t])
+
+def _strongest_first(det_boxes, det_scores, score_threshold, min_height):
+    "Rows of the detections that count, by falling score."
+    kept = np.flatnonzero((det_scores >= score_threshold) & (_height(det_boxes) >= min_height))
+    return kept[np.argsort(-det_scores[kept], kind='stable')]
+
+# %% ../nbs/12_evaluation.ipynb #6196c1bf
 def match_detections(
     det_image,                      # (M,) image of each detection
     det_boxes,                      # (M, 4) xyxy px
@@ -86,29 +129,23 @@ def match_detections(
     score_threshold: float = 0.01,  # weaker detections are dropped
     min_height: float = 0.,         # px: lower detections are dropped, lower true boxes ignored
 ) -> DetectionMatches:
-    "A detection is right when it and a true box are each other's best overlap, and that overlap is large enough."
-    det_image = _array(det_image, np.int64, (None,), 'det_image')
-    gt_image = _array(gt_image, np.int64, (None,), 'gt_image')
-    det_boxes = _array(det_boxes, np.float64, (len(det_image), 4), 'det_boxes')
+    "A detection is right if it and a true box are each other's best overlap, and it is enough."
+    det_image, det_boxes = _image_boxes(det_image, det_boxes, 'det')
     det_scores = _array(det_scores, np.float64, (len(det_image),), 'det_scores')
-    gt_boxes = _array(gt_boxes, np.float64, (len(gt_image), 4), 'gt_boxes')
-    counts = _height(gt_boxes) >= min_height
-    low_image, low_boxes, gt_image, gt_boxes = gt_image[~counts], gt_boxes[~counts], gt_image[counts], gt_boxes[counts]
-    kept = np.flatnonzero((det_scores >= score_threshold) & (_height(det_boxes) >= min_height))
-    kept = kept[np.argsort(-det_scores[kept], kind='stable')]  # from here on the best detection is the first
-    d, t = same_image_pairs(det_image[kept], gt_image)
-    iou = paired_iou(det_boxes[kept[d]], gt_boxes[t])
-    of_det, of_truth = _first_best(d, iou, len(kept)), _first_best(t, iou, len(gt_image))
-    pair = np.arange(len(d))
-    good = (of_det[d] == pair) & (of_truth[t] == pair) & (iou >= iou_threshold)
-    correct = np.zeros(len(kept), bool)
+    gt_image, gt_boxes = _image_boxes(gt_image, gt_boxes, 'gt')
+    tall = _height(gt_boxes) >= min_height
+    kept = _strongest_first(det_boxes, det_scores, score_threshold, min_height)
+    found = det_image[kept], det_boxes[kept]
+    correct, on_low = np.zeros((2, len(kept)), bool)
+    d, t, iou = _image_pairs(*found, gt_image[tall], gt_boxes[tall])
+    good = _mutual_best(d, t, iou, len(kept), tall.sum()) & (iou >= iou_threshold)
     correct[d[good]] = True
-    d, t = same_image_pairs(det_image[kept], low_image)
-    on_low = np.zeros(len(kept), bool)  # on a person too low to count: neither right nor wrong
-    on_low[d[paired_iou(det_boxes[kept[d]], low_boxes[t]) >= iou_threshold]] = True
+    d, _, iou = _image_pairs(*found, gt_image[~tall], gt_boxes[~tall])
+    on_low[d[iou >= iou_threshold]] = True  # on a person too low to count: neither right nor wrong
     left = correct | ~on_low
-    return DetectionMatches(det_scores[kept][left], correct[left], len(gt_image))
+    return DetectionMatches(det_scores[kept][left], correct[left], int(tall.sum()))
 
+# %% ../nbs/12_evaluation.ipynb #c601bdf1
 def detection_metrics(
     det_image,                      # (M,) image of each detection
     det_boxes,                      # (M, 4) xyxy px
@@ -118,14 +155,14 @@ def detection_metrics(
     iou_threshold: float = 0.5,     # overlap that counts as found
     score_threshold: float = 0.01,  # weaker detections are dropped
     min_height: float = 0.,         # px: lower detections are dropped, lower true boxes ignored
-) -> dict:                          # ap (the field's: average precision times recall), recall, precision, detections, positives
+) -> dict:                          # ap (times recall), recall, precision, detections, positives
     "Detection quality over all images together."
-    m = match_detections(det_image, det_boxes, det_scores, gt_image, gt_boxes, iou_threshold, score_threshold, min_height)
-    found = np.cumsum(m.correct)
+    m = match_detections(det_image, det_boxes, det_scores, gt_image, gt_boxes,
+                         iou_threshold, score_threshold, min_height)
+    found, hits = np.cumsum(m.correct), int(m.correct.sum())
     precision = found / np.arange(1, len(found) + 1)
-    hits = int(m.correct.sum())
-    # mean precision over the hits, times hits / positives: missed people count as precision 0
-    return dict(ap=float(precision[m.correct].sum() / max(m.positives, 1)), recall=hits / max(m.positives, 1),
+    positives = max(m.positives, 1)  # the divisor: missed people count as precision 0
+    return dict(ap=float(precision[m.correct].sum() / positives), recall=hits / positives,
                 precision=hits / max(len(found), 1), detections=len(found), positives=m.positives)
 
 # %% ../nbs/12_evaluation.ipynb #f69a10d6
@@ -134,14 +171,132 @@ class SearchMatches:
     "Where the true positives of every query stand in its ranked list."
     query: np.ndarray      # (K,) query of each true positive, rising
     detection: np.ndarray  # (K,) the detection it is
-    rank: np.ndarray       # (K,) its place among the detections of the query's scenes, from 1, rising within a query
+    rank: np.ndarray       # (K,) its place in the query's list, from 1, rising within a query
     positives: np.ndarray  # (Q,) searched scenes that show the person
     missed: np.ndarray     # (L, 2) query and scene of the positives that no detection shows
 
-def _ranges(start, count):  # start[0], start[0] + 1, ... (count[0] numbers), then from start[1], and so on
-    return np.repeat(start - np.cumsum(count) + count, count) + np.arange(count.sum())
+# %% ../nbs/12_evaluation.ipynb #2fa54513
+def _embeddings(det_feats, query_feats, rows):
+    "Embeddings of detections and queries, which must have one size."
+    feats = _array(det_feats, None, (rows, None), 'det_feats')
+    query = _array(query_feats, None, (None, None), 'query_feats')
+    feats = feats.reshape(rows, -1 if rows else query.shape[1])
+    if rows and feats.shape[1] != query.shape[1]:
+        raise ValueError(f'det_feats have {feats.shape[1]} numbers each, '
+                         f'query_feats {query.shape[1]}: embed both with one model')
+    return feats, query
 
-def _exact(query, feats, q, d):  # (P,) float64 dot products of the rows q and d: each on its own, so the same in any company
+def _check_corners(name, boxes):
+    "Raises ValueError for a box that ends before it begins."
+    bad = np.flatnonzero((boxes[:, 2:] < boxes[:, :2]).any(1))
+    if not len(bad): return
+    box = boxes[bad[0]].round(2).tolist()
+    raise ValueError(f'{name}, row {bad[0]}: {box} ends before it begins; '
+                     'boxes are (x1, y1, x2, y2) in px, not (x, y, width, height)')
+
+def _check_range(x, low, high, what):
+    "Raises ValueError for numbers out of a range; `what` says it, with the ends for {}."
+    if x.size and (x.min() < low or x.max() > high): raise ValueError(what.format(x.min(), x.max()))
+
+# %% ../nbs/12_evaluation.ipynb #2483cda9
+class _Search:
+    "One search: its arrays, checked, and what is derived from them step by step."
+    def __init__(self, det_image, det_boxes, det_scores, det_feats, query_feats,
+                 gt_query, gt_image, gt_boxes, candidates):
+        self.det_image = _array(det_image, np.int64, (None,), 'det_image')
+        self.gt_query = _array(gt_query, np.int64, (None,), 'gt_query')
+        m, p = len(self.det_image), len(self.gt_query)
+        self.gt_image = _array(gt_image, np.int64, (p,), 'gt_image')
+        self.feats, self.query = _embeddings(det_feats, query_feats, m)
+        self.det_boxes = _array(det_boxes, np.float64, (m, 4), 'det_boxes')
+        self.gt_boxes = _array(gt_boxes, np.float64, (p, 4), 'gt_boxes')
+        self.det_scores = _array(det_scores, np.float64, (m,), 'det_scores')
+        self.check()
+        self.candidates = candidates
+        if candidates is not None:
+            self.candidates = _array(candidates, None, (len(self.query), None), 'candidates')
+            if self.candidates.dtype.kind != 'i':
+                self.candidates = self.candidates.astype(np.int64)
+        self.number_scenes()
+
+# %% ../nbs/12_evaluation.ipynb #82305b3a
+@patch
+def check(self: _Search):
+    "Raises ValueError for boxes, scores and queries that cannot be."
+    n, scores = len(self.query), 'det_scores go from {:.3g} to {:.3g}; '
+    _check_corners('det_boxes', self.det_boxes)
+    _check_corners('gt_boxes', self.gt_boxes)
+    _check_range(self.det_scores, 0, 1, scores + 'they are confidences from 0 to 1')
+    numbers = f'gt_query goes from {{}} to {{}}, there are {n} queries, numbered from 0'
+    _check_range(self.gt_query, 0, n - 1, numbers)
+
+@patch
+def number_scenes(self: _Search):
+    "Count the scenes. Raises ValueError for a negative number of a scene."
+    named = dict(det_image=self.det_image, gt_image=self.gt_image, candidates=self.candidates)
+    named = {name: x for name, x in named.items() if x is not None and x.size}
+    for name, x in named.items():
+        low = -1 if name == 'candidates' else 0     # -1 is padding
+        if x.min() < low: raise ValueError(f'{name} holds {x.min()}: scenes are numbered from 0')
+    self.scenes = 1 + max([-1, *(int(x.max()) for x in named.values())])
+
+# %% ../nbs/12_evaluation.ipynb #73328597
+@patch
+def drop(self: _Search, score_threshold, min_height):
+    "Keep the detections that count, by scene: those of s are rows start[s] to start[s + 1]."
+    tall = _height(self.det_boxes) >= min_height
+    kept = np.flatnonzero((self.det_scores >= score_threshold) & tall)
+    kept = kept[np.argsort(self.det_image[kept], kind='stable')]
+    self.kept = kept
+    self.start = np.searchsorted(self.det_image[kept], np.arange(self.scenes + 1))
+    same = len(kept) == len(self.feats) and (np.diff(kept) > 0).all()
+    if same: return                             # the embeddings are large: not copied
+    self.det_boxes, self.feats = self.det_boxes[kept], self.feats[kept]
+
+@patch
+def restrict(self: _Search):
+    "Which scenes each query searches (None: all); drop the truth of the others."
+    self.searched = None
+    if self.candidates is None: return
+    n = len(self.query)
+    searched = np.zeros((n, self.scenes + 1), bool)  # the last column takes the padding
+    searched[np.arange(n)[:, None], self.candidates] = True
+    self.searched = searched[:, :-1]
+    inside = self.searched[self.gt_query, self.gt_image]
+    self.gt_query, self.gt_image = self.gt_query[inside], self.gt_image[inside]
+    self.gt_boxes = self.gt_boxes[inside]
+
+@patch
+def rows_of(self: _Search, scenes):
+    "Rows of the detections in some scenes."
+    return _ranges(self.start[scenes], self.start[scenes + 1] - self.start[scenes])
+
+@patch
+def rows(self: _Search, q):
+    "Rows of the detections that query q searches."
+    scenes = np.arange(self.scenes) if self.searched is None else np.flatnonzero(self.searched[q])
+    return self.rows_of(scenes)
+
+# %% ../nbs/12_evaluation.ipynb #de765032
+@patch
+def overlap(self: _Search, iou_threshold, min_height):
+    "Hits (t, d): detection d overlaps true box t enough; by detection."
+    self.low = _height(self.gt_boxes) < min_height
+    scene = (self.gt_query * self.scenes + self.gt_image)[~self.low]
+    self.group = np.zeros(len(self.gt_image), np.int64)
+    self.positive, self.group[~self.low] = np.unique(scene, return_inverse=True)
+    wh = self.gt_boxes[:, 2:] - self.gt_boxes[:, :2]
+    need = np.minimum(iou_threshold, wh.prod(1) / (wh + 10).prod(1))
+    count = self.start[self.gt_image + 1] - self.start[self.gt_image]
+    t, d = np.repeat(np.arange(len(self.gt_image)), count), self.rows_of(self.gt_image)
+    hit = paired_iou(self.det_boxes[d], self.gt_boxes[t]) >= need[t]
+    t, d = t[hit], d[hit]
+    by = np.argsort(d, kind='stable')           # ties: the earlier detection first
+    self.t, self.d = t[by], d[by]
+
+# %% ../nbs/12_evaluation.ipynb #0e8bdc52
+def _exact(query, feats, q, d):
+    "(P,) float64 dot products of the rows q and d, each pair by itself."
     out = np.empty(len(q))
     for k in range(0, len(q), 512):  # small enough to stay in the cache
         x = feats[d[k:k + 512]].astype(np.float64)
@@ -149,28 +304,517 @@ def _exact(query, feats, q, d):  # (P,) float64 dot products of the rows q and d
         x.sum(1, out=out[k:k + 512])
     return out
 
-def _between(key, low, high):  # of sorted keys: number up to high, and the pairs (k, place) with low[k] <= key[place] <= high[k]
+def _before(value, row, than_value, than_row):
+    "Whether an entry stands before another: more similar, or as similar and earlier."
+    return (value > than_value) | (value == than_value) & (row < than_row)
+
+@patch
+def reranked(self: _Search, rerank):
+    "Similarity of each hit by `rerank`, and how many of the query's detections stand before it."
+    q, d, kept = self.gt_query[self.t], self.d, self.kept
+    value, ahead = np.empty(len(d)), np.empty(len(d), np.int64)
+    for i in np.unique(q).tolist():
+        rows, mine = self.rows(i), np.flatnonzero(q == i)
+        line = _array(rerank(i, kept[rows]), np.float64, rows.shape, 'what rerank returns')
+        value[mine] = line[np.searchsorted(rows, d[mine])]
+        for k in mine:
+            ahead[k] = np.count_nonzero(_before(line, kept[rows], value[k], kept[d[k]]))
+    return value, ahead
+
+# %% ../nbs/12_evaluation.ipynb #8efb4ddb
+@patch
+def choose(self: _Search, value, ahead):
+    "True positives (query kq, detection kd, similarity kv), scenes missed, and what is ignored."
+    skip = self.low[self.t]
+    q = self.gt_query[self.t]
+    self.ignored = q[skip], self.kept[self.d[skip]], value[skip]
+    t, d, value = self.t[~skip], self.d[~skip], value[~skip]
+    self.hits = q[~skip], self.kept[d]
+    best = _first_best(self.group[t], value, len(self.positive))
+    self.missed, best = self.positive[best < 0], best[best >= 0]
+    self.kq, self.kd, self.kv = self.gt_query[t[best]], d[best], value[best]
+    if ahead is not None: self.ahead = ahead[~skip][best]
+
+# %% ../nbs/12_evaluation.ipynb #c24d4e3e
+@patch
+def ignored_ahead(self: _Search):
+    "How many ignored detections stand before each true positive."
+    size = len(self.det_scores)
+    key = self.ignored[0] * size + self.ignored[1]
+    _, first = np.unique(key, return_index=True)
+    first = first[~np.isin(key[first], self.hits[0] * size + self.hits[1])]  # right ones count
+    iq, di, vi = (x[first] for x in self.ignored)
+    k, i = same_image_pairs(self.kq, iq)  # 'the same image' is here the same query
+    before = _before(vi[i], di[i], self.kv[k], self.kept[self.kd[k]])
+    return np.bincount(k[before], minlength=len(self.kq))
+
+# %% ../nbs/12_evaluation.ipynb #69900c25
+@patch
+def result(self: _Search, ahead) -> SearchMatches:
+    "The true positives by query and rank, and the scenes that were missed."
+    rank = 1 + ahead
+    if len(self.ignored[0]): rank -= self.ignored_ahead()
+    by, scenes = np.lexsort((rank, self.kq)), max(self.scenes, 1)
+    positives = np.bincount(self.positive // scenes, minlength=len(self.query))
+    missed = np.stack(np.divmod(self.missed, scenes), 1)
+    return SearchMatches(self.kq[by], self.kept[self.kd][by], rank[by], positives, missed)
+
+def match_search(
+    det_image,                     # (M,) gallery scene of each detection
+    det_boxes,                     # (M, 4) xyxy px
+    det_scores,                    # (M,)
+    det_feats,                     # (M, D) embeddings, unit length
+    query_feats,                   # (Q, D) embeddings, unit length
+    gt_query,                      # (P,) query of each true appearance
+    gt_image,                      # (P,) gallery scene of it
+    gt_boxes,                      # (P, 4) true box there
+    candidates=None,               # (Q, G) scenes searched, padded with -1; None: all scenes
+    score_threshold: float = 0.5,  # weaker detections are dropped
+    rerank=None,                   # (query number, (N,) rows) -> (N,) similarities; None: cosine
+    iou_threshold: float = 0.5,    # overlap that counts as found; small boxes need less
+    min_height: float = 0.,        # px: lower detections are dropped, lower true boxes ignored
+) -> SearchMatches:
+    "Rank all detections of a query's scenes by similarity and find the right ones among them."
+    s = _Search(det_image, det_boxes, det_scores, det_feats, query_feats,
+                gt_query, gt_image, gt_boxes, candidates)
+    s.drop(score_threshold, min_height)
+    s.restrict()
+    s.overlap(iou_threshold, min_height)
+    if rerank is None: value, ahead = _exact(s.query, s.feats, s.gt_query[s.t], s.d), None
+    else: value, ahead = s.reranked(rerank)
+    s.choose(value, ahead)
+    return s.result(_count_ahead(s) if rerank is None else s.ahead)
+
+# %% ../nbs/12_evaluation.ipynb #60f61741
+def per_query(
+    m: SearchMatches,
+) -> tuple:  # ((Q,) AP, (Q,) place of the first true positive: a huge number where there is none)
+    "The two numbers of every query; AP is 0 where nothing was there to find."
+    n = len(m.positives)
+    nth = np.arange(len(m.query)) - np.searchsorted(m.query, m.query) + 1  # 1, 2, ... in each query
+    ap = np.bincount(m.query, nth / m.rank, minlength=n) / np.maximum(m.positives, 1)
+    first = np.full(n, np.iinfo(np.int64).max)
+    first[m.query[nth == 1]] = m.rank[nth == 1]
+    return ap, first
+
+# %% ../nbs/12_evaluation.ipynb #2ff85426
+def _mean(x): return float(x.mean()) if len(x) else 0.
+
+def summarize(
+    m: SearchMatches,
+    topk: tuple = (1, 5, 10),  # list lengths
+    queries=None,              # query numbers to average over; None: all
+) -> dict:                     # mAP, top1, ..., queries (scored), unscored (nothing to find)
+    "Mean average precision, and the share of queries with a hit among the first k."
+    ap, first = per_query(m)
+    rows = np.arange(len(ap)) if queries is None else np.asarray(queries, np.int64).reshape(-1)
+    scored = rows[m.positives[rows] > 0]
+    hits = {f'top{k}': _mean(first[scored] <= k) for k in topk}
+    counts = dict(queries=len(scored), unscored=len(rows) - len(scored))
+    return dict(mAP=_mean(ap[scored])) | hits | counts
+
+# %% ../nbs/12_evaluation.ipynb #30f5258e
+def search_metrics(
+    det_image,                     # (M,) gallery scene of each detection
+    det_boxes,                     # (M, 4) xyxy px
+    det_scores,                    # (M,)
+    det_feats,                     # (M, D) embeddings, unit length
+    query_feats,                   # (Q, D) embeddings, unit length
+    gt_query,                      # (P,) query of each true appearance
+    gt_image,                      # (P,) gallery scene of it
+    gt_boxes,                      # (P, 4) true box there
+    candidates=None,               # (Q, G) scenes searched, padded with -1; None: all scenes
+    score_threshold: float = 0.5,  # weaker detections are dropped
+    topk: tuple = (1, 5, 10),      # list lengths
+    iou_threshold: float = 0.5,    # overlap that counts as found; small boxes need less
+    min_height: float = 0.,        # px: lower detections are dropped, lower true boxes ignored
+) -> dict:                         # mAP, top1, top5, top10, queries (scored), unscored
+    "Search quality as the field reports it (E2E paper, section 3.2); 0 with nothing to find."
+    m = match_search(det_image, det_boxes, det_scores, det_feats, query_feats, gt_query, gt_image,
+                     gt_boxes, candidates, score_threshold, iou_threshold=iou_threshold,
+                     min_height=min_height)
+    return summarize(m, topk)
+
+# %% ../nbs/12_evaluation.ipynb #e835f26d
+def _check_rules(rules):
+    "Raises ValueError for a threshold outside 0 to 1, or a height that is none."
+    for k, v in rules.items():
+        most = 1e6 if k == 'min_height' else 1
+        expected = 'give a height in px' if k == 'min_height' else 'give a number from 0 to 1'
+        if not 0 <= v <= most: raise ValueError(f'{k}={v}: {expected}')
+
+def protocol_of(
+    model=None,              # a network or the like; None: the field's values
+    score_threshold=None,    # of the search, 0-1; None: `model.search_threshold`, else 0.5
+    iou_threshold=None,      # overlap that counts as found, 0-1; None: `model.iou`, else 0.5
+    min_height=None,         # px of the original picture; None: `model.min_height`, else 0
+) -> dict:                   # score_threshold, iou_threshold, min_height: for `match_search`
+    "The rules a model is evaluated by: those given, else its own."
+    def own(given, name, usual):
+        return float(getattr(model, name, usual) if given is None else given)
+    rules = dict(score_threshold=own(score_threshold, 'search_threshold', .5),
+                 iou_threshold=own(iou_threshold, 'iou', .5),
+                 min_height=own(min_height, 'min_height', 0.))
+    _check_rules(rules)
+    return rules
+
+# %% ../nbs/12_evaluation.ipynb #d9202775
+def tall_enough(
+    found: dict,             # det_image, det_boxes, det_scores, ...: (M, ...) each
+    min_height: float,       # px of the original picture
+) -> dict:                   # the same with fewer rows
+    "Detections of at least this height."
+    rows = _height(np.asarray(found['det_boxes'])) >= min_height
+    return found if rows.all() else {k: np.asarray(v)[rows] for k, v in found.items()}
+
+# %% ../nbs/12_evaluation.ipynb #c3065394
+def device_of(
+    model,        # a network or the like
+    device=None,  # None: where its weights are
+) -> torch.device:
+    "Where to put pictures."
+    if device is not None: return torch.device(device)
+    return next(model.parameters(), torch.zeros(0)).device
+
+# %% ../nbs/12_evaluation.ipynb #7a8e6e0d
+def _numpy(x): return x.float().cpu().numpy()
+
+def _scene_rows(dataset, image_id, found):
+    "What was found in one scene: scene, boxes in px of the original picture, scores, embeddings."
+    image = np.full(len(found['boxes']), image_id)
+    boxes = _numpy(found['boxes']) / dataset.scale(image_id)
+    return image, boxes, _numpy(found['scores']), _numpy(found['embeddings'])
+
+def _flat(scenes):
+    "Detections of all scenes, a row each."
+    image, boxes, scores, feats = ([scene[k] for scene in scenes] for k in range(4))
+    width = max((f.shape[1] for f in feats), default=0)
+    boxes = np.concatenate([np.zeros((0, 4), np.float32), *boxes]).astype(np.float32)
+    feats = [np.zeros((0, width), np.float32), *(f.reshape(-1, width) for f in feats)]
+    return dict(det_image=np.concatenate([np.zeros(0, np.int64), *image]), det_boxes=boxes,
+                det_scores=np.concatenate([np.zeros(0, np.float32), *scores]),
+                det_feats=np.concatenate(feats))
+
+# %% ../nbs/12_evaluation.ipynb #9ed8950a
+def _bar(items, what, progress):
+    "A bar over batches, in the first process."
+    return tqdm(items, desc=what, unit='batch', disable=not progress or rank() > 0)
+
+def run_detector(
+    model,                   # eval call: list of images -> list of dict(boxes, scores, embeddings)
+    dataset: SceneDataset,   # the gallery
+    batch_size: int = 4,     # scenes per call
+    device=None,             # None: where the model is
+    workers: int = 0,        # processes that read ahead
+    precision: str = 'fp32', # 'bf16' runs under autocast
+    progress: bool = True,   # a bar
+    min_height=None,         # px of the original pictures: least height; None: the model's, else 0
+) -> dict:                   # det_image (M,), det_boxes (M, 4) px, det_scores, det_feats (M, D)
+    "Run a detector over all scenes; several processes share the batches, and all get everything."
+    device, mine = device_of(model, device), []
+    batches = share_out(list(SceneBatches(SceneSampler(len(dataset), False), batch_size)))
+    loader = SceneLoader(dataset, batches, workers, device=device)
+    with evaluating(model), torch.inference_mode():
+        for images, targets in _bar(loader, 'searching scenes', progress):
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'):
+                found = model(images)
+            mine.append([_scene_rows(dataset, t['image_id'], f) for t, f in zip(targets, found)])
+    everything = _flat([scene for batch in collect(mine) for scene in batch])
+    return tall_enough(everything, protocol_of(model, min_height=min_height)['min_height'])
+
+# %% ../nbs/12_evaluation.ipynb #740fa50b
+def query_scenes(
+    queries: QuerySet,
+    gallery: SceneDataset | None = None,  # gives pictures of scenes that are in it, too
+) -> list:                                # of (data set, scene, query numbers)
+    "The scenes that hold queries, each once."
+    out = []
+    for s in np.unique(queries.scene):
+        rows = np.flatnonzero(queries.scene == s)
+        own = int(queries.gallery_index[rows[0]])
+        inside = gallery is not None and own >= 0
+        out.append((gallery, own, rows) if inside else (queries.dataset, int(s), rows))
+    return out
+
+# %% ../nbs/12_evaluation.ipynb #396a8429
+def _query_batch(queries, scenes, device):
+    "Images and query boxes of some scenes, on a device."
+    images = [data.image(s).to(device) for data, s, _ in scenes]
+    boxes = [queries.boxes[rows] * np.float32(data.scale(s)) for data, s, rows in scenes]
+    return images, [torch.from_numpy(b).to(device) for b in boxes]
+
+def embed_queries(
+    model,                   # has `.embed(images, boxes)`
+    queries: QuerySet,
+    gallery: SceneDataset | None = None,  # saves reading pictures twice
+    batch_size: int = 4,     # scenes per call
+    device=None,             # None: where the model is
+    precision: str = 'fp32', # 'bf16' runs under autocast
+    progress: bool = True,   # a bar
+    **kw,                    # of `.embed`
+) -> np.ndarray:             # (Q, D) float32
+    "Embeddings of the query boxes; a scene with several queries is passed once."
+    device, scenes, mine = device_of(model, device), query_scenes(queries, gallery), []
+    batches = share_out([scenes[k:k + batch_size] for k in range(0, len(scenes), batch_size)])
+    with evaluating(model), torch.inference_mode():
+        for part in _bar(batches, 'embedding queries', progress):
+            images, boxes = _query_batch(queries, part, device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'):
+                found = model.embed(images, boxes, **kw)
+            if isinstance(found, (list, tuple)): found = torch.cat(list(found))
+            mine.append((np.concatenate([rows for *_, rows in part]), _numpy(found)))
+    done = collect(mine)
+    out = np.zeros((len(queries), done[0][1].shape[1] if done else 0), np.float32)
+    for rows, found in done: out[rows] = found
+    return out
+
+# %% ../nbs/12_evaluation.ipynb #35be07c1
+def gallery_truth(
+    gallery: SceneDataset,
+) -> dict:  # gt_image (T,), gt_boxes (T, 4) px of the original pictures, person_id (T,)
+    "All true boxes of a gallery, flat."
+    count = [len(s.boxes) for s in gallery.scenes]
+    boxes = [np.zeros((0, 4), np.float32), *(s.boxes for s in gallery.scenes)]
+    person_id = [np.zeros(0, np.int64), *(s.person_id for s in gallery.scenes)]
+    return dict(gt_image=np.repeat(np.arange(len(gallery)), count),
+                gt_boxes=np.concatenate(boxes), person_id=np.concatenate(person_id))
+
+# %% ../nbs/12_evaluation.ipynb #78eaa252
+def embed_truth(
+    model,                  # has `.embed(images, boxes)`
+    gallery: SceneDataset,
+    **kw,                   # of `embed_queries`
+) -> dict:                  # det_image, det_boxes, det_scores (all 1), det_feats
+    "What a perfect detector would find: the true boxes, embedded by the model."
+    t = gallery_truth(gallery)
+    everybody = QuerySet(gallery, t['gt_image'], t['gt_boxes'], t['person_id'], t['gt_image'])
+    cosine = getattr(model, 'matching', 'cosine') == 'cosine'
+    feats = embed_queries(model, everybody, **kw, **({} if cosine else dict(searched=True)))
+    scores = np.ones(len(t['gt_image']), np.float32)
+    return dict(det_image=t['gt_image'], det_boxes=t['gt_boxes'], det_scores=scores,
+                det_feats=feats)
+
+# %% ../nbs/12_evaluation.ipynb #f75c203a
+def _allowed(queries, gallery):
+    "(Q, G) whether a query searches a scene: its candidates, without its own scene."
+    q = len(queries)
+    allowed = np.ones((q, len(gallery)), bool)
+    if queries.candidates is not None:
+        allowed = np.zeros((q, len(gallery) + 1), bool)
+        np.put_along_axis(allowed, np.asarray(queries.candidates, np.int64), True, 1)
+        allowed = allowed[:, :-1]  # the last column took the padding
+    inside = np.flatnonzero(queries.gallery_index >= 0)
+    allowed[inside, queries.gallery_index[inside]] = False
+    return allowed
+
+def _padded(allowed):
+    "The scenes of each query as a list, padded with -1."
+    count = np.count_nonzero(allowed, axis=1)
+    out = np.full((len(allowed), count.max(initial=0)), -1, np.int32)
+    out[np.arange(out.shape[1]) < count[:, None]] = np.nonzero(allowed)[1]
+    return out
+
+def search_truth(
+    queries: QuerySet,
+    gallery: SceneDataset,
+) -> dict:  # gt_query (P,), gt_image (P,), gt_boxes (P, 4), candidates (Q, G) padded with -1
+    "What each query should find: its identity in the searched scenes, its own scene left out."
+    t, allowed = gallery_truth(gallery), _allowed(queries, gallery)
+    gt_query, row = same_image_pairs(queries.person_id, t['person_id'])  # 'image': identity
+    ok = allowed[gt_query, t['gt_image'][row]] & (t['person_id'][row] >= 0)
+    gt_query, row = gt_query[ok], row[ok]
+    return dict(gt_query=gt_query, gt_image=t['gt_image'][row], gt_boxes=t['gt_boxes'][row],
+                candidates=_padded(allowed))
+
+# %% ../nbs/12_evaluation.ipynb #be7faf71
+def _check_scenes(scene, count):
+    "Raises ValueError for scenes that the gallery does not have."
+    if not len(scene) or 0 <= scene.min() <= scene.max() < count: return
+    raise ValueError(f'det_image goes from {scene.min()} to {scene.max()}; '
+                     f'the gallery has {count} scenes, numbered from 0')
+
+def _check_pixels(boxes, true):
+    "Raises ValueError for boxes that are shares of the picture."
+    if not len(boxes) or not len(true) or np.abs(boxes).max() > 1 or true.max() <= 2: return
+    raise ValueError('det_boxes lie between 0 and 1, as shares of the picture; '
+                     'multiply them by its width and height: boxes are in pixels')
+
+def _check_lengths(name, feats):
+    "Raises ValueError for an embedding that is neither 0 nor of unit length."
+    length = np.sqrt(np.einsum('nd,nd->n', feats, feats, dtype=np.float64))
+    bad = np.flatnonzero((np.abs(length - 1) > .02) & (length > 0))
+    if not len(bad): return
+    raise ValueError(f'{name}, row {bad[0]}: has length {length[bad[0]]:.3g}; '
+                     'divide each embedding by its length, or cosines are not compared')
+
+# %% ../nbs/12_evaluation.ipynb #a25a3761
+def check_detections(
+    found: dict,              # det_image, det_boxes, det_scores, det_feats
+    query_feats: np.ndarray,  # (Q, D)
+    gallery: SceneDataset,
+):
+    "Raises ValueError for detections not of `gallery`, or embeddings that cannot be compared."
+    columns = ('det_image', 'det_boxes', 'det_scores', 'det_feats')
+    if missing := [k for k in columns if k not in found]:
+        raise ValueError(f'the detections lack {missing[0]}; '
+                         'give det_image, det_boxes, det_scores and det_feats')
+    _check_scenes(np.asarray(found['det_image']), len(gallery))
+    true = np.concatenate([s.boxes for s in gallery.scenes] or [np.empty((0, 4))])
+    _check_pixels(np.asarray(found['det_boxes'], np.float32), true)
+    feats, query = (np.asarray(x, np.float32) for x in (found['det_feats'], query_feats))
+    if not feats.size or not query.size or feats.ndim != 2 or query.ndim != 2: return
+    if (query[:, -1] == 1).all(): return  # (q, 1) and (x, -|x|^2/2): distances
+    _check_lengths('det_feats', feats)
+    _check_lengths('query_feats', query)
+
+# %% ../nbs/12_evaluation.ipynb #ed0a1979
+def score_detections(
+    found: dict,                   # det_image, det_boxes, det_scores, det_feats
+    query_feats: np.ndarray,       # (Q, D)
+    gallery: SceneDataset,
+    queries: QuerySet,
+    score_threshold=None,          # of the search, None: 0.5; detection AP uses 0.01
+    topk: tuple = (1, 5, 10),
+    rerank=None,                   # (found, query_feats, queries) -> `rerank` of `match_search`
+    iou_threshold=None,            # overlap that counts as found; None: 0.5
+    min_height=None,               # px of the original pictures: least height that counts; None: 0
+) -> dict:                         # mAP, top1, ..., det_ap, det_recall, queries, unscored, subsets
+    "All numbers of one system on one gallery; `**protocol_of(model)` gives a model's own rules."
+    rules = protocol_of(None, score_threshold, iou_threshold, min_height)
+    check_detections(found, query_feats, gallery)
+    found = tall_enough(found, rules['min_height'])
+    rerank = rerank and rerank(found, query_feats, queries)
+    m = match_search(**found, query_feats=query_feats, **search_truth(queries, gallery), **rules,
+                     rerank=rerank)
+    t = gallery_truth(gallery)
+    d = detection_metrics(found['det_image'], found['det_boxes'], found['det_scores'],
+                          t['gt_image'], t['gt_boxes'], rules['iou_threshold'],
+                          min_height=rules['min_height'])
+    parts = {k: summarize(m, topk, v) for k, v in queries.subsets.items()}
+    return summarize(m, topk) | dict(det_ap=d['ap'], det_recall=d['recall'], subsets=parts)
+
+# %% ../nbs/12_evaluation.ipynb #c696ec4d
+def evaluate(
+    model,                         # as for `run_detector`, with `.embed(images, boxes)` for queries
+    gallery: SceneDataset,
+    queries: QuerySet,
+    batch_size: int = 4,           # scenes per call
+    device=None,                   # None: where the model is
+    workers: int = 0,              # processes that read ahead
+    precision: str = 'fp32',       # 'bf16' runs under autocast
+    progress: bool = True,         # bars
+    score_threshold=None,          # of the search; None: `model.search_threshold`, else 0.5
+    topk: tuple = (1, 5, 10),
+    rerank=None,                   # as in `score_detections`
+    iou_threshold=None,            # overlap that counts as found; None: `model.iou`, else 0.5
+    true_boxes: bool = False,      # a perfect detector: the bound that better detection could reach
+    min_height=None,               # px of the original pictures; None: `model.min_height`, else 0
+) -> dict:                         # mAP, top1, ..., det_ap, det_recall, queries, unscored, subsets
+    "Search the gallery for every query and score the result by the given or the model's rules."
+    if rerank and getattr(model, 'matching', 'cosine') != 'cosine':
+        raise ValueError('re-ranking compares directions, and this model matches by distance; '
+                         'leave rerank out')
+    same = dict(batch_size=batch_size, device=device, precision=precision, progress=progress)
+    rules = protocol_of(model, score_threshold, iou_threshold, min_height)
+    if true_boxes: found = embed_truth(model, gallery, **same)
+    else:
+        least = rules['min_height']
+        found = run_detector(model, gallery, workers=workers, min_height=least, **same)
+    feats = embed_queries(model, queries, gallery, **same)
+    return score_detections(found, feats, gallery, queries, topk=topk, rerank=rerank, **rules)
+
+# %% ../nbs/12_evaluation.ipynb #a1e06eab
+def _strip_counts(code, box, strips, cells):
+    "(strips, cells) how many pixels of each strip of a box have each colour."
+    (h, w), (x1, y1, x2, y2) = code.shape, box
+    x1, y1 = min(max(int(x1), 0), w - 1), min(max(int(y1), 0), h - 1)
+    part = code[y1:max(int(np.ceil(y2)), y1 + 1), x1:max(int(np.ceil(x2)), x1 + 1)]
+    strip = np.arange(len(part)) * strips // len(part)
+    cell = (strip[:, None] * cells + part).ravel()
+    return np.bincount(cell, minlength=strips * cells).reshape(strips, -1)
+
+def colour_histogram(
+    picture: np.ndarray,  # (H, W, 3) uint8
+    boxes: np.ndarray,    # (N, 4) xyxy px
+    strips: int = 6,      # horizontal body parts
+    bins: int = 8,        # per colour channel
+) -> np.ndarray:          # (N, strips * bins^3) float32 unit length
+    "Colour histograms of strips; the dot product of two is their mean Bhattacharyya coefficient."
+    channel = (picture // (256 // bins)).astype(np.int64)
+    code = channel @ np.array([bins * bins, bins, 1])           # (H, W) colour cell of each pixel
+    out = np.zeros((len(boxes), strips * bins**3), np.float32)
+    for row, box in zip(out, np.asarray(boxes, np.float64)):
+        count = _strip_counts(code, box, strips, bins**3)
+        row[:] = np.sqrt(count / np.maximum(count.sum(1, keepdims=True), 1) / strips).ravel()
+    return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
+
+# %% ../nbs/12_evaluation.ipynb #f77af33d
+def describe_boxes(
+    dataset: SceneDataset,
+    image,                      # (M,) scene of each box
+    boxes,                      # (M, 4) px of the original pictures
+    describe=colour_histogram,  # function (picture (H, W, 3) uint8, boxes) -> (N, D)
+    progress: bool = True,      # a bar
+) -> np.ndarray:                # (M, D)
+    "Features of boxes that need no network; every picture is read once."
+    image, boxes, out = np.asarray(image), np.asarray(boxes, np.float32), None
+    scenes = np.unique(image).tolist()
+    for i in tqdm(scenes, desc='describing boxes', unit='scene', disable=not progress):
+        rows = np.flatnonzero(image == i)
+        feats = describe(dataset.picture(i), boxes[rows] * np.float32(dataset.scale(i)))
+        if out is None: out = np.zeros((len(image), feats.shape[1]), np.float32)
+        out[rows] = feats
+    if out is not None: return out
+    return describe(np.zeros((1, 1, 3), np.uint8), np.zeros((0, 4), np.float32))  # no box: (0, D)
+
+# %% ../nbs/12_evaluation.ipynb #ff8cfd3e
+def histogram_baseline(
+    gallery: SceneDataset,
+    queries: QuerySet,
+    strips: int = 6,             # horizontal body parts
+    bins: int = 8,               # per colour channel
+    topk: tuple = (1, 5, 10),
+    progress: bool = True,       # a bar
+) -> dict:                       # as `evaluate`; det_ap and det_recall are 1 for true boxes
+    "What one gets without learning anything: compare colours of body strips, on true boxes."
+    t, histogram = gallery_truth(gallery), partial(colour_histogram, strips=strips, bins=bins)
+    scores = np.ones(len(t['gt_image']), np.float32)
+    feats = describe_boxes(gallery, t['gt_image'], t['gt_boxes'], histogram, progress)
+    found = dict(det_image=t['gt_image'], det_boxes=t['gt_boxes'], det_scores=scores,
+                 det_feats=feats)
+    query = describe_boxes(queries.dataset, queries.scene, queries.boxes, histogram, progress)
+    return score_detections(found, query, gallery, queries, topk=topk)
+
+# %% ../nbs/12_evaluation.ipynb #6273067a
+def _between(key, low, high):
+    "In sorted keys: how many are up to each `high`, and the pairs (k, place) in low[k] to high[k]."
     low, high = np.searchsorted(key, low), np.searchsorted(key, high, 'right')
     return high, np.repeat(np.arange(len(low)), high - low), _ranges(low, high - low)
 
-# %% ../nbs/12_evaluation.ipynb #6273067a
-def _ahead(line, low, high, cells=4096):  # of one list: number of entries above each high, and the pairs (k, entry) with low[k] <= line[entry] <= high[k]
+def _cell(x, bottom, scale, cells):
+    "Histogram cell of each value: it rises with the value, whatever is rounded."
+    return np.minimum((x.astype(np.float32) - bottom) * scale, cells - 1).astype(np.int32)
+
+def _ahead(line, low, high, cells=4096):
+    "Of one list: entries above each `high`, and the pairs (k, entry) in low[k] to high[k]."
     bottom = np.float32(low.min())
     above = np.flatnonzero(line >= bottom)
     value = line[above]
-    scale = np.float32((cells - 1) / max(float(max(value.max(initial=bottom), high.max())) - float(bottom), 1e-30))
-    cell = lambda x: np.minimum((x.astype(np.float32) - bottom) * scale, cells - 1).astype(np.int32)  # rising with x, whatever is rounded
-    at, first, last = cell(value), cell(low), cell(high)
-    asked = np.cumsum(np.bincount(first, minlength=cells + 1) - np.bincount(last + 1, minlength=cells + 1)) > 0
-    few = np.flatnonzero(asked.take(at))
+    top = float(max(value.max(initial=bottom), high.max()))
+    scale = np.float32((cells - 1) / max(top - float(bottom), 1e-30))
+    at, first, last = (_cell(x, bottom, scale, cells) for x in (value, low, high))
+    begin, end = (np.bincount(c, minlength=cells + 1) for c in (first, last + 1))
+    touched = np.cumsum(begin - end) > 0                 # (cells + 1,) cells with an interval
+    few = np.flatnonzero(touched.take(at))
     tally = np.bincount(at, minlength=cells + 1)
-    tally[asked] = 0
+    tally[touched] = 0
     few = few[np.argsort(value[few])]
     end, k, place = _between(value[few].astype(np.float64), low, high)
     return np.cumsum(tally[::-1])[::-1][last] + len(few) - end, k, above[few[place]]
 
 # %% ../nbs/12_evaluation.ipynb #786f0ffa
-def _count_all(query, feats, kq, low, high, skip):  # ranks against all detections but the rows skip(q): as `_ahead`, for true positives of many queries
+def _count_all(query, feats, kq, low, high, skip):
+    "`_ahead` for true positives of many queries, among all detections but the rows skip(q)."
     count, near = np.zeros(len(kq), np.int64), [np.zeros((2, 0), np.int64)]
     active, begin = np.unique(kq, return_index=True)  # only queries with a true positive
     begin = np.append(begin, len(kq))
@@ -185,436 +829,74 @@ def _count_all(query, feats, kq, low, high, skip):  # ranks against all detectio
             near.append(np.stack([k0 + k, entry]))
     return count, *np.concatenate(near, 1)
 
-def _count_listed(query, feats, start, kq, low, high, pair_q, pair_s):  # the same where query pair_q searches scene pair_s, whose rows begin at start
-    by = np.argsort(pair_s.astype(np.uint16) if len(start) < 2**16 else pair_s, kind='stable')  # short numbers are sorted by counting
-    pair_q, pair_s = pair_q[by], pair_s[by]
-    people = start[pair_s + 1] - start[pair_s]
-    ends = np.append(0, np.cumsum(people))
-    value = np.empty(ends[-1], np.float32)  # of every pair: similarities with the scene's detections
-    first, last = (np.searchsorted(pair_s, np.arange(len(start) - 1), side) for side in ('left', 'right'))
-    room = np.empty(((last - first).max(initial=0), query.shape[1]), np.float32)
-    for a, b, m0, m1, v0, v1 in np.stack([first, last, start[:-1], start[1:], ends[first], ends[last]], 1).tolist():
-        if v1 > v0: np.dot(query.take(pair_q[a:b], 0, out=room[:b - a], mode='clip'), feats[m0:m1].T, out=value[v0:v1].reshape(b - a, m1 - m0))
-    bottom = np.full(len(query), np.inf, np.float32)
-    np.minimum.at(bottom, kq, low.astype(np.float32))
-    kept = np.flatnonzero(value >= np.repeat(bottom[pair_q], people))
-    pair = np.searchsorted(ends, kept, 'right') - 1
-    q, value = pair_q[pair], value[kept].astype(np.float64)
-    step = 4 * max(np.abs(x).max(initial=0) for x in (value, low, high, [1e-30]))  # wider than all similarities: the queries' ranges do not meet
-    key = q * step + value
-    by = np.argsort(key)
-    end, k, place = _between(key[by], kq * step + low, kq * step + high)
-    place = by[place]
-    return np.searchsorted(q[by], kq, 'right') - end, k, start[pair_s[pair[place]]] + kept[place] - ends[pair[place]]
-
-# %% ../nbs/12_evaluation.ipynb #69900c25
-def _listed(candidates):  # the distinct pairs (query, scene) of padded lists
+# %% ../nbs/12_evaluation.ipynb #1b811c85
+def _listed(candidates):
+    "The distinct pairs (query, scene) of padded lists."
     scene = np.sort(candidates, 1)
     new = scene >= 0
     new[:, 1:] &= scene[:, 1:] != scene[:, :-1]
     q, column = np.nonzero(new)
     return q, scene[q, column]
 
-def _rerank_hits(rerank, q, d, kept, rows_of):  # similarity of each hit (q, d), and how many of the query's detections stand before it
-    value, before = np.empty(len(d)), np.empty(len(d), np.int64)
-    for i in np.unique(q).tolist():
-        rows, mine = rows_of(i), np.flatnonzero(q == i)
-        line = _array(rerank(i, kept[rows]), np.float64, rows.shape, 'what rerank returns')
-        value[mine] = line[np.searchsorted(rows, d[mine])]
-        for k in mine: before[k] = np.count_nonzero((line > value[k]) | (line == value[k]) & (kept[rows] < kept[d[k]]))
-    return value, before
+def _scene_products(query, feats, start, pair_q, pair_s):
+    "Similarities of each pair's query with its scene's detections, and where each pair begins."
+    people = start[pair_s + 1] - start[pair_s]
+    ends = np.append(0, np.cumsum(people))
+    value = np.empty(ends[-1], np.float32)
+    scenes = np.arange(len(start) - 1)
+    first, last = (np.searchsorted(pair_s, scenes, side) for side in ('left', 'right'))
+    room = np.empty(((last - first).max(initial=0), query.shape[1]), np.float32)
+    places = np.stack([first, last, start[:-1], start[1:], ends[first], ends[last]], 1)
+    for a, b, m0, m1, v0, v1 in places.tolist():
+        if v1 == v0: continue
+        some = query.take(pair_q[a:b], 0, out=room[:b - a], mode='clip')
+        np.dot(some, feats[m0:m1].T, out=value[v0:v1].reshape(b - a, m1 - m0))
+    return value, ends
 
-def _checked(det_image, det_boxes, det_scores, det_feats, query_feats, gt_query, gt_image, gt_boxes, candidates):
-    det_image, gt_query = _array(det_image, np.int64, (None,), 'det_image'), _array(gt_query, np.int64, (None,), 'gt_query')
-    m, p = len(det_image), len(gt_query)
-    gt_image = _array(gt_image, np.int64, (p,), 'gt_image')
-    feats, query = _array(det_feats, None, (m, None), 'det_feats'), _array(query_feats, None, (None, None), 'query_feats')
-    n, feats = len(query), feats.reshape(m, -1 if m else query.shape[1])
-    if m and feats.shape[1] != query.shape[1]: raise ValueError(f'det_feats have {feats.shape[1]} numbers each, query_feats {query.shape[1]}: embed both with one model')
-    det_boxes, gt_boxes = _array(det_boxes, np.float64, (m, 4), 'det_boxes'), _array(gt_boxes, np.float64, (p, 4), 'gt_boxes')
-    det_scores = _array(det_scores, np.float64, (m,), 'det_scores')
-    for name, x in (('det_boxes', det_boxes), ('gt_boxes', gt_boxes)):
-        if len(bad := np.flatnonzero((x[:, 2:] < x[:, :2]).any(1))):
-            raise ValueError(f'{name}, row {bad[0]}: {x[bad[0]].round(2).tolist()} ends before it begins; boxes are (x1, y1, x2, y2) in px, not (x, y, width, height)')
-    if m and (det_scores.min() < 0 or det_scores.max() > 1): raise ValueError(f'det_scores go from {det_scores.min():.3g} to {det_scores.max():.3g}; they are confidences from 0 to 1')
-    if p and (gt_query.min() < 0 or gt_query.max() >= n):
-        raise ValueError(f'gt_query goes from {gt_query.min()} to {gt_query.max()}, there are {n} queries, numbered from 0')
-    if candidates is not None:
-        candidates = _array(candidates, None, (n, None), 'candidates')
-        if candidates.dtype.kind != 'i': candidates = candidates.astype(np.int64)
-    for name, x, low in (('det_image', det_image, 0), ('gt_image', gt_image, 0), ('candidates', candidates, -1)):
-        if x is not None and x.size and x.min() < low: raise ValueError(f'{name} holds {x.min()}: scenes are numbered from 0')
-    return det_image, det_boxes, det_scores, feats, query, gt_query, gt_image, gt_boxes, candidates
+# %% ../nbs/12_evaluation.ipynb #070ac55f
+def _by_scene(pair_q, pair_s, scenes):
+    "Pairs (query, scene) by scene; short numbers are sorted by counting."
+    by = np.argsort(pair_s.astype(np.uint16) if scenes < 2**16 else pair_s, kind='stable')
+    return pair_q[by], pair_s[by]
 
-def _ahead_ignored(ignored, hits, found, size):  # how many ignored detections stand before each true positive
-    _, first = np.unique(ignored[0] * size + ignored[1], return_index=True)
-    iq, di, vi = (x[first] for x in ignored)
-    iq, di, vi = (x[~np.isin(iq * size + di, hits[0] * size + hits[1])] for x in (iq, di, vi))  # a right one is not ignored
-    kq, kd, kv = found
-    k, i = same_image_pairs(kq, iq)  # 'the same image' is here the same query
-    before = (vi[i] > kv[k]) | (vi[i] == kv[k]) & (di[i] < kd[k])
-    return np.bincount(k[before], minlength=len(kq))
+def _count_listed(query, feats, start, kq, low, high, pair_q, pair_s):
+    "`_count_all` where query pair_q searches scene pair_s, whose rows begin at start."
+    pair_q, pair_s = _by_scene(pair_q, pair_s, len(start))
+    value, ends = _scene_products(query, feats, start, pair_q, pair_s)
+    bottom = np.full(len(query), np.inf, np.float32)
+    np.minimum.at(bottom, kq, low.astype(np.float32))
+    kept = np.flatnonzero(value >= np.repeat(bottom[pair_q], np.diff(ends)))
+    pair = np.searchsorted(ends, kept, 'right') - 1
+    q, value = pair_q[pair], value[kept].astype(np.float64)
+    largest = max(np.abs(x).max(initial=0) for x in (value, low, high, [1e-30]))
+    step = 4 * largest                          # wider than all similarities: no ranges overlap
+    key = q * step + value
+    by = np.argsort(key)
+    end, k, place = _between(key[by], kq * step + low, kq * step + high)
+    place = by[place]
+    entry = start[pair_s[pair[place]]] + kept[place] - ends[pair[place]]
+    return np.searchsorted(q[by], kq, 'right') - end, k, entry
 
-def match_search(
-    det_image,                     # (M,) gallery scene of each detection
-    det_boxes,                     # (M, 4) xyxy px
-    det_scores,                    # (M,)
-    det_feats,                     # (M, D) embeddings, unit length
-    query_feats,                   # (Q, D) embeddings, unit length
-    gt_query,                      # (P,) query of each true appearance
-    gt_image,                      # (P,) gallery scene of it
-    gt_boxes,                      # (P, 4) true box there
-    candidates=None,               # (Q, G) scenes searched per query, padded with -1; None: all scenes
-    score_threshold: float = 0.5,  # weaker detections are dropped
-    rerank=None,                   # function (query number, (N,) rows of its detections) -> (N,) similarities; None: cosine
-    iou_threshold: float = 0.5,    # overlap that counts as found; small boxes need less
-    min_height: float = 0.,        # px: lower detections are dropped, lower true boxes ignored
-) -> SearchMatches:
-    "Rank all detections of a query's scenes by similarity and find the right ones among them."
-    det_image, det_boxes, det_scores, feats, query, gt_query, gt_image, gt_boxes, candidates = _checked(
-        det_image, det_boxes, det_scores, det_feats, query_feats, gt_query, gt_image, gt_boxes, candidates)
-    n, scenes = len(query), 1 + max([-1, *(int(x.max()) for x in (det_image, gt_image, candidates) if x is not None and x.size)])
-    kept = np.flatnonzero((det_scores >= score_threshold) & (_height(det_boxes) >= min_height))
-    kept = kept[np.argsort(det_image[kept], kind='stable')]  # by scene: those of scene s are rows start[s] to start[s + 1]
-    start = np.searchsorted(det_image[kept], np.arange(scenes + 1))
-    if len(kept) < len(feats) or (np.diff(kept) < 0).any(): det_boxes, feats = det_boxes[kept], feats[kept]  # the embeddings are large: copied only when need be
-    rows_of = lambda s: _ranges(start[s], start[s + 1] - start[s])
+# %% ../nbs/12_evaluation.ipynb #38946413
+def _margin(query, feats):
+    "(Q,) largest error of a query's float32 products."
+    def length(x): return np.sqrt(np.einsum('nd,nd->n', x, x, dtype=np.float64))
+    size, eps = query.shape[1], np.finfo(np.float32)
+    longest = length(feats).max(initial=0)
+    return (size / 2 + 4) * eps.eps * length(query) * longest + size * eps.tiny
 
-    searched = None
-    if candidates is not None:
-        searched = np.zeros((n, scenes + 1), bool)  # the last column swallows the padding
-        searched[np.arange(n)[:, None], candidates] = True
-        searched = searched[:, :-1]
-        inside = searched[gt_query, gt_image]
-        gt_query, gt_image, gt_boxes = gt_query[inside], gt_image[inside], gt_boxes[inside]
-    # a scene counts once, even if a careless annotation shows the person twice in it
-    low, group = _height(gt_boxes) < min_height, np.zeros(len(gt_image), np.int64)
-    positive, group[~low] = np.unique((gt_query * scenes + gt_image)[~low], return_inverse=True)
-    wh = gt_boxes[:, 2:] - gt_boxes[:, :2]
-    need = np.minimum(iou_threshold, wh.prod(1) / (wh + 10).prod(1))  # small boxes need less overlap: a few px decide there
-    t, d = np.repeat(np.arange(len(gt_image)), start[gt_image + 1] - start[gt_image]), rows_of(gt_image)
-    hit = paired_iou(det_boxes[d], gt_boxes[t]) >= need[t]
-    t, d = t[hit], d[hit]
-    t, d = t[by := np.argsort(d, kind='stable')], d[by]  # ties: the earlier detection first
-
-    if rerank is None: value = _exact(query, feats, gt_query[t], d)
-    else: value, behind = _rerank_hits(rerank, gt_query[t], d, kept, lambda q: rows_of(np.arange(scenes) if searched is None else np.flatnonzero(searched[q])))
-    skip = low[t]
-    ignored = gt_query[t[skip]], kept[d[skip]], value[skip]  # on a true box too low to count
-    hits, t, d, value = (gt_query[t[~skip]], kept[d[~skip]]), t[~skip], d[~skip], value[~skip]
-    best = _first_best(group[t], value, len(positive))
-    missed, best = positive[best < 0], best[best >= 0]
-    kq, kd, kv = gt_query[t[best]], d[best], value[best]  # the true positives, by query
-
-    if rerank is None:
-        eps, length = np.finfo(np.float32), lambda x: np.sqrt(np.einsum('nd,nd->n', x, x, dtype=np.float64))
-        # D u |q| |d|, some more for what else is rounded here, and what underflows
-        margin = ((query.shape[1] / 2 + 4) * eps.eps * length(query) * length(feats).max(initial=0) + query.shape[1] * eps.tiny)[kq]
-        if margin.max(initial=0) > 1e25: raise ValueError('embeddings are too long for float32 products: divide each by its length')
-        ends = kv - margin, kv + margin
-        single = query.astype(np.float32, copy=False), feats.astype(np.float32, copy=False)
-        if candidates is not None and 10 * candidates.shape[1] < scenes: ahead, k, near = _count_listed(*single, start, kq, *ends, *_listed(candidates))
-        else: ahead, k, near = _count_all(*single, kq, *ends, None if searched is None else lambda q: rows_of(np.flatnonzero(~searched[q])))
-        again = _exact(query, feats, kq[k], near)
-        before = (again > kv[k]) | (again == kv[k]) & (kept[near] < kept[kd[k]])  # ties: the earlier detection first
-        rank = 1 + ahead + np.bincount(k[before], minlength=len(kq))
-    else: rank = 1 + behind[~skip][best]
-    if skip.any(): rank -= _ahead_ignored(ignored, hits, (kq, kept[kd], kv), len(det_scores))
-    by = np.lexsort((rank, kq))
-    return SearchMatches(kq[by], kept[kd[by]], rank[by], np.bincount(positive // max(scenes, 1), minlength=n), np.stack(np.divmod(missed, max(scenes, 1)), 1))
-
-# %% ../nbs/12_evaluation.ipynb #60f61741
-def per_query(
-    m: SearchMatches,
-) -> tuple:            # ((Q,) average precision, (Q,) place of the first true positive: a huge number where there is none)
-    "The two numbers of every query; AP is 0 where nothing was there to find."
-    n = len(m.positives)
-    nth = np.arange(len(m.query)) - np.searchsorted(m.query, m.query) + 1  # 1, 2, ... within each query
-    ap = np.bincount(m.query, nth / m.rank, minlength=n) / np.maximum(m.positives, 1)
-    first = np.full(n, np.iinfo(np.int64).max)
-    first[m.query[nth == 1]] = m.rank[nth == 1]
-    return ap, first
-
-def summarize(
-    m: SearchMatches,
-    topk: tuple = (1, 5, 10),  # list lengths
-    queries=None,              # query numbers to average over; None: all
-) -> dict:                     # mAP, top1, ..., queries: how many were scored, unscored: left out because nothing was there to find
-    "Average the ranked lists: mean average precision, and the share of queries with a hit among the first k."
-    ap, first = per_query(m)
-    rows = np.arange(len(ap)) if queries is None else np.asarray(queries, np.int64).reshape(-1)
-    scored = rows[m.positives[rows] > 0]
-    mean = lambda x: float(x.mean()) if len(x) else 0.
-    return dict(mAP=mean(ap[scored])) | {f'top{k}': mean(first[scored] <= k) for k in topk} | dict(queries=len(scored), unscored=len(rows) - len(scored))
-
-def search_metrics(
-    det_image,                     # (M,) gallery scene of each detection
-    det_boxes,                     # (M, 4) xyxy px
-    det_scores,                    # (M,)
-    det_feats,                     # (M, D) embeddings, unit length
-    query_feats,                   # (Q, D) embeddings, unit length
-    gt_query,                      # (P,) query of each true appearance
-    gt_image,                      # (P,) gallery scene of it
-    gt_boxes,                      # (P, 4) true box there
-    candidates=None,               # (Q, G) scenes searched per query, padded with -1; None: all scenes
-    score_threshold: float = 0.5,  # weaker detections are dropped
-    topk: tuple = (1, 5, 10),      # list lengths
-    iou_threshold: float = 0.5,    # overlap that counts as found; small boxes need less
-    min_height: float = 0.,        # px: lower detections are dropped, lower true boxes ignored
-) -> dict:                         # mAP, top1, top5, top10, queries (scored), unscored
-    "Search quality as the field reports it (E2E paper, section 3.2); 0 when no query has anything to find."
-    m = match_search(det_image, det_boxes, det_scores, det_feats, query_feats, gt_query, gt_image, gt_boxes, candidates,
-                     score_threshold, iou_threshold=iou_threshold, min_height=min_height)
-    return summarize(m, topk)
-
-# %% ../nbs/12_evaluation.ipynb #e835f26d
-def protocol_of(
-    model=None,              # a network, or something that behaves like one; None: the field's values
-    score_threshold=None,    # of the search, 0-1; None: `model.search_threshold`, else 0.5
-    iou_threshold=None,      # overlap that counts as found, 0-1; None: `model.iou`, else 0.5
-    min_height=None,         # px of the original picture; None: `model.min_height`, else 0
-) -> dict:                   # score_threshold, iou_threshold, min_height: arguments of `match_search` and `score_detections`
-    "The rules a model is judged by: those given, else its own."
-    own = lambda given, name, usual: float(getattr(model, name, usual) if given is None else given)
-    rules = dict(score_threshold=own(score_threshold, 'search_threshold', .5), iou_threshold=own(iou_threshold, 'iou', .5),
-                 min_height=own(min_height, 'min_height', 0.))
-    for k, v in rules.items():
-        if not 0 <= v <= (1e6 if k == 'min_height' else 1): raise ValueError(f'{k}={v}: ' + ('give a height in px' if k == 'min_height' else 'give a number from 0 to 1'))
-    return rules
-
-def tall_enough(
-    found: dict,             # det_image, det_boxes, det_scores, ...: (M, ...) each
-    min_height: float,       # px of the original picture
-) -> dict:                   # the same with fewer rows
-    "Detections of at least this height."
-    rows = _height(np.asarray(found['det_boxes'])) >= min_height
-    return found if rows.all() else {k: np.asarray(v)[rows] for k, v in found.items()}
-
-# %% ../nbs/12_evaluation.ipynb #c3065394
-def device_of(
-    model,        # a network, or something that behaves like one
-    device=None,  # None: where its weights are
-) -> torch.device:
-    "Where to put pictures."
-    return next(model.parameters(), torch.zeros(0)).device if device is None else torch.device(device)
-
-def run_detector(
-    model,                   # eval call: list of images -> list of dict(boxes, scores, embeddings)
-    dataset: SceneDataset,   # the gallery
-    batch_size: int = 4,     # scenes per call
-    device=None,             # None: where the model is
-    workers: int = 0,        # processes that read ahead
-    precision: str = 'fp32', # 'bf16' runs under autocast
-    progress: bool = True,   # a bar
-    min_height=None,         # px of the original pictures: lower detections are dropped; None: `model.min_height`, else 0
-) -> dict:                   # det_image (M,), det_boxes (M, 4) px of the original pictures, det_scores (M,), det_feats (M, D)
-    "Run a detector over all scenes, keeping only what it found; several processes share the batches, and all get everything."
-    device, mine = device_of(model, device), []
-    batches = share_out(list(SceneBatches(SceneSampler(len(dataset), False), batch_size)))  # whole batches: padding, and so the numbers, stay the same
-    numbers = lambda x: x.float().cpu().numpy()
-    with evaluating(model), torch.inference_mode():
-        for images, targets in tqdm(SceneLoader(dataset, batches, workers, device=device), desc='searching scenes', unit='batch', disable=not progress or rank() > 0):
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'): found = model(images)
-            mine.append([(np.full(len(f['boxes']), t['image_id']), numbers(f['boxes']) / dataset.scale(t['image_id']), numbers(f['scores']), numbers(f['embeddings']))
-                         for t, f in zip(targets, found)])
-    image, boxes, scores, feats = ([scene[k] for batch in collect(mine) for scene in batch] for k in range(4))
-    width = max((f.shape[1] for f in feats), default=0)
-    everything = dict(det_image=np.concatenate([np.zeros(0, np.int64), *image]),
-                      det_boxes=np.concatenate([np.zeros((0, 4), np.float32), *boxes]).astype(np.float32),
-                      det_scores=np.concatenate([np.zeros(0, np.float32), *scores]),
-                      det_feats=np.concatenate([np.zeros((0, width), np.float32), *(f.reshape(-1, width) for f in feats)]))
-    return tall_enough(everything, protocol_of(model, min_height=min_height)['min_height'])
-
-# %% ../nbs/12_evaluation.ipynb #740fa50b
-def query_scenes(
-    queries: QuerySet,
-    gallery: SceneDataset | None = None,  # pictures are taken from here where the query's scene is in it (it may be cached)
-) -> list:                                # of (data set, scene, query numbers)
-    "The scenes that hold queries, each once."
-    out = []
-    for s in np.unique(queries.scene):
-        rows = np.flatnonzero(queries.scene == s)
-        own = int(queries.gallery_index[rows[0]])
-        out.append((gallery, own, rows) if gallery is not None and own >= 0 else (queries.dataset, int(s), rows))
-    return out
-
-def embed_queries(
-    model,                   # has `.embed(images, boxes)`
-    queries: QuerySet,
-    gallery: SceneDataset | None = None,  # saves reading pictures twice
-    batch_size: int = 4,     # scenes per call
-    device=None,             # None: where the model is
-    precision: str = 'fp32', # 'bf16' runs under autocast
-    progress: bool = True,   # a bar
-    **kw,                    # of `.embed`
-) -> np.ndarray:             # (Q, D) float32
-    "Embeddings of the query boxes; a scene with several queries is passed once."
-    device, scenes, mine = device_of(model, device), query_scenes(queries, gallery), []
-    with evaluating(model), torch.inference_mode():
-        for part in tqdm(share_out([scenes[k:k + batch_size] for k in range(0, len(scenes), batch_size)]), desc='embedding queries', unit='batch', disable=not progress or rank() > 0):
-            images = [data.image(s).to(device) for data, s, _ in part]
-            boxes = [torch.from_numpy(queries.boxes[rows] * np.float32(data.scale(s))).to(device) for data, s, rows in part]
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'): found = model.embed(images, boxes, **kw)
-            found = (torch.cat(list(found)) if isinstance(found, (list, tuple)) else found).float().cpu().numpy()
-            mine.append((np.concatenate([rows for *_, rows in part]), found))
-    done = collect(mine)
-    out = np.zeros((len(queries), done[0][1].shape[1] if done else 0), np.float32)
-    for rows, found in done: out[rows] = found
-    return out
-
-# %% ../nbs/12_evaluation.ipynb #35be07c1
-def gallery_truth(
-    gallery: SceneDataset,
-) -> dict:  # gt_image (T,), gt_boxes (T, 4) px of the original pictures, person_id (T,)
-    "All true boxes of a gallery, flat."
-    count = [len(s.boxes) for s in gallery.scenes]
-    return dict(gt_image=np.repeat(np.arange(len(gallery)), count), gt_boxes=np.concatenate([np.zeros((0, 4), np.float32), *(s.boxes for s in gallery.scenes)]),
-                person_id=np.concatenate([np.zeros(0, np.int64), *(s.person_id for s in gallery.scenes)]))
-
-def embed_truth(
-    model,                  # has `.embed(images, boxes)`
-    gallery: SceneDataset,
-    **kw,                   # of `embed_queries`
-) -> dict:                  # det_image, det_boxes, det_scores (all 1), det_feats
-    "What a perfect detector would find: the true boxes, embedded by the model."
-    t = gallery_truth(gallery)
-    everybody = QuerySet(gallery, t['gt_image'], t['gt_boxes'], t['person_id'], t['gt_image'])
-    return dict(det_image=t['gt_image'], det_boxes=t['gt_boxes'], det_scores=np.ones(len(t['gt_image']), np.float32), det_feats=embed_queries(model, everybody, **kw, **dict(searched=True) if getattr(model, 'matching', 'cosine') != 'cosine' else {}))
-
-def search_truth(
-    queries: QuerySet,
-    gallery: SceneDataset,
-) -> dict:                       # gt_query (P,), gt_image (P,), gt_boxes (P, 4), candidates (Q, G) padded with -1
-    "What each query should find: the same identity in the searched scenes, its own scene left out."
-    t, q = gallery_truth(gallery), len(queries)
-    if queries.candidates is None:
-        allowed = np.ones((q, len(gallery)), bool)
+def _count_ahead(s):
+    "How many searched detections stand before each true positive."
+    margin = _margin(s.query, s.feats)[s.kq]
+    if margin.max(initial=0) > 1e25:
+        raise ValueError('embeddings are too long for float32 products: divide each by its length')
+    ends = s.kv - margin, s.kv + margin
+    single = s.query.astype(np.float32, copy=False), s.feats.astype(np.float32, copy=False)
+    if s.candidates is not None and 10 * s.candidates.shape[1] < s.scenes:
+        ahead, k, near = _count_listed(*single, s.start, s.kq, *ends, *_listed(s.candidates))
     else:
-        allowed = np.zeros((q, len(gallery) + 1), bool)
-        np.put_along_axis(allowed, np.asarray(queries.candidates, np.int64), True, 1)
-        allowed = allowed[:, :-1]  # the last column took the padding
-    inside = np.flatnonzero(queries.gallery_index >= 0)
-    allowed[inside, queries.gallery_index[inside]] = False
-    gt_query, row = same_image_pairs(queries.person_id, t['person_id'])  # 'the same image' is here the same identity
-    ok = allowed[gt_query, t['gt_image'][row]] & (t['person_id'][row] >= 0)
-    gt_query, row = gt_query[ok], row[ok]
-    count = np.count_nonzero(allowed, axis=1)
-    candidates = np.full((q, count.max(initial=0)), -1, np.int32)
-    candidates[np.arange(candidates.shape[1]) < count[:, None]] = np.nonzero(allowed)[1]
-    return dict(gt_query=gt_query, gt_image=t['gt_image'][row], gt_boxes=t['gt_boxes'][row], candidates=candidates)
-
-# %% ../nbs/12_evaluation.ipynb #be7faf71
-def check_detections(
-    found: dict,              # det_image, det_boxes, det_scores, det_feats
-    query_feats: np.ndarray,  # (Q, D)
-    gallery: SceneDataset,
-):
-    "Raises ValueError for detections that are not those of `gallery`, or embeddings that cannot be compared: arrays from elsewhere."
-    if missing := [k for k in ('det_image', 'det_boxes', 'det_scores', 'det_feats') if k not in found]: raise ValueError(f'the detections lack {missing[0]}; give det_image, det_boxes, det_scores and det_feats')
-    scene = np.asarray(found['det_image'])
-    if len(scene) and not 0 <= scene.min() <= scene.max() < len(gallery): raise ValueError(f'det_image goes from {scene.min()} to {scene.max()}; the gallery has {len(gallery)} scenes, numbered from 0')
-    boxes, true = np.asarray(found['det_boxes'], np.float32), np.concatenate([s.boxes for s in gallery.scenes] or [np.empty((0, 4))])
-    if len(boxes) and len(true) and np.abs(boxes).max() <= 1 and true.max() > 2: raise ValueError('det_boxes lie between 0 and 1, as shares of the picture; multiply them by its width and height: boxes are in pixels')
-    feats, asked = (np.asarray(x, np.float32) for x in (found['det_feats'], query_feats))
-    if not feats.size or not asked.size or feats.ndim != 2 or asked.ndim != 2 or (asked[:, -1] == 1).all(): return  # (q, 1) and (x, -|x|^2/2): distances
-    for name, x in (('det_feats', feats), ('query_feats', asked)):
-        length = np.sqrt(np.einsum('nd,nd->n', x, x, dtype=np.float64))
-        if len(bad := np.flatnonzero((np.abs(length - 1) > .02) & (length > 0))): raise ValueError(f'{name}, row {bad[0]}: has length {length[bad[0]]:.3g}; divide each embedding by its length, or cosines are not compared')
-
-def score_detections(
-    found: dict,                   # det_image, det_boxes, det_scores, det_feats
-    query_feats: np.ndarray,       # (Q, D)
-    gallery: SceneDataset,
-    queries: QuerySet,
-    score_threshold=None,          # of the search, None: 0.5; detection AP uses 0.01
-    topk: tuple = (1, 5, 10),
-    rerank=None,                   # such as `reranking.cbgm`: makes the `rerank` of `match_search` from (found, query_feats, queries)
-    iou_threshold=None,            # overlap that counts as found; None: 0.5
-    min_height=None,               # px of the original pictures: lower people and detections do not count; None: 0
-) -> dict:                         # mAP, top1, top5, top10, det_ap, det_recall, queries, unscored, subsets
-    "All numbers of one system on one gallery; `**protocol_of(model)` gives a model's own rules."
-    rules = protocol_of(None, score_threshold, iou_threshold, min_height)
-    check_detections(found, query_feats, gallery)
-    found = tall_enough(found, rules['min_height'])
-    m = match_search(**found, query_feats=query_feats, **search_truth(queries, gallery), **rules,
-                     rerank=rerank and rerank(found, query_feats, queries))
-    t = gallery_truth(gallery)
-    d = detection_metrics(found['det_image'], found['det_boxes'], found['det_scores'], t['gt_image'], t['gt_boxes'],
-                          rules['iou_threshold'], min_height=rules['min_height'])
-    parts = {k: summarize(m, topk, v) for k, v in queries.subsets.items()}
-    return summarize(m, topk) | dict(det_ap=d['ap'], det_recall=d['recall'], subsets=parts)
-
-def evaluate(
-    model,                         # eval call gives dict(boxes, scores, embeddings) per image; `.embed(images, boxes)` embeds queries
-    gallery: SceneDataset,
-    queries: QuerySet,
-    batch_size: int = 4,           # scenes per call
-    device=None,                   # None: where the model is
-    workers: int = 0,              # processes that read ahead
-    precision: str = 'fp32',       # 'bf16' runs under autocast
-    progress: bool = True,         # bars
-    score_threshold=None,          # of the search, None: `model.search_threshold`, else 0.5; detection AP uses 0.01
-    topk: tuple = (1, 5, 10),
-    rerank=None,                   # as in `score_detections`
-    iou_threshold=None,            # overlap that counts as found; None: `model.iou`, else 0.5
-    true_boxes: bool = False,      # a perfect detector: the upper bound that better detection could reach
-    min_height=None,               # px of the original pictures: lower people and detections do not count; None: `model.min_height`, else 0
-) -> dict:                         # mAP, top1, top5, top10, det_ap, det_recall, queries, unscored, subsets
-    "Search the gallery for every query and score the result by the model's own rules, or by those given."
-    if rerank and getattr(model, 'matching', 'cosine') != 'cosine':
-        raise ValueError('re-ranking compares directions, and this model matches by distance; leave rerank out')
-    same = dict(batch_size=batch_size, device=device, precision=precision, progress=progress)
-    rules = protocol_of(model, score_threshold, iou_threshold, min_height)
-    if true_boxes: found = embed_truth(model, gallery, **same)
-    else: found = run_detector(model, gallery, workers=workers, min_height=rules['min_height'], **same)
-    feats = embed_queries(model, queries, gallery, **same)
-    return score_detections(found, feats, gallery, queries, topk=topk, rerank=rerank, **rules)
-
-# %% ../nbs/12_evaluation.ipynb #a1e06eab
-def colour_histogram(
-    picture: np.ndarray,  # (H, W, 3) uint8
-    boxes: np.ndarray,    # (N, 4) xyxy px
-    strips: int = 6,      # horizontal body parts
-    bins: int = 8,        # per colour channel
-) -> np.ndarray:          # (N, strips * bins^3) float32 unit length
-    "Colour histograms of horizontal strips; the dot product of two is their mean Bhattacharyya coefficient."
-    h, w = picture.shape[:2]
-    code = (picture // (256 // bins)).astype(np.int64) @ np.array([bins * bins, bins, 1])  # (H, W) colour cell of each pixel
-    out = np.zeros((len(boxes), strips * bins**3), np.float32)
-    for row, (x1, y1, x2, y2) in zip(out, np.asarray(boxes, np.float64)):
-        x1, y1 = min(max(int(x1), 0), w - 1), min(max(int(y1), 0), h - 1)
-        part = code[y1:max(int(np.ceil(y2)), y1 + 1), x1:max(int(np.ceil(x2)), x1 + 1)]
-        strip = np.arange(len(part)) * strips // len(part)
-        count = np.bincount((strip[:, None] * bins**3 + part).ravel(), minlength=len(row)).reshape(strips, -1)
-        row[:] = np.sqrt(count / np.maximum(count.sum(1, keepdims=True), 1) / strips).ravel()
-    return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
-
-def describe_boxes(
-    dataset: SceneDataset,
-    image,                      # (M,) scene of each box
-    boxes,                      # (M, 4) px of the original pictures
-    describe=colour_histogram,  # function (picture (H, W, 3) uint8, boxes) -> (N, D)
-    progress: bool = True,      # a bar
-) -> np.ndarray:                # (M, D)
-    "Features of boxes that need no network; every picture is read once."
-    image, boxes, out = np.asarray(image), np.asarray(boxes, np.float32), None
-    for i in tqdm(np.unique(image).tolist(), desc='describing boxes', unit='scene', disable=not progress):
-        rows = np.flatnonzero(image == i)
-        feats = describe(dataset.picture(i), boxes[rows] * np.float32(dataset.scale(i)))
-        if out is None: out = np.zeros((len(image), feats.shape[1]), np.float32)
-        out[rows] = feats
-    return describe(np.zeros((1, 1, 3), np.uint8), np.zeros((0, 4), np.float32)) if out is None else out
-
-def histogram_baseline(
-    gallery: SceneDataset,
-    queries: QuerySet,
-    strips: int = 6,             # horizontal body parts
-    bins: int = 8,               # per colour channel
-    topk: tuple = (1, 5, 10),
-    progress: bool = True,       # a bar
-) -> dict:                       # as `evaluate`; det_ap and det_recall are 1, true boxes being given
-    "What one gets without learning anything: compare colours of body strips, on true boxes."
-    t, describe = gallery_truth(gallery), lambda *boxes: describe_boxes(*boxes, partial(colour_histogram, strips=strips, bins=bins), progress)
-    found = dict(det_image=t['gt_image'], det_boxes=t['gt_boxes'], det_scores=np.ones(len(t['gt_image']), np.float32),
-                 det_feats=describe(gallery, t['gt_image'], t['gt_boxes']))
-    return score_detections(found, describe(queries.dataset, queries.scene, queries.boxes), gallery, queries, topk=topk)
+        def skip(q): return s.rows_of(np.flatnonzero(~s.searched[q]))
+        ahead, k, near = _count_all(*single, s.kq, *ends, None if s.searched is None else skip)
+    again = _exact(s.query, s.feats, s.kq[k], near)
+    before = _before(again, s.kept[near], s.kv[k], s.kept[s.kd[k]])
+    return ahead + np.bincount(k[before], minlength=len(s.kq))
