@@ -10,8 +10,9 @@ matplotlib.use('agg')
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from person_search_nb.explorer import _load_cam, AttentionExplorer, SearchExplorer, demo_scenes, draw_map, jpeg
+from person_search_nb.explorer import AttentionExplorer, SearchExplorer, demo_scenes
 from person_search_nb.visualize import attention_maps, overlay
+from person_search_nb.widgets import _load_cam, draw_map, jpeg
 
 THREADS = 1
 
@@ -64,7 +65,7 @@ def main():
     row('another person', [timed(setattr, page.picture, 'selected', k) for k in (1, 0, 1, 0) if len(page.people) > 1] or [(float('nan'),) * 2])
     row('number of matches, thresholds', moves(page.number, [3, 8, 4, 8]) + moves(page.score, [0.3, 0.5, 0.7]))
     page.score.value = 0.1
-    row('why do they match, new: Grad-CAM of both sides', [timed(setattr, page.hits[k], 'selected', 0) for k in range(min(4, len(page.matches)))])
+    row('why do they match, new: HiResCAM of both sides', [timed(setattr, page.hits[k], 'selected', 0) for k in range(min(4, len(page.matches)))])
     row('its opacity', moves(page.opacity, np.linspace(0, 1, 6)))
 
     picture, heat = scenes.picture(0), attention_maps(box[0].teacher, scenes.image(0))[1]

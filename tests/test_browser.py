@@ -228,24 +228,24 @@ def search_around(e, folder, busy):
     shown('score')
     page.wait_for_function('p => p.querySelector(`[id$="-0"]`).getAttribute("aria-selected") === "true"', arg=looking.element_handle())
     e.press('Matches', 'Home')   # when this is done, the click is, too
-    e.until('the 1 most alike')
+    e.until('the 1 most similar')
     assert e.chosen(LOOKING) == [0]
     e.press('Matches', 'End')
-    e.until(re.compile('the (9|1[0-2]) most alike'))
+    e.until(re.compile('the (9|1[0-2]) most similar'))
     e.select('Boxes', label='true boxes')
     shown('person|no identity')
     e.press('Matches', 'Home')
-    e.until('the 1 most alike')
+    e.until('the 1 most similar')
     assert visible() == 1
     e.press('Matches', 'End')
-    e.until(re.compile('the (9|1[0-2]) most alike'))
-    e.press('Alike at least', 'End')
+    e.until(re.compile('the (9|1[0-2]) most similar'))
+    e.press('Minimum similarity', 'End')
     e.until('No match passes')
     assert visible() == 0
-    e.press('Alike at least', 'Home')
-    e.until('most alike')
-    e.press('Sure at least', 'ArrowRight')
-    assert e.readout('Sure at least') == '0.55'
+    e.press('Minimum similarity', 'Home')
+    e.until('most similar')
+    e.press('Minimum score', 'ArrowRight')
+    assert e.readout('Minimum score') == '0.55'
     # a box by hand
     e.pictures.nth(LOOKING).scroll_into_view_if_needed()
     box = e.pictures.nth(LOOKING).bounding_box()
@@ -261,6 +261,8 @@ def search_around(e, folder, busy):
     e.until('raises the similarity')
     for i in WHY: e.pictures.nth(i).wait_for()
     e.changes(lambda: e.press('Level', 'ArrowLeft'), WHY)
+    e.changes(lambda: e.select('Method', label='Grad-CAM'), WHY)
+    e.until(re.compile(r'\(Grad-CAM\)'))
     # a picture of one's own
     from PIL import Image
     import io
@@ -354,7 +356,7 @@ def test_jupyterlab(serve, page, tmp_path):
     page.screenshot(path=tmp_path/'lab-attention.png')
     b.root.scroll_into_view_if_needed()
     b.press('Matches', 'Home')
-    b.until('the 1 most alike')
+    b.until('the 1 most similar')
     page.screenshot(path=tmp_path/'lab-search.png')
     a.fits(); b.fits(); a.no_error(); b.no_error()
     assert not page.errors, page.errors

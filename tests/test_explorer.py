@@ -9,9 +9,11 @@ pytest.importorskip('ipywidgets')
 pytest.importorskip('anywidget')
 from person_search_nb.datasets import Scene, SceneDataset
 from person_search_nb.distillation import attention_distillation, feature_distillation
-from person_search_nb.explorer import AttentionExplorer, Recent, ScenePicture, SearchExplorer, draw_map, jpeg, stretch, view_of, whole
+from person_search_nb.explorer import AttentionExplorer, Recent, SearchExplorer
 from person_search_nb.models import build_model, record_levels, save_model
 from person_search_nb.search import Gallery
+from person_search_nb.visualize import grad_cam
+from person_search_nb.widgets import ScenePicture, draw_map, jpeg, stretch, view_of, whole
 
 HEIGHTS = [float(h) for h in range(20, 64, 4)]
 BOXES = [[[10, 8, 26, 56], [50, 10, 66, 58]], [[30, 6, 48, 60]], [], [[12, 10, 28, 58], [60, 4, 80, 60], [64, 8, 84, 62]]]
@@ -320,6 +322,13 @@ def test_why(search):
     before = [p.picture for p in search.pair]
     search.level.value = 0
     assert all(p.picture != b for p, b in zip(search.pair, before))
+    assert search.method.value == 'hires-cam' and '(HiResCAM)' in search.why.value   # the map that keeps to the places that counted
+    box, m = search.query['box'], search.matches[1]
+    theirs = search.embed(('gallery', m.scene), search.scenes.image(m.scene), torch.from_numpy(m.box))
+    for method in ('grad-cam', 'hires-cam'):
+        search.method.value = method
+        cam = grad_cam(search.model, search.image, box, theirs, 0, method=method)
+        assert search.pair[0].picture == jpeg(draw_map(search.pixels, cam, 4, search.opacity.value)) and search.error is None
     search.picture.selected = 1              # somebody else: the old reasons go
     assert search.chosen is None and search.reasons.layout.display == 'none'
 
