@@ -30,7 +30,7 @@ from .files import parse_json, regular_file
 from .classics import vgg16_backbone
 from .masking import SoftMask, SpatialTransformer
 from .oim import ID_LOSSES, OIMLoss, RSSLoss
-from .parallel import SharedBatchNorm, mean_number
+from .parallel import mean_number
 from .roi_align import crop_resize_pool, roi_align, roi_pool
 from .rpn import RPN, match_boxes, sample_balanced
 from .student import student_backbone

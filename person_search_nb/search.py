@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from .checkpoints import write_whole
-from .datasets import DataError, Scene, SceneDataset, as_floats, as_picture, check_scene, read_picture, resize_picture, resize_rule
+from .datasets import Scene, SceneDataset, as_floats, as_picture, check_scene, read_picture, resize_picture, resize_rule
 from .evaluation import device_of, paired_iou, run_detector
 from .files import locked, printable, regular_file
 from .models import evaluating
