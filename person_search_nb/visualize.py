@@ -604,7 +604,8 @@ def _check_question(model, level, query, identity):
     neither = query is None and identity is None
     if neither and model.score is None: raise ValueError(_NO_SCORE)
     if not neither and not model.head_identifies: raise ValueError(_ELSEWHERE)
-    if identity is not None and not 0 <= identity < (n := model.num_ids):
+    n = model.num_ids
+    if identity is not None and not 0 <= identity < n:
         raise ValueError(f'identity is one of the {n} of training, 0 to {n - 1}, not {identity}')
 
 def grad_cam(
