@@ -227,7 +227,7 @@ def slider(self: Explorer, kind, label, tip, **kw):
     w = self.ipw
     more = dict(continuous_update=False) if 'Slider' in kind else {}
     layout = w.Layout(width='100%', margin='1px 0')
-    look = dict(style=dict(description_width='122px'), layout=layout)
+    look = dict(style=dict(description_width='144px'), layout=layout)
     return getattr(w, kind)(description=label, tooltip=tip, description_allow_html=False,
                             **look, **more, **kw)
 
