@@ -242,7 +242,7 @@ def _make_pictures(self: AttentionExplorer):
 def _arrange(self: AttentionExplorer):
     "What stands where on the page."
     w = self.ipw
-    row = w.Layout(flex_flow='row wrap', margin='2px 0 0 128px')
+    row = w.Layout(flex_flow='row wrap', margin='2px 0 0 150px')
     ticks = w.HBox([self.difference, self.same], layout=row)
     controls = self.stack(self.scene, self.person, self.level, self.quantity, self.opacity,
                           self.moment, ticks, self.table)
@@ -547,7 +547,7 @@ def _arrange(self: SearchExplorer):
     "What stands where on the page."
     w = self.ipw
     files = w.HBox([self.upload, self.back],
-                   layout=w.Layout(flex_flow='row wrap', margin='2px 0 4px 128px'))
+                   layout=w.Layout(flex_flow='row wrap', margin='2px 0 4px 150px'))
     controls = self.stack(self.scene, self.source, self.person, self.score, self.alike, self.number,
                           files, self.whom)
     pair = [self.stack(t, p) for t, p in zip(self.sides, self.pair)]

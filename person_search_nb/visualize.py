@@ -8,8 +8,9 @@ __all__ = ['STYLE', 'RIGHT', 'WRONG', 'NOBODY', 'to_array', 'id_colour', 'draw_b
            'compare_person', 'attention_parts', 'show_attention_parts', 'energy_difference', 'show_difference',
            'grad_cam', 'why_match', 'figure_html']
 
-# %% ../nbs/18_visualize.ipynb #00989d67
+# %% ../nbs/18_visualize.ipynb #1b20d2f6
 import base64, colorsys, html
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -24,35 +25,63 @@ from .checkpoints import fig_to_png
 from .distillation import attention_distillation, energy, feature_distillation
 from .models import evaluating, record_levels
 
-# %% ../nbs/18_visualize.ipynb #a82e2d8e
+# %% ../nbs/18_visualize.ipynb #e84a82ce
 STYLE = 'person_search_nb.psnb' # the one style of all figures
-RIGHT, WRONG, NOBODY = '#009e73', '#d55e00', '#9a9a9a' # a green and a red that differ in lightness and blueness too
+_SHAPE = 'a picture is a (3, H, W) tensor or a (H, W, 3) array, not {}'
 
 def to_array(
-    image, # (3, H, W) tensor float 0-1 or uint8, (H, W, 3) array float 0-1 or uint8, or a PIL image
+    image, # (3, H, W) tensor or (H, W, 3) array, float 0-1 or uint8; or a PIL image
 ) -> np.ndarray: # (H, W, 3) uint8
     "Any picture as matplotlib and PIL want it. Raises ValueError for another shape."
     if isinstance(image, Image.Image): image = image.convert('RGB')
-    if torch.is_tensor(image): image = image.detach().float().cpu().permute(1, 2, 0).numpy() * (1 / 255 if image.dtype == torch.uint8 else 1) \
-        if image.ndim == 3 else image.cpu()
+    if torch.is_tensor(image):
+        whole = image.dtype == torch.uint8
+        image = image.detach().cpu()
+        if image.ndim == 3: # a colour image: channels last
+            image = image.float().permute(1, 2, 0).numpy() * (1 / 255 if whole else 1)
     image = np.asarray(image)
-    if image.ndim != 3 or image.shape[2] != 3: raise ValueError(f'a picture is a (3, H, W) tensor or a (H, W, 3) array, not {image.shape}')
-    return image if image.dtype == np.uint8 else (image.clip(0, 1) * 255).round().astype(np.uint8)
+    if image.ndim != 3 or image.shape[2] != 3: raise ValueError(_SHAPE.format(image.shape))
+    if image.dtype == np.uint8: return image
+    return (image.clip(0, 1) * 255).round().astype(np.uint8)
+
+# %% ../nbs/18_visualize.ipynb #e8c8609f
+RIGHT, WRONG = '#009e73', '#d55e00' # a green and a red that differ in lightness and blueness too
+NOBODY = '#9a9a9a'
 
 def id_colour(
     person_id: int, # -1 = a person without identity
 ) -> tuple: # (r, g, b) 0-1
     "The same strong colour for the same person, everywhere; grey for nobody in particular."
     if person_id < 0: return (0.6, 0.6, 0.6)
-    return colorsys.hsv_to_rgb(person_id * 0.618034 % 1, 0.9 if person_id % 2 else 0.7, 0.95) # golden ratio: neighbours differ most
+    hue, strength = person_id * 0.618034 % 1, 0.9 if person_id % 2 else 0.7
+    return colorsys.hsv_to_rgb(hue, strength, 0.95) # golden ratio: neighbours differ most
 
-# %% ../nbs/18_visualize.ipynb #33543c51
+# %% ../nbs/18_visualize.ipynb #2ff6d0b6
+def _cpu(v): return v.detach().cpu() if torch.is_tensor(v) else v
+
 def _boxes(boxes): # (N, 4) float, on the CPU
-    boxes = np.asarray(boxes.detach().cpu() if torch.is_tensor(boxes) else [b.detach().cpu() if torch.is_tensor(b) else b for b in boxes], dtype=float)
+    boxes = _cpu(boxes) if torch.is_tensor(boxes) else [_cpu(b) for b in boxes]
+    boxes = np.asarray(boxes, dtype=float)
     if not boxes.size: return boxes.reshape(0, 4)
-    if boxes.ndim != 2 or boxes.shape[1] != 4: raise ValueError(f'boxes are rows of x1, y1, x2, y2, not of shape {boxes.shape}')
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f'boxes are rows of x1, y1, x2, y2, not of shape {boxes.shape}')
     return boxes
 
+def _one_each(count, what, **lists):
+    "Refuse a list that has not one entry for each."
+    for name, v in lists.items():
+        if v is not None and len(v) != count:
+            raise ValueError(f'{count} {what} but {len(v)} {name}: one for each is needed')
+
+def _tags(count, ids, scores, labels):
+    "What stands at each box: label or id, and score."
+    if labels is not None: words = [str(v) for v in labels]
+    elif ids is not None: words = [f'{int(i)}' if i >= 0 else '' for i in ids]
+    else: words = [''] * count
+    numbers = [''] * count if scores is None else [f'{float(s):.2f}' for s in scores]
+    return [' '.join(filter(None, pair)) for pair in zip(words, numbers)]
+
+# %% ../nbs/18_visualize.ipynb #5a67143a
 @plt.style.context(STYLE)
 def draw_boxes(
     image, # as `to_array`; None draws on what `ax` shows
@@ -63,26 +92,26 @@ def draw_boxes(
     colour='#ffd400', # of boxes without ids
     ax=None, # axes to draw on; None makes a figure
 ): # the axes
-    "A scene with its boxes; a tag holds label or id, and score. Raises ValueError when ids, scores or labels are not one for each box."
+    "A scene with its boxes and tags. Raises ValueError unless there is one id, score, label each."
     boxes = _boxes(boxes)
-    for name, v in dict(ids=ids, scores=scores, labels=labels).items():
-        if v is not None and len(v) != len(boxes): raise ValueError(f'{len(boxes)} boxes but {len(v)} {name}: one for each is needed')
-    if image is None and ax is None: raise ValueError('nothing to draw on: give an image, or axes that show one')
+    _one_each(len(boxes), 'boxes', ids=ids, scores=scores, labels=labels)
+    if image is None and ax is None:
+        raise ValueError('nothing to draw on: give an image, or axes that show one')
     if image is not None: image = to_array(image)
     if ax is None:
         h, w = image.shape[:2]
         ax = plt.subplots(figsize=(7, 7 * h / w))[1]
     if image is not None: ax.imshow(image)
     ax.set_axis_off()
-    words = labels if labels is not None else [f'{int(i)}' if i >= 0 else '' for i in ids] if ids is not None else [''] * len(boxes)
-    for k, (x1, y1, x2, y2) in enumerate(boxes):
+    for k, ((x1, y1, x2, y2), tag) in enumerate(zip(boxes, _tags(len(boxes), ids, scores, labels))):
         c = colour if ids is None else id_colour(int(ids[k]))
         ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=c, lw=2))
-        tag = ' '.join(filter(None, [str(words[k]), '' if scores is None else f'{float(scores[k]):.2f}']))
-        if tag: ax.text(x1, y1, tag, va='bottom', ha='left', fontsize=8, color='black', clip_on=True,
-                        bbox=dict(facecolor=c, edgecolor='none', pad=1.2))
+        ground = dict(facecolor=c, edgecolor='none', pad=1.2)
+        if tag: ax.text(x1, y1, tag, va='bottom', ha='left', fontsize=8, color='black',
+                        clip_on=True, bbox=ground)
     return ax
 
+# %% ../nbs/18_visualize.ipynb #c4cd46dd
 @plt.style.context(STYLE)
 def show_scenes(
     images: list, # as `to_array`
@@ -91,15 +120,15 @@ def show_scenes(
     columns: int = 3, # pictures in a row
     width: float = 12, # inches, of the whole figure
 ) -> Figure:
-    "Scenes in a grid, with their people outlined. Raises ValueError without scenes, or when targets or titles are not one for each."
+    "Scenes in a grid. Raises ValueError without scenes, or unless there is one target, title each."
     if not len(images): raise ValueError('no scenes to show')
-    for name, v in dict(targets=targets, titles=titles).items():
-        if v and len(v) != len(images): raise ValueError(f'{len(images)} scenes but {len(v)} {name}: one for each is needed')
+    _one_each(len(images), 'scenes', targets=targets or None, titles=titles or None)
     images = [to_array(i) for i in images]
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     h = max(i.shape[0] / i.shape[1] for i in images)
-    fig, axes = plt.subplots(rows, columns, squeeze=False, figsize=(width, rows * (width / columns * h + (0.3 if titles else 0))))
+    high = rows * (width / columns * h + (0.3 if titles else 0))
+    fig, axes = plt.subplots(rows, columns, squeeze=False, figsize=(width, high))
     for ax in axes.flat: ax.set_axis_off()
     for k, (ax, image) in enumerate(zip(axes.flat, images)):
         t = targets[k] if targets else {}
@@ -107,7 +136,11 @@ def show_scenes(
         if titles: ax.set_title(titles[k], parse_math=False)  # names of files may hold a $
     return fig
 
-# %% ../nbs/18_visualize.ipynb #ffd56e3b
+# %% ../nbs/18_visualize.ipynb #731fe054
+def _pixels(low, high, margin):
+    "The pixels that an interval touches, from 0 on."
+    return slice(max(0, int(np.floor(low - margin))), max(0, int(np.ceil(high + margin))))
+
 def crop(
     image, # as `to_array`
     box, # (4,) xyxy px
@@ -116,25 +149,36 @@ def crop(
     "Cut a person out. Raises ValueError when box and image do not meet."
     image, box = to_array(image), _boxes([box])[0]
     x1, y1, x2, y2 = (float(v) for v in box)
-    rows = slice(max(0, int(np.floor(y1 - margin))), max(0, int(np.ceil(y2 + margin))))
-    cols = slice(max(0, int(np.floor(x1 - margin))), max(0, int(np.ceil(x2 + margin))))
-    out = image[rows, cols]
-    if not out.size: raise ValueError(f'box {[x1, y1, x2, y2]} has nothing in an image of {image.shape[1]} x {image.shape[0]} px (boxes are x1, y1, x2, y2)')
-    return out
+    out = image[_pixels(y1, y2, margin), _pixels(x1, x2, margin)]
+    if out.size: return out
+    h, w = image.shape[:2]
+    raise ValueError(f'box {[x1, y1, x2, y2]} has nothing in an image of {w} x {h} px '
+                     '(boxes are x1, y1, x2, y2)')
 
-# %% ../nbs/18_visualize.ipynb #784a28b4
+# %% ../nbs/18_visualize.ipynb #bb6014ca
 def on_card(
     picture, # a crop of any size
     size: tuple = (122, 50), # (h, w) px of the card
 ) -> np.ndarray: # (h, w, 3) uint8
     "Scale a crop into a card of fixed size, so that a row of people lines up."
     picture, (h, w) = to_array(picture), size
-    scale = min(h / picture.shape[0], w / picture.shape[1])
-    small = Image.fromarray(picture).resize((max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))), Image.BILINEAR)
+    high, wide = picture.shape[:2]
+    scale = min(h / high, w / wide)
+    new = max(1, round(wide * scale)), max(1, round(high * scale))
+    small = Image.fromarray(picture).resize(new, Image.BILINEAR)
     card = np.full((h, w, 3), 235, np.uint8)
     top, left = (h - small.height) // 2, (w - small.width) // 2
     card[top:top + small.height, left:left + small.width] = small
     return card
+
+# %% ../nbs/18_visualize.ipynb #d26decfb
+def _card(ax, picture, colour, words, lw):
+    "One person of a strip: card, coloured frame, words below."
+    ax.set_axis_on()
+    ax.imshow(on_card(picture), interpolation='bilinear')
+    ax.set(xticks=[], yticks=[])
+    ax.set_xlabel(words, color=colour, labelpad=3)
+    for s in ax.spines.values(): s.set(visible=True, color=colour, linewidth=lw)
 
 @plt.style.context(STYLE)
 def ranking_strip(
@@ -146,27 +190,23 @@ def ranking_strip(
     number: int = 10, # at most so many are shown
 ) -> Figure:
     "The query and its best matches: right ones green and ticked, wrong ones red and crossed."
-    if scores is not None and len(scores) != len(crops): raise ValueError(f'{len(crops)} crops but {len(scores)} scores: one for each is needed')
+    _one_each(len(crops), 'crops', scores=scores)
     if number < 1: raise ValueError(f'number is 1 or more, not {number}')
-    if len(crops) != len(correct): raise ValueError(f'{len(crops)} crops but {len(correct)} answers: one for each is needed')
-    n = min(number, len(crops))
-    fig, axes = plt.subplots(1, number + 1, figsize=(0.86 * (number + 1), 2.3 + 0.3 * bool(title)), gridspec_kw=dict(width_ratios=[1.25] + [1] * number))
-    def show(ax, picture, colour, words, lw):
-        ax.imshow(on_card(picture), interpolation='bilinear')
-        ax.set(xticks=[], yticks=[])
-        ax.set_xlabel(words, color=colour, labelpad=3)
-        for s in ax.spines.values(): s.set(visible=True, color=colour, linewidth=lw)
+    _one_each(len(crops), 'crops', answers=correct)
+    size = 0.86 * (number + 1), 2.3 + 0.3 * bool(title)
+    widths = dict(width_ratios=[1.25] + [1] * number)
+    fig, axes = plt.subplots(1, number + 1, figsize=size, gridspec_kw=widths)
     for ax in axes: ax.set_axis_off()
-    axes[0].set_axis_on(); show(axes[0], query_crop, '#1f5fb4', 'query', 4)
-    for k in range(n):
-        axes[k + 1].set_axis_on()
-        words = ('✓' if correct[k] else '✗') + ('' if scores is None else f' {float(scores[k]):.2f}')
-        show(axes[k + 1], crops[k], RIGHT if correct[k] else WRONG, words, 3)
+    _card(axes[0], query_crop, '#1f5fb4', 'query', 4)
+    for k in range(min(number, len(crops))):
+        words = '✓' if correct[k] else '✗'
+        if scores is not None: words += f' {float(scores[k]):.2f}'
+        _card(axes[k + 1], crops[k], RIGHT if correct[k] else WRONG, words, 3)
         axes[k + 1].set_title(f'{k + 1}', fontsize=8, color='#666666', pad=4)
     if title: fig.suptitle(title, fontsize=10, parse_math=False)
     return fig
 
-# %% ../nbs/18_visualize.ipynb #28961802
+# %% ../nbs/18_visualize.ipynb #3454b4b2
 def unit_range(
     values: np.ndarray, # any shape
 ) -> np.ndarray: # 0-1; a constant becomes 0
@@ -174,34 +214,54 @@ def unit_range(
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else np.zeros_like(values)
 
-def _record(model, image, boxes): # levels as `record_levels` gives them, level 3 with boxes only
-    if not torch.is_tensor(image) or image.ndim != 3 or image.shape[0] != 3: raise ValueError(f'a network looks at a (3, H, W) tensor with values 0-1, not at {tuple(np.shape(image))}; datasets give such')
+# %% ../nbs/18_visualize.ipynb #daebb35e
+_NOT_A_SCENE = ('a network looks at a (3, H, W) tensor with values 0-1, not at {}; '
+                'datasets give such')
+_NO_ATTENTION = "this model has no attention modules: look at its features with what='energy'"
+
+def _record(model, image, boxes):
+    "Levels as `record_levels` gives them, level 3 with boxes only."
+    if not torch.is_tensor(image) or image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(_NOT_A_SCENE.format(tuple(np.shape(image))))
     device = next(model.parameters()).device
+    image = image.to(device)
     with evaluating(model), torch.no_grad(), record_levels(model) as levels:
-        if boxes is None or len(boxes) == 0: model.trunk(model.batch([image.to(device)])[0])
-        else: model.embed([image.to(device)], [torch.as_tensor(_boxes(boxes), dtype=torch.float32, device=device)])
+        if boxes is None or len(boxes) == 0: model.trunk(model.batch([image])[0])
+        else:
+            people = torch.as_tensor(_boxes(boxes), dtype=torch.float32, device=device)
+            model.embed([image], [people])
     return levels
 
 def attention_maps(
     model, # a `PersonSearchNet`
     image, # (3, H, W) float 0-1
     boxes=None, # (R, 4) px: people to look at on level 3
-    what: str = 'attention', # 'attention': channel mean of A^j; 'energy': f(X^j), the sum of squares over channels (HDL Eq. 4); 'attention energy': f(A^j)
+    what: str = 'attention', # 'attention': channel mean of A^j; 'energy': f(X^j), the sum of
+                             # squares over channels (HDL Eq. 4); 'attention energy': f(A^j)
     normalise: bool = True, # each level to 0-1, to see the pattern; False: the numbers themselves
 ) -> list: # levels 0, 1, 2: (h, w) arrays; with boxes also level 3: (R, h, w)
     "Where the model looks, level by level. Raises ValueError for the attention of a model without."
-    if what not in ('attention', 'energy', 'attention energy'): raise ValueError(f"what is 'attention', 'energy' or 'attention energy', not {what!r}")
+    if what not in ('attention', 'energy', 'attention energy'):
+        raise ValueError(f"what is 'attention', 'energy' or 'attention energy', not {what!r}")
     levels, maps = _record(model, image, boxes), []
     for j, (x, a) in enumerate(zip(levels['features'], levels['attention'])):
         if x is None: continue # level 3 without boxes
-        if what != 'energy' and a is None: raise ValueError("this model has no attention modules: look at its features with what='energy'")
-        m = a.float().mean(1) if what == 'attention' else (x if what == 'energy' else a).float().square().sum(1) # (1 or R, h, w)
+        if what != 'energy' and a is None: raise ValueError(_NO_ATTENTION)
+        if what == 'attention': m = a.float().mean(1) # (1 or R, h, w)
+        else: m = (x if what == 'energy' else a).float().square().sum(1)
         m = m.cpu().numpy()
         if normalise: m = unit_range(m)
         maps.append(m if j == 3 else m[0])
     return maps
 
-# %% ../nbs/18_visualize.ipynb #48484bf1
+# %% ../nbs/18_visualize.ipynb #e18b6053
+_ONE_MAP = 'a map over a scene has shape (h, w), not {}; maps of people go to overlay_people'
+
+def _whole(ax, image):
+    "Show all of an image, without ticks."
+    h, w = image.shape[:2]
+    ax.set(xlim=(-0.5, w - 0.5), ylim=(h - 0.5, -0.5), xticks=[], yticks=[])
+
 def overlay(
     ax, # axes
     image, # as `to_array`
@@ -211,16 +271,28 @@ def overlay(
     cmap: str = 'inferno',
     limits: tuple = (0, 1), # values of the first and the last colour
 ): # the map as drawn, for a colour bar
-    "Lay a map over its scene. Raises ValueError for a map of another shape. Cell (i, j) is centred on pixel (stride i, stride j), where padded stride-2 convolutions look."
+    "Lay a map over its scene, cell (i, j) on pixel (stride i, stride j). Raises ValueError."
     image, heat = to_array(image), np.asarray(heat)
-    if heat.ndim != 2: raise ValueError(f'a map over a scene has shape (h, w), not {heat.shape}; maps of people go to overlay_people')
-    grey = image.mean(2)
-    ax.imshow(grey, cmap='gray', vmin=0, vmax=255)
+    if heat.ndim != 2: raise ValueError(_ONE_MAP.format(heat.shape))
+    ax.imshow(image.mean(2), cmap='gray', vmin=0, vmax=255)
     h, w, s = *heat.shape, stride
-    edged = np.pad(heat, 1, mode='edge') # the last cells' centres may lie short of the picture's border
-    drawn = ax.imshow(edged, cmap=cmap, vmin=limits[0], vmax=limits[1], alpha=alpha, interpolation='bilinear', extent=(-1.5 * s, (w + 0.5) * s, (h + 0.5) * s, -1.5 * s))
-    ax.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5), xticks=[], yticks=[])
+    edged = np.pad(heat, 1, mode='edge') # the last centres may lie short of the picture's border
+    extent = -1.5 * s, (w + 0.5) * s, (h + 0.5) * s, -1.5 * s
+    drawn = ax.imshow(edged, cmap=cmap, vmin=limits[0], vmax=limits[1], alpha=alpha,
+                      interpolation='bilinear', extent=extent)
+    _whole(ax, image)
     return drawn
+
+# %% ../nbs/18_visualize.ipynb #0f612f33
+_MAP_EACH = '{} boxes but maps of shape {}: (R, h, w), one for each box, is needed'
+
+def _extent(shape, box, roi_size):
+    "Where a map of a pooled region lies: its cell k is centred on pooled cell step * k."
+    x1, y1, x2, y2 = box
+    steps = [round(roi_size / n) for n in shape]
+    cell_h, cell_w = (y2 - y1) / roi_size, (x2 - x1) / roi_size
+    top, left = y1 + cell_h * (1 - steps[0]) / 2, x1 + cell_w * (1 - steps[1]) / 2
+    return left, left + cell_w * steps[1] * shape[1], top + cell_h * steps[0] * shape[0], top
 
 def overlay_people(
     ax, # axes
@@ -232,20 +304,29 @@ def overlay_people(
     cmap: str = 'inferno',
     limits: tuple = (0, 1), # values of the first and the last colour
 ): # the last map as drawn, for a colour bar
-    "Lay each person's map into the person's box; the scene around stays grey. Raises ValueError when there is not one map for each box."
+    "Lay each person's map into the person's box. Raises ValueError unless there is one for each."
     image, boxes, heats, drawn = to_array(image), _boxes(boxes), np.asarray(heats), None
-    if heats.ndim != 3 or len(heats) != len(boxes): raise ValueError(f'{len(boxes)} boxes but maps of shape {heats.shape}: (R, h, w), one for each box, is needed')
+    if heats.ndim != 3 or len(heats) != len(boxes):
+        raise ValueError(_MAP_EACH.format(len(boxes), heats.shape))
     ax.imshow(image.mean(2) * 0.5 + 110, cmap='gray', vmin=0, vmax=255)
     for heat, (x1, y1, x2, y2) in zip(heats, boxes):
-        steps = [round(roi_size / n) for n in heat.shape] # map cell k is centred on pooled cell step * k
-        cell_h, cell_w = (y2 - y1) / roi_size, (x2 - x1) / roi_size
-        top, left = y1 + cell_h * (1 - steps[0]) / 2, x1 + cell_w * (1 - steps[1]) / 2
-        extent = (left, left + cell_w * steps[1] * heat.shape[1], top + cell_h * steps[0] * heat.shape[0], top)
-        frame = ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor='white', lw=1))
-        drawn = ax.imshow(heat, cmap=cmap, vmin=limits[0], vmax=limits[1], alpha=alpha, interpolation='bilinear', extent=extent)
+        frame = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor='white', lw=1)
+        frame = ax.add_patch(frame)
+        drawn = ax.imshow(heat, cmap=cmap, vmin=limits[0], vmax=limits[1], alpha=alpha,
+                          interpolation='bilinear',
+                          extent=_extent(heat.shape, (x1, y1, x2, y2), roi_size))
         drawn.set_clip_path(frame)
-    ax.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5), xticks=[], yticks=[])
+    _whole(ax, image)
     return drawn
+
+# %% ../nbs/18_visualize.ipynb #a46cad14
+def _lay(ax, image, heat, j, model, boxes, **kw):
+    "A map of level j over its scene, or the maps of people (level 3) in their boxes."
+    if j == 3: return overlay_people(ax, image, heat, boxes, model.roi_size, **kw)
+    return overlay(ax, image, heat, model.stride / 4 * 2 ** j, **kw)
+
+def _no_frame(ax):
+    for s in ax.spines.values(): s.set_visible(False)
 
 @plt.style.context(STYLE)
 def compare_attention(
@@ -255,36 +336,51 @@ def compare_attention(
     what: str = 'attention', # or 'energy', 'attention energy', as `attention_maps`
     width: float = 14, # inches
 ) -> Figure: # a row for each model, a column for each level
-    "Where teacher and student look, on one scene, at every level. Raises ValueError without models."
+    "Where teacher and student look in a scene, at every level. Raises ValueError without models."
     if not models: raise ValueError('no models to compare: give a dict name -> model')
     people = boxes is not None and len(boxes) > 0
     columns, (h, w) = 4 + people, image.shape[-2:]
-    fig, axes = plt.subplots(len(models), columns, squeeze=False, figsize=(width, len(models) * (width / columns * h / w + 0.12) + 0.5))
+    high = len(models) * (width / columns * h / w + 0.12) + 0.5
+    fig, axes = plt.subplots(len(models), columns, squeeze=False, figsize=(width, high))
     for row, (name, model) in zip(axes, models.items()):
         draw_boxes(image, boxes if people else [], ax=row[0])
-        row[0].set_axis_on(); row[0].set(xticks=[], yticks=[]); row[0].set_ylabel(name)
-        maps = attention_maps(model, image, boxes, what)
-        for j, (ax, heat) in enumerate(zip(row[1:], maps)):
-            if j < 3: overlay(ax, image, heat, model.stride / 4 * 2 ** j)
-            else: overlay_people(ax, image, heat, boxes, model.roi_size)
-        for ax in row:
-            for s in ax.spines.values(): s.set_visible(False)
-    titles = ['scene'] + [f'level {j} (1/{4 * 2 ** j})' for j in range(3)] + ['level 3 (people)'] * people
+        row[0].set_axis_on()
+        row[0].set(xticks=[], yticks=[], ylabel=name)
+        for j, heat in enumerate(attention_maps(model, image, boxes, what)):
+            _lay(row[j + 1], image, heat, j, model, boxes)
+        for ax in row: _no_frame(ax)
+    titles = ['scene'] + [f'level {j} (1/{4 * 2 ** j})' for j in range(3)]
+    titles += ['level 3 (people)'] * people
     for ax, title in zip(axes[0], titles): ax.set_title(title)
     fig.suptitle(what, fontsize=10)
     return fig
 
-# %% ../nbs/18_visualize.ipynb #a10eceab
-def _cells_inside(heat, box, stride): # (2,) lowest and highest value of the cells centred in the box, or of the nearest
-    x1, y1, x2, y2 = (box / stride)
-    rows, cols = (slice(min(max(int(np.ceil(a)), 0), n - 1), max(int(b) + 1, 0)) for a, b, n in ((y1, y2, heat.shape[0]), (x1, x2, heat.shape[1])))
-    part = heat[rows, cols] if heat[rows, cols].size else heat[rows.start:rows.start + 1, cols.start:cols.start + 1]
+# %% ../nbs/18_visualize.ipynb #9698da35
+def _cell_range(low, high, n):
+    "The cells centred in an interval that is counted in cells; its start is always a cell."
+    return slice(min(max(int(np.ceil(low)), 0), n - 1), max(int(high) + 1, 0))
+
+def _cells_inside(heat, box, stride):
+    "(2,) lowest and highest value of the cells centred in the box, or of the nearest."
+    x1, y1, x2, y2 = box / stride
+    rows, cols = _cell_range(y1, y2, heat.shape[0]), _cell_range(x1, x2, heat.shape[1])
+    part = heat[rows, cols]
+    if not part.size: part = heat[rows.start:rows.start + 1, cols.start:cols.start + 1]
     return part.min(), part.max()
 
-def _around(ax, image, box, margin): # show only the surroundings of a box
+def _around(ax, image, box, margin):
+    "Show only the surroundings of a box."
     x1, y1, x2, y2 = box
-    grow = margin * (y2 - y1)
-    ax.set(xlim=(max(x1 - grow, -0.5), min(x2 + grow, image.shape[-1] - 0.5)), ylim=(min(y2 + grow, image.shape[-2] - 0.5), max(y1 - grow, -0.5)))
+    grow, (h, w) = margin * (y2 - y1), image.shape[-2:]
+    ax.set_xlim(max(x1 - grow, -0.5), min(x2 + grow, w - 0.5))
+    ax.set_ylim(min(y2 + grow, h - 0.5), max(y1 - grow, -0.5))
+
+# %% ../nbs/18_visualize.ipynb #f436d92e
+def _inside_person(ax, image, heat, j, model, box):
+    "A level's map, in the colours of what lies in the box."
+    if j == 3: return _lay(ax, image, unit_range(heat), j, model, box[None])
+    limits = _cells_inside(heat, box, model.stride / 4 * 2 ** j)
+    return _lay(ax, image, heat, j, model, None, limits=limits)
 
 @plt.style.context(STYLE)
 def compare_person(
@@ -295,41 +391,67 @@ def compare_person(
     margin: float = 0.1, # of the surroundings shown, as a share of the box's height
     height: float = 2.4, # inches of a row
 ) -> Figure: # a row for each model, a column for each level
-    "Where teacher and student look within one person. Raises ValueError without models, or for a bad box."
+    "Where teacher and student look within a person. Raises ValueError for no models or a bad box."
     if not models: raise ValueError('no models to compare: give a dict name -> model')
     box = _boxes([box])[0]
     check_boxes(torch.as_tensor(box)[None], tuple(image.shape[-2:]), 'box')
-    aspect = (box[2] - box[0] + 2 * margin * (box[3] - box[1])) / ((1 + 2 * margin) * (box[3] - box[1]))
-    fig, axes = plt.subplots(len(models), 5, squeeze=False, figsize=(max(5 * height * aspect + 0.9, 5.5), len(models) * height + 0.3))
+    wide, high = box[2] - box[0], box[3] - box[1]
+    aspect = (wide + 2 * margin * high) / ((1 + 2 * margin) * high)
+    size = max(5 * height * aspect + 0.9, 5.5), len(models) * height + 0.3
+    fig, axes = plt.subplots(len(models), 5, squeeze=False, figsize=size)
     for row, (name, model) in zip(axes, models.items()):
-        maps = attention_maps(model, image, box[None], what)
-        row[0].imshow(to_array(image), interpolation='bilinear'); row[0].set_ylabel(name)
-        for j, (ax, heat) in enumerate(zip(row[1:], maps)):
-            stride = model.stride / 4 * 2 ** j
-            if j < 3: overlay(ax, image, heat, stride, limits=_cells_inside(heat, box, stride))
-            else: overlay_people(ax, image, unit_range(heat), box[None], model.roi_size)
+        row[0].imshow(to_array(image), interpolation='bilinear')
+        row[0].set_ylabel(name)
+        for j, heat in enumerate(attention_maps(model, image, box[None], what)):
+            _inside_person(row[j + 1], image, heat, j, model, box)
         for ax in row:
             _around(ax, image, box, margin)
             ax.set(xticks=[], yticks=[])
-            for s in ax.spines.values(): s.set_visible(False)
-    for ax, title in zip(axes[0], ['person'] + [f'level {j}' for j in range(4)]): ax.set_title(title)
+            _no_frame(ax)
+    titles = ['person'] + [f'level {j}' for j in range(4)]
+    for ax, title in zip(axes[0], titles): ax.set_title(title)
     return fig
 
-# %% ../nbs/18_visualize.ipynb #795646bb
+# %% ../nbs/18_visualize.ipynb #040d1310
+_ARM_ONLY = 'only an ARM has a spatial and a channel part, and this model has {}'
+
 def attention_parts(
     model, # a `PersonSearchNet` with ARMs
     image, # (3, H, W) float 0-1
     boxes=None, # (R, 4) px: people to look at on level 3
-) -> list: # per level dict(where: s (h, w), which: u (C,), bias: b (C,)); on level 3 s is (R, h, w) and u (R, C)
-    "The spatial and the channel part of each ARM: `A = sigmoid(s u + b)`. Raises ValueError for other attention."
-    if not all(isinstance(a, ARM) for a in model.attention): raise ValueError(f'only an ARM has a spatial and a channel part, and this model has {type(model.attention[0]).__name__}')
+) -> list: # per level dict(where: s (h, w), which: u (C,), bias: b (C,));
+           # on level 3 s is (R, h, w) and u (R, C)
+    "Spatial and channel part of each ARM: `A = sigmoid(s u + b)`. Raises ValueError without ARM."
+    if not all(isinstance(a, ARM) for a in model.attention):
+        raise ValueError(_ARM_ONLY.format(type(model.attention[0]).__name__))
     parts = []
     for j, (arm, x) in enumerate(zip(model.attention, _record(model, image, boxes)['features'])):
         if x is None: continue # level 3 without boxes
-        with torch.no_grad(): s, u = arm.spatial_map(x)[:, 0], torch.nn.functional.conv2d(arm.channel_vector(x), arm.blend.weight)[:, :, 0, 0]
-        s, u = (v.float().cpu().numpy() for v in (s, u))
-        parts.append(dict(where=s if j == 3 else s[0], which=u if j == 3 else u[0], bias=arm.blend.bias.detach().float().cpu().numpy()))
+        with torch.no_grad():
+            s, v = arm.spatial_map(x)[:, 0], arm.channel_vector(x) # (R, h, w), (R, C, 1, 1)
+            u = torch.nn.functional.conv2d(v, arm.blend.weight)[:, :, 0, 0] # (R, C)
+        s, u, b = (v.detach().float().cpu().numpy() for v in (s, u, arm.blend.bias))
+        parts.append(dict(where=s if j == 3 else s[0], which=u if j == 3 else u[0], bias=b))
     return parts
+
+# %% ../nbs/18_visualize.ipynb #fc6a6ed3
+def _gates(part, j):
+    "(3, 1 or R, C) attention of each channel at the lowest, mean and highest s of a level."
+    s = part['where'][None] if j < 3 else part['where']
+    ends = (s.min((1, 2)), s.mean((1, 2)), s.max((1, 2)))
+    z = [q[:, None] * np.atleast_2d(part['which']) + part['bias'] for q in ends]
+    return 1 / (1 + np.exp(-np.stack(z)))
+
+def _draw_gates(ax, part, j):
+    "Channels in the order of their attention: a line at the mean of s, a band over its range."
+    a = _gates(part, j)
+    for r in range(a.shape[1]):
+        order = np.argsort(a[1, r])
+        if j < 3:
+            band = np.sort(a[[0, 2], r][:, order], 0)
+            ax.fill_between(range(len(order)), *band, color='C0', alpha=.3, lw=0)
+        ax.plot(a[1, r][order], color='C0', lw=1.6 if j < 3 else .8)
+    ax.set(ylim=(0, 1), xlim=(0, len(order) - 1), xlabel='channels, by their attention')
 
 @plt.style.context(STYLE)
 def show_attention_parts(
@@ -338,32 +460,27 @@ def show_attention_parts(
     boxes=None, # (R, 4) px: people for the last column
     width: float = 12, # inches
 ) -> Figure: # two rows for each model: where and which; a column for each level
-    "The attention of each level taken apart. Raises ValueError without models, or for models without ARM."
+    "The attention of each level taken apart. Raises ValueError without models, or without ARM."
     if not models: raise ValueError('no models to compare: give a dict name -> model')
-    people = boxes is not None and len(boxes) > 0
-    columns, (h, w) = 3 + people, image.shape[-2:]
-    tall = width / columns * h / w
-    fig, axes = plt.subplots(2 * len(models), columns, squeeze=False, figsize=(width, len(models) * (tall + 1.75) + 0.2), height_ratios=[tall, 1.25] * len(models))
-    sigmoid = lambda z: 1 / (1 + np.exp(-z))
+    n, columns = len(models), 3 + (boxes is not None and len(boxes) > 0)
+    tall = width / columns * image.shape[-2] / image.shape[-1]
+    fig, axes = plt.subplots(2 * n, columns, squeeze=False, height_ratios=[tall, 1.25] * n,
+                             figsize=(width, n * (tall + 1.75) + 0.2))
     for k, (name, model) in enumerate(models.items()):
         for j, part in enumerate(attention_parts(model, image, boxes)):
             top, low = axes[2 * k:2 * k + 2, j]
-            if j < 3: overlay(top, image, unit_range(part['where']), model.stride / 4 * 2 ** j)
-            else: overlay_people(top, image, unit_range(part['where']), boxes, model.roi_size)
-            top.set_title(f"level {j}: s {part['where'].min():.2f} to {part['where'].max():.2f}")
-            if not j: top.set_ylabel(name)
-            for v in top.spines.values(): v.set_visible(False)
-            s = part['where'][None] if j < 3 else part['where']
-            a = np.stack([sigmoid(q * np.atleast_2d(part['which']) + part['bias']) for q in (s.min((1, 2))[:, None], s.mean((1, 2))[:, None], s.max((1, 2))[:, None])]) # (3, 1 or R, C)
-            for r in range(a.shape[1]):
-                order = np.argsort(a[1, r])
-                if j < 3: low.fill_between(range(len(order)), *np.sort(a[[0, 2], r][:, order], 0), color='C0', alpha=.3, lw=0)
-                low.plot(a[1, r][order], color='C0', lw=1.6 if j < 3 else .8)
-            low.set(ylim=(0, 1), xlim=(0, len(order) - 1), xlabel='channels, by their attention')
-            if not j: low.set_ylabel('A')
+            s = part['where']
+            _lay(top, image, unit_range(s), j, model, boxes)
+            top.set_title(f'level {j}: s {s.min():.2f} to {s.max():.2f}')
+            _no_frame(top)
+            _draw_gates(low, part, j)
+        axes[2 * k, 0].set_ylabel(name)
+        axes[2 * k + 1, 0].set_ylabel('A')
     return fig
 
-# %% ../nbs/18_visualize.ipynb #6a272b5e
+# %% ../nbs/18_visualize.ipynb #4a6074f9
+_NOTHING = "a model without attention modules has no A to compare: what='features'"
+
 def energy_difference(
     student, # a `PersonSearchNet`
     teacher, # another one, with the same strides
@@ -371,18 +488,31 @@ def energy_difference(
     boxes=None, # (R, 4) px: people to look at on level 3
     what: str = 'features', # 'features', compared by FD (HDL Eq. 5), or 'attention', by AD (Eq. 6)
     form: str = 'mse', # of the distance, as in `feature_distillation`
-) -> list: # per level dict(student, teacher: (N, h, w) maps of unit length, difference: student - teacher, distance: FD or AD of this level); N is 1, on level 3 R
-    "The energy maps that FD or AD compares, level by level, and how they differ. Raises ValueError for models whose levels have other sizes, or without attention."
-    if what not in ('features', 'attention'): raise ValueError(f"what is 'features' or 'attention', not {what!r}")
-    distance = feature_distillation if what == 'features' else attention_distillation
-    out = []
+) -> list: # per level dict(student, teacher: (N, h, w) maps of unit length; N is 1, on level 3 R;
+           # difference: student - teacher, distance: FD or AD of this level)
+    "The energy maps FD or AD compares. Raises ValueError for other sizes, or without attention."
+    if what not in ('features', 'attention'):
+        raise ValueError(f"what is 'features' or 'attention', not {what!r}")
+    distance, out = dict(features=feature_distillation, attention=attention_distillation)[what], []
     for s, t in zip(*(_record(m, image, boxes)[what] for m in (student, teacher))):
-        if (s is None) != (t is None) or (s is None and what == 'attention' and not out): raise ValueError("a model without attention modules has no A to compare: what='features'")
+        nothing = s is None and what == 'attention' and not out
+        if (s is None) != (t is None) or nothing:
+            raise ValueError(_NOTHING)
         if s is None: continue # level 3 without boxes
         d = float(distance([s], [t.to(s.device)], form)) # complains about sizes
         vs, vt = (energy(x).view(-1, *x.shape[-2:]).cpu().numpy() for x in (s, t))
         out.append(dict(student=vs, teacher=vt, difference=vs - vt, distance=d))
     return out
+
+# %% ../nbs/18_visualize.ipynb #dad29b8a
+def _draw_difference(ax, image, heat, j, model, boxes):
+    "Student minus teacher: orange, white, purple, as far above zero as below."
+    span = np.abs(heat).max() or 1.
+    drawn = _lay(ax, image, heat if j == 3 else heat[0], j, model, boxes, cmap='PuOr_r', alpha=.8,
+                 limits=(-span, span))
+    bar = ax.figure.colorbar(drawn, ax=ax, orientation='horizontal', shrink=.8, pad=.03, aspect=35,
+                             ticks=[-span, 0, span], format=lambda v, _: f'{v:.2g}')
+    bar.outline.set_visible(False)
 
 @plt.style.context(STYLE)
 def show_difference(
@@ -397,81 +527,145 @@ def show_difference(
 ) -> Figure: # rows teacher, student, difference; a column for each level, its distance in the title
     "Teacher's and student's energy maps, and their difference on a symmetric range."
     levels = energy_difference(student, teacher, image, boxes, what, form)
-    h, w = image.shape[-2:]
-    fig, axes = plt.subplots(3, len(levels), squeeze=False, figsize=(width, 3 * (width / len(levels) * h / w + 0.05) + 0.55))
-    def draw(ax, m, j, **kw):
-        return overlay(ax, image, m[0], student.stride / 4 * 2 ** j, **kw) if j < 3 else overlay_people(ax, image, m, boxes, student.roi_size, **kw)
+    n, word = len(levels), dict(features='FD', attention='AD')[what]
+    high = 3 * (width / n * image.shape[-2] / image.shape[-1] + 0.05) + 0.55
+    fig, axes = plt.subplots(3, n, squeeze=False, figsize=(width, high))
     for j, (column, level) in enumerate(zip(axes.T, levels)):
         both = np.concatenate([level['teacher'], level['student']])
-        for ax, who in zip(column, ('teacher', 'student')): draw(ax, level[who], j, limits=(both.min(), both.max()))
-        span = np.abs(level['difference']).max() or 1.
-        drawn = draw(column[2], level['difference'], j, cmap='PuOr_r', limits=(-span, span), alpha=.8)
-        fig.colorbar(drawn, ax=column[2], orientation='horizontal', shrink=.8, pad=.03, aspect=35, ticks=[-span, 0, span], format=lambda v, _: f'{v:.2g}').outline.set_visible(False)
-        column[0].set_title(f"level {j}: {dict(features='FD', attention='AD')[what]} {level['distance']:.2e}")
-        for ax in column:
-            for s in ax.spines.values(): s.set_visible(False)
+        for ax, who in zip(column, ('teacher', 'student')):
+            heat = level[who] if j == 3 else level[who][0]
+            _lay(ax, image, heat, j, student, boxes, limits=(both.min(), both.max()))
+        _draw_difference(column[2], image, level['difference'], j, student, boxes)
+        column[0].set_title(f"level {j}: {word} {level['distance']:.2e}")
+        for ax in column: _no_frame(ax)
     for ax, name in zip(axes[:, 0], (*names, 'difference')): ax.set_ylabel(name)
     return fig
 
-# %% ../nbs/18_visualize.ipynb #e55b42b6
+# %% ../nbs/18_visualize.ipynb #5e3adeca
+_LENGTH = 'the query has {} numbers and the embeddings of this model {}: embed both with one model'
+
+def _length_held(model, e):
+    "Embeddings (1, D) as a query meets them, with no gradient through their length."
+    if model.matching == 'cosine': return e / e.detach().norm(dim=1, keepdim=True)
+    return torch.cat([e, -e.detach().square().sum(1, keepdim=True) / 2], 1)
+
 class _HeadOnly(torch.nn.Module):
     "A model as Grad-CAM wants it: one batch in, one row of numbers out."
     def __init__(self, model, box, query, identity):
         super().__init__()
         self.model, self.box, self.query, self.identity = model, box, query, identity
     def forward(self, x): # -> (1, 1)
-        out = self.model.head(self.model.trunk(x), [self.box])
-        if self.identity is not None: return self.model.identity_logits(out.embedding.float())[:, [self.identity]]
+        out, i = self.model.head(self.model.trunk(x), [self.box]), self.identity
+        if i is not None: return self.model.identity_logits(out.embedding.float())[:, [i]]
         if self.query is None: return out.score[:, None]
-        e = out.embedding.float() # its length is held fixed: else the likeness to itself, a maximum, has gradient zero
-        e = e / e.detach().norm(dim=1, keepdim=True) if self.model.matching == 'cosine' else torch.cat([e, -e.detach().square().sum(1, keepdim=True) / 2], 1)
-        if len(self.query) != e.shape[1]: raise ValueError(f'the query has {len(self.query)} numbers and the embeddings of this model {e.shape[1]}: embed both with one model')
+        e = _length_held(self.model, out.embedding.float())
+        mine, theirs = e.shape[1], len(self.query)
+        if mine != theirs: raise ValueError(_LENGTH.format(theirs, mine))
         return (e @ self.query)[:, None]
+
+# %% ../nbs/18_visualize.ipynb #3f5ae86b
+def _cam_class(method):
+    "Grad-CAM or HiResCAM of the package grad-cam, with the level's own cells and numbers."
+    try: from pytorch_grad_cam import GradCAM, HiResCAM
+    except ImportError:
+        raise ImportError('grad_cam needs the package grad-cam: pip install grad-cam') from None
+    kinds = {'grad-cam': GradCAM, 'hires-cam': HiResCAM}
+    if method not in kinds: raise ValueError(f"method is 'grad-cam' or 'hires-cam', not {method!r}")
+    class Cells(kinds[method]):
+        def get_target_width_height(self, x): return None # the level's own cells
+        def get_cam_image(self, *args, **kw):
+            self.weighted = super().get_cam_image(*args, **kw) # (1, h, w), before it is scaled
+            return self.weighted
+    return Cells
+
+@contextmanager
+def _gradient_from(model, level):
+    "Within the block gradients begin at a level: none for parameters, none for what lies before."
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    for p in wanted: p.requires_grad_(False) # only the maps need a gradient
+    begin = lambda block, x, out: out.detach().requires_grad_()
+    starts = model.blocks[level].register_forward_hook(begin)
+    try: yield
+    finally:
+        starts.remove()
+        for p in wanted: p.requires_grad_(True)
+
+# %% ../nbs/18_visualize.ipynb #8bf0d969
+_NO_SCORE = ("this network's head does not judge whether a region is a person "
+             "(the score is its RPN's); give a query")
+_ELSEWHERE = 'this network recognises people elsewhere than in its head; leave the query out'
+
+def _check_question(model, level, query, identity):
+    "Refuse what the model cannot answer."
+    if level not in (0, 1, 2):
+        raise ValueError(f'level is 0, 1 or 2 (level 3 has no place in the scene), not {level}')
+    if query is not None and identity is not None:
+        raise ValueError('query and identity are two questions: give one of them')
+    neither = query is None and identity is None
+    if neither and model.score is None: raise ValueError(_NO_SCORE)
+    if not neither and not model.head_identifies: raise ValueError(_ELSEWHERE)
+    n = model.num_ids
+    if identity is not None and not 0 <= identity < n:
+        raise ValueError(f'identity is one of the {n} of training, 0 to {n - 1}, not {identity}')
 
 def grad_cam(
     model, # a `PersonSearchNet`
     image, # (3, H, W) float 0-1
     box, # (4,) px, the person asked about
-    query=None, # (D,) embedding of the person looked for (`model.embed`): why do they match? None: why is this a person?
+    query=None, # (D,) embedding of the person looked for (`model.embed`): why do they match?
+                # None: why is this a person?
     level: int = 2, # 0, 1 or 2: which trunk level to look at
     identity: int | None = None, # training identity: why is it this one? (instead of `query`)
-    method: str = 'grad-cam', # or 'hires-cam': gradient and features multiplied place by place, so what is outside the region stays dark
+    method: str = 'grad-cam', # or 'hires-cam': gradient and features multiplied place by place,
+                              # so what is outside the region stays dark
     normalise: bool = True, # to 0-1; False: the numbers themselves
 ) -> np.ndarray: # (h, w), cells of that level, for `overlay`
-    "What in the scene raises the match with the query, an identity's logit, or the detection score (Grad-CAM). Raises ImportError without the package grad-cam, ValueError for what the model cannot answer."
-    try: from pytorch_grad_cam import GradCAM, HiResCAM
-    except ImportError: raise ImportError('grad_cam needs the package grad-cam: pip install grad-cam') from None
-    kinds = {'grad-cam': GradCAM, 'hires-cam': HiResCAM}
-    if method not in kinds: raise ValueError(f"method is 'grad-cam' or 'hires-cam', not {method!r}")
-    if level not in (0, 1, 2): raise ValueError(f'level is 0, 1 or 2 (level 3 has no place in the scene), not {level}')
-    if query is not None and identity is not None: raise ValueError('query and identity are two questions: give one of them')
-    if query is None and identity is None and model.score is None: raise ValueError("this network's head does not judge whether a region is a person (the score is its RPN's); give a query")
-    if not model.head_identifies and (query is not None or identity is not None): raise ValueError('this network recognises people elsewhere than in its head; leave the query out')
-    if identity is not None and not 0 <= identity < model.num_ids: raise ValueError(f'identity is one of the {model.num_ids} of training, 0 to {model.num_ids - 1}, not {identity}')
-    class Cells(kinds[method]):
-        def get_target_width_height(self, x): return None # keep the level's own cells: stretched to the image they would sit half a cell off
-        def get_cam_image(self, *args, **kw):
-            self.weighted = super().get_cam_image(*args, **kw) # (1, h, w), before the package scales it, with an epsilon larger than some gradients
-            return self.weighted
+    """What in the scene raises the likeness to the query, an identity's logit, or the score.
+    Raises ImportError without the package grad-cam, ValueError for a question without answer."""
+    cells = _cam_class(method)
+    _check_question(model, level, query, identity)
     device = next(model.parameters()).device
-    box = torch.as_tensor(_boxes([box]), dtype=torch.float32, device=device)
+    there = dict(dtype=torch.float32, device=device)
+    box = torch.as_tensor(_boxes([box]), **there)
     check_boxes(box, name='box')
-    if query is not None:
-        query = torch.as_tensor(query, dtype=torch.float32, device=device).flatten()
-    wanted = [p for p in model.parameters() if p.requires_grad]
-    for p in wanted: p.requires_grad_(False) # only the maps need a gradient
-    starts = model.blocks[level].register_forward_hook(lambda block, x, out: out.detach().requires_grad_()) # and none of what lies before them
-    try:
-        # a tensor made in inference mode keeps no gradient: copies made outside of it do
-        with torch.inference_mode(False), evaluating(model), torch.enable_grad(), Cells(_HeadOnly(model, box.clone(), query if query is None else query.clone(), identity), [model.blocks[level]]) as cam:
+    if query is not None: query = torch.as_tensor(query, **there).flatten()
+    # a tensor made in inference mode keeps no gradient: copies made outside of it do
+    with (_gradient_from(model, level), torch.inference_mode(False), evaluating(model),
+          torch.enable_grad()):
+        asked = _HeadOnly(model, box.clone(), query if query is None else query.clone(), identity)
+        with cells(asked, [model.blocks[level]]) as cam:
             cam(model.batch([image.to(device).clone()])[0], targets=[lambda out: out[0]])
             heat = np.maximum(cam.weighted[0], 0)
-            return unit_range(heat) if normalise else heat
-    finally:
-        starts.remove()
-        for p in wanted: p.requires_grad_(True)
+    return unit_range(heat) if normalise else heat
 
-# %% ../nbs/18_visualize.ipynb #04d52f3c
+# %% ../nbs/18_visualize.ipynb #88046c36
+_NO_MAP = 'this network recognises people elsewhere than in its head: it has no map to show'
+
+def _likeness(model, sides):
+    "Embeddings of query and match as queries, and the likeness of the two."
+    device, e = next(model.parameters()).device, []
+    rows = [torch.as_tensor(b[None], dtype=torch.float32, device=device) for _, b, _ in sides]
+    with evaluating(model), torch.no_grad():
+        e = [model.embed([i.to(device)], [b])[0] for (i, _, _), b in zip(sides, rows)]
+        found = model.embed([sides[1][0].to(device)], [rows[1]], searched=True)[0]
+    return e, float(e[0] @ found)
+
+def _side(plain, heated, image, box, heat, stride):
+    "One side of a match: the person, and the map, in the colours of what lies in the box."
+    plain.imshow(to_array(image), interpolation='bilinear')
+    overlay(heated, image, heat, stride, limits=(0, _cells_inside(heat, box, stride)[1] or 1.))
+    heated.set_title('what counts in it')
+    for ax in (plain, heated):
+        _around(ax, image, box, .1)
+        ax.set(xticks=[], yticks=[])
+        _no_frame(ax)
+
+def _verdict(correct):
+    "Mark, colour and line of a match that is right, wrong, or not known to be either."
+    if correct is None: return '', '#222222', '-'
+    return ('✓ ', RIGHT, '-') if correct else ('✗ ', WRONG, '--')
+
+# %% ../nbs/18_visualize.ipynb #6c6117ac
 @plt.style.context(STYLE)
 def why_match(
     model, # a `PersonSearchNet` that recognises people in its head
@@ -484,34 +678,35 @@ def why_match(
     correct: bool | None = None, # is it the person? None: nobody says
     height: float = 2.8, # inches
 ) -> Figure: # query, its map, the match's map, match; the likeness in the title
-    "Both sides of a match: what in each picture raises its likeness to the other. Raises ValueError for bad boxes, or a model that recognises people elsewhere."
-    sides = [(query_image, _boxes([query_box])[0], 'query'), (match_image, _boxes([match_box])[0], 'match')]
-    if not model.head_identifies: raise ValueError('this network recognises people elsewhere than in its head: it has no map to show')
-    device, e = next(model.parameters()).device, []
-    for image, box, name in sides: check_boxes(torch.as_tensor(box)[None], name=f'box of the {name}')
-    with evaluating(model), torch.no_grad():
-        e = [model.embed([i.to(device)], [torch.as_tensor(b[None], dtype=torch.float32, device=device)])[0] for i, b, _ in sides]
-        found = model.embed([match_image.to(device)], [torch.as_tensor(sides[1][1][None], dtype=torch.float32, device=device)], searched=True)[0]
-    shapes = [(b[2] - b[0] + .2 * (b[3] - b[1])) / (1.2 * (b[3] - b[1])) for _, b, _ in sides]
-    fig, axes = plt.subplots(1, 4, figsize=(max(2.15 * height * sum(shapes), 5), height + .55), width_ratios=[shapes[0]] * 2 + [shapes[1]] * 2)
-    mark, colour = ('', '#222222') if correct is None else ('✓ ', RIGHT) if correct else ('✗ ', WRONG)
-    for (plain, heated), (image, box, name), other in zip((axes[:2], axes[:1:-1]), sides, e[::-1]):
-        heat, stride = grad_cam(model, image, box, other, level, method=method, normalise=False), model.stride / 4 * 2 ** level
-        plain.imshow(to_array(image), interpolation='bilinear'); plain.set_title(name if name == 'query' else mark + name, color=colour if name == 'match' else '#222222')
-        overlay(heated, image, heat, stride, limits=(0, _cells_inside(heat, box, stride)[1] or 1.))
-        heated.set_title('what counts in it')
-        for ax in (plain, heated):
-            _around(ax, image, box, .1)
-            ax.set(xticks=[], yticks=[])
-            for s in ax.spines.values(): s.set(visible=ax is plain and name == 'match' and correct is not None, color=colour, linewidth=3, linestyle='-' if correct else '--')
-    fig.suptitle(f'{mark}likeness {float(e[0] @ found):.2f}', fontsize=10, color=colour)
+    """Both sides of a match: what in each raises its likeness to the other.
+    Raises ValueError for bad boxes, or a model that recognises people elsewhere."""
+    sides = [(query_image, _boxes([query_box])[0], 'query'),
+             (match_image, _boxes([match_box])[0], 'match')]
+    if not model.head_identifies: raise ValueError(_NO_MAP)
+    for _, box, name in sides: check_boxes(torch.as_tensor(box)[None], name=f'box of the {name}')
+    e, likeness = _likeness(model, sides)
+    mark, colour, line = _verdict(correct)
+    wide = [(x2 - x1 + .2 * (y2 - y1)) / (1.2 * (y2 - y1)) for _, (x1, y1, x2, y2), _ in sides]
+    size = max(2.15 * height * sum(wide), 5), height + .55
+    fig, axes = plt.subplots(1, 4, figsize=size, width_ratios=[wide[0]] * 2 + [wide[1]] * 2)
+    for (plain, heated), (image, box, _), other in zip((axes[:2], axes[:1:-1]), sides, e[::-1]):
+        heat = grad_cam(model, image, box, other, level, method=method, normalise=False)
+        _side(plain, heated, image, box, heat, model.stride / 4 * 2 ** level)
+    axes[0].set_title('query', color='#222222')
+    axes[3].set_title(f'{mark}match', color=colour)
+    for s in axes[3].spines.values():
+        s.set(visible=correct is not None, color=colour, linewidth=3, linestyle=line)
+    fig.suptitle(f'{mark}likeness {likeness:.2f}', fontsize=10, color=colour)
     return fig
 
-# %% ../nbs/18_visualize.ipynb #a23c56c0
+# %% ../nbs/18_visualize.ipynb #10475f5e
+_IMG = '<img alt="{}" style="max-width:100%" src="data:image/png;base64,{}">'
+
 def figure_html(
     fig: Figure, # closed afterwards
     alt: str = '', # what the picture shows, for those who cannot see it
     dpi: int | None = None, # None: the style's
 ) -> str: # <img ...> with the picture inside
     "A figure for a report in one file."
-    return f'<img alt="{html.escape(alt, quote=True)}" style="max-width:100%" src="data:image/png;base64,{base64.b64encode(fig_to_png(fig, dpi)).decode()}">'
+    data = base64.b64encode(fig_to_png(fig, dpi)).decode()
+    return _IMG.format(html.escape(alt, quote=True), data)

@@ -135,7 +135,9 @@ class Explorer:
         chooser.value.set_files(path)
 
     def fits(self):
-        "Nothing sticks out to the side."
+        "Nothing sticks out to the side, and every control's name can be read."
+        cut = self.root.evaluate("root => [...root.querySelectorAll('.widget-inline-hbox .widget-label')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent)")
+        assert not cut, cut
         wide = self.root.evaluate("root => [...root.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > root.getBoundingClientRect().right + 2 && !e.closest('svg, .noUi-base, [style*=overflow]') && getComputedStyle(e).visibility != 'hidden').map(e => e.className)")
         assert not wide, wide
 
