@@ -314,6 +314,8 @@ def _seconds(text):
     "'90', '2024-05-01' or '2024-05-01 12:30' -> seconds; '' -> None."
     if not text: return None
     wrong = ValueError(f"{_TIME}; not '{text}'")
+    if re.fullmatch(r'(19|20)\d\d', text): raise wrong  # a year, or half an hour?
+    if re.fullmatch(r'(19|20)\d{6}', text): text = f'{text[:4]}-{text[4:6]}-{text[6:]}'
     try: seconds = float(text)
     except ValueError:
         try: date = datetime.fromisoformat(re.sub('[zZ]$', '+00:00', text))
@@ -393,11 +395,14 @@ def _look_up(model, gallery, image, box, number, cameras, time, rerank, out, dev
 # %% ../nbs/21_cli.ipynb #7bdb91a1
 def _embedded_gallery(net, scenes, data, gallery):
     "The gallery of a data spec: from the file `gallery` if it exists, else embedded and saved."
-    from person_search_nb.search import Gallery
+    from person_search_nb.search import Gallery, fingerprint
     known = gallery and Path(gallery).exists()
     people = Gallery.load(gallery) if known else Gallery.from_model(net, scenes)
     if people.names != list(scenes.names):
         raise ValueError(f'{gallery}: holds other scenes than {data}; '
+                         'delete it or name another file')
+    if people.model != fingerprint(net) or known and people.size != scenes.size:
+        raise ValueError(f'{gallery}: was made with another network, or scenes of another size; '
                          'delete it or name another file')
     if gallery: people.save(gallery)
     return people
@@ -473,7 +478,7 @@ def search(
     if not model:
         raise ValueError('give a MODEL file and --query for a data spec, or --gallery and --image '
                          'for a gallery made by person-search index')
-    if gallery and Path(gallery).is_dir():
+    if gallery and Path(gallery).suffix != '.npz':
         raise ValueError(f'{gallery}: a gallery of index is searched with --image X '
                          '--box x1,y1,x2,y2; with --query a .npz file keeps what was embedded')
     return _find_query(model, query, data, size, number, gallery, out, device, trust)
@@ -504,10 +509,13 @@ _ENDINGS = {'safetensors': '.safetensors', 'onnx': '.onnx', 'torch-export': '.pt
 
 def _form_of(out, to, int8, half, trunk):
     "What `export` writes: as told, else by the ending of `out`. ValueError where options clash."
-    to = to or {v: k for k, v in _ENDINGS.items()}.get(Path(out).suffix, 'safetensors')
-    if to not in _ENDINGS: raise ValueError(f"--to is one of {', '.join(_ENDINGS)}, not '{to}'")
-    if to != 'safetensors' and Path(out).suffix != _ENDINGS[to]:
-        raise ValueError(f'{out}: a file of --to {to} ends in {_ENDINGS[to]}')
+    if to and to not in _ENDINGS: raise ValueError(f"--to is one of {', '.join(_ENDINGS)}, not '{to}'")
+    if not to and Path(out).suffix not in _ENDINGS.values():
+        raise ValueError(f"{out}: give a name that ends in {', '.join(_ENDINGS.values())}")
+    to = to or {v: k for k, v in _ENDINGS.items()}[Path(out).suffix]
+    if Path(out).suffix != _ENDINGS[to]: raise ValueError(f'{out}: a file of --to {to} ends in {_ENDINGS[to]}')
+    if to != 'safetensors' and Path(out).stem.endswith('.head'):
+        raise ValueError(f'{out}: .head is the name of the second file of a pair; give another name')
     if to != 'safetensors' and (half or trunk):
         raise ValueError('--half and --trunk are for .safetensors files; '
                          f'leave them out with --to {to}')
@@ -646,6 +654,8 @@ def main():
     """Entry point of `person-search COMMAND ...`.
 
     Every error is one line; with PERSON_SEARCH_TRACEBACK=1 in the environment, a traceback."""
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's alphabet lacks ends no command
+        if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
     name = sys.argv[1] if len(sys.argv) > 1 else '--help'
     if name not in COMMANDS: _usage(name)
     command = COMMANDS[name].__wrapped__

@@ -24,7 +24,7 @@ from . import __version__
 from .attention import ARM
 from .boxes import check_boxes, clip_boxes, decode_boxes, keep_large, nms
 from .checkpoints import write_whole
-from .files import parse_json, regular_file
+from .files import parse_json, regular_file, sound_size
 from .models import PersonSearchNet
 from .roi_align import roi_align
 from .rpn import best_survivors
@@ -351,10 +351,18 @@ def export_program(
     return errors
 
 # %% ../nbs/15c_deploy.ipynb #0dfe693f
+def _tensors(message):
+    "All tensors in an ONNX message, those of branches and loops included."
+    for field, value in message.ListFields():
+        if field.message_type is None: continue
+        for part in value if hasattr(value, '__len__') else [value]:
+            if field.message_type.name == 'TensorProto': yield part
+            elif hasattr(part, 'ListFields'): yield from _tensors(part)
+
 def _load_onnx(path):
     onnx, = need('onnx')
     proto = onnx.load_model_from_string(regular_file(path).read_bytes())
-    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in proto.graph.initializer): raise KeyError('weights in another file')
+    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in _tensors(proto)): raise KeyError('weights in another file')
     return {p.key: p.value for p in proto.metadata_props}[KEY], proto
 
 def _load_program(path):
@@ -364,6 +372,20 @@ def _load_program(path):
 
 LOADERS = {'.onnx': _load_onnx, '.pt2': _load_program}
 _NUMBERS = ('dim', 'stride', 'shift', 'roi_size', 'proposals', 'proposal_nms', 'score_threshold', 'nms_threshold', 'detections')  # of `describe`
+_MOST = dict(dim=2 ** 16, stride=256, roi_size=64, proposals=10 ** 5, detections=10 ** 5)  # all from 1; the others from 0 to 1
+
+def _is_sound(k, v):
+    "Whether a number of a description can be meant; NaN cannot."
+    if type(v) not in (int, float): return False
+    if k == 'shift': return abs(v) <= 10 ** 4
+    return 1 <= v <= _MOST[k] if k in _MOST else 0 <= v <= 1
+
+def _checked(about, path):
+    "A description, if an export could have written it. Raises ValueError naming file and field."
+    wrong = [k for k in _NUMBERS if not _is_sound(k, about[k])]
+    if not sound_size(about.get('size')): wrong.append('size')
+    if wrong: raise ValueError(f'{path}: {wrong[0]}={str(about[wrong[0]])[:40]} was not written by person-search export; write the file again')
+    return about
 
 class Deployed(TwoParts):
     "A model from its two exported files, with the contract of the model it was: for `evaluate`, `Gallery` and all else."
@@ -395,13 +417,13 @@ class Deployed(TwoParts):
         try:
             text, graph = LOADERS[path.suffix](path)
             about = parse_json(text, path)
-            if about['part'] != part: raise KeyError(part)
-            if not isinstance(about['config'], dict) or any(not isinstance(about[k], (int, float)) for k in _NUMBERS): raise KeyError('numbers')
-            return about, graph
+            if about['part'] != part or not isinstance(about['config'], dict): raise KeyError(part)
+            if lacking := set(_NUMBERS) - about.keys(): raise KeyError(min(lacking))
         except ValueError as e:
             if 'pip install' in str(e): raise
             problem = e
         except Exception as e: problem = e # of protobuf, zip, pickle: a file that is damaged or somebody else's
+        else: return _checked(about, path), graph
         raise ValueError(f'{path}: not a whole file of person-search export ({type(problem).__name__}); write it again') from None
 
 # %% ../nbs/15c_deploy.ipynb #4309d96f

@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from .datasets import DataError, Files, as_floats, camera_in, open_dataset, read_picture, resize_picture, resize_rule, user_path
+from .datasets import DataError, Files, as_floats, camera_in, open_dataset, read_picture, resize_picture, resize_rule, user_path, make_spec, parse_spec
 from .evaluation import device_of, evaluating
 from .files import LOCK, locked, printable, safe_path
 from .neighbours import ENGINES, optional

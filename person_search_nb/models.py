@@ -26,7 +26,7 @@ from .attention import ATTENTION, NoAttention
 from .backbones import Backbone, build_backbone, resnet_backbone
 from .boxes import box_iou, check_boxes, clip_boxes, decode_boxes, encode_boxes, keep_large, nms
 from .checkpoints import write_whole
-from .files import parse_json, regular_file
+from .files import parse_json, regular_file, sound_size
 from .classics import vgg16_backbone
 from .masking import SoftMask, SpatialTransformer
 from .oim import ID_LOSSES, OIMLoss, RSSLoss
@@ -518,6 +518,7 @@ def read_size(
 ):         # None: not known; (height, width) px, or a rule's name
     "How scenes were resized for a model in training."
     size = _open_weights(path, lambda f, about: parse_json(about.get('size', 'null'), f'{path}: its size'))
+    if not sound_size(size): raise ValueError(f'{path}: says that scenes are scaled to {str(size)[:40]}; it is damaged: write it again')
     return tuple(size) if isinstance(size, list) else size
 
 def shipped_trunk(

@@ -24,7 +24,7 @@ from .datasets import DataError, open_dataset
 from .distillation import HDL
 from .evaluation import evaluate, run_detector
 from .kd_e2e import DetectorDistillation, freeze_table, teacher_table
-from .models import PersonSearchNet, build_model, imprint, load_model, read_weights, shipped_trunk
+from .models import PersonSearchNet, build_model, check_finite, imprint, load_model, read_weights, shipped_trunk
 from .parallel import connect, from_first, rank
 from .files import read_json, regular_file
 from .presets import Recipe, check, check_here, stage_recipes
@@ -77,6 +77,7 @@ def warm_start(
     if both and not any(k.startswith('reid.') for k in state):
         state = state | {trunk + k: v for trunk in getattr(model, 'trunks', ('',))[1:] for k, v in state.items() if k.startswith(('stem.', 'blocks.'))}
     own, state = ({k: v for k, v in s.items() if not k.startswith(skip)} for s in (model.state_dict(), state))
+    check_finite({k: v for k, v in state.items() if k in own}, path)
     found = dict(taken=[k for k in own if k in state and state[k].shape == own[k].shape], other_shape=[k for k in own if k in state and state[k].shape != own[k].shape],
                  missing=[k for k in own if k not in state], unused=[k for k in state if k not in own])
     weights = [k for k, v in own.items() if _is_weight(k, v)]

@@ -21,8 +21,8 @@ from PIL import Image
 from .checkpoints import write_whole
 from .datasets import Scene, SceneDataset, as_floats, as_picture, check_scene, read_picture, resize_picture, resize_rule
 from .evaluation import device_of, paired_iou, run_detector
-from .files import locked, printable, regular_file
-from .models import evaluating
+from .files import locked, printable, regular_file, parse_json, sound_size
+from .models import check_finite, evaluating
 from .neighbours import Approximate, choose_engine, exact_neighbours
 from .reranking import cbgm, k_reciprocal
 from .shards import MANIFEST, add_shard, join_shards, new_manifest, read_manifest, read_shard, write_manifest
@@ -129,6 +129,7 @@ class Gallery:
         **kw,       # of `run_detector`
     ) -> 'Gallery':
         "Find and embed everybody in the scenes."
+        if isinstance(model, torch.nn.Module): check_finite(model.state_dict(), 'the network')
         return cls(**run_detector(model, dataset, **dict(min_height=0.) | kw), names=list(dataset.names), cameras=dataset.cameras, sizes=np.array([s.size for s in dataset.scenes]).reshape(-1, 2),
                    model=fingerprint(model), matching=getattr(model, 'matching', 'cosine'), size=dataset.size, read=dataset.read)
 
@@ -170,6 +171,8 @@ class Gallery:
     ) -> list:                         # of `Match`, best first
         "The people most similar to the query; among equals the earlier detection."
         query = np.asarray(query, np.float32)
+        if number < 1: raise ValueError(f'number={number}: give how many matches are wanted, 1 or more')
+        if not score_threshold == score_threshold: raise ValueError('score_threshold is not a number')
         if query.shape != (self.det_feats.shape[1],):
             raise ValueError(f'query has shape {query.shape}, this gallery holds {self.det_feats.shape[1]}-d embeddings: embed both with one model')
         if not np.isfinite(query).all(): raise ValueError('the query is not finite; embed it again')
@@ -284,24 +287,48 @@ class Gallery:
         return dict(image=self.det_image, boxes=self.det_boxes, scores=self.det_scores, rows=self.det_feats, names=self.names, cameras=given(self.cameras, np.zeros(n)), times=given(self.times, np.full(n, np.nan)),
                     sizes=given(self.sizes, np.zeros((n, 2))), scenes=[[-1, name, ''] for name in self.names])
 
+    def _rule(self): return self.size if isinstance(self.size, (str, list, tuple, type(None))) else None
+
+    def check(self,
+        source='this gallery',  # a file, for the message
+    ):
+        "Raises ValueError naming the row of a detection that cannot be searched for or shown."
+        def refuse(rows, why):
+            if len(rows): raise ValueError(f'{source}: row {int(rows[0])}: {why}')
+        image, boxes, scores, n = self.det_image, np.asarray(self.det_boxes), np.asarray(self.det_scores), len(self.det_image)
+        if boxes.shape != (n, 4) or scores.shape != (n,) or len(self.det_feats.shape) != 2 or len(self.det_feats) != n: raise ValueError(f'{source}: its arrays are of different lengths')
+        refuse(np.flatnonzero((image < 0) | (image >= max(1, len(self.names)))), f'det_image: scenes are numbered from 0 to {len(self.names) - 1}')
+        refuse(np.flatnonzero(~np.isfinite(boxes).all(1)), 'det_boxes is not finite')
+        refuse(np.flatnonzero((boxes[:, 2:] <= boxes[:, :2]).any(1)), 'det_boxes is not x1, y1, x2, y2 with x2 beyond x1 and y2 beyond y1')
+        refuse(np.flatnonzero(~((scores >= 0) & (scores <= 1))), 'det_scores is not from 0 to 1')
+        for first in range(0, n, 2 ** 16):  # embeddings may lie on a disk
+            part = np.asarray(self.det_feats[first:first + 2 ** 16], np.float32)
+            length = np.sqrt(np.einsum('nd,nd->n', part, part))
+            refuse(first + np.flatnonzero(~np.isfinite(length)), 'det_feats is not finite')
+            if self.matching == 'cosine': refuse(first + np.flatnonzero((np.abs(length - 1) > .02) & (length > 0)), f'det_feats has length {length.max():.3g}; divide each embedding by its length')
+
     def save(self,
         path,             # '....npz': one file; anything else: a folder
         half: bool = True,  # a folder's embeddings as float16: half the bytes, cosines change by less than 0.001
     ):
         "Write it, whole or not at all: one .npz file of plain numbers and names, or a folder that is opened without being read, and can grow."
+        self.check(path)
         if Path(path).suffix == '.npz':
             out = io.BytesIO()
-            np.savez(out, det_image=self.det_image, det_boxes=self.det_boxes, det_scores=self.det_scores, det_feats=np.asarray(self.det_feats), names=np.array(self.names))
+            about = json.dumps(dict(model=self.model, matching=self.matching, size=self._rule()))
+            np.savez(out, det_image=self.det_image, det_boxes=self.det_boxes, det_scores=self.det_scores, det_feats=np.asarray(self.det_feats), names=np.array(self.names), about=np.array(about))
             return write_whole(path, out.getbuffer())
         if (Path(path)/MANIFEST).exists(): raise ValueError(f'{path}: there is a gallery already; append to it, or choose another folder')
-        manifest = new_manifest(self.model, self.matching, self.det_feats.shape[1], self.size if isinstance(self.size, (str, list, tuple, type(None))) else None, 'float16' if half else 'float32')
+        manifest = new_manifest(self.model, self.matching, self.det_feats.shape[1], self._rule(), 'float16' if half else 'float32')
         with locked(path, 'save'): add_shard(path, manifest, self._columns())
 
     @classmethod
     def load(cls, path) -> 'Gallery':
         "Read a saved .npz gallery; executes no code from the file. Raises ValueError naming the file when it is not one."
         try:
-            with np.load(regular_file(path), allow_pickle=False) as z: parts = [z[k] for k in ('det_image', 'det_boxes', 'det_scores', 'det_feats', 'names')]
+            with np.load(regular_file(path), allow_pickle=False) as z:
+                parts = [z[k] for k in ('det_image', 'det_boxes', 'det_scores', 'det_feats', 'names')]
+                about = parse_json(str(z['about']), path) if 'about' in z.files else {}
             image, boxes, scores, feats, names = parts
             if image.ndim != 1 or image.dtype.kind not in 'iu' or names.ndim != 1 or (len(names) and names.dtype.kind != 'U'): raise ValueError('det_image: numbers of scenes, names: texts')
             if boxes.shape != (len(image), 4) or scores.shape != image.shape or feats.ndim != 2 or len(feats) != len(image): raise ValueError('its arrays are of different lengths')
@@ -309,7 +336,11 @@ class Gallery:
                 if x.dtype.kind != 'f': raise ValueError(f'{k} is {x.dtype}')
                 if len(bad := np.argwhere(~np.isfinite(x))): raise ValueError(f'{k}: row {bad[0][0]} is not finite')
             if len(image) and not 0 <= image.min() <= image.max() < len(names): raise ValueError(f'det_image: scenes are numbered from 0 to {len(names) - 1}')
-            return cls(image, boxes, scores, feats, names.tolist())
+            if not isinstance(about, dict) or not sound_size(size := about.get('size')) or about.get('matching', 'cosine') not in ('cosine', 'euclidean') or not isinstance(about.get('model', ''), str): raise ValueError('about: not what it should be')
+            size = tuple(size) if isinstance(size, list) else size
+            gallery = cls(image, boxes, scores, feats, names.tolist(), model=about.get('model', ''), matching=about.get('matching', 'cosine'), size=size)
+            gallery.check('its arrays')
+            return gallery
         except FileNotFoundError: raise ValueError(f'{path}: no such gallery file; write one with Gallery.save') from None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as e: raise ValueError(f'{path}: not a gallery file ({e}); write one with Gallery.save') from None
 
@@ -330,6 +361,8 @@ class Gallery:
         "This gallery and another. Raises ValueError when another network made it."
         if other.det_feats.shape[1] != self.det_feats.shape[1] or other.model != self.model:
             raise ValueError(f'the other gallery is of another network ({other.det_feats.shape[1]} numbers, fingerprint {other.model or "unknown"}; here {self.det_feats.shape[1]}, {self.model or "unknown"}): embed both with one model')
+        if other.matching != self.matching: raise ValueError(f'the other gallery compares by {other.matching}, this one by {self.matching}: embed both with one model')
+        other.check('the other gallery')
         if self.folder:
             with locked(self.folder, 'append'): add_shard(self.folder, read_manifest(self.folder), other._columns())
             return Gallery.open(self.folder)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .checkpoints import write_whole
-from .files import parse_json, read_json, regular_file
+from .files import parse_json, read_json, regular_file, sound_size
 from .neighbours import Rows
 
 # %% ../nbs/14b_shards.ipynb #59d8667e
@@ -35,7 +35,6 @@ def write_manifest(folder, manifest: dict):
     "Replace it in one step: what it says is true from now on."
     write_whole(Path(folder)/MANIFEST, json.dumps(manifest, indent=1).encode())
 
-def _is_size(x): return x is None or isinstance(x, str) or isinstance(x, list) and len(x) == 2 and all(type(v) is int and 0 < v < 2 ** 20 for v in x)
 def _is_count(x): return type(x) is int and 0 <= x < 2 ** 40
 def _is_shard(s):
     return (isinstance(s, dict) and re.fullmatch(r'\d{6}', str(s.get('name'))) and _is_count(s.get('scenes')) and _is_count(s.get('people'))
@@ -51,7 +50,7 @@ def _is_source(s):
 def _is_skipped(s): return isinstance(s, dict) and _is_count(s.get('source')) and all(isinstance(s.get(k), str) for k in ('key', 'stamp', 'why'))
 def _every(f): return lambda x: isinstance(x, list) and all(map(f, x))
 
-FIELDS = dict(version=_is_count, model=lambda x: isinstance(x, str), matching=lambda x: x in ('cosine', 'euclidean'), dim=lambda x: _is_count(x) and x <= 2 ** 16, size=_is_size,
+FIELDS = dict(version=_is_count, model=lambda x: isinstance(x, str), matching=lambda x: x in ('cosine', 'euclidean'), dim=lambda x: _is_count(x) and x <= 2 ** 16, size=sound_size,
               dtype=lambda x: x in ('float16', 'float32'), next=lambda x: _is_count(x) and x < 10 ** 6, shards=_every(_is_shard), sources=_every(_is_source), skipped=_every(_is_skipped),
               dropped=_every(lambda d: isinstance(d, list) and len(d) == 2 and type(d[0]) is int and isinstance(d[1], str)), index=_is_index)
 
