@@ -1053,6 +1053,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'person_search_nb.indexing._settings': ( 'indexing.html#_settings',
                                                                                     'person_search_nb/indexing.py'),
                                            'person_search_nb.indexing._todo': ('indexing.html#_todo', 'person_search_nb/indexing.py'),
+                                           'person_search_nb.indexing._upright': ('indexing.html#_upright', 'person_search_nb/indexing.py'),
                                            'person_search_nb.indexing.build_gallery': ( 'indexing.html#build_gallery',
                                                                                         'person_search_nb/indexing.py'),
                                            'person_search_nb.indexing.file_stamp': ( 'indexing.html#file_stamp',

@@ -280,6 +280,7 @@ def demo_note(
 ) -> dict:  # of a `DemoConfig`; None: the folder is new
     "What demo a folder belongs to. Raises ValueError for a folder that is none; changes nothing."
     folder, note = Path(folder), Path(folder) / 'config.json'
+    if folder.is_file(): raise NotADirectoryError(f'{folder}: is a file; give a folder')
     there = _contents(folder)
     if not there: return None
     if 'config.json' not in there: _refuse_others(folder, there)

@@ -82,7 +82,10 @@ class Folder:
 
 class Data:
     "The gallery of a data spec."
-    def __init__(self, spec: str, split: str = 'gallery'): self.spec, self.split, self._data = spec, split, None
+    def __init__(self, spec: str, split: str = 'gallery'):
+        scheme, path, options = parse_spec(spec)
+        if scheme != 'synth' and user_path(path).exists(): path = user_path(path).resolve()  # one name for one data set
+        self.spec, self.split, self._data = make_spec(scheme, path, options), split, None
     @property
     def about(self) -> dict: return dict(kind='data', path=self.spec, split=self.split)
     @property
@@ -97,6 +100,11 @@ class Data:
         "(H, W, 3) uint8."
         if f := self._file(int(key)): _same(f, stamp)
         return self.data.read(int(key))
+
+def _upright(frame):
+    "(H, W, 3) uint8 of a frame, turned as its film says: telephones store their films lying."
+    turns = round(getattr(frame, 'rotation', 0) / 90)  # counter-clockwise
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format='rgb24'), turns))
 
 class Film:
     "Frames of a video, one every so many seconds, through PyAV."
@@ -147,7 +155,7 @@ class Film:
                 self._open = [os.getpid(), film, film.decode(stream), -1 << 62]
             for frame in self._open[2]:
                 self._open[3] = frame.pts
-                if frame.pts >= pts: return frame.to_ndarray(format='rgb24')
+                if frame.pts >= pts: return _upright(frame)
         except (av.FFmpegError, OSError) as e: why = str(e)
         else: why = 'it ends before'
         self._open = None

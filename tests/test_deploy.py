@@ -272,3 +272,33 @@ def test_the_size_of_training_goes_along(student, tmp_path):
     try: export_onnx(student, tmp_path/'s.onnx')
     finally: student.size = None
     assert Deployed(tmp_path/'s.onnx').size == (128, 224)
+
+
+@pytest.mark.parametrize('field, value', [('roi_size', 10 ** 6), ('detections', float('nan')), ('stride', 0), ('proposals', -1), ('nms_threshold', 5), ('score_threshold', 'x'), ('size', [10 ** 6, 10 ** 6])])
+def test_numbers_of_a_description_are_checked(folder, tmp_path, field, value):
+    import onnx
+    for name in ('s.onnx', 's.head.onnx'):
+        proto = onnx.load(str(folder/name))
+        about = next(p for p in proto.metadata_props if 'fingerprint' in p.value)
+        about.value = json.dumps(json.loads(about.value) | {field: value})
+        (tmp_path/name).write_bytes(proto.SerializeToString())
+    with pytest.raises(ValueError, match=f's.onnx: {field}=.* was not written by person-search export|not a whole file'): Deployed(tmp_path/'s.onnx')
+
+
+def test_weights_of_branches_are_in_the_file_too(folder, tmp_path):
+    import onnx
+    from onnx import TensorProto, helper
+    for name in ('s.onnx', 's.head.onnx'):
+        proto = onnx.load(str(folder/name))
+        secret = TensorProto(name='secret', data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+        secret.external_data.add(key='location', value='secret.bin')
+        branch = helper.make_graph([], 'branch', [], [helper.make_tensor_value_info('secret', TensorProto.FLOAT, [1])], [secret])
+        proto.graph.node.append(helper.make_node('If', ['condition'], ['nowhere'], then_branch=branch, else_branch=branch))
+        (tmp_path/name).write_bytes(proto.SerializeToString())
+    with pytest.raises(ValueError, match='not a whole file of person-search export'): Deployed(tmp_path/'s.onnx')
+
+
+@pytest.mark.parametrize('out, why', [('e.head.onnx', 'is the name of the second file'), ('x.pt', 'give a name that ends in'), ('a.ONNX', 'give a name that ends in'), ('x', 'give a name that ends in')])
+def test_names_of_exports(command, tmp_path, out, why):
+    done = command('export', shipped_trunk('hdl-student-fast'), tmp_path/out)
+    assert done.returncode == 1 and why in done.stderr and not any(tmp_path.iterdir())

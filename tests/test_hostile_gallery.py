@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+import struct
 import time
 from multiprocessing import get_context
 
@@ -354,3 +355,80 @@ def test_two_films_in_one_file_are_not_read_as_half(tmp_path):
     assert [len(Film(p, .2).scan()) for p in parts] == [20, 20]
     (tmp_path / 'joined.ts').write_bytes(b''.join(p.read_bytes() for p in parts))
     with pytest.raises(ValueError, match='joined.ts: its clock begins again.*ffmpeg -i joined.ts'): Film(tmp_path / 'joined.ts', .2).scan()
+
+
+def test_a_film_that_lies_on_its_side_comes_upright(tmp_path):
+    "Telephones store their films lying, and say in the header how to turn them."
+    av = pytest.importorskip('av')
+    picture = np.zeros((128, 192, 3), np.uint8)
+    picture[:, :40] = 255  # the left edge is on top when turned clockwise
+    with av.open(str(tmp_path / 'f.mp4'), 'w') as out:
+        stream = out.add_stream('mpeg4', rate=5)
+        stream.height, stream.width, stream.pix_fmt = 128, 192, 'yuv420p'
+        for _ in range(5): out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format='rgb24')))
+        out.mux(stream.encode())
+    data = bytearray((tmp_path / 'f.mp4').read_bytes())
+    at = data.index(b'tkhd') + 44
+    data[at:at + 36] = struct.pack('>9i', 0, 65536, 0, -65536, 0, 0, 128 * 65536, 0, 1 << 30)
+    (tmp_path / 'turned.mp4').write_bytes(data)
+    plain, turned = (f.read(f.scan()[0].key) for f in (Film(tmp_path / 'f.mp4'), Film(tmp_path / 'turned.mp4')))
+    assert plain.shape == (128, 192, 3) and turned.shape == (192, 128, 3)
+    assert turned[:30].mean() > 200 > 50 > turned[60:].mean()
+
+
+def small(feats=None, boxes=None, **kw):
+    feats = np.eye(4, dtype=np.float32)[:2] if feats is None else feats
+    boxes = np.float32([[1, 2, 30, 80]] * 2) if boxes is None else boxes
+    return Gallery(np.arange(2), boxes, np.full(2, .9, np.float32), feats, ['a', 'b'], **dict(model='0123456789abcdef') | kw)
+
+
+@pytest.mark.parametrize('bad, why', [(dict(boxes=np.full((2, 4), np.nan, np.float32)), 'row 0: det_boxes is not finite'), (dict(boxes=np.float32([[1, 2, 30, 80], [9, 9, 3, 3]])), 'row 1: det_boxes is not x1'),
+                                      (dict(feats=np.full((2, 4), np.nan, np.float32)), 'row 0: det_feats is not finite'), (dict(feats=7 * np.eye(4, dtype=np.float32)[:2]), 'row 0: det_feats has length 7')])
+def test_a_gallery_is_checked_before_it_is_written(tmp_path, bad, why):
+    "It was written, and from then on refused."
+    g = gallery(tmp_path / 'g', shards=1)
+    before = {p.name: p.read_bytes() for p in g.iterdir()}
+    people = small(**bad)
+    for write in (lambda: people.save(tmp_path / 'x.npz'), lambda: people.save(tmp_path / 'x')):
+        with pytest.raises(ValueError, match=why): write()
+    grown = small()
+    grown.save(tmp_path / 'y')
+    with pytest.raises(ValueError, match=why): Gallery.open(tmp_path / 'y').append(people)
+    assert len(Gallery.open(tmp_path / 'y')) == 2 and {p.name: p.read_bytes() for p in g.iterdir()} == before
+
+
+def test_an_npz_gallery_knows_its_network_and_size(tmp_path, command):
+    "Rows of one network were compared with the query of another, in silence."
+    small(size=(96, 128)).save(tmp_path / 'x.npz')
+    kept = Gallery.load(tmp_path / 'x.npz')
+    assert (kept.model, kept.matching, kept.size) == ('0123456789abcdef', 'cosine', (96, 128))
+    data = 'synth:tiny?train_scenes=4&test_scenes=6&train_ids=6&test_ids=4&queries=2&gallery=3&cameras=2&size=96x160'
+    first = command('search', MODEL, '--data', data, '--gallery', tmp_path / 'g.npz', '--number', '2')
+    assert not first.returncode, first.stderr
+    other = command('search', 'shipped:hdl-student-fast-taught', '--data', data, '--gallery', tmp_path / 'g.npz', '--number', '2')
+    assert other.returncode == 1 and 'was made with another network' in other.stderr
+    sized = command('search', MODEL, '--data', data, '--gallery', tmp_path / 'g.npz', '--number', '2', '--size', '64x96')
+    assert sized.returncode == 1 and 'scenes of another size' in sized.stderr
+
+
+def test_a_name_with_a_backslash_is_read_as_written(tmp_path):
+    (tmp_path / 'cam1').mkdir()
+    for name, value in (('cam1/x.png', 10), ('cam1\\x.png', 200)): Image.new('RGB', (64, 64), (value,) * 3).save(tmp_path / name)
+    source = open_source(str(tmp_path))
+    assert {i.name: int(source.read(i.key)[0, 0, 0]) for i in source.scan()} == {'cam1/x.png': 10, 'cam1\\x.png': 200}
+
+
+def test_one_data_set_has_one_name(tmp_path, monkeypatch):
+    "`coco:PATH` and `coco:PATH/` stood in a gallery twice."
+    (tmp_path / 'c').mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert {open_source(s).about['path'] for s in ('coco:c', 'coco:c/', 'coco:./c', f'coco:{tmp_path}/c')} == {f'coco:{tmp_path}/c'}
+
+
+def test_a_network_that_is_not_a_number_finds_nobody_in_silence(net):
+    import copy
+    from person_search_nb.datasets import open_dataset
+    broken = copy.deepcopy(net)
+    for p in broken.parameters(): p.data.fill_(float('nan'))
+    scenes = open_dataset('synth:tiny?train_scenes=4&test_scenes=6&train_ids=6&test_ids=4&queries=2&gallery=3&cameras=2&size=96x160', 'gallery', progress=False)
+    with pytest.raises(ValueError, match='the network: .* is not finite'): Gallery.from_model(broken, scenes)

@@ -178,3 +178,29 @@ def test_times_keep_their_zone(text, seconds):
 def test_what_is_no_time_is_said(text):
     from person_search_nb.cli import _seconds
     with pytest.raises(ValueError, match='a time is seconds'): _seconds(text)
+
+
+def test_a_start_that_is_not_a_number_is_refused_before_the_folder_is_made(command, tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+    from person_search_nb.models import shipped_trunk
+    with safe_open(str(shipped_trunk('hdl-student-fast')), 'pt') as f: about, state = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
+    save_file({k: v * float('nan') if v.is_floating_point() else v for k, v in state.items()}, str(tmp_path / 'nan.safetensors'), about)
+    sizes = ['width=0.625', 'rpn_channels=64', 'epochs=1', f'start={tmp_path}/nan.safetensors']
+    done = command('train', '--model', 'hdl-student-fast', '--preset', 'tiny', '--out', tmp_path / 'run', '--set', *sizes)
+    assert done.returncode == 1 and 'is not finite' in done.stderr and 'start=' in done.stderr and not (tmp_path / 'run/checkpoint.pt').exists()
+
+
+def test_an_alphabet_that_lacks_a_letter_ends_no_command(tmp_path):
+    import os, subprocess, sys
+    (tmp_path / 'empty').mkdir()
+    code = 'import sys; sys.argv = ["person-search", "\\u4eba"]\nfrom person_search_nb.cli import main; main()'
+    done = subprocess.run([sys.executable, '-c', code], env=os.environ | dict(PYTHONIOENCODING='ascii'), capture_output=True, text=True)
+    assert done.returncode == 2 and "unknown command '\\u4eba'" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize('command_line', [['train'], ['index', 'pictures'], ['ablate', 'table6'], ['demo']])
+def test_out_that_is_a_file(command, tmp_path, command_line):
+    (tmp_path / 'file').write_text('kept')
+    done = command(*command_line, '--out', tmp_path / 'file')
+    assert done.returncode == 1 and 'is a file' in done.stderr and (tmp_path / 'file').read_text() == 'kept', done.stderr
