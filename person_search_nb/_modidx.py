@@ -921,6 +921,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                  'person_search_nb/explorer.py'),
                                            'person_search_nb.explorer.SearchExplorer._show_match': ( 'explorer.html#searchexplorer._show_match',
                                                                                                      'person_search_nb/explorer.py'),
+                                           'person_search_nb.explorer.SearchExplorer._show_missing': ( 'explorer.html#searchexplorer._show_missing',
+                                                                                                       'person_search_nb/explorer.py'),
                                            'person_search_nb.explorer.SearchExplorer._show_reason': ( 'explorer.html#searchexplorer._show_reason',
                                                                                                       'person_search_nb/explorer.py'),
                                            'person_search_nb.explorer.SearchExplorer._show_scene': ( 'explorer.html#searchexplorer._show_scene',

@@ -7,7 +7,7 @@ __all__ = ['DEMO', 'QUANTITIES', 'METHODS', 'demo_scenes', 'fullest', 'demo_mode
            'AttentionExplorer', 'SearchExplorer']
 
 # %% ../nbs/19_explorer.ipynb #28305071
-import base64, functools, io
+import base64, functools, html, io
 from collections import OrderedDict
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from fastcore.basics import patch
 from .datasets import Fit, as_floats, open_dataset, read_picture, resize_picture
 from .distillation import attention_distillation, energy, feature_distillation
 from .evaluation import device_of, paired_iou
+from .files import printable
 from .models import (build_model, evaluating, load_model, record_levels,
                                      shipped_trunk)
 from .search import Gallery, fingerprint
@@ -769,10 +770,21 @@ _NOTE = ('<span><b>{}</b> · {}similarity {:.2f}<br>'
          '<span class="psnb-small">score {:.2f} · {}</span></span>')
 
 @patch
+def _show_missing(self: SearchExplorer, k, error):
+    "The card of match `k`, whose picture is not there: the others are shown all the same."
+    p, grey = self.hits[k], np.full((120, 160, 3), 224, np.uint8)
+    with p.hold_sync():
+        p.picture, p.size, p.boxes, p.labels, p.selected = jpeg(grey), [160, 120], [], [], -1
+        p.alt = f'match {k + 1}: no picture'
+    said = html.escape(printable(str(error))[:200])
+    self.notes[k].value = f'<span><b>{k + 1}</b> · {said}</span>'
+
+@patch
 def _show_match(self: SearchExplorer, k):
     "The card of match `k`."
     m, right, p = self.matches[k], self.right[k], self.hits[k]
-    pixels, box = self.scenes.picture(m.scene), self._gallery_box(m)
+    try: pixels, box = self.scenes.picture(m.scene), self._gallery_box(m)
+    except (ValueError, OSError) as e: return self._show_missing(k, e)
     known, tile = right is not None, draw_map(pixels, width=300)
     colour, sign = (RIGHT if right else WRONG) if known else NOBODY, '✓' if right else '✗'
     with p.hold_sync():

@@ -1,5 +1,5 @@
 "Galleries: exact whatever the blocks, the files and the processes; killed at any moment they open, and end as if unbroken."
-import json, os, signal, subprocess, sys
+import json, os, shutil, signal, subprocess, sys
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -495,6 +495,22 @@ def test_explorer_on_a_gallery(net, shots, tmp_path):
     page = SearchExplorer(net, tmp_path/'g')
     assert len(page.scenes) == 10 and page.matches and page.person.value == 0
     with pytest.raises(ValueError, match='another network'): SearchExplorer(load_model(shipped_trunk('hdl-student-fast')), tmp_path/'g')
+
+
+def test_explorer_with_a_picture_gone(net, shots, tmp_path):
+    "The other matches are shown all the same."
+    pytest.importorskip('ipywidgets')
+    from person_search_nb.explorer import SearchExplorer
+    mine = tmp_path/'mine'
+    shutil.copytree(shots, mine)
+    build(net, mine, tmp_path/'g')
+    gone = SearchExplorer(net, tmp_path/'g').matches[1]
+    (mine/gone.name).unlink()
+    page = SearchExplorer(net, tmp_path/'g')
+    cards = [note.value for note in page.notes[:len(page.matches)]]
+    lost = [gone.name == m.name for m in page.matches]
+    assert any(lost) and not all(lost)
+    assert [('similarity' not in c and Path(gone.name).stem in c) for c in cards] == lost
 
 
 def test_explorer_without_pictures(net, tmp_path):
