@@ -439,8 +439,7 @@ def _find_query(model, query, data, size, number, gallery, out, device, trust):
     where = device_of(net)
     with torch.inference_mode():
         feature = net.embed([image.to(where)], [query_box.to(where)])[0].cpu().numpy()
-    others = [s for s in range(len(scenes)) if s != queries.gallery_index[query]]
-    found = people.search(feature, number, others)
+    found = people.search(feature, number, exclude=queries.gallery_index[query])
     for k, m in enumerate(found, 1):
         box = [round(float(v)) for v in m.box]
         print(f'{k:3d}  {m.similarity:.3f}  {printable(m.name)}  {box}')

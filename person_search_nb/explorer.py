@@ -731,9 +731,8 @@ def redraw(self: SearchExplorer):
 @patch
 def _search(self: SearchExplorer):
     "The matches, and for each whether it is right (None: the query is not annotated)."
-    others = None if self.own is None else [s for s in range(len(self.scenes)) if s != self.own]
     e, who = self.query['embedding'], self.query['who']
-    found = self.gallery.search(e, self.number.value, others, self.score.value)
+    found = self.gallery.search(e, self.number.value, None, self.score.value, exclude=self.own)
     enough = lambda m: self.alike.disabled or m.similarity >= self.alike.value
     self.matches = [m for m in found if enough(m)]
     right = lambda m: self._who(self._gallery_box(m), self.scenes.truth(m.scene)) == who

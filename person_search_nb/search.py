@@ -140,6 +140,7 @@ class Gallery:
         score_threshold: float = 0.5,  # weaker detections are left out
         camera=None,                   # a camera, or several
         time=None,                     # (from, to) in seconds, either None; scenes without a time are left out
+        exclude=None,                  # not in these, such as the query's own
     ):                                 # (M,) bool; None: all
         "Which detections a search compares. Raises ValueError when cameras or times are asked for and not known."
         n = max(len(self.names), 1 + int(self.det_image.max(initial=-1)))
@@ -147,6 +148,7 @@ class Gallery:
         for wanted, there, what in ((camera, self.cameras, 'camera'), (time, self.times, 'time')):
             if wanted is not None and (there is None or what == 'time' and np.isnan(there).all()): raise ValueError(f'{self.folder or "this gallery"}: does not know the {what} of its scenes; search without {what}=')
         if scenes is not None: ok &= np.isin(np.arange(n), scenes)
+        if exclude is not None: ok &= ~np.isin(np.arange(n), exclude)
         if camera is not None: ok &= np.isin(self.cameras, camera)
         if time is not None:
             low, high = time
@@ -168,6 +170,7 @@ class Gallery:
         context=None,                  # (C, D) who else is in the query's scene, surest first; for 'cbgm'
         top: int = 200,                # so many are sorted anew
         exact: bool = False,           # do without the index
+        exclude=None,                  # a scene, or several, to leave out: a query finds itself in its own
     ) -> list:                         # of `Match`, best first
         "The people most similar to the query; among equals the earlier detection."
         query = np.asarray(query, np.float32)
@@ -178,7 +181,7 @@ class Gallery:
         if not np.isfinite(query).all(): raise ValueError('the query is not finite; embed it again')
         if rerank not in ('', 'cbgm', 'k-reciprocal'): raise ValueError(f"rerank is 'cbgm' or 'k-reciprocal', not '{rerank}'")
         if rerank and self.matching != 'cosine': raise ValueError('this network measures distances, and re-ranking compares directions; leave rerank out')
-        kept, k = self.keep(scenes, score_threshold, camera, time), min(max(number, top) if rerank else number, len(self))
+        kept, k = self.keep(scenes, score_threshold, camera, time, exclude), min(max(number, top) if rerank else number, len(self))
         longest = 1.01 if self.folder and self.matching == 'cosine' else None
         engine = None if exact else self.engine
         s, rows = engine.search(query[None], k, kept, longest=longest) if engine else exact_neighbours(self.det_feats, query[None], k, kept, longest=longest)

@@ -432,3 +432,11 @@ def test_a_network_that_is_not_a_number_finds_nobody_in_silence(net):
     for p in broken.parameters(): p.data.fill_(float('nan'))
     scenes = open_dataset('synth:tiny?train_scenes=4&test_scenes=6&train_ids=6&test_ids=4&queries=2&gallery=3&cameras=2&size=96x160', 'gallery', progress=False)
     with pytest.raises(ValueError, match='the network: .* is not finite'): Gallery.from_model(broken, scenes)
+
+
+def test_a_query_is_not_found_in_its_own_scene():
+    g = small(boxes=np.float32([[1, 2, 30, 80]] * 2))
+    query = np.float32([1, 0, 0, 0])
+    assert [m.scene for m in g.search(query, 5)] == [0, 1]
+    assert [m.scene for m in g.search(query, 5, exclude=0)] == [m.scene for m in g.search(query, 5, exclude=[0])] == [1]
+    assert g.search(query, 5, exclude=[0, 1]) == []
