@@ -508,13 +508,16 @@ _ENDINGS = {'safetensors': '.safetensors', 'onnx': '.onnx', 'torch-export': '.pt
 
 def _form_of(out, to, int8, half, trunk):
     "What `export` writes: as told, else by the ending of `out`. ValueError where options clash."
-    if to and to not in _ENDINGS: raise ValueError(f"--to is one of {', '.join(_ENDINGS)}, not '{to}'")
+    if to and to not in _ENDINGS:
+        raise ValueError(f"--to is one of {', '.join(_ENDINGS)}, not '{to}'")
     if not to and Path(out).suffix not in _ENDINGS.values():
         raise ValueError(f"{out}: give a name that ends in {', '.join(_ENDINGS.values())}")
     to = to or {v: k for k, v in _ENDINGS.items()}[Path(out).suffix]
-    if Path(out).suffix != _ENDINGS[to]: raise ValueError(f'{out}: a file of --to {to} ends in {_ENDINGS[to]}')
+    if Path(out).suffix != _ENDINGS[to]:
+        raise ValueError(f'{out}: a file of --to {to} ends in {_ENDINGS[to]}')
     if to != 'safetensors' and Path(out).stem.endswith('.head'):
-        raise ValueError(f'{out}: .head is the name of the second file of a pair; give another name')
+        raise ValueError(f'{out}: .head is the name of the second file of a pair; '
+                         'give another name')
     if to != 'safetensors' and (half or trunk):
         raise ValueError('--half and --trunk are for .safetensors files; '
                          f'leave them out with --to {to}')
@@ -653,7 +656,7 @@ def main():
     """Entry point of `person-search COMMAND ...`.
 
     Every error is one line; with PERSON_SEARCH_TRACEBACK=1 in the environment, a traceback."""
-    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's alphabet lacks ends no command
+    for stream in (sys.stdout, sys.stderr):  # whatever letters the terminal lacks
         if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
     name = sys.argv[1] if len(sys.argv) > 1 else '--help'
     if name not in COMMANDS: _usage(name)
