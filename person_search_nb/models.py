@@ -372,7 +372,7 @@ def identity_logits(self: PersonSearchNet, embedding: Tensor) -> Tensor:
     "(R, num_ids) identity logits: what prediction distillation compares."
     return self.id_loss.logits(self.identity_features(embedding))
 
-# %% ../nbs/08_models.ipynb #91ec25ee
+# %% ../nbs/08_models.ipynb #52d961eb
 @patch
 def _sample_image(self: PersonSearchNet, proposals, boxes, person_id):
     "The regions of one image: the five fields of `RoIs`."
@@ -389,6 +389,7 @@ def _sample_image(self: PersonSearchNet, proposals, boxes, person_id):
     own = torch.cat([true, len(boxes) + pos, len(boxes) + neg])         # (R,) rows of `both`
     return both[own], ids, positive, goal >= 0, both[torch.where(goal >= 0, goal, own)]
 
+# %% ../nbs/08_models.ipynb #d103cfea
 @patch
 @torch.no_grad()
 def sample_rois(self: PersonSearchNet,
@@ -429,7 +430,7 @@ def identity_losses(self: PersonSearchNet, embedding: Tensor, person_id: Tensor)
     features = self.identity_features(at_least_float32(embedding))
     return {'id': self.id_loss(features, person_id)}
 
-# %% ../nbs/08_models.ipynb #e27a2473
+# %% ../nbs/08_models.ipynb #722abf33
 def _score_loss(score, positive):
     "Sum of the cross entropies of 'this is a person'."
     score = at_least_float32(score)
@@ -441,6 +442,7 @@ def _box_loss(self: PersonSearchNet, out, rois):
     deltas, goals = out.deltas[rois.refined], self.box_goals(out, rois)
     return F.smooth_l1_loss(at_least_float32(deltas), at_least_float32(goals), reduction='sum')
 
+# %% ../nbs/08_models.ipynb #39d2945c
 @patch
 def head_losses(self: PersonSearchNet, out: HeadOutput, rois: RoIs) -> dict:
     "Second detection loss (score and box refinement) and the identity loss, Eq. 1 and 9."
@@ -466,7 +468,7 @@ def training_pass(self: PersonSearchNet,
     else: out = HeadOutput(features.new_ones(int(rois.positive.sum()), 1), None, None)
     return losses | self.head_losses(out, rois), x, rois, out
 
-# %% ../nbs/08_models.ipynb #db6ff7f3
+# %% ../nbs/08_models.ipynb #212e2c44
 @patch
 def _judge(self: PersonSearchNet, features, sizes, proposals, scores):
     "Proposals moved and scored by the head, per image; without a head as they came."
@@ -479,6 +481,7 @@ def _judge(self: PersonSearchNet, features, sizes, proposals, scores):
     if out.score is not None: scores = out.score.float().sigmoid().split(counts)
     return moved, scores
 
+# %% ../nbs/08_models.ipynb #2ab2a123
 @patch
 def refine(self: PersonSearchNet,
     features: Tensor,  # (B, c2, h, w) from `trunk`
@@ -675,7 +678,7 @@ def record_levels(
     finally:
         for h in handles: h.remove()
 
-# %% ../nbs/08_models.ipynb #a765dd2c
+# %% ../nbs/08_models.ipynb #71eed5ea
 _TOO_MANY = ('scenes {}..{} show person {}; '
              'there should be {} identities, numbered from 0')
 _NO_IDENTITY = ('nobody in these scenes has an identity; take data with identities, '
@@ -690,6 +693,7 @@ def _embed_scenes(model, scenes):
     ids = torch.cat([t['person_id'] for t in targets]).to(device)
     return e[ids >= 0], ids[ids >= 0]
 
+# %% ../nbs/08_models.ipynb #91cac8a9
 @torch.no_grad()
 def mean_embeddings(
     model: PersonSearchNet,  # gives the embeddings of the true boxes
@@ -764,7 +768,7 @@ def save_model(
     size = dict(size=json.dumps(model.size)) if getattr(model, 'size', None) else {}
     write_whole(path, save(state, dict(config=json.dumps(model.config), **size, **notes)))
 
-# %% ../nbs/08_models.ipynb #b34d58e8
+# %% ../nbs/08_models.ipynb #96e21382
 _NO_MODEL = ('{}: not a model file of this library ({}); '
              'write one with save_model, or pass the right path')
 
@@ -780,6 +784,7 @@ def _opened(path):
 
 def _as_float32(v): return v.float() if v.is_floating_point() else v
 
+# %% ../nbs/08_models.ipynb #80302c18
 def read_weights(
     path,     # a file written by `save_model`
 ) -> tuple:   # (state dict of float32 tensors, config dict)
@@ -875,7 +880,7 @@ def check_recipe(
     "Raises ValueError for unknown names, values out of proportion, or weights from elsewhere."
     if fault := _recipe_fault(config): raise ValueError(_BROKEN.format(source, fault))
 
-# %% ../nbs/08_models.ipynb #18ff8b1c
+# %% ../nbs/08_models.ipynb #d3345ec6
 _MISFIT = ('{}: its weights do not fit its recipe ({}: {}, wanted {}); it is damaged')
 _BUILD_ERRORS = (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError,
                  OverflowError, ZeroDivisionError, MemoryError)
@@ -898,6 +903,7 @@ def _check_fit(own, state, source):
         if v.is_floating_point() != own[k].is_floating_point() or v.is_complex():
             raise ValueError(f'{source}: {k} is of {v.dtype}; it is damaged')
 
+# %% ../nbs/08_models.ipynb #6feb149e
 def rebuild(
     config: dict,  # arguments of `build_model`
     state: dict,   # name -> tensor

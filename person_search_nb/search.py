@@ -129,7 +129,7 @@ class Gallery:
     @property
     def _title(self): return f'{self.folder or "this gallery"}'  # in error messages
 
-# %% ../nbs/15_search.ipynb #0361ecf1
+# %% ../nbs/15_search.ipynb #01b7282d
 _UNKNOWN = '{}: does not know the {} of its scenes; search without {}='
 
 def _is_between(times, span):
@@ -140,6 +140,7 @@ def _is_between(times, span):
     low, high = -np.inf if low is None else low, np.inf if high is None else high
     with np.errstate(invalid='ignore'): return (times >= low) & (times <= high)
 
+# %% ../nbs/15_search.ipynb #355eb216
 @patch
 def _wanted_scenes(self: Gallery, scenes, camera, time):
     "(S,) bool: the scenes that pass the filters."
@@ -155,6 +156,7 @@ def _wanted_scenes(self: Gallery, scenes, camera, time):
     if self.dropped is not None: ok[self.dropped] = False
     return ok
 
+# %% ../nbs/15_search.ipynb #d0741ff1
 @patch
 def keep(self: Gallery,
     scenes=None,                   # only these; None: all
@@ -185,7 +187,7 @@ def engine(self: Gallery):
         self.manifest = self.manifest | dict(index=None)
     return self._engine
 
-# %% ../nbs/15_search.ipynb #f1fe9b61
+# %% ../nbs/15_search.ipynb #d7300278
 _OTHER_SIZE = ('query has shape {}, this gallery holds {}-d embeddings: '
                'embed both with one model')
 
@@ -204,6 +206,7 @@ def _check_query(self: Gallery, query, number, score_threshold, rerank):
         raise ValueError('this network measures distances, and re-ranking compares directions; '
                          'leave rerank out')
 
+# %% ../nbs/15_search.ipynb #21661d6d
 @patch
 def _nearest(self: Gallery, query, k, kept, exact):
     "Similarities and rows of the `k` nearest detections that are kept, best first."
@@ -214,7 +217,7 @@ def _nearest(self: Gallery, query, k, kept, exact):
     there = rows[0] >= 0
     return s[0, there], rows[0, there]
 
-# %% ../nbs/15_search.ipynb #6762517d
+# %% ../nbs/15_search.ipynb #d4f2905d
 @patch
 def _match(self: Gallery, row, similarity):
     "A detection as a `Match`."
@@ -222,6 +225,7 @@ def _match(self: Gallery, row, similarity):
     return Match(scene, self.names[scene], self.det_boxes[row], float(self.det_scores[row]),
                  float(similarity), int(row), self)
 
+# %% ../nbs/15_search.ipynb #4869e8a2
 @patch
 def search(self: Gallery,
     query: np.ndarray,             # (D,) unit length, from `model.embed` or `embed`
@@ -244,7 +248,7 @@ def search(self: Gallery,
     if rerank: s, rows = self._again(rerank, query, rows, kept, context)
     return [self._match(r, c) for r, c in zip(rows[:number], s[:number])]
 
-# %% ../nbs/15_search.ipynb #33ecd820
+# %% ../nbs/15_search.ipynb #26226a33
 _NO_CONTEXT = ('cbgm compares who stands beside: give context=, the embeddings of the others '
                "in the query's scene, or search with `find`")
 
@@ -263,6 +267,7 @@ def _by_company(self: Gallery, query, rows, kept, context):
     queries = SimpleNamespace(gallery_index=np.zeros(1, int), boxes=np.float32([[0, 0, 1, 1]]))
     return rows, cbgm(found, query[None], queries)(0, n + np.arange(len(rows)))
 
+# %% ../nbs/15_search.ipynb #97e05d45
 @patch
 def _by_neighbours(self: Gallery, query, rows):
     "(rows, similarities) by k-reciprocal neighbours among the rows."
@@ -317,7 +322,7 @@ def dataset(self: Gallery) -> SceneDataset:
     source = str(self.folder or 'gallery')
     return SceneDataset(scenes, self.picture, size=self.size, source=source)
 
-# %% ../nbs/15_search.ipynb #4b44c05c
+# %% ../nbs/15_search.ipynb #6fd14d35
 def _as_bytes(image):
     "(3, H, W) float 0-1 -> (H, W, 3) uint8."
     if not image.is_floating_point() or not (0 <= image.min() and image.max() <= 1):
@@ -325,6 +330,7 @@ def _as_bytes(image):
                          'divide it by 255')
     return (image.permute(1, 2, 0) * 255).round().byte().cpu().numpy()
 
+# %% ../nbs/15_search.ipynb #a439c93e
 @patch
 def seen(self: Gallery,
     picture,  # a scene's number or name, a file, (H, W, 3) uint8, or (3, H, W) float 0-1
@@ -338,7 +344,7 @@ def seen(self: Gallery,
         return str(picture), self.picture(self.names.index(str(picture)))
     return str(picture), read_picture(picture)
 
-# %% ../nbs/15_search.ipynb #9bb6b97a
+# %% ../nbs/15_search.ipynb #85b3c98f
 _OTHER_NETWORK = ('{}: was made with another network (its fingerprint is {}, this one\'s {}); '
                   'search with the model file it was made with, or make it anew')
 
@@ -356,6 +362,7 @@ def _usual_height(self: Gallery, rule):
         heights = heights * np.array([rule(*self.sizes[s]) for s in self.det_image[:2000]])
     return float(np.median(heights)) if len(heights) else 96.
 
+# %% ../nbs/15_search.ipynb #7f7e0cab
 def _on_mean_colour(cut, height):
     "(picture, box): a cut-out at a height, with half of it as a margin on each side."
     size = max(8, round(height)), max(4, round(height * cut.shape[1] / cut.shape[0]))
@@ -365,6 +372,7 @@ def _on_mean_colour(cut, height):
     picture[m:-m, m:-m] = person
     return picture, np.float32([m, m, m + w, m + h])
 
+# %% ../nbs/15_search.ipynb #35dacf86
 def _scaled(picture, box, s):
     "(image (3, h, w), box (1, 4)) by a factor."
     h, w = (max(1, round(v * s)) for v in picture.shape[:2])
@@ -373,13 +381,14 @@ def _scaled(picture, box, s):
     box = np.minimum(box * np.float32(s), np.float32([w, h, w, h]))
     return as_floats(pixels.permute(2, 0, 1)), torch.from_numpy(box)[None]
 
-# %% ../nbs/15_search.ipynb #644225b0
+# %% ../nbs/15_search.ipynb #04c00716
 def _checked_box(name, picture, box):
     "The first box, (4,). Raises ValueError if it is not inside the picture."
     box = np.asarray(box, np.float32).reshape(-1, 4)[:1]
     scene = Scene(name, picture.shape[:2], box, [-1], rows=['the query box'])
     return check_scene(scene, name).boxes[0]
 
+# %% ../nbs/15_search.ipynb #8d173492
 @patch
 def _fitted(self: Gallery, model, picture, box):
     "(image (3, h, w), box (1, 4)) as the network saw the gallery."
@@ -392,6 +401,7 @@ def _fitted(self: Gallery, model, picture, box):
     box = _checked_box(name, picture, box)
     return _scaled(picture, box, 1. if rule is None else rule(*picture.shape[:2]))
 
+# %% ../nbs/15_search.ipynb #9e75665f
 @patch
 def embed(self: Gallery,
     model,     # the network the gallery was made with
@@ -434,7 +444,7 @@ def find(self: Gallery,
         kw['context'] = nobody if box is None else self.beside(model, picture, box)
     return self.search(self.embed(model, picture, box), number, **kw)
 
-# %% ../nbs/15_search.ipynb #44c79336
+# %% ../nbs/15_search.ipynb #6cb8e3c1
 _CORNERS = 'det_boxes is not x1, y1, x2, y2 with x2 beyond x1 and y2 beyond y1'
 
 def _refuse(source, bad, why, first=0):
@@ -451,6 +461,7 @@ def _check_feats(self: Gallery, source, first, feats):
     why = f'det_feats has length {length.max():.3g}; divide each embedding by its length'
     _refuse(source, wrong, why, first)
 
+# %% ../nbs/15_search.ipynb #0f2d51d1
 @patch
 def check(self: Gallery,
     source='this gallery',  # a file, for the message
@@ -470,7 +481,7 @@ def check(self: Gallery,
         part = np.asarray(self.det_feats[first:first + 2 ** 16], np.float32)
         self._check_feats(source, first, part)
 
-# %% ../nbs/15_search.ipynb #d8aee065
+# %% ../nbs/15_search.ipynb #522e2a3e
 @patch
 def _rule(self: Gallery):
     "The rule of resizing, if it can be written down."
@@ -488,6 +499,7 @@ def _columns(self: Gallery):
                 sizes=np.zeros((n, 2)) if sizes is None else sizes,
                 scenes=[[-1, name, ''] for name in self.names])
 
+# %% ../nbs/15_search.ipynb #ede8e821
 @patch
 def _npz(self: Gallery):
     "The bytes of an .npz file: plain numbers and texts."
@@ -498,6 +510,7 @@ def _npz(self: Gallery):
              about=np.array(about))
     return out.getbuffer()
 
+# %% ../nbs/15_search.ipynb #25a74299
 @patch
 def save(self: Gallery,
     path,             # '....npz': one file; anything else: a folder
@@ -514,7 +527,7 @@ def save(self: Gallery,
     manifest = new_manifest(self.model, self.matching, dim, self._rule(), dtype)
     with locked(path, 'save'): add_shard(path, manifest, self._columns())
 
-# %% ../nbs/15_search.ipynb #b804ea9c
+# %% ../nbs/15_search.ipynb #ee222c10
 _ARRAYS = 'det_image', 'det_boxes', 'det_scores', 'det_feats', 'names'
 _LOAD_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error,
                 NotImplementedError)
@@ -525,6 +538,7 @@ def _read_npz(path):
         arrays = {k: z[k] for k in _ARRAYS}
         return arrays, parse_json(str(z['about']), path) if 'about' in z.files else {}
 
+# %% ../nbs/15_search.ipynb #e706ca9e
 def _check_arrays(det_image, det_boxes, det_scores, det_feats, names):
     "Raises ValueError for arrays of other types or lengths than a gallery has."
     whole = det_image.ndim == 1 and det_image.dtype.kind in 'iu'
@@ -540,13 +554,14 @@ def _check_arrays(det_image, det_boxes, det_scores, det_feats, names):
     if n and not 0 <= det_image.min() <= det_image.max() < len(names):
         raise ValueError(f'det_image: scenes are numbered from 0 to {len(names) - 1}')
 
+# %% ../nbs/15_search.ipynb #4f179a79
 def _is_sound(about):
     "Whether a file says about itself what galleries say."
     if not isinstance(about, dict) or not sound_size(about.get('size')): return False
     known = about.get('matching', 'cosine') in ('cosine', 'euclidean')
     return known and isinstance(about.get('model', ''), str)
 
-# %% ../nbs/15_search.ipynb #25067adb
+# %% ../nbs/15_search.ipynb #389ef084
 @patch(cls_method=True)
 def _from_npz(cls: Gallery, path):
     "The gallery in a file; whatever is wrong with it raises one of `_LOAD_ERRORS`."
@@ -559,6 +574,7 @@ def _from_npz(cls: Gallery, path):
     gallery.check('its arrays')
     return gallery
 
+# %% ../nbs/15_search.ipynb #57a4ab9d
 @patch(cls_method=True)
 def load(cls: Gallery, path) -> 'Gallery':
     "Read a saved .npz gallery. Raises ValueError naming the file when it is not one."
@@ -569,7 +585,7 @@ def load(cls: Gallery, path) -> 'Gallery':
         why = f'not a gallery file ({e}); write one with Gallery.save'
         raise ValueError(f'{path}: {why}') from None
 
-# %% ../nbs/15_search.ipynb #9b334f24
+# %% ../nbs/15_search.ipynb #297fe8e7
 class _Pictures:
     "Scene number -> picture, from the folder, data set or film it came from."
     def __init__(self, sources, scenes):
@@ -584,12 +600,14 @@ class _Pictures:
             self.opened[s] = indexing.open_source(self.sources[s])
         return self.opened[s].read(key, stamp)
 
+# %% ../nbs/15_search.ipynb #de58d06c
 def _dropped(scenes, manifest):
     "Numbers of the scenes that are no longer searched; None: all are."
     gone = {(s, k) for s, k in map(tuple, manifest['dropped'])}
     rows = [i for i, (s, k, stamp) in enumerate(scenes) if (s, f'{k}|{stamp}') in gone]
     return np.array(rows, int) if rows else None
 
+# %% ../nbs/15_search.ipynb #1b65d447
 @patch(cls_method=True)
 def open(cls: Gallery, path) -> 'Gallery':
     """Open a gallery folder; embeddings stay on the disk until they are compared.
@@ -605,7 +623,7 @@ def open(cls: Gallery, path) -> 'Gallery':
                _Pictures(sources, scenes) if sources else None,
                Path(path), manifest, _dropped(scenes, manifest))
 
-# %% ../nbs/15_search.ipynb #d4294e96
+# %% ../nbs/15_search.ipynb #6130b3a2
 _UNLIKE = ('the other gallery is of another network ({} numbers, fingerprint {}; here {}, {}): '
            'embed both with one model')
 _PER_DETECTION_OR_SCENE = 'det_boxes', 'det_scores', 'cameras', 'times', 'sizes'
@@ -627,6 +645,7 @@ def _check_like(self: Gallery, other):
                          f'{self.matching}: embed both with one model')
     other.check('the other gallery')
 
+# %% ../nbs/15_search.ipynb #5ec6c7b8
 @patch
 def _joined(self: Gallery, other):
     "Both in memory, the other's scenes after this one's."
@@ -640,6 +659,7 @@ def _joined(self: Gallery, other):
                    names=self.names + other.names, **pairs,
                    read=shown and _TwoReaders(self.read, other.read, n))
 
+# %% ../nbs/15_search.ipynb #cfcb0a29
 @patch
 def append(self: Gallery,
     other: 'Gallery',  # more scenes, by the same network
@@ -651,7 +671,7 @@ def append(self: Gallery,
         add_shard(self.folder, read_manifest(self.folder), other._columns())
     return Gallery.open(self.folder)
 
-# %% ../nbs/15_search.ipynb #5c8be2de
+# %% ../nbs/15_search.ipynb #94c45577
 _EXACT_ONLY = '{}: this network measures distances; only exact search knows rows of unequal length'
 
 @patch
@@ -670,6 +690,7 @@ def _keep(self: Gallery, built):
     if old: (self.folder/old).unlink(missing_ok=True)
     self.manifest = manifest
 
+# %% ../nbs/15_search.ipynb #542e60fd
 @patch
 def build_index(self: Gallery,
     engine: str = 'auto',   # 'auto', 'exact', 'hnsw' or 'ivf-pq'
@@ -689,7 +710,7 @@ def build_index(self: Gallery,
     self._engine = built
     return self
 
-# %% ../nbs/15_search.ipynb #e8bc95c4
+# %% ../nbs/15_search.ipynb #99e0bc8b
 _STYLE = ('body{font:15px/1.4 sans-serif;margin:2em;color:#222}'
           'main{display:flex;flex-wrap:wrap;gap:18px}'
           'figure{margin:0;width:170px}'
@@ -704,6 +725,7 @@ def _jpeg(picture):
     Image.fromarray(picture).save(out, 'JPEG', quality=85)
     return 'data:image/jpeg;base64,' + base64.b64encode(out.getvalue()).decode()
 
+# %% ../nbs/15_search.ipynb #b3039b10
 def _card(k, m):
     "Match number `k` as HTML; without its picture, the reason stands in its place."
     try: see = f'<img src="{_jpeg(m.thumbnail(192))}" alt="match {k}">'
@@ -720,6 +742,7 @@ def _query_card(query):
     return (f'<figure class="asked"><img src="{_jpeg(whole)}" alt="whom was looked for">'
             '<figcaption><b>looked for</b></figcaption></figure>')
 
+# %% ../nbs/15_search.ipynb #d7aa59a7
 def hits_page(
     matches: list,           # of `Match`
     query: np.ndarray | None = None,  # (h, w, 3) uint8: the person looked for
