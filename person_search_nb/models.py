@@ -4,27 +4,30 @@
 
 # %% auto #0
 __all__ = ['ROI_OPS', 'HEIGHTS', 'MODELS', 'RoIs', 'HeadOutput', 'at_least_float32', 'batch_norm', 'sound_targets',
-           'PersonSearchNet', 'true_cells', 'evaluating', 'record_levels', 'choose_anchors', 'list_models',
-           'builder_of', 'model_settings', 'build_model', 'save_model', 'check_finite', 'read_weights', 'read_size',
-           'shipped_trunk', 'load_trunk', 'check_recipe', 'rebuild', 'load_model', 'mean_embeddings', 'imprint']
+           'PersonSearchNet', 'true_cells', 'choose_anchors', 'list_models', 'builder_of', 'model_settings',
+           'build_model', 'evaluating', 'record_levels', 'mean_embeddings', 'imprint', 'check_finite', 'save_model',
+           'read_weights', 'read_size', 'shipped_trunk', 'load_trunk', 'check_recipe', 'rebuild', 'load_model']
 
-# %% ../nbs/08_models.ipynb #6ccec157
+# %% ../nbs/08_models.ipynb #27e8feca
 import inspect, json
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn, Tensor
 from tqdm.auto import tqdm
 
 from .anchors import AnchorGenerator, faster_rcnn_anchors, pedestrian_anchors
 from .attention import ATTENTION, NoAttention
 from .backbones import Backbone, build_backbone, resnet_backbone
-from .boxes import box_iou, check_boxes, clip_boxes, decode_boxes, encode_boxes, keep_large, nms
+from .boxes import box_iou, check_boxes, clip_boxes, decode_boxes, encode_boxes
+from .boxes import keep_large, nms
 from .checkpoints import write_whole
 from .files import parse_json, regular_file, sound_size
 from .classics import vgg16_backbone
@@ -35,72 +38,87 @@ from .roi_align import crop_resize_pool, roi_align, roi_pool
 from .rpn import RPN, match_boxes, sample_balanced
 from .student import student_backbone
 
-# %% ../nbs/08_models.ipynb #7dd81758
+# %% ../nbs/08_models.ipynb #8d8203de
 @dataclass
 class RoIs:
-    "The regions one training step looks at, all images together, and what is true of each."
+    "The regions of one training step, all images together, and what is true of each."
     boxes: list       # per image (R_i, 4): the regions
     person_id: Tensor # (R,) identity, -1 = a person without identity or background
     positive: Tensor  # (R,) bool: the region shows a person (IoU >= `positive_iou` with a true box)
-    refined: Tensor   # (R,) bool: the region is near enough to a person to be moved to it (IoU >= `box_iou`)
+    refined: Tensor   # (R,) bool: near enough to a person to be moved to it (IoU >= `box_iou`)
     truth: Tensor     # (R, 4) the matched true box (without one: the region itself)
 
     @property
     def flat(self) -> Tensor: return torch.cat(self.boxes)
 
-# %% ../nbs/08_models.ipynb #3fb1fb90
+# %% ../nbs/08_models.ipynb #622047f6
 @dataclass
 class HeadOutput:
     "What the head says of `R` regions."
-    embedding: Tensor # (P, D) of the regions asked for (all R unless told), after the last BatchNorm, not yet unit length
+    embedding: Tensor # (P, D) of the regions wanted (unless told, all R), not yet unit length
     score: Tensor | None   # (R,) logit of 'this is a person'; None: the RPN's holds
-    deltas: Tensor | None  # (R, 4) box refinement, in units of `PersonSearchNet.delta_scale`; None: proposals stay as they are
+    deltas: Tensor | None  # (R, 4) box refinement / `PersonSearchNet.delta_scale`; None: none
 
-# %% ../nbs/08_models.ipynb #057cd0e4
+# %% ../nbs/08_models.ipynb #c3f7dd4e
 def at_least_float32(x: Tensor) -> Tensor:
     "Losses are computed in float32 also under autocast; float64 stays."
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
+# %% ../nbs/08_models.ipynb #b6eeb372
 def batch_norm(
     norm: nn.BatchNorm1d,  # in training it needs two rows to measure a spread
     x: Tensor,             # (R, C)
 ) -> Tensor:               # (R, C)
-    "Apply a BatchNorm; with fewer than two rows by its running statistics, which then stay as they are."
-    if len(x) > 1 or not isinstance(norm, nn.BatchNorm1d): return norm(x)  # the shared one counts the rows of all processes
-    return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0., norm.eps)
+    "Apply a BatchNorm; with fewer than two rows by its running statistics, which stay as they are."
+    # the shared BatchNorm counts the rows of all processes itself
+    if len(x) > 1 or not isinstance(norm, nn.BatchNorm1d): return norm(x)
+    mean, var = norm.running_mean, norm.running_var
+    return F.batch_norm(x, mean, var, norm.weight, norm.bias, False, 0., norm.eps)
+
+# %% ../nbs/08_models.ipynb #a17e4210
+_PAIRS = ('image {}: {} boxes and identities of shape {}; '
+          'give one identity for each box, -1 where it is unknown')
+
+def _of_type(boxes, like):
+    "Boxes in the network's type, if they were float64 or whole numbers."
+    return boxes if boxes.dtype in (like.dtype, torch.float32) else boxes.to(like.dtype)
 
 def sound_targets(
     targets: list,  # of dict(boxes (N, 4) px, person_id (N,)), of any number type
     like: Tensor,   # of the network: its device and type
-) -> list:          # the same with boxes in the type of `like`, if they were float64 or whole numbers, and identities in int64
-    "Raises ValueError naming the image and the row of a bad box, or identities that are not one for each box."
-    kind = lambda b: b if b.dtype == like.dtype or b.dtype == torch.float32 else b.to(like.dtype)
-    targets = [t | dict(boxes=kind(t['boxes']), person_id=t['person_id'].long()) for t in targets]
+) -> list:          # the same with boxes in a type the network takes and identities in int64
+    "Raises ValueError naming image and row of a bad box, or unless each box has one identity."
+    targets = [t | dict(boxes=_of_type(t['boxes'], like), person_id=t['person_id'].long())
+               for t in targets]
     for i, t in enumerate(targets):
-        if t['person_id'].shape != t['boxes'].shape[:1]: raise ValueError(f"image {i}: {len(t['boxes'])} boxes and identities of shape {tuple(t['person_id'].shape)}; give one identity for each box, -1 where it is unknown")
-    try: check_boxes(torch.cat([t['boxes'] for t in targets]))  # one look for all: on a GPU each costs a wait
+        boxes, ids = t['boxes'], t['person_id']
+        if ids.shape != boxes.shape[:1]:
+            raise ValueError(_PAIRS.format(i, len(boxes), tuple(ids.shape)))
+    try: check_boxes(torch.cat([t['boxes'] for t in targets]))  # on a GPU each check costs a wait
     except (ValueError, RuntimeError):
         for i, t in enumerate(targets): check_boxes(t['boxes'], name=f'boxes of image {i}')
         raise
     return targets
 
+# %% ../nbs/08_models.ipynb #b1788e85
 ROI_OPS = dict(align=roi_align, pool=roi_pool, crop=crop_resize_pool)
 
+# %% ../nbs/08_models.ipynb #73a61254
 class PersonSearchNet(nn.Module):
-    "Trunk with attention -> RPN -> RoIAlign -> head with attention -> embedding, score and refined box (HDL section 3.2)."
-    delta_scale = (0.1, 0.1, 0.2, 0.2)  # usual size of the four box offsets: brings their loss to the size of the others
+    "Trunk with attention -> RPN -> RoIAlign -> head -> embedding, score, box (HDL section 3.2)."
+    delta_scale = (0.1, 0.1, 0.2, 0.2)  # usual size of the four box offsets
 
     def __init__(self,
         backbone: Backbone,             # stem and four blocks; the last block is the head
         num_ids: int,                   # training identities
         anchors: AnchorGenerator,       # the reference boxes of the RPN
-        attention: str = 'arm',         # after each block: 'arm', 'arm-bn' (with HA-CNN's norms), 'non-local' or 'none'
-        factored: bool = False,         # compute the ARMs in their factored form: the same numbers at a fraction of the cost
-        transformer: bool = False,      # a spatial transformer on the scene's map (notebook 04a)
+        attention: str = 'arm',         # after each block: a name of `ATTENTION`
+        factored: bool = False,         # ARMs in factored form: the same numbers at less cost
+        transformer: bool = False,      # a spatial transformer on the scene's map
         mask: bool = False,             # a soft mask on each region's map, before the head
-        id_loss: str = 'softmax',       # a name of `ID_LOSSES`: 'softmax', 'oim', 'rss', 'centre', 'softmax+centre'; 'none': a detector, to which all people look alike
-        dim: int | None = None,         # embedding size; None: the head's own channels, without projection
-        queue: int = 5000,              # people without identity whom OIM remembers
+        id_loss: str = 'softmax',       # a name of `ID_LOSSES`; 'none': a detector
+        dim: int | None = None,         # embedding size; None: the head's channels, no projection
+        queue: int = 5000,              # people without identity that OIM remembers
         oim_scale: float = 30.,         # of OIM's similarities: 1 / temperature
         oim_momentum: float = 0.5,      # share of an old row of OIM's table that an update keeps
         rss_classes: int = 100,         # K, classes that random-sampling softmax draws per region
@@ -109,489 +127,573 @@ class PersonSearchNet(nn.Module):
         roi_size: int = 7,              # cells of the pooled region, per side
         roi_op: str = 'align',          # how a region is pooled: a name of `ROI_OPS`
         norms: bool = True,             # BatchNorm before and after the head
-        one_norm: bool = False,         # one BatchNorm after the head, over all regions, for embedding, score and box: as HDL prints it
-        rescore: bool = True,           # the head judges regions anew; False: the RPN's score stays
-        refine: bool = True,            # the head moves the boxes; False: no head at all, proposals are the detections
-        matching: str = 'cosine',       # how embeddings are compared in search, or 'euclidean'
-        rpn_high: float = 0.5,          # overlap from which an anchor is a person: at 0.7 hardly any slim anchor reaches a small one (notebook 06)
+        one_norm: bool = False,         # one BatchNorm after the head for all outputs, as in HDL
+        rescore: bool = True,           # the head scores regions; False: the RPN's score stays
+        refine: bool = True,            # the head moves boxes; False: no head, proposals are kept
+        matching: str = 'cosine',       # how search compares embeddings, or 'euclidean'
+        rpn_high: float = 0.5,          # overlap from which an anchor is a person
         rpn_low: float = 0.3,           # overlap below which an anchor is background
         rpn_batch: int = 256,           # anchors per image in the RPN's losses
         rpn_fraction: float = 0.5,      # at most this share of them people
         rpn_nms: float = 0.7,           # overlap above which the weaker proposal goes
-        pre_nms: tuple | None = None,   # best anchors kept before that, in training and in search; None: eight times `proposals`
-        min_size: float = 4.,           # px of the resized scene: proposals with a shorter side are dropped
+        pre_nms: tuple | None = None,   # anchors kept before NMS; None: eight times `proposals`
+        min_size: float = 4.,           # px of the resized scene: smaller proposals are dropped
         proposals: tuple = (100, 50),   # regions kept by the RPN in training and in search
-        rois_per_image: int = 16,       # regions per image in a training step (true boxes come on top)
+        rois_per_image: int = 16,       # regions per image in training (true boxes come on top)
         positive_fraction: float = 0.5, # at most this share of them people
-        positive_iou: float = 0.5,      # overlap with a true box from which a region shows the person
-        background_iou: float = 0.3,    # overlap below which it is background; what lies between is left out
-        box_iou: float | None = None,   # overlap from which a region's box is refined; None: `positive_iou`
+        positive_iou: float = 0.5,      # overlap from which a region shows the person
+        background_iou: float = 0.3,    # overlap below which it is background; between: left out
+        box_iou: float | None = None,   # overlap from which boxes are refined; None: `positive_iou`
         score_threshold: float = 0.05,  # detections below are dropped
         nms_threshold: float = 0.4,     # overlap above which the weaker detection goes
         detections: int = 30,           # at most so many detections per image
         iou: float = 0.5,               # evaluation: overlap that counts as found
-        search_threshold: float = 0.5,  # evaluation: detections with a lower score are not searched
-        min_height: float = 0.,         # evaluation: people and detections less high, px of the original picture, do not count
+        search_threshold: float = 0.5,  # evaluation: detections below are not searched
+        min_height: float = 0.,         # evaluation: px of the original, lower people are out
     ):
         super().__init__()
-        self.settings = {k: v for k, v in locals().items() if k not in ('self', 'backbone', 'num_ids', 'anchors', '__class__')}
-        if not refine and id_loss != 'none': raise ValueError("refine=False leaves no head that could tell people apart; it goes with id_loss='none'")
-        if one_norm and (dim is not None or not norms): raise ValueError('one_norm=True: one BatchNorm serves embedding, score and box, so there can be no projection (dim) between them, and norms stays on')
-        c2, c3 = backbone.channels[2:]
-        self.stem, self.stride, self.num_ids = backbone.stem, backbone.stride, num_ids
-        self.blocks = backbone.blocks if refine else nn.ModuleList([*backbone.blocks[:3], nn.Identity()])
+        self.settings = {k: v for k, v in locals().items() if k not in _NOT_SETTINGS}
+        s, (c2, c3) = SimpleNamespace(**self.settings), backbone.channels[2:]
+        _check_settings(s)
         anchors.centre = backbone.centre
-        self.names = backbone.names  # how torchvision calls the parts of trunk and head
-        self.attention = nn.ModuleList(ATTENTION[attention](c, **dict(factored=True) if factored and attention == 'arm' else {}) for c in backbone.channels)
-        self.transformer = SpatialTransformer(c2) if transformer else nn.Identity()
-        self.mask = SoftMask(c2) if mask else NoAttention(c2)
-        self.rpn = RPN(c2, anchors, channels=rpn_channels, separable=separable_rpn, pre_nms=tuple(pre_nms or (8 * p for p in proposals)), post_nms=tuple(proposals),
-                       nms_threshold=rpn_nms, batch_size=rpn_batch, positive_fraction=rpn_fraction, high=rpn_high, low=rpn_low, min_size=min_size)
-        norm = lambda kind, n, wanted=True: kind(n) if norms and refine and wanted else nn.Identity()
-        self.pooled_norm, self.one_norm = norm(nn.BatchNorm2d, c2), one_norm
-        self.head_identifies = known = id_loss != 'none'
-        self.project = nn.Identity() if dim is None or not known else nn.Linear(c3, dim)
-        self.embedding_norm = norm(nn.BatchNorm1d, dim or c3, known or one_norm)  # over people: who
-        self.region_norm = norm(nn.BatchNorm1d, c3, not one_norm)                 # over all regions: whether at all, and where exactly
-        self.score, self.deltas = nn.Linear(c3, 1) if rescore and refine else None, nn.Linear(c3, 4) if refine else None
-        of_loss = dict(oim=dict(queue_size=queue, scale=oim_scale, momentum=oim_momentum), rss=dict(k=rss_classes)).get(id_loss, {})
-        self.id_loss = ID_LOSSES[id_loss](dim or c3, num_ids, **of_loss) if known else None
-        self.unit_length = isinstance(self.id_loss, OIMLoss)  # it compares directions
-        if matching not in ('cosine', 'euclidean'): raise ValueError(f"matching is cosine or euclidean, not '{matching}'")
-        self.matching = matching
-        self.with_background = isinstance(self.id_loss, RSSLoss)  # it has a class for regions without anybody
-        self.roi_size, self.roi_op, self.rois_per_image, self.positive_fraction = roi_size, ROI_OPS[roi_op], rois_per_image, positive_fraction
-        self.positive_iou, self.background_iou, self.box_iou = positive_iou, background_iou, positive_iou if box_iou is None else box_iou
-        self.iou, self.search_threshold, self.min_height = iou, search_threshold, min_height
-        self.size = None  # how scenes are resized for it: (height, width) px or a rule's name; set by whoever trains it, kept in its file
-        # cell i of a ResNet's map is centred on pixel 16 i; RoIAlign expects 16 i + 7.5, crops 16 i + 0.5: boxes are shifted (see the RoIAlign notebook)
-        self.shift = (-0.5 if roi_op == 'crop' else (self.stride - 1) / 2) - backbone.centre
-        self.score_threshold, self.nms_threshold, self.detections = score_threshold, nms_threshold, detections
-        self.register_buffer('mean', torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer('std', torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
-        for layer in filter(None, (self.score, self.deltas)):
-            nn.init.normal_(layer.weight, std=0.01); nn.init.zeros_(layer.bias)
+        self._add_trunk(backbone, s)
+        self._add_rpn(anchors, c2, s)
+        self._add_head(c2, c3, s)
+        self._add_identity_loss(dim or c3, num_ids, s)
+        self._set_rules(s, backbone.centre)
+        self._start_outputs()
 
-    def batch(self,
-        images: list,  # of (3, H, W) float 0-1
-    ) -> tuple:        # ((B, 3, H, W) normalised, [(h, w), ...] true sizes)
-        "Normalise and pad to one size; padding with 0 after normalising is padding with the mean colour. Raises TypeError for pictures of whole numbers."
-        for i in images:
-            if not i.is_floating_point(): raise TypeError(f'pictures are float tensors from 0 to 1, this one is {i.dtype}: divide it by 255')
-        sizes = [tuple(i.shape[-2:]) for i in images]
-        h, w = map(max, zip(*sizes))
-        x = torch.stack([F.pad((i - self.mean[0]) / self.std[0], (0, w - i.shape[2], 0, h - i.shape[1])) for i in images])
-        return x.contiguous(memory_format=torch.channels_last), sizes
+# %% ../nbs/08_models.ipynb #b6d5790c
+_NOT_SETTINGS = ('self', 'backbone', 'num_ids', 'anchors', '__class__')
+_NO_HEAD = ('refine=False leaves no head that could tell people apart; '
+            "it goes with id_loss='none'")
+_ONE_NORM = ('one_norm=True: one BatchNorm serves embedding, score and box, '
+             'so there can be no projection (dim) between them, and norms stays on')
 
-    def trunk(self,
-        x: Tensor,  # (B, 3, H, W) normalised
-    ) -> Tensor:    # (B, c2, ceil(H/16), ceil(W/16))
-        "The image-level features that detection and re-id share."
-        y = self.stem(x)
-        for block, attend in zip(self.blocks[:3], self.attention[:3]): y, _ = attend(block(y))
-        return self.transformer(y, true_cells(x, self.stride)) if isinstance(self.transformer, SpatialTransformer) else y
+def _check_settings(s):
+    "Raises ValueError for settings that contradict each other."
+    if not s.refine and s.id_loss != 'none': raise ValueError(_NO_HEAD)
+    if s.one_norm and (s.dim is not None or not s.norms): raise ValueError(_ONE_NORM)
+    if s.matching not in ('cosine', 'euclidean'):
+        raise ValueError(f"matching is cosine or euclidean, not '{s.matching}'")
 
-    def head(self,
-        features: Tensor,  # (B, c2, h, w) from `trunk`
-        boxes: list,       # per image (R_i, 4)
-        people: Tensor | None = None,  # (R,) bool: regions whose embedding is wanted; None: all
-    ) -> HeadOutput:       # for all regions, images in order
-        "Pool each region, run the last block on it, average it, and read off embedding, score and box."
-        return self.read_off(self.pool(features, boxes), people)
+# %% ../nbs/08_models.ipynb #ef0e5186
+@patch
+def _add_trunk(self: PersonSearchNet, backbone, s):
+    "Stem, blocks and everything that reweights their maps."
+    c2 = backbone.channels[2]
+    self.stem, self.stride = backbone.stem, backbone.stride
+    self.names = backbone.names  # torchvision's names of the parts of trunk and head
+    self.blocks = backbone.blocks
+    if not s.refine: self.blocks = nn.ModuleList([*backbone.blocks[:3], nn.Identity()])
+    kind = ATTENTION[s.attention]
+    options = dict(factored=True) if s.factored and s.attention == 'arm' else {}
+    self.attention = nn.ModuleList(kind(c, **options) for c in backbone.channels)
+    self.transformer = SpatialTransformer(c2) if s.transformer else nn.Identity()
+    self.mask = SoftMask(c2) if s.mask else NoAttention(c2)
 
-    def pool(self,
-        features: Tensor,  # (B, c2, h, w) from `trunk`
-        boxes: list,       # per image (R_i, 4)
-    ) -> Tensor:           # (R, c2, 7, 7)
-        "The features of each region, resampled to one size."
-        return self.roi_op(features, [b + self.shift for b in boxes], self.roi_size, 1 / self.stride)
+# %% ../nbs/08_models.ipynb #e2dc6a81
+@patch
+def _add_rpn(self: PersonSearchNet, anchors, channels, s):
+    "The region proposal network on the trunk's last map."
+    self.rpn = RPN(channels, anchors, channels=s.rpn_channels, separable=s.separable_rpn,
+                   pre_nms=tuple(s.pre_nms or (8 * p for p in s.proposals)),
+                   post_nms=tuple(s.proposals), nms_threshold=s.rpn_nms,
+                   batch_size=s.rpn_batch, positive_fraction=s.rpn_fraction,
+                   high=s.rpn_high, low=s.rpn_low, min_size=s.min_size)
 
-    def read_off(self,
-        x: Tensor,                     # (R, c2, 7, 7) of `pool`
-        people: Tensor | None = None,  # (R,) bool: regions whose embedding is wanted; None: all
-    ) -> HeadOutput:
-        "What `head` does with pooled regions."
-        x, _ = self.mask(self.pooled_norm(x))
-        x, _ = self.attention[3](self.blocks[3](x))                                     # (R, c3, 4, 4)
-        x = x.mean((2, 3))                                                              # (R, c3)
-        if self.one_norm: x = batch_norm(self.embedding_norm, x)
-        r = batch_norm(self.region_norm, x)
-        e = x if people is None else x[people]
-        if not self.head_identifies: e = e.new_ones(len(e), 1)
-        elif not self.one_norm: e = batch_norm(self.embedding_norm, self.project(e))    # (P, D)
-        return HeadOutput(e, self.score(r).squeeze(1) if self.score else None, self.deltas(r))
+# %% ../nbs/08_models.ipynb #c528f22a
+def _norm(kind, channels, wanted): return kind(channels) if wanted else nn.Identity()
 
-    def represent(self,
-        x: Tensor,         # (B, 3, H, W) normalised
-        features: Tensor | None,  # its `trunk`; None: not at hand, computed if needed
-        boxes: list,       # per image (N_i, 4)
-    ) -> Tensor:           # (sum N_i, D)
-        "Embeddings of the people in the boxes; systems that recognise people with a second network read them from `x`."
-        if not self.head_identifies: return x.new_ones(sum(map(len, boxes)), 1)  # to a detector all people look alike
-        return self.head(self.trunk(x) if features is None else features, boxes).embedding
+@patch
+def _add_head(self: PersonSearchNet, c2, c3, s):
+    "The norms and outputs around the last block."
+    norms, known = s.norms and s.refine, s.id_loss != 'none'
+    self.head_identifies, self.one_norm = known, s.one_norm
+    self.pooled_norm = _norm(nn.BatchNorm2d, c2, norms)
+    self.project = nn.Linear(c3, s.dim) if known and s.dim is not None else nn.Identity()
+    # over people: who
+    self.embedding_norm = _norm(nn.BatchNorm1d, s.dim or c3, norms and (known or s.one_norm))
+    # over all regions: whether at all, and where exactly
+    self.region_norm = _norm(nn.BatchNorm1d, c3, norms and not s.one_norm)
+    self.score = nn.Linear(c3, 1) if s.rescore and s.refine else None
+    self.deltas = nn.Linear(c3, 4) if s.refine else None
 
-    def identity_features(self, embedding: Tensor) -> Tensor:
-        "The embedding in the form the identity loss wants: unit length for OIM, raw for the others."
-        return F.normalize(embedding, dim=1) if self.unit_length else embedding
+# %% ../nbs/08_models.ipynb #653341f2
+@patch
+def _add_identity_loss(self: PersonSearchNet, dim, num_ids, s):
+    "The identity loss, and what the network has to know about it."
+    oim = dict(queue_size=s.queue, scale=s.oim_scale, momentum=s.oim_momentum)
+    options = dict(oim=oim, rss=dict(k=s.rss_classes)).get(s.id_loss, {})
+    known = self.head_identifies
+    self.id_loss = ID_LOSSES[s.id_loss](dim, num_ids, **options) if known else None
+    self.num_ids = num_ids
+    self.unit_length = isinstance(self.id_loss, OIMLoss)  # it compares directions
+    self.with_background = isinstance(self.id_loss, RSSLoss)  # background is a class of it
 
-    def searched(self, embedding: Tensor) -> Tensor:
-        "(N, D') rows of a gallery, compared with `asked` by a dot product: unit length; for Euclidean matching (x, -|x|²/2)."
-        x = embedding.float()
-        return F.normalize(x, dim=1) if self.matching == 'cosine' else torch.cat([x, -x.square().sum(1, keepdim=True) / 2], 1)
+# %% ../nbs/08_models.ipynb #abddb2f0
+_RULES = ('matching', 'roi_size', 'rois_per_image', 'positive_fraction', 'positive_iou',
+          'background_iou', 'score_threshold', 'nms_threshold', 'detections', 'iou',
+          'search_threshold', 'min_height')
 
-    def asked(self, embedding: Tensor) -> Tensor:
-        "(N, D') queries: unit length; for Euclidean matching (q, 1), so that the product q x - |x|²/2 falls as |q - x| grows."
-        x = embedding.float()
-        return F.normalize(x, dim=1) if self.matching == 'cosine' else torch.cat([x, torch.ones_like(x[:, :1])], 1)
+@patch
+def _set_rules(self: PersonSearchNet, s, centre):
+    "Sizes and thresholds that are no part of a layer."
+    for k in _RULES: setattr(self, k, getattr(s, k))
+    self.roi_op = ROI_OPS[s.roi_op]
+    self.box_iou = s.positive_iou if s.box_iou is None else s.box_iou
+    # how scenes are resized: (height, width) px or a rule's name; set in training, kept in its file
+    self.size = None
+    self.shift = (-0.5 if s.roi_op == 'crop' else (self.stride - 1) / 2) - centre
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    self.register_buffer('mean', mean.view(1, 3, 1, 1), persistent=False)
+    self.register_buffer('std', std.view(1, 3, 1, 1), persistent=False)
 
-    def identity_logits(self, embedding: Tensor) -> Tensor:
-        "(R, num_ids) identity logits: what prediction distillation compares."
-        return self.id_loss.logits(self.identity_features(embedding))
+# %% ../nbs/08_models.ipynb #27ee66d6
+@patch
+def _start_outputs(self: PersonSearchNet):
+    "Score and refinement begin near 0: every region is half a person, and stays where it is."
+    for layer in filter(None, (self.score, self.deltas)):
+        nn.init.normal_(layer.weight, std=0.01)
+        nn.init.zeros_(layer.bias)
 
-    def people(self, rois: RoIs) -> Tensor | None:
-        "(R,) bool: regions the identity loss looks at; None: all."
-        return None if self.with_background else rois.positive
+# %% ../nbs/08_models.ipynb #ca273564
+@patch
+def batch(self: PersonSearchNet,
+    images: list,  # of (3, H, W) float 0-1
+) -> tuple:        # ((B, 3, H, W) normalised, [(h, w), ...] true sizes)
+    "Normalise and pad to one size, with the mean colour. Raises TypeError for whole numbers."
+    for i in images:
+        if not i.is_floating_point():
+            why = f'pictures are float tensors from 0 to 1, this one is {i.dtype}: divide it by 255'
+            raise TypeError(why)
+    sizes = [tuple(i.shape[-2:]) for i in images]
+    h, w = map(max, zip(*sizes))
+    mean, std = self.mean[0], self.std[0]
+    x = torch.stack([F.pad((i - mean) / std, (0, w - i.shape[2], 0, h - i.shape[1]))
+                     for i in images])
+    return x.contiguous(memory_format=torch.channels_last), sizes
 
-    def identities(self, rois: RoIs) -> Tensor:
-        "(P,) who is in the regions that `people` chooses; num_ids is the background."
-        chosen = self.people(rois)
-        return rois.person_id.where(rois.positive, self.num_ids) if chosen is None else rois.person_id[chosen]
-
-    @torch.no_grad()
-    def sample_rois(self,
-        proposals: list,  # per image (P_i, 4)
-        targets: list,    # per image dict(boxes, person_id)
-    ) -> RoIs:
-        "Every true box, and a balanced draw of proposals that do and do not show a person."
-        boxes, ids, positive, refined, truth = [], [], [], [], []
-        for prop, t in zip(proposals, targets):
-            true, tid = t['boxes'].to(prop), t['person_id'].to(prop.device)
-            matched = match_boxes(prop, true, self.positive_iou, self.background_iou)
-            near = match_boxes(prop, true, self.box_iou, self.box_iou)  # (P,) the person each could be moved to, -1: none
-            pos, neg = sample_balanced(matched, self.rois_per_image, self.positive_fraction)
-            everybody, number = torch.arange(len(true), device=prop.device), len(true) + len(pos)
-            who, goal = torch.cat([everybody, matched[pos]]), torch.cat([everybody, near[pos], near[neg]])
-            boxes.append(torch.cat([true, prop[pos], prop[neg]]))
-            ids.append(torch.cat([tid[who], tid.new_full((len(neg),), -1)]))
-            positive.append(torch.arange(len(goal), device=prop.device) < number)
-            refined.append(goal >= 0)
-            truth.append(torch.cat([true, prop])[torch.where(goal >= 0, goal, torch.cat([everybody, len(true) + pos, len(true) + neg]))])
-        return RoIs(boxes, torch.cat(ids), torch.cat(positive), torch.cat(refined), torch.cat(truth))
-
-    def box_goals(self, out: HeadOutput, rois: RoIs) -> Tensor:
-        "(P, 4) refinements that would take the regions near a person (`rois.refined`) to their true boxes, in units of `delta_scale`."
-        return encode_boxes(rois.truth[rois.refined], rois.flat[rois.refined]) / out.deltas.new_tensor(self.delta_scale)
-
-    def head_losses(self, out: HeadOutput, rois: RoIs) -> dict:
-        "Second detection loss (score and box refinement) and the identity loss, Eq. 1 and 9."
-        losses, pos = {}, rois.positive
-        n = mean_number(len(pos), pos.device)
-        if out.score is not None: losses['head_cls'] = F.binary_cross_entropy_with_logits(score := at_least_float32(out.score), pos.to(score.dtype), reduction='sum') / n
-        if out.deltas is not None: losses['head_box'] = F.smooth_l1_loss(at_least_float32(out.deltas[rois.refined]), at_least_float32(self.box_goals(out, rois)), reduction='sum') / n
-        return losses | self.identity_losses(out.embedding, self.identities(rois)) if self.head_identifies else losses
-
-    def identity_losses(self, embedding: Tensor, person_id: Tensor) -> dict:
-        "The identity loss of embeddings (P, D), as the head gives them, by name."
-        return {'id': self.id_loss(self.identity_features(at_least_float32(embedding)), person_id)}
-
-    def training_pass(self,
-        images: list,   # of (3, H, W) float 0-1
-        targets: list,  # of dict(boxes, person_id)
-    ) -> tuple:         # (losses, batch (B, 3, H, W), RoIs, HeadOutput)
-        "One training pass with everything a distillation wrapper needs besides the losses."
-        x, sizes = self.batch(images)
-        targets = sound_targets(targets, x)
-        features = self.trunk(x)
-        proposals, _, losses = self.rpn(features, sizes, targets)
-        rois = self.sample_rois(proposals, targets)
-        out = self.head(features, rois.boxes, self.people(rois)) if self.deltas else HeadOutput(features.new_ones(int(rois.positive.sum()), 1), None, None)
-        return losses | self.head_losses(out, rois), x, rois, out
-
-    def forward(self,
-        images: list,          # of (3, H, W) float 0-1
-        targets: list | None = None,  # of dict(boxes (N, 4), person_id (N,)); needed in training
-    ):                         # training: dict of losses; eval: list of dict(boxes, scores, embeddings)
-        "torchvision's detection convention. Raises ValueError in training without targets, or with bad boxes."
-        if not self.training: return self.detect(images)
-        if targets is None: raise ValueError('training needs targets: a dict(boxes, person_id) for each image')
-        return self.training_pass(images, targets)[0]
-
-    def detect(self, images: list) -> list:
-        "Boxes, scores and embeddings (`searched`) of the people in each image, best first."
-        x, sizes = self.batch(images)
-        features = self.trunk(x)
-        found = self.refine(features, sizes, *self.rpn(features, sizes)[:2])
-        # The embedding is read from the refined box, as a query's is read from its true box: a second, short pass of the head.
-        embeddings = self.searched(self.represent(x, features, [b for b, _ in found]))
-        return [dict(boxes=b, scores=s, embeddings=e) for (b, s), e in zip(found, embeddings.split([len(b) for b, _ in found]))]
-
-    def refine(self,
-        features: Tensor,  # (B, c2, h, w) from `trunk`
-        sizes: list,       # (h, w) px of each true image
-        proposals: list,   # per image (P_i, 4)
-        before: list,      # per image (P_i,): their scores so far
-    ) -> list:             # per image (boxes (N_i, 4), scores (N_i,)), best first
-        "Proposals judged and moved by the head, without the weak and the doubles."
-        counts, found, moved, scores = [len(p) for p in proposals], [], proposals, before
-        if self.deltas:
-            out = self.head(features, proposals)
-            deltas = (out.deltas * out.deltas.new_tensor(self.delta_scale)).float().split(counts)
-            moved = [clip_boxes(decode_boxes(d, p), size) for d, p, size in zip(deltas, proposals, sizes)]
-            if out.score is not None: scores = out.score.float().sigmoid().split(counts)
-        for boxes, score in zip(moved, scores):
-            keep = ((score >= self.score_threshold) & keep_large(boxes, 1)).nonzero().squeeze(1)
-            keep = keep[nms(boxes[keep], score[keep], self.nms_threshold)[:self.detections]]
-            found.append((boxes[keep], score[keep]))
-        return found
-
-    def embed(self,
-        images: list,  # of (3, H, W) float 0-1
-        boxes: list,   # per image (N_i, 4) px
-        searched: bool = False,  # as rows of a gallery, not as queries
-    ) -> Tensor:       # (sum N_i, D')
-        "Embeddings of given boxes (queries, true boxes), as `asked` or `searched`. Raises ValueError on a bad box."
-        for i, (img, b) in enumerate(zip(images, boxes)): check_boxes(b, name=f'boxes of image {i}')
-        x, _ = self.batch(images)
-        return (self.searched if searched else self.asked)(self.represent(x, None, boxes))
-
-# %% ../nbs/08_models.ipynb #bbb10cca
+# %% ../nbs/08_models.ipynb #02e4e084
 def true_cells(
-    x: Tensor,    # (B, 3, H, W) normalised batch: padding is 0 in all channels, which no colour of a picture is throughout a row
+    x: Tensor,    # (B, 3, H, W) normalised batch: padding is 0, which no whole row of a picture is
     stride: int,  # px per cell
 ) -> Tensor:      # (B, 1, ceil(H / stride), ceil(W / stride)) bool
     "Cells of a map that are centred on the picture, not on the padding to its right and below."
     seen = (x != 0).any(1)  # (B, H, W)
-    h, w = (seen.any(d).flip(1).cumsum(1).flip(1) > 0 for d in (2, 1))  # (B, H), (B, W): up to the last row and column with anything in it
+    # (B, H), (B, W): up to the last row and column with anything in it
+    h, w = (seen.any(d).flip(1).cumsum(1).flip(1) > 0 for d in (2, 1))
     return (h[:, ::stride, None] & w[:, None, ::stride])[:, None]
 
+# %% ../nbs/08_models.ipynb #fd6730fd
+@patch
+def trunk(self: PersonSearchNet,
+    x: Tensor,  # (B, 3, H, W) normalised
+) -> Tensor:    # (B, c2, ceil(H/16), ceil(W/16))
+    "The image-level features that detection and re-id share."
+    y = self.stem(x)
+    for block, attend in zip(self.blocks[:3], self.attention[:3]): y, _ = attend(block(y))
+    if not isinstance(self.transformer, SpatialTransformer): return y
+    return self.transformer(y, true_cells(x, self.stride))
 
-# %% ../nbs/08_models.ipynb #1b90c675
-@contextmanager
-def evaluating(
-    model: nn.Module,  # put into eval mode within the block
-):
-    "Eval mode for a while; afterwards, also after an error, every part is in the mode it was in."
-    modes = {m: m.training for m in model.modules()}
-    try: yield model.eval()
-    finally:
-        for m, training in modes.items(): m.training = training
+# %% ../nbs/08_models.ipynb #a322ea5c
+@patch
+def pool(self: PersonSearchNet,
+    features: Tensor,  # (B, c2, h, w) from `trunk`
+    boxes: list,       # per image (R_i, 4)
+) -> Tensor:           # (R, c2, 7, 7)
+    "The features of each region, resampled to one size."
+    shifted = [b + self.shift for b in boxes]
+    return self.roi_op(features, shifted, self.roi_size, 1 / self.stride)
 
-@contextmanager
-def record_levels(
-    model: PersonSearchNet,  # its attention modules are listened to
-):
-    "Within the block, `levels['features'][j]` is X^j and `levels['attention'][j]` is A^j of the last pass (None before one)."
-    levels = dict(features=[None] * 4, attention=[None] * 4)
-    def listen(j):
-        def hook(module, inputs, output): levels['features'][j], levels['attention'][j] = inputs[0], output[1]
-        return hook
-    handles = [a.register_forward_hook(listen(j)) for j, a in enumerate(model.attention)]
-    try: yield levels
-    finally:
-        for h in handles: h.remove()
+# %% ../nbs/08_models.ipynb #5e0b6ee3
+@patch
+def read_off(self: PersonSearchNet,
+    x: Tensor,                     # (R, c2, 7, 7) of `pool`
+    people: Tensor | None = None,  # (R,) bool: regions whose embedding is wanted; None: all
+) -> HeadOutput:
+    "What `head` does with pooled regions."
+    x, _ = self.mask(self.pooled_norm(x))
+    x, _ = self.attention[3](self.blocks[3](x))                                   # (R, c3, 4, 4)
+    x = x.mean((2, 3))                                                            # (R, c3)
+    if self.one_norm: x = batch_norm(self.embedding_norm, x)
+    r = batch_norm(self.region_norm, x)
+    e = x if people is None else x[people]
+    if not self.head_identifies: e = e.new_ones(len(e), 1)
+    elif not self.one_norm: e = batch_norm(self.embedding_norm, self.project(e))  # (P, D)
+    return HeadOutput(e, self.score(r).squeeze(1) if self.score else None, self.deltas(r))
 
-# %% ../nbs/08_models.ipynb #0671ef79
-HEIGHTS = [30., 43., 62., 89., 128., 184., 264., 379., 544., 781., 1120.]  # px, 11 geometric steps; fit your own with `fit_heights`
+# %% ../nbs/08_models.ipynb #ac5fc00d
+@patch
+def head(self: PersonSearchNet,
+    features: Tensor,  # (B, c2, h, w) from `trunk`
+    boxes: list,       # per image (R_i, 4)
+    people: Tensor | None = None,  # (R,) bool: regions whose embedding is wanted; None: all
+) -> HeadOutput:       # for all regions, images in order
+    "Pool each region, run the last block on it, average it, and read off embedding, score and box."
+    return self.read_off(self.pool(features, boxes), people)
+
+# %% ../nbs/08_models.ipynb #039947e6
+@patch
+def represent(self: PersonSearchNet,
+    x: Tensor,         # (B, 3, H, W) normalised
+    features: Tensor | None,  # its `trunk`; None: not at hand, computed if needed
+    boxes: list,       # per image (N_i, 4)
+) -> Tensor:           # (sum N_i, D)
+    "Embeddings of the people in the boxes; two-stage systems read them from `x`."
+    # to a detector all people look alike
+    if not self.head_identifies: return x.new_ones(sum(map(len, boxes)), 1)
+    return self.head(self.trunk(x) if features is None else features, boxes).embedding
+
+# %% ../nbs/08_models.ipynb #d9fce09e
+@patch
+def searched(self: PersonSearchNet, embedding: Tensor) -> Tensor:
+    "(N, D') gallery vectors, compared with `asked`: unit length; if Euclidean (x, -|x|²/2)."
+    x = embedding.float()
+    if self.matching == 'cosine': return F.normalize(x, dim=1)
+    return torch.cat([x, -x.square().sum(1, keepdim=True) / 2], 1)
+
+@patch
+def asked(self: PersonSearchNet, embedding: Tensor) -> Tensor:
+    """(N, D') query vectors whose dot product with `searched` ranks by similarity: unit length;
+    if Euclidean (q, 1), so that (q, 1)·(x, -|x|²/2) decreases as |q - x| grows."""
+    x = embedding.float()
+    if self.matching == 'cosine': return F.normalize(x, dim=1)
+    return torch.cat([x, torch.ones_like(x[:, :1])], 1)
+
+# %% ../nbs/08_models.ipynb #e742a120
+@patch
+def identity_features(self: PersonSearchNet, embedding: Tensor) -> Tensor:
+    "The embedding in the form the identity loss takes: unit length for OIM, raw for the others."
+    return F.normalize(embedding, dim=1) if self.unit_length else embedding
+
+@patch
+def identity_logits(self: PersonSearchNet, embedding: Tensor) -> Tensor:
+    "(R, num_ids) identity logits: what prediction distillation compares."
+    return self.id_loss.logits(self.identity_features(embedding))
+
+# %% ../nbs/08_models.ipynb #52d961eb
+@patch
+def _sample_image(self: PersonSearchNet, proposals, boxes, person_id):
+    "The regions of one image: the five fields of `RoIs`."
+    matched = match_boxes(proposals, boxes, self.positive_iou, self.background_iou)
+    # (P,) the person each could be moved to, -1: none
+    near = match_boxes(proposals, boxes, self.box_iou, self.box_iou)
+    pos, neg = sample_balanced(matched, self.rois_per_image, self.positive_fraction)
+    true = torch.arange(len(boxes), device=proposals.device)
+    goal = torch.cat([true, near[pos], near[neg]])                      # (R,)
+    ids = person_id[torch.cat([true, matched[pos]])]
+    ids = torch.cat([ids, person_id.new_full((len(neg),), -1)])
+    positive = torch.arange(len(goal), device=proposals.device) < len(true) + len(pos)
+    both = torch.cat([boxes, proposals])
+    own = torch.cat([true, len(boxes) + pos, len(boxes) + neg])         # (R,) rows of `both`
+    return both[own], ids, positive, goal >= 0, both[torch.where(goal >= 0, goal, own)]
+
+# %% ../nbs/08_models.ipynb #d103cfea
+@patch
+@torch.no_grad()
+def sample_rois(self: PersonSearchNet,
+    proposals: list,  # per image (P_i, 4)
+    targets: list,    # per image dict(boxes, person_id)
+) -> RoIs:
+    "Every true box, and a balanced sample of proposals that do and do not show a person."
+    parts = [self._sample_image(p, t['boxes'].to(p), t['person_id'].to(p.device))
+             for p, t in zip(proposals, targets)]
+    boxes, *fields = zip(*parts)
+    return RoIs(list(boxes), *map(torch.cat, fields))
+
+# %% ../nbs/08_models.ipynb #0448262c
+@patch
+def people(self: PersonSearchNet, rois: RoIs) -> Tensor | None:
+    "(R,) bool: regions the identity loss looks at; None: all."
+    return None if self.with_background else rois.positive
+
+@patch
+def identities(self: PersonSearchNet, rois: RoIs) -> Tensor:
+    "(P,) who is in the regions that `people` chooses; num_ids is the background."
+    chosen = self.people(rois)
+    if chosen is None: return rois.person_id.where(rois.positive, self.num_ids)
+    return rois.person_id[chosen]
+
+# %% ../nbs/08_models.ipynb #2099ec4d
+@patch
+def box_goals(self: PersonSearchNet, out: HeadOutput, rois: RoIs) -> Tensor:
+    "(P, 4) refinements from the regions near a person to the true boxes, over `delta_scale`."
+    near = rois.refined
+    goals = encode_boxes(rois.truth[near], rois.flat[near])
+    return goals / out.deltas.new_tensor(self.delta_scale)
+
+# %% ../nbs/08_models.ipynb #c0d84624
+@patch
+def identity_losses(self: PersonSearchNet, embedding: Tensor, person_id: Tensor) -> dict:
+    "The identity loss of embeddings (P, D), as the head gives them, by name."
+    features = self.identity_features(at_least_float32(embedding))
+    return {'id': self.id_loss(features, person_id)}
+
+# %% ../nbs/08_models.ipynb #722abf33
+def _score_loss(score, positive):
+    "Sum of the cross entropies of 'this is a person'."
+    score = at_least_float32(score)
+    return F.binary_cross_entropy_with_logits(score, positive.to(score.dtype), reduction='sum')
+
+@patch
+def _box_loss(self: PersonSearchNet, out, rois):
+    "Sum of the distances between refinements and their goals."
+    deltas, goals = out.deltas[rois.refined], self.box_goals(out, rois)
+    return F.smooth_l1_loss(at_least_float32(deltas), at_least_float32(goals), reduction='sum')
+
+# %% ../nbs/08_models.ipynb #39d2945c
+@patch
+def head_losses(self: PersonSearchNet, out: HeadOutput, rois: RoIs) -> dict:
+    "Second detection loss (score and box refinement) and the identity loss, Eq. 1 and 9."
+    losses, n = {}, mean_number(len(rois.positive), rois.positive.device)
+    if out.score is not None: losses['head_cls'] = _score_loss(out.score, rois.positive) / n
+    if out.deltas is not None: losses['head_box'] = self._box_loss(out, rois) / n
+    if not self.head_identifies: return losses
+    return losses | self.identity_losses(out.embedding, self.identities(rois))
+
+# %% ../nbs/08_models.ipynb #4fe46949
+@patch
+def training_pass(self: PersonSearchNet,
+    images: list,   # of (3, H, W) float 0-1
+    targets: list,  # of dict(boxes, person_id)
+) -> tuple:         # (losses, batch (B, 3, H, W), RoIs, HeadOutput)
+    "One training pass with everything a distillation wrapper needs besides the losses."
+    x, sizes = self.batch(images)
+    targets = sound_targets(targets, x)
+    features = self.trunk(x)
+    proposals, _, losses = self.rpn(features, sizes, targets)
+    rois = self.sample_rois(proposals, targets)
+    if self.deltas: out = self.head(features, rois.boxes, self.people(rois))
+    else: out = HeadOutput(features.new_ones(int(rois.positive.sum()), 1), None, None)
+    return losses | self.head_losses(out, rois), x, rois, out
+
+# %% ../nbs/08_models.ipynb #212e2c44
+@patch
+def _judge(self: PersonSearchNet, features, sizes, proposals, scores):
+    "Proposals moved and scored by the head, per image; without a head as they came."
+    if not self.deltas: return proposals, scores
+    counts = [len(p) for p in proposals]
+    out = self.head(features, proposals)
+    deltas = (out.deltas * out.deltas.new_tensor(self.delta_scale)).float().split(counts)
+    moved = [clip_boxes(decode_boxes(d, p), size)
+             for d, p, size in zip(deltas, proposals, sizes)]
+    if out.score is not None: scores = out.score.float().sigmoid().split(counts)
+    return moved, scores
+
+# %% ../nbs/08_models.ipynb #2ab2a123
+@patch
+def refine(self: PersonSearchNet,
+    features: Tensor,  # (B, c2, h, w) from `trunk`
+    sizes: list,       # (h, w) px of each true image
+    proposals: list,   # per image (P_i, 4)
+    before: list,      # per image (P_i,): their scores so far
+) -> list:             # per image (boxes (N_i, 4), scores (N_i,)), best first
+    "Proposals scored and moved by the head, without weak ones and duplicates."
+    found = []
+    for boxes, score in zip(*self._judge(features, sizes, proposals, before)):
+        keep = ((score >= self.score_threshold) & keep_large(boxes, 1)).nonzero().squeeze(1)
+        keep = keep[nms(boxes[keep], score[keep], self.nms_threshold)[:self.detections]]
+        found.append((boxes[keep], score[keep]))
+    return found
+
+# %% ../nbs/08_models.ipynb #181c5063
+@patch
+def detect(self: PersonSearchNet, images: list) -> list:
+    "Boxes, scores and embeddings (`searched`) of the people in each image, best first."
+    x, sizes = self.batch(images)
+    features = self.trunk(x)
+    found = self.refine(features, sizes, *self.rpn(features, sizes)[:2])
+    embeddings = self.searched(self.represent(x, features, [b for b, _ in found]))
+    embeddings = embeddings.split([len(b) for b, _ in found])
+    return [dict(boxes=b, scores=s, embeddings=e) for (b, s), e in zip(found, embeddings)]
+
+# %% ../nbs/08_models.ipynb #157cc998
+@patch
+def forward(self: PersonSearchNet,
+    images: list,          # of (3, H, W) float 0-1
+    targets: list | None = None,  # of dict(boxes (N, 4), person_id (N,)); needed in training
+):                         # training: dict of losses; eval: list of dict(boxes, scores, embeddings)
+    "torchvision's convention. Raises ValueError in training without targets, or for bad boxes."
+    if not self.training: return self.detect(images)
+    if targets is None:
+        raise ValueError('training needs targets: a dict(boxes, person_id) for each image')
+    return self.training_pass(images, targets)[0]
+
+# %% ../nbs/08_models.ipynb #ae93b712
+@patch
+def embed(self: PersonSearchNet,
+    images: list,  # of (3, H, W) float 0-1
+    boxes: list,   # per image (N_i, 4) px
+    searched: bool = False,  # as rows of a gallery, not as queries
+) -> Tensor:       # (sum N_i, D')
+    "Embeddings of given boxes, as `asked` or `searched`. Raises ValueError for a bad box."
+    for i, (img, b) in enumerate(zip(images, boxes)): check_boxes(b, name=f'boxes of image {i}')
+    x, _ = self.batch(images)
+    return (self.searched if searched else self.asked)(self.represent(x, None, boxes))
+
+# %% ../nbs/08_models.ipynb #cab027fc
+# px, 11 geometric steps; fit your own with `fit_heights`
+HEIGHTS = [30., 43., 62., 89., 128., 184., 264., 379., 544., 781., 1120.]
 
 def choose_anchors(
     kind: str,      # 'faster-rcnn', of sizes of their own, or 'pedestrian'
     heights: list,  # px, of pedestrian anchors
 ) -> AnchorGenerator:
     "The reference boxes of a system that can have either. Raises ValueError for another kind."
-    if kind not in ('faster-rcnn', 'pedestrian'): raise ValueError(f"anchors is 'faster-rcnn' or 'pedestrian', not '{kind}'")
+    if kind not in ('faster-rcnn', 'pedestrian'):
+        raise ValueError(f"anchors is 'faster-rcnn' or 'pedestrian', not '{kind}'")
     return pedestrian_anchors(heights) if kind == 'pedestrian' else faster_rcnn_anchors()
 
+# %% ../nbs/08_models.ipynb #f5abc90d
 def _hdl_teacher(num_ids, heights, width, weights=None, **kw):
-    return PersonSearchNet(resnet_backbone(50, width=width, weights=weights), num_ids, pedestrian_anchors(heights),
-                           **dict(rpn_channels=int(512 * width)) | kw)
+    backbone = resnet_backbone(50, width=width, weights=weights)
+    own = dict(rpn_channels=int(512 * width))
+    return PersonSearchNet(backbone, num_ids, pedestrian_anchors(heights), **own | kw)
 
 def _hdl_student(num_ids, heights, width, head_padding=1, **kw):
-    return PersonSearchNet(student_backbone('paper', width=width, head_padding=head_padding), num_ids, pedestrian_anchors(heights),
-                           **dict(rpn_channels=int(512 * width)) | kw)
+    backbone = student_backbone('paper', width=width, head_padding=head_padding)
+    own = dict(rpn_channels=int(512 * width))
+    return PersonSearchNet(backbone, num_ids, pedestrian_anchors(heights), **own | kw)
 
 def _hdl_student_fast(num_ids, heights, width, **kw):
-    return PersonSearchNet(student_backbone('fast', width=width), num_ids, pedestrian_anchors(heights),
-                           **dict(rpn_channels=int(512 * width), separable_rpn=True, factored=True) | kw)
+    backbone = student_backbone('fast', width=width)
+    own = dict(rpn_channels=int(512 * width), separable_rpn=True, factored=True)
+    return PersonSearchNet(backbone, num_ids, pedestrian_anchors(heights), **own | kw)
 
-def _oim(num_ids, heights, width, weights=None, trunk='resnet50', anchors='faster-rcnn', cut=None, **kw):
-    return PersonSearchNet(build_backbone(trunk, width=width, weights=weights, **dict(cut=cut) if cut else {}), num_ids, choose_anchors(anchors, heights),
-                           **dict(attention='none', id_loss='oim', dim=256, rpn_channels=int(512 * width), roi_size=14) | kw)
+# %% ../nbs/08_models.ipynb #cac8aaff
+def _oim(num_ids, heights, width, weights=None, trunk='resnet50', anchors='faster-rcnn',
+         cut=None, **kw):
+    options = dict(cut=cut) if cut else {}
+    backbone = build_backbone(trunk, width=width, weights=weights, **options)
+    own = dict(attention='none', id_loss='oim', dim=256, rpn_channels=int(512 * width),
+               roi_size=14)
+    return PersonSearchNet(backbone, num_ids, choose_anchors(anchors, heights), **own | kw)
 
-def _e2e_rss(num_ids, heights, width, weights=None, anchors='faster-rcnn', batch_norm=False, **kw):
-    return PersonSearchNet(vgg16_backbone(width, weights, batch_norm=batch_norm), num_ids, choose_anchors(anchors, heights),
-                           **dict(attention='none', id_loss='rss', dim=256, rpn_channels=int(512 * width), roi_op='pool', norms=False, rescore=False, matching='euclidean') | kw)
+def _e2e_rss(num_ids, heights, width, weights=None, anchors='faster-rcnn', batch_norm=False,
+             **kw):
+    backbone = vgg16_backbone(width, weights, batch_norm=batch_norm)
+    own = dict(attention='none', id_loss='rss', dim=256, rpn_channels=int(512 * width),
+               roi_op='pool', norms=False, rescore=False, matching='euclidean')
+    return PersonSearchNet(backbone, num_ids, choose_anchors(anchors, heights), **own | kw)
 
-def _attention_embedding(num_ids, heights, width, weights=None, trunk='densenet121', anchors='faster-rcnn', **kw):
-    return PersonSearchNet(build_backbone(trunk, width=width, weights=weights), num_ids, choose_anchors(anchors, heights),
-                           **dict(attention='none', transformer=True, mask=True, id_loss='oim', queue=2048, dim=int(2048 * width), rpn_channels=int(512 * width), roi_size=14, positive_iou=0.75) | kw)
+def _attention_embedding(num_ids, heights, width, weights=None, trunk='densenet121',
+                         anchors='faster-rcnn', **kw):
+    backbone = build_backbone(trunk, width=width, weights=weights)
+    own = dict(attention='none', transformer=True, mask=True, id_loss='oim', queue=2048,
+               dim=int(2048 * width), rpn_channels=int(512 * width), roi_size=14,
+               positive_iou=0.75)
+    return PersonSearchNet(backbone, num_ids, choose_anchors(anchors, heights), **own | kw)
 
-def _detector(num_ids, heights, width, weights=None, trunk='resnet50', anchors='faster-rcnn', batch_norm=False, **kw):
-    """Faster R-CNN for people alone: on a ResNet as in CLSA (crops of the map, section 3.1); on VGG16 as E2E's baseline 'Deep', without a head (section 5.1)."""
-    vgg = trunk == 'vgg16'
-    backbone = vgg16_backbone(width, weights, batch_norm=batch_norm) if vgg else build_backbone(trunk, width=width, weights=weights)
-    own = dict(roi_op='pool', norms=False, rescore=False, refine=False) if vgg else dict(roi_op='crop')
-    return PersonSearchNet(backbone, num_ids, choose_anchors(anchors, heights), **dict(attention='none', rpn_channels=int(512 * width)) | own | kw | dict(id_loss='none'))
+# %% ../nbs/08_models.ipynb #a53b099a
+def _detector(num_ids, heights, width, weights=None, trunk='resnet50', anchors='faster-rcnn',
+              batch_norm=False, **kw):
+    own = dict(attention='none', rpn_channels=int(512 * width))
+    if trunk == 'vgg16':
+        backbone = vgg16_backbone(width, weights, batch_norm=batch_norm)
+        own |= dict(roi_op='pool', norms=False, rescore=False, refine=False)
+    else:
+        backbone = build_backbone(trunk, width=width, weights=weights)
+        own |= dict(roi_op='crop')
+    own |= kw | dict(id_loss='none')
+    return PersonSearchNet(backbone, num_ids, choose_anchors(anchors, heights), **own)
 
-MODELS = {'detector': _detector, 'hdl-teacher': _hdl_teacher, 'hdl-student': _hdl_student, 'hdl-student-fast': _hdl_student_fast, 'oim': _oim, 'oim-hdl': _oim, 'e2e-rss': _e2e_rss, 'attention-embedding': _attention_embedding,
-          'clsa': 'clsa:build', 'faster-rcnn-r50': 'clsa:build_separate', 'detector+idnet': 'clsa:build_idnet', 'qeeps': 'qeeps:build'}  # systems with a notebook of their own, further down the road: 'module:function'
+# %% ../nbs/08_models.ipynb #12b83bfa
+MODELS = {'detector': _detector, 'hdl-teacher': _hdl_teacher, 'hdl-student': _hdl_student,
+          'hdl-student-fast': _hdl_student_fast, 'oim': _oim, 'oim-hdl': _oim,
+          'e2e-rss': _e2e_rss, 'attention-embedding': _attention_embedding,
+          'clsa': 'clsa:build', 'faster-rcnn-r50': 'clsa:build_separate',
+          'detector+idnet': 'clsa:build_idnet', 'qeeps': 'qeeps:build'}
 
 def list_models() -> list:
     "Names that `build_model` knows."
     return list(MODELS)
 
+# %% ../nbs/08_models.ipynb #b017865a
 def builder_of(
     name: str,  # one of `list_models()`
 ):              # function (num_ids, heights, width, weights, **settings) -> PersonSearchNet
-    "What builds a system. Raises ValueError for an unknown name."
-    if name not in MODELS: raise ValueError(f"unknown model '{name}': choose one of {', '.join(MODELS)}")
+    "The function that builds a system. Raises ValueError for an unknown name."
+    if name not in MODELS:
+        raise ValueError(f"unknown model '{name}': choose one of {', '.join(MODELS)}")
     make = MODELS[name]
     if not isinstance(make, str): return make
     module, _, function = make.partition(':')
     return getattr(import_module(f'person_search_nb.{module}'), function)
 
+# %% ../nbs/08_models.ipynb #f51679d6
+def _keywords(f):
+    "Names of a function's parameters, without **kwargs."
+    return [k for k, p in inspect.signature(f).parameters.items() if p.kind != p.VAR_KEYWORD]
+
 def model_settings(
     name: str,  # one of `list_models()`
 ) -> list:      # such as ['width', 'attention', 'roi_size', ...]
     "What `build_model` takes for a system: its own arguments, and those of `PersonSearchNet`."
-    own, shared = ([k for k, p in inspect.signature(f).parameters.items() if p.kind != p.VAR_KEYWORD] for f in (builder_of(name), PersonSearchNet))
-    return list(dict.fromkeys([p for p in own if p not in ('num_ids', 'weights')] + [p for p in shared if p not in ('backbone', 'num_ids', 'anchors')]))
+    own = [k for k in _keywords(builder_of(name)) if k not in ('num_ids', 'weights')]
+    parts = 'backbone', 'num_ids', 'anchors'
+    shared = [k for k in _keywords(PersonSearchNet) if k not in parts]
+    return list(dict.fromkeys(own + shared))
 
-# %% ../nbs/08_models.ipynb #6ad8efa6
+# %% ../nbs/08_models.ipynb #8e7c9213
 def build_model(
     name: str,                # one of `list_models()`
     num_ids: int,             # training identities
-    heights: list = HEIGHTS,  # the 11 anchor heights, px (`anchors.fit_heights` fits them to a data set)
+    heights: list = HEIGHTS,  # the 11 anchor heights, px (`fit_heights` fits them to a data set)
     width: float = 1.0,       # scales every channel count
-    **kwargs,                 # further `model_settings`; where there are ImageNet weights, also `weights='imagenet'`
+    **kwargs,                 # further `model_settings`; for many also `weights='imagenet'`
 ) -> PersonSearchNet:
-    "Build a system by name; its recipe is kept in `model.config`. Raises ValueError for an unknown name."
+    "Build a system by name; its recipe is kept in `model.config`. Raises ValueError if unknown."
     model = builder_of(name)(num_ids, list(heights), width, **kwargs)
-    model.config = dict(name=name, num_ids=num_ids, heights=[float(h) for h in heights], width=width) | {k: v for k, v in kwargs.items() if k != 'weights'}
+    model.config = dict(name=name, num_ids=num_ids, heights=[float(h) for h in heights],
+                        width=width) | {k: v for k, v in kwargs.items() if k != 'weights'}
     return model
 
-# %% ../nbs/08_models.ipynb #565f95aa
-def save_model(
-    model: PersonSearchNet,  # with `.config`, as `build_model` makes them
-    path,                    # ends in .safetensors
-    half: bool = False,      # store float16: half the bytes, for shipped trunks
-    **notes,                 # short strings kept beside the weights
+# %% ../nbs/08_models.ipynb #39b1cc09
+@contextmanager
+def evaluating(
+    model: nn.Module,  # put into eval mode within the block
 ):
-    "Weights, recipe and `model.size` in one safetensors file, written whole or not at all. Raises ValueError for weights that are not finite."
-    from safetensors.torch import save
-    state = {k: (v.half() if half and v.is_floating_point() else v).contiguous() for k, v in model.state_dict().items()}
-    check_finite(state, path)
-    size = dict(size=json.dumps(model.size)) if getattr(model, 'size', None) else {}
-    write_whole(path, save(state, dict(config=json.dumps(model.config), **size, **notes)))
+    "Eval mode for a while; afterwards, also after an error, every part is in its former mode."
+    modes = {m: m.training for m in model.modules()}
+    try: yield model.eval()
+    finally:
+        for m, training in modes.items(): m.training = training
 
-_FOREIGN = '; write one with save_model, or pass the right path'
+# %% ../nbs/08_models.ipynb #b26e10a4
+class _Recorder:
+    "A forward hook that notes what one attention module gets and gives."
+    def __init__(self, levels, j): self.levels, self.j = levels, j
+    def __call__(self, module, inputs, output):
+        self.levels['features'][self.j], self.levels['attention'][self.j] = inputs[0], output[1]
 
-def check_finite(
-    state: dict,  # name -> tensor
-    source,       # a file, for the message
+@contextmanager
+def record_levels(
+    model: PersonSearchNet,  # its attention modules are listened to
 ):
-    "Raises ValueError naming the first tensor with a NaN or an infinite number in it, and its row."
-    for k, v in state.items():
-        if not v.is_floating_point() or torch.isfinite(v).all(): continue
-        row = int((~torch.isfinite(v)).reshape(len(v) if v.ndim else 1, -1).any(1).nonzero()[0, 0])
-        raise ValueError(f'{source}: {k} is not finite (row {row}); the training diverged, or the file is damaged: take an earlier one')
+    "In the block `levels['features'][j]` is the last pass's X^j and `['attention'][j]` its A^j."
+    levels = dict(features=[None] * 4, attention=[None] * 4)
+    handles = [a.register_forward_hook(_Recorder(levels, j)) for j, a in enumerate(model.attention)]
+    try: yield levels
+    finally:
+        for h in handles: h.remove()
 
-def _open_weights(path, read):
-    "`read` of the opened file; every way in which it can be no model file is a ValueError."
-    from safetensors import safe_open, SafetensorError
-    try:
-        with safe_open(str(regular_file(path)), 'pt') as f: return read(f, f.metadata() or {})
-    except FileNotFoundError: raise ValueError(f'{path}: no such model file') from None
-    except (SafetensorError, OSError, KeyError) as e: raise ValueError(f'{path}: not a model file of this library ({e}){_FOREIGN}') from None
+# %% ../nbs/08_models.ipynb #71eed5ea
+_TOO_MANY = ('scenes {}..{} show person {}; '
+             'there should be {} identities, numbered from 0')
+_NO_IDENTITY = ('nobody in these scenes has an identity; take data with identities, '
+                'or train without: imprint=False, and id_loss=none for a detector')
 
-def read_weights(
-    path,     # a file written by `save_model`
-) -> tuple:   # (state dict of float32 tensors, config dict)
-    "The tensors and the recipe in a model file. Raises ValueError naming the file when it is not one."
-    def read(f, about):
-        config = parse_json(about['config'], f'{path}: its recipe')
-        if not isinstance(config, dict) or not {'name', 'num_ids'} <= config.keys(): raise ValueError(f'{path}: not a model file of this library (its recipe is {str(config)[:60]}){_FOREIGN}')
-        return {k: (t.float() if (t := f.get_tensor(k)).is_floating_point() else t) for k in f.keys()}, config
-    return _open_weights(path, read)
+def _embed_scenes(model, scenes):
+    "(N, D) embeddings of the people with an identity in a few scenes, and (N,) identities."
+    device = next(model.parameters()).device
+    images, targets = zip(*scenes)
+    x, _ = model.batch([i.to(device) for i in images])
+    e = model.represent(x, None, [t['boxes'].to(device) for t in targets]).float()  # (N, D)
+    ids = torch.cat([t['person_id'] for t in targets]).to(device)
+    return e[ids >= 0], ids[ids >= 0]
 
-def read_size(
-    path,  # a file written by `save_model`
-):         # None: not known; (height, width) px, or a rule's name
-    "How scenes were resized for a model in training."
-    size = _open_weights(path, lambda f, about: parse_json(about.get('size', 'null'), f'{path}: its size'))
-    if not sound_size(size): raise ValueError(f'{path}: says that scenes are scaled to {str(size)[:40]}; it is damaged: write it again')
-    return tuple(size) if isinstance(size, list) else size
-
-def shipped_trunk(
-    name: str,  # 'hdl-teacher' (a quarter of the width), 'hdl-student-fast' or 'hdl-student-fast-taught' (0.625, rpn_channels=64)
-) -> Path:
-    "A small model that comes with the package, trained on synthetic people of another world. Raises ValueError for other names."
-    path = Path(str(files('person_search_nb') / 'weights' / 'x')).with_name(f'{Path(name).name}.safetensors')
-    if name != Path(name).name or not path.exists(): raise ValueError(f"no small trunk of '{name}' comes with the package; there are {', '.join(sorted(p.stem for p in path.parent.glob('*.safetensors')))}")
-    return path
-
-def load_trunk(
-    model: PersonSearchNet,  # its trunk, RPN and head take the weights; the identity classifier stays as it is
-    path,                    # a file written by `save_model` from the same kind of model, of any number of identities
-) -> PersonSearchNet:
-    "Start from a model trained on other people. Raises ValueError when the file holds another network."
-    state, config = read_weights(path)
-    own = model.state_dict()
-    state = {k: v for k, v in state.items() if not k.startswith('id_loss.') and k != 'rpn.anchors.sizes'}
-    wrong = [k for k in own if not k.startswith('id_loss.') and k != 'rpn.anchors.sizes' and (k not in state or state[k].shape != own[k].shape)]
-    if wrong: raise ValueError(f"{path}: holds a {config['name']} of width {config['width']}; it does not fit this model ({wrong[0]} differs)")
-    model.load_state_dict(state, strict=False)
-    return model
-
-# %% ../nbs/08_models.ipynb #5ad25a35
-_LIMITS = dict(num_ids=10 ** 8, roi_size=64, proposals=10 ** 5, pre_nms=10 ** 6, detections=10 ** 5, rpn_channels=2 ** 14,
-               dim=2 ** 16, queue=10 ** 7, width=16)
-
-def check_recipe(
-    config: dict,  # arguments of `build_model`
-    source,        # a file, for the message
-):
-    "Raises ValueError for a recipe that names what is not there, is out of all proportion, or would fetch something."
-    def refuse(why): raise ValueError(f'{source}: its recipe cannot be built ({why}); it is damaged, or of a newer version')
-    if 'weights' in config: refuse('it asks for weights from elsewhere; a model file holds its own')
-    if not isinstance(config['name'], str) or config['name'] not in MODELS: refuse(f"unknown model {config['name']!r}")
-    known = {*model_settings(config['name']), 'name', 'num_ids', 'heights', 'width'}
-    if unknown := sorted(map(str, config.keys() - known)): refuse(f'unknown setting {unknown[0]!r}')
-    kinds = {k: p.annotation for k, p in inspect.signature(PersonSearchNet).parameters.items()}
-    for k, v in config.items():
-        number = type(v) in (int, float) and abs(v) < 1e9  # neither NaN nor infinite
-        if kinds.get(k) in (int, float) and not number or kinds.get(k) in (bool, str) and type(v) is not kinds[k]: refuse(f'{k}={str(v)[:40]!r}')
-        if number and (k.endswith(('_threshold', '_nms', '_iou', '_fraction', '_high', '_low', '_momentum')) or k == 'iou') and not 0 <= v <= 1: refuse(f'{k}={v}, not from 0 to 1')
-        numbers = v if isinstance(v, list) else [v]
-        if k in _LIMITS and any(x is not None and not (isinstance(x, (int, float)) and (x > 0 or k == 'queue' and x == 0) and x <= _LIMITS[k]) for x in numbers): refuse(f'{k}={str(v)[:40]}, of at most {_LIMITS[k]}')
-
-def rebuild(
-    config: dict,  # arguments of `build_model`
-    state: dict,   # name -> tensor
-    source,        # a file, for the message
-) -> PersonSearchNet:
-    "The network of a recipe with its weights. Nothing is allocated before every shape was found to fit. Raises ValueError naming the file."
-    check_recipe(config, source)
-    try:
-        with torch.device('meta'): own = build_model(**config).state_dict()
-        shapes = {k: v.shape for k, v in own.items()}
-    except (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError, OverflowError, ZeroDivisionError, MemoryError) as e:
-        raise ValueError(f'{source}: its recipe cannot be built ({type(e).__name__}: {str(e)[:200]}); it is damaged, or of a newer version') from None
-    wrong = [k for k in [*shapes, *state] if k not in shapes or k not in state or shapes[k] != state[k].shape]
-    if wrong: raise ValueError(f'{source}: its weights do not fit its recipe ({wrong[0]}: {tuple(state[wrong[0]].shape) if wrong[0] in state else "missing"}, wanted {tuple(shapes[wrong[0]]) if wrong[0] in shapes else "none"}); it is damaged')
-    if other := [k for k, v in state.items() if v.is_floating_point() != own[k].is_floating_point() or v.is_complex()]: raise ValueError(f'{source}: {other[0]} is of {state[other[0]].dtype}; it is damaged')
-    check_finite(state, source)
-    model = build_model(**config)
-    model.load_state_dict(state)
-    return model.eval()
-
-def load_model(path) -> PersonSearchNet:
-    "Rebuild the model a file describes and load its weights, in eval mode; executes no code from the file, and fetches nothing."
-    model = rebuild(*reversed(read_weights(path)), path)
-    model.size = read_size(path)
-    return model
-
-
-# %% ../nbs/08_models.ipynb #c47b1db1
+# %% ../nbs/08_models.ipynb #91cac8a9
 @torch.no_grad()
 def mean_embeddings(
     model: PersonSearchNet,  # gives the embeddings of the true boxes
@@ -599,22 +701,24 @@ def mean_embeddings(
     num_ids: int,            # identities of the data, 0..num_ids-1
     batch_size: int = 8,     # scenes at a time
     progress: bool = True,   # a bar
-) -> tuple:                  # (num_ids, D) unit rows, 0 for identities that do not occur; (): mean length of an embedding
-    "The mean direction of each person's embeddings. Raises ValueError for identities beyond `num_ids`, or without any."
-    total, lengths, device = None, [], next(model.parameters()).device
+) -> tuple:                  # (num_ids, D) unit rows, 0 where absent; (): mean embedding length
+    "Mean direction of each person. Raises ValueError without identities, or beyond `num_ids`."
+    total, lengths, starts = None, [], range(0, len(dataset), batch_size)
     with evaluating(model):
-        for start in tqdm(range(0, len(dataset), batch_size), 'embeddings', disable=not progress, leave=False):
-            images, targets = zip(*(dataset[i] for i in range(start, min(start + batch_size, len(dataset)))))
-            x, _ = model.batch([i.to(device) for i in images])
-            e = model.represent(x, None, [t['boxes'].to(device) for t in targets]).float()  # (N, D)
-            ids = torch.cat([t['person_id'] for t in targets]).to(device)
-            e, ids = e[ids >= 0], ids[ids >= 0]
-            if (ids >= num_ids).any(): raise ValueError(f'scenes {start}..{start + len(images) - 1} show person {int(ids.max())}; there should be {num_ids} identities, numbered from 0')
+        for start in tqdm(starts, 'embeddings', disable=not progress, leave=False):
+            rows = range(start, min(start + batch_size, len(dataset)))
+            e, ids = _embed_scenes(model, [dataset[i] for i in rows])
+            if (ids >= num_ids).any():
+                raise ValueError(_TOO_MANY.format(rows[0], rows[-1], int(ids.max()), num_ids))
             if total is None: total = e.new_zeros(num_ids, e.shape[1])
             total.index_add_(0, ids, F.normalize(e, dim=1))
             lengths.append(e.norm(dim=1))
-    if not sum(map(len, lengths)): raise ValueError('nobody in these scenes has an identity; take data with identities, or train without: imprint=False, and id_loss=none for a detector')
+    if not sum(map(len, lengths)): raise ValueError(_NO_IDENTITY)
     return F.normalize(total, dim=1), torch.cat(lengths).mean()
+
+# %% ../nbs/08_models.ipynb #43da9581
+_NO_TABLE = ('{} has neither a classifier nor a table to imprint; '
+             'build the model with id_loss softmax, oim or rss')
 
 @torch.no_grad()
 def imprint(
@@ -624,13 +728,198 @@ def imprint(
     batch_size: int = 8,     # scenes at a time
     progress: bool = True,   # a bar
 ) -> PersonSearchNet:
-    "Set the identity classifier (or OIM's table) to the mean embeddings of the people of a data set. Raises ValueError for identities without either."
+    "Set the classifier (or OIM's table) to mean embeddings. Raises ValueError if there is neither."
     memory = model.id_loss
     if not (hasattr(memory, 'classifier') or hasattr(memory, 'lut')):
-        raise ValueError(f'{type(memory).__name__} has neither a classifier nor a table to imprint; build the model with id_loss softmax, oim or rss')
+        raise ValueError(_NO_TABLE.format(type(memory).__name__))
     direction, length = mean_embeddings(model, dataset, model.num_ids, batch_size, progress)
     if hasattr(memory, 'lut'): memory.lut.copy_(direction)
-    else:
-        memory.classifier.weight[:model.num_ids] = direction * scale / length  # RSS keeps a row for the background
+    else:  # RSS keeps a row for the background
+        memory.classifier.weight[:model.num_ids] = direction * scale / length
         memory.classifier.bias[:model.num_ids] = 0.
+    return model
+
+# %% ../nbs/08_models.ipynb #843c422a
+_NOT_FINITE = ('{}: {} is not finite (row {}); the training diverged, or the file is damaged: '
+               'take an earlier one')
+
+def check_finite(
+    state: dict,  # name -> tensor
+    source,       # a file, for the message
+):
+    "Raises ValueError naming the first tensor with a NaN or an infinite number, and its row."
+    for k, v in state.items():
+        if not v.is_floating_point() or torch.isfinite(v).all(): continue
+        bad = ~torch.isfinite(v).reshape(len(v) if v.ndim else 1, -1)
+        raise ValueError(_NOT_FINITE.format(source, k, int(bad.any(1).nonzero()[0, 0])))
+
+# %% ../nbs/08_models.ipynb #c263ca6a
+def save_model(
+    model: PersonSearchNet,  # with `.config`, as `build_model` makes them
+    path,                    # ends in .safetensors
+    half: bool = False,      # store float16: half the bytes, for shipped trunks
+    **notes,                 # short strings kept beside the weights
+):
+    "Write weights, recipe and `model.size` atomically. Raises ValueError for weights with a NaN."
+    from safetensors.torch import save
+    state = {k: (v.half() if half and v.is_floating_point() else v).contiguous()
+             for k, v in model.state_dict().items()}
+    check_finite(state, path)
+    size = dict(size=json.dumps(model.size)) if getattr(model, 'size', None) else {}
+    write_whole(path, save(state, dict(config=json.dumps(model.config), **size, **notes)))
+
+# %% ../nbs/08_models.ipynb #96e21382
+_NO_MODEL = ('{}: not a model file of this library ({}); '
+             'write one with save_model, or pass the right path')
+
+@contextmanager
+def _opened(path):
+    "A model file and its metadata; every way in which it can be no model file is a ValueError."
+    from safetensors import safe_open, SafetensorError
+    try:
+        with safe_open(str(regular_file(path)), 'pt') as f: yield f, f.metadata() or {}
+    except FileNotFoundError: raise ValueError(f'{path}: no such model file') from None
+    except (SafetensorError, OSError, KeyError) as e:
+        raise ValueError(_NO_MODEL.format(path, e)) from None
+
+def _as_float32(v): return v.float() if v.is_floating_point() else v
+
+# %% ../nbs/08_models.ipynb #80302c18
+def read_weights(
+    path,     # a file written by `save_model`
+) -> tuple:   # (state dict of float32 tensors, config dict)
+    "The tensors and the recipe in a model file. Raises ValueError naming the file if it is none."
+    with _opened(path) as (f, about):
+        config = parse_json(about['config'], f'{path}: its recipe')
+        if not isinstance(config, dict) or not {'name', 'num_ids'} <= config.keys():
+            raise ValueError(_NO_MODEL.format(path, f'its recipe is {str(config)[:60]}'))
+        return {k: _as_float32(f.get_tensor(k)) for k in f.keys()}, config
+
+# %% ../nbs/08_models.ipynb #df5743fe
+def read_size(
+    path,  # a file written by `save_model`
+):         # None: not known; (height, width) px, or a rule's name
+    "How scenes were resized for a model in training."
+    with _opened(path) as (_, about):
+        size = parse_json(about.get('size', 'null'), f'{path}: its size')
+    if not sound_size(size):
+        told = f'{path}: says that scenes are scaled to {str(size)[:40]}'
+        raise ValueError(f'{told}; it is damaged: write it again')
+    return tuple(size) if isinstance(size, list) else size
+
+# %% ../nbs/08_models.ipynb #6cd9caf7
+def shipped_trunk(
+    name: str,  # 'hdl-teacher', 'hdl-student-fast' or 'hdl-student-fast-taught'
+) -> Path:
+    "A small model that comes with the package. Raises ValueError for other names."
+    folder = Path(str(files('person_search_nb') / 'weights' / 'x')).parent
+    path = folder / f'{Path(name).name}.safetensors'
+    if name == Path(name).name and path.exists(): return path
+    there = ', '.join(sorted(p.stem for p in folder.glob('*.safetensors')))
+    raise ValueError(f"no small trunk of '{name}' comes with the package; there are {there}")
+
+# %% ../nbs/08_models.ipynb #b4a9a541
+def _is_own(k):
+    "Weights that belong to one data set: its identities, its people's sizes."
+    return k.startswith('id_loss.') or k == 'rpn.anchors.sizes'
+
+def load_trunk(
+    model: PersonSearchNet,  # trunk, RPN and head take the weights; the identity classifier stays
+    path,                    # written by `save_model`: the same kind of model, any identities
+) -> PersonSearchNet:
+    "Start from a model trained on other people. Raises ValueError for a file of another network."
+    state, config = read_weights(path)
+    state = {k: v for k, v in state.items() if not _is_own(k)}
+    own = {k: v for k, v in model.state_dict().items() if not _is_own(k)}
+    if wrong := [k for k, v in own.items() if k not in state or state[k].shape != v.shape]:
+        kind = f"{config['name']} of width {config['width']}"
+        raise ValueError(f'{path}: holds a {kind}; it does not fit this model ({wrong[0]} differs)')
+    model.load_state_dict(state, strict=False)
+    return model
+
+# %% ../nbs/08_models.ipynb #e870d166
+_LIMITS = dict(num_ids=10 ** 8, roi_size=64, proposals=10 ** 5, pre_nms=10 ** 6,
+               detections=10 ** 5, rpn_channels=2 ** 14, dim=2 ** 16, queue=10 ** 7, width=16)
+_SHARES = '_threshold', '_nms', '_iou', '_fraction', '_high', '_low', '_momentum'
+_BROKEN = '{}: its recipe cannot be built ({}); it is damaged, or of a newer version'
+
+def _is_share(k): return k.endswith(_SHARES) or k == 'iou'
+
+def _is_within(x, k):
+    "Whether a number is above 0 (a queue may be empty) and not beyond its limit."
+    if x is None: return True
+    if not isinstance(x, (int, float)): return False
+    return (x > 0 or k == 'queue' and x == 0) and x <= _LIMITS[k]
+
+def _setting_fault(k, v, kind):
+    "What is wrong with a setting; '' for a sound one."
+    number = type(v) in (int, float) and abs(v) < 1e9  # neither NaN nor infinite
+    if kind in (int, float) and not number: return f'{k}={str(v)[:40]!r}'
+    if kind in (bool, str) and type(v) is not kind: return f'{k}={str(v)[:40]!r}'
+    if number and _is_share(k) and not 0 <= v <= 1: return f'{k}={v}, not from 0 to 1'
+    numbers = v if isinstance(v, list) else [v]
+    if k not in _LIMITS or all(_is_within(x, k) for x in numbers): return ''
+    return f'{k}={str(v)[:40]}, of at most {_LIMITS[k]}'
+
+# %% ../nbs/08_models.ipynb #69e42a6b
+def _recipe_fault(config):
+    "What is wrong with a recipe; '' for a sound one."
+    if 'weights' in config: return 'it asks for weights from elsewhere; a model file holds its own'
+    name = config['name']
+    if not isinstance(name, str) or name not in MODELS: return f'unknown model {name!r}'
+    known = {*model_settings(name), 'name', 'num_ids', 'heights', 'width'}
+    if unknown := sorted(map(str, config.keys() - known)): return f'unknown setting {unknown[0]!r}'
+    kinds = {k: p.annotation for k, p in inspect.signature(PersonSearchNet).parameters.items()}
+    faults = (_setting_fault(k, v, kinds.get(k)) for k, v in config.items())
+    return next(filter(None, faults), '')
+
+def check_recipe(
+    config: dict,  # arguments of `build_model`
+    source,        # a file, for the message
+):
+    "Raises ValueError for unknown names, values out of proportion, or weights from elsewhere."
+    if fault := _recipe_fault(config): raise ValueError(_BROKEN.format(source, fault))
+
+# %% ../nbs/08_models.ipynb #d3345ec6
+_MISFIT = ('{}: its weights do not fit its recipe ({}: {}, wanted {}); it is damaged')
+_BUILD_ERRORS = (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError,
+                 OverflowError, ZeroDivisionError, MemoryError)
+
+def _shapes(config, source):
+    "The state dict of a recipe, without memory."
+    try:
+        with torch.device('meta'): return build_model(**config).state_dict()
+    except _BUILD_ERRORS as e:
+        raise ValueError(_BROKEN.format(source, f'{type(e).__name__}: {str(e)[:200]}')) from None
+
+def _check_fit(own, state, source):
+    "Raises ValueError for weights of other names, shapes or types than the network's own."
+    for k in [*own, *state]:
+        there, wanted = (tuple(d[k].shape) if k in d else None for d in (state, own))
+        if there == wanted: continue
+        words = 'missing' if there is None else there, 'none' if wanted is None else wanted
+        raise ValueError(_MISFIT.format(source, k, *words))
+    for k, v in state.items():
+        if v.is_floating_point() != own[k].is_floating_point() or v.is_complex():
+            raise ValueError(f'{source}: {k} is of {v.dtype}; it is damaged')
+
+# %% ../nbs/08_models.ipynb #6feb149e
+def rebuild(
+    config: dict,  # arguments of `build_model`
+    state: dict,   # name -> tensor
+    source,        # a file, for the message
+) -> PersonSearchNet:
+    "The network of a recipe, allocated once every shape fits. Raises ValueError naming the file."
+    check_recipe(config, source)
+    _check_fit(_shapes(config, source), state, source)
+    check_finite(state, source)
+    model = build_model(**config)
+    model.load_state_dict(state)
+    return model.eval()
+
+# %% ../nbs/08_models.ipynb #b76e0846
+def load_model(path) -> PersonSearchNet:
+    "The model of a file, in eval mode; executes no code from the file, and fetches nothing."
+    model = rebuild(*reversed(read_weights(path)), path)
+    model.size = read_size(path)
     return model
