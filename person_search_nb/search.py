@@ -142,7 +142,7 @@ def _is_between(times, span):
 
 # %% ../nbs/15_search.ipynb #355eb216
 @patch
-def _wanted_scenes(self: Gallery, scenes, camera, time, exclude):
+def _wanted_scenes(self: Gallery, scenes, camera, time, exclude=None):
     "(S,) bool: the scenes that pass the filters."
     n = max(len(self.names), 1 + int(self.det_image.max(initial=-1)))
     if camera is not None and self.cameras is None:
