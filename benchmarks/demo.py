@@ -10,9 +10,10 @@ from pathlib import Path
 
 from person_search_nb.anchors import fit_heights
 from person_search_nb.datasets import open_dataset
-from person_search_nb.demo import ROWS, DemoConfig, build_pair, learn
+from person_search_nb.systems import imprint
 from person_search_nb.evaluation import evaluate
-from person_search_nb.models import imprint, load_model
+from person_search_nb.models import load_model
+from person_search_nb.demo import build_pair, DemoConfig, learn, ROWS
 
 SCORES = dict(mAP='mAP', top1='top-1', top5='top-5', top10='top-10', det_ap='detection AP', det_recall='recall')
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 
 from person_search_nb.datasets import open_dataset
-from person_search_nb.deploy import Deployed, deployable, export_onnx, quantise
+from person_search_nb.model_files import shipped_trunk
 from person_search_nb.evaluation import evaluate
-from person_search_nb.models import build_model, load_model, shipped_trunk
+from person_search_nb.models import build_model, load_model
+from person_search_nb.deploy import deployable, Deployed, export_onnx, quantise
 
 SIZE, THREADS, PROPOSALS = (800, 800), 2, 50
 

@@ -10,9 +10,10 @@ matplotlib.use('agg')
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from person_search_nb.explorer import AttentionExplorer, SearchExplorer, demo_scenes
-from person_search_nb.visualize import attention_maps, overlay
+from person_search_nb.attention_maps import attention_maps, overlay
 from person_search_nb.widgets import _load_cam, draw_map, jpeg
+from person_search_nb.explorer import AttentionExplorer, demo_scenes
+from person_search_nb.search_explorer import SearchExplorer
 
 THREADS = 1
 

@@ -7,12 +7,11 @@ import argparse, json, os, platform, time
 from datetime import date
 from pathlib import Path
 import torch
-from person_search_nb.costs import count_macs
+from person_search_nb.synthetic import synth_config, write_dataset
 from person_search_nb.datasets import open_dataset
+from person_search_nb.costs import count_macs
 from person_search_nb.presets import make_recipe
 from person_search_nb.recipes import run_recipe
-from person_search_nb.synthetic import write_dataset
-from person_search_nb.datasets import synth_config
 
 SHARES = dict(teacher=0.42, plain=0.18, hdl=0.40)  # of the minutes
 

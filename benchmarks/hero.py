@@ -19,11 +19,13 @@ import torch
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from person_search_nb.files import write_whole
 from person_search_nb.boxes import box_iou
-from person_search_nb.checkpoints import write_whole
 from person_search_nb.datasets import open_dataset
-from person_search_nb.models import load_model, shipped_trunk
-from person_search_nb.visualize import RIGHT, STYLE, attention_maps, crop, overlay, unit_range
+from person_search_nb.model_files import shipped_trunk
+from person_search_nb.models import load_model
+from person_search_nb.visualize import crop, RIGHT, STYLE
+from person_search_nb.attention_maps import attention_maps, overlay, unit_range
 
 SPEC = 'synth:tiny?test_scenes=24&test_ids=12&queries=12&gallery=20&seed=11'
 NETS = {'teacher': 'hdl-teacher', 'student': 'hdl-student-fast-taught'}

@@ -29,10 +29,13 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from person_search_nb.anchors import fit_heights
-from person_search_nb.distillation import prediction_distillation
-from person_search_nb.models import build_model, load_model, load_trunk, save_model
 from person_search_nb.roi_align import roi_align
-from person_search_nb.synthetic import SYNTH, SynthWorld, stream
+from person_search_nb.people import stream
+from person_search_nb.streets import SYNTH
+from person_search_nb.synthetic import SynthWorld
+from person_search_nb.model_files import load_trunk, save_model
+from person_search_nb.distillation import prediction_distillation
+from person_search_nb.models import build_model, load_model
 
 BOUT, PEOPLE = 8, 12  # scenes of a bout, people who appear in it
 WORLD = replace(SYNTH['tiny'], seed=9001, train_scenes=4800, train_ids=4800 // BOUT * PEOPLE, cameras=24, people=6., labelled=.9)

@@ -8,8 +8,8 @@ from pathlib import Path
 import faiss
 import numpy as np
 import torch
-from person_search_nb.checkpoints import write_whole
-from person_search_nb.neighbours import Approximate, Rows, crowd, exact_neighbours, recall
+from person_search_nb.files import write_whole
+from person_search_nb.neighbours import Approximate, crowd, exact_neighbours, recall, Rows
 
 HERE = Path(__file__).parent
 DIM, VIEWS, QUERIES, K = 256, 20, 200, 10
@@ -108,7 +108,7 @@ def report(lines):
                 f'| building the codes, one core | {shards * codes["build_cpu"] / 3600:.0f} hours | {codes["build_cpu"] / 60:.0f} min |', '',
                 f'So: {shards} shards of {big(shard)} on IVF-PQ. Their codes are {n * codes["index"] / 1e9:.0f} GB, which one machine of 128 GB holds, or four of 32 GB with {shards // 4} shards each; the rows are {n * exact["bytes"] / 1e12:.2f} TB on SSD. The seconds of a query are divided by the cores at work. Each shard then reads 100 rows of 512 bytes, '
                 f'{100 * shards:,} random reads in all: at 100,000 reads a second for an SSD, {shards / 1e3:.1f} s on one, less on several. Merging {shards} lists of ten is nothing. Shards build side by side. HNSW would answer faster, but wants {n * graph["index"] / 1e12:.2f} TB of memory, and at {big(graph["n"])} finds {graph["recall10"]:.0%} of the ten nearest. Within its shard a query by the codes finds {codes["recall10"]:.0%} of the ten nearest; '
-                f'the ten nearest of all shards are fewer in each, and nearer, so this should not be less for the whole, which was not measured. What no plan on paper shows is whether the ten nearest are the right person: with a hundred times more strangers they are other rows than at {big(top)} (tutorial 11 measures how that goes with the crowd).', '']
+                f'the ten nearest of all shards are fewer in each, and nearer, so this should not be less for the whole, which was not measured. What no plan on paper shows is whether the ten nearest are the right person: with a hundred times more strangers they are other rows than at {big(top)} (tutorial 15 measures how that goes with the crowd).', '']
     out += ['## From where on which engine', '', '`choose_engine` takes exact search below 300,000 rows (a query takes a few dozen milliseconds and misses nothing), a graph below 3 million (its memory is bearable, and it answers first), codes above. What either misses grows with the crowd; more cells help the codes. The graph, with 32 neighbours a row, is no engine for ten million of these at such an effort; efforts above 128, and more care in building it, were not tried. These are judgements from this table, not laws: where memory is short, codes from the start; where queries come in hundreds, exact search for longer.', '']
     return '\n'.join(out)
 

@@ -11,10 +11,10 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 from ops import cpu_name
-from person_search_nb.backbones import resnet_backbone
 from person_search_nb.datasets import open_dataset
-from person_search_nb.distillation import HDL
+from person_search_nb.backbones import resnet_backbone
 from person_search_nb.loading import make_loader
+from person_search_nb.distillation import HDL
 from person_search_nb.models import build_model
 
 IDS, PROPOSALS, ROIS = 1000, 100, 32

@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from person_search_nb import ablations
-from person_search_nb.ablations import Plan, ablation_table, list_tables, network_of, overridden, run_ablation
-from person_search_nb.cli import ablate
-from person_search_nb.models import build_model, shipped_trunk
+from person_search_nb.model_files import shipped_trunk
+from person_search_nb.models import build_model
 from person_search_nb.presets import make_recipe, stage_recipes
 from person_search_nb.recipes import build_started, read_state, warm_start
-from person_search_nb.tables import TABLES, Row
+from person_search_nb.tables import Row, TABLES
+from person_search_nb.ablations import ablation_table, list_tables, network_of, overridden, Plan
+from person_search_nb.ablations import run_ablation
+from person_search_nb.cli import ablate
 
 SPEC = 'synth:tiny?train_scenes=4&test_scenes=6&train_ids=4&test_ids=4&queries=3&gallery=4&size=96x160'
 STEP = dict(width=0.125, rpn_channels=16, start='', imprint=False, steps=1, warmup=0, precision='fp32', device='cpu', batch_size=2, rois_per_image=4, proposals=(12, 8),

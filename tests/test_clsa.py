@@ -7,16 +7,19 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
-from person_search_nb.backbones import from_torchvision, resnet_backbone
-from person_search_nb.clsa import CLSALoss, ConsensusLoss, ReIDPyramid, ScaleBranches, shrunk
-from person_search_nb.costs import count_macs, count_params, macs_by_part, meta_macs
-from person_search_nb.crops import CropIdentity
 from person_search_nb.datasets import open_dataset
+from person_search_nb.backbones import from_torchvision, resnet_backbone
+from person_search_nb.systems import imprint
+from person_search_nb.model_files import load_trunk, save_model
 from person_search_nb.evaluation import evaluate, run_detector
-from person_search_nb.models import build_model, imprint, list_models, load_model, load_trunk, model_settings, save_model
-from person_search_nb.presets import Recipe, change, make_recipe
+from person_search_nb.costs import count_macs, count_params, macs_by_part, meta_macs
+from person_search_nb.settings import TrainConfig
+from person_search_nb.training import train
+from person_search_nb.crops import CropIdentity
+from person_search_nb.clsa import CLSALoss, ConsensusLoss, ReIDPyramid, ScaleBranches, shrunk
+from person_search_nb.models import build_model, list_models, load_model, model_settings
+from person_search_nb.presets import change, make_recipe, Recipe
 from person_search_nb.recipes import warm_start
-from person_search_nb.training import TrainConfig, train
 
 SMALL = dict(width=0.125, rpn_channels=16, proposals=(20, 10), crop_size=(64, 32))
 

@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from person_search_nb.boxes import box_iou
-from person_search_nb.crops import CropIdentity, crop_dataset, found_boxes
-from person_search_nb.datasets import Scene, SceneDataset, open_dataset
+from person_search_nb.scenes import Scene, SceneDataset
+from person_search_nb.datasets import open_dataset
+from person_search_nb.settings import TrainConfig
+from person_search_nb.training import train
+from person_search_nb.crops import crop_dataset, CropIdentity, found_boxes
 from person_search_nb.models import build_model
-from person_search_nb.training import TrainConfig, train
 
 SPEC = 'synth:tiny?train_scenes=6&train_ids=8'
 

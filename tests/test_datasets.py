@@ -3,7 +3,11 @@ import json
 import numpy as np, pytest, torch
 from hypothesis import given, strategies as st
 from PIL import Image
-from person_search_nb.datasets import (OPENERS, SPLITS, DataError, QuerySet, Scene, SceneDataset, check_scene, open_dataset, opener, parse_spec, read_picture)
+from person_search_nb.files import DataError
+from person_search_nb.pictures import read_picture
+from person_search_nb.scenes import check_scene, QuerySet, Scene, SceneDataset
+from person_search_nb.specs import opener, OPENERS, SPLITS
+from person_search_nb.datasets import open_dataset, parse_spec
 
 SPEC = 'synth:tiny?train_scenes=12&test_scenes=14&train_ids=20&test_ids=12&queries=10&gallery=6&size=96x160&cameras=2'
 
@@ -278,6 +282,6 @@ def test_cross_camera(spec, tmp_path):
 
 def test_a_protocol_keeps_what_belongs_to_the_data():
     "Only CUHK-SYSU's protocols set gallery= and subset=; elsewhere they say which scenes there are."
-    from person_search_nb.protocols import open_protocol
+    from person_search_nb.datasets import open_protocol
     found = open_protocol('synth:tiny?test_scenes=20&test_ids=8&queries=5&gallery=7', 'protocol=cross-camera')
     assert found.queries.candidates is not None and {len(c) for c in found.queries.candidates} <= set(range(8))

@@ -6,10 +6,12 @@ import torch
 from torch import nn
 from person_search_nb import deploy
 from person_search_nb.datasets import open_dataset
-from person_search_nb.deploy import Deployed, deployable, export_onnx, export_program, head_path, part_errors, quantise
+from person_search_nb.model_files import save_model, shipped_trunk
 from person_search_nb.evaluation import evaluate
-from person_search_nb.models import build_model, load_model, save_model, shipped_trunk
-from person_search_nb.search import Gallery, fingerprint
+from person_search_nb.models import build_model, load_model
+from person_search_nb.gallery import fingerprint, Gallery
+from person_search_nb.deploy import deployable, Deployed, export_onnx, export_program, head_path
+from person_search_nb.deploy import part_errors, quantise
 
 SPEC = 'synth:tiny?test_scenes=12&test_ids=8&gallery=8&queries=4'
 pytest.importorskip('onnxruntime'); pytest.importorskip('onnxscript')

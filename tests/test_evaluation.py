@@ -2,10 +2,13 @@
 import json, math, os, subprocess, sys
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
-from person_search_nb.datasets import QuerySet, Scene, SceneDataset, under_protocol
-from person_search_nb.evaluation import (_ahead, colour_histogram, detection_metrics, embed_queries, evaluate, evaluating, histogram_baseline,
-                                         match_search, paired_iou, protocol_of, run_detector, same_image_pairs, score_detections, search_metrics,
-                                         search_truth, summarize)
+from person_search_nb.scenes import QuerySet, Scene, SceneDataset, under_protocol
+from person_search_nb.person_search import evaluating
+from person_search_nb.ranking import _ahead, detection_metrics, match_search, paired_iou
+from person_search_nb.ranking import same_image_pairs, search_metrics, summarize
+from person_search_nb.evaluation import embed_queries, evaluate, protocol_of, run_detector
+from person_search_nb.evaluation import score_detections, search_truth
+from person_search_nb.baselines import colour_histogram, histogram_baseline
 
 FIELDS = 'det_image', 'det_boxes', 'det_scores', 'det_feats', 'query_feats', 'gt_query', 'gt_image', 'gt_boxes'
 

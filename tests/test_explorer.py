@@ -7,13 +7,16 @@ import torch
 
 pytest.importorskip('ipywidgets')
 pytest.importorskip('anywidget')
-from person_search_nb.datasets import Scene, SceneDataset
+from person_search_nb.scenes import Scene, SceneDataset
+from person_search_nb.person_search import record_levels
+from person_search_nb.model_files import save_model
 from person_search_nb.distillation import attention_distillation, feature_distillation
-from person_search_nb.explorer import AttentionExplorer, Recent, SearchExplorer
-from person_search_nb.models import build_model, record_levels, save_model
-from person_search_nb.search import Gallery
-from person_search_nb.visualize import grad_cam
-from person_search_nb.widgets import ScenePicture, draw_map, jpeg, stretch, view_of, whole
+from person_search_nb.models import build_model
+from person_search_nb.gallery import Gallery
+from person_search_nb.grad_cam import grad_cam
+from person_search_nb.widgets import draw_map, jpeg, ScenePicture, stretch, view_of, whole
+from person_search_nb.explorer import AttentionExplorer, Recent
+from person_search_nb.search_explorer import SearchExplorer
 
 HEIGHTS = [float(h) for h in range(20, 64, 4)]
 BOXES = [[[10, 8, 26, 56], [50, 10, 66, 58]], [[30, 6, 48, 60]], [], [[12, 10, 28, 58], [60, 4, 80, 60], [64, 8, 84, 62]]]

@@ -10,14 +10,18 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from person_search_nb import neighbours, search
+from person_search_nb.distributed import spawn
 from person_search_nb.datasets import open_dataset
-from person_search_nb.indexing import build_gallery, open_source, time_in
-from person_search_nb.models import load_model, shipped_trunk
-from person_search_nb.neighbours import Approximate, Rows, choose_engine, crowd, exact_neighbours, recall
-from person_search_nb.parallel import spawn
+from person_search_nb.model_files import shipped_trunk
 from person_search_nb.reranking import cbgm, k_reciprocal
-from person_search_nb.search import Gallery, fingerprint, hits_page, moment
+from person_search_nb.models import load_model
+from person_search_nb.neighbours import Approximate, choose_engine, crowd, exact_neighbours
+from person_search_nb.neighbours import recall, Rows
 from person_search_nb.shards import compact, read_manifest
+from person_search_nb.sources import open_source, time_in
+from person_search_nb.gallery import fingerprint, Gallery, moment
+from person_search_nb.search import hits_page
+from person_search_nb.indexing import build_gallery
 
 SPEC = 'synth:tiny?test_scenes=10&test_ids=6&queries=4&gallery=9&size=128x224&seed=3'
 
@@ -424,7 +428,7 @@ def test_reranking_is_that_of_the_evaluation():
     s = k_reciprocal(found, g.det_feats[[q]])(0, rows)
     assert [m.detection for m in g.search(g.det_feats[q], 20, score_threshold=0, rerank='k-reciprocal', top=500)] == np.argsort(-s, kind='stable')[:20].tolist()
     class Asked: gallery_index, boxes = g.det_image[[q]], g.det_boxes[[q]]
-    from person_search_nb.evaluation import paired_iou
+    from person_search_nb.ranking import paired_iou
     s = cbgm(found, g.det_feats[[q]], Asked)(0, rows)
     here = np.flatnonzero((g.det_image == g.det_image[q]) & (paired_iou(g.det_boxes.astype(float), np.repeat(g.det_boxes[[q]].astype(float), len(g), 0)) < .5))
     mine = g.search(g.det_feats[q], 20, score_threshold=0, rerank='cbgm', context=g.det_feats[here], top=len(g))
@@ -490,7 +494,7 @@ def test_command_line(net, mine, tmp_path, command):
 
 def test_explorer_on_a_gallery(net, shots, tmp_path):
     pytest.importorskip('ipywidgets')
-    from person_search_nb.explorer import SearchExplorer
+    from person_search_nb.search_explorer import SearchExplorer
     build(net, shots, tmp_path/'g')
     page = SearchExplorer(net, tmp_path/'g')
     assert len(page.scenes) == 10 and page.matches and page.person.value == 0
@@ -500,7 +504,7 @@ def test_explorer_on_a_gallery(net, shots, tmp_path):
 def test_explorer_with_a_picture_gone(net, shots, tmp_path):
     "The other matches are shown all the same."
     pytest.importorskip('ipywidgets')
-    from person_search_nb.explorer import SearchExplorer
+    from person_search_nb.search_explorer import SearchExplorer
     mine = tmp_path/'mine'
     shutil.copytree(shots, mine)
     build(net, mine, tmp_path/'g')
@@ -515,7 +519,7 @@ def test_explorer_with_a_picture_gone(net, shots, tmp_path):
 
 def test_explorer_without_pictures(net, tmp_path):
     pytest.importorskip('ipywidgets')
-    from person_search_nb.explorer import SearchExplorer
+    from person_search_nb.search_explorer import SearchExplorer
     drawn().save(tmp_path/'g')
     with pytest.raises(ValueError, match='made without pictures'): SearchExplorer(net, tmp_path/'g')
     with pytest.raises(ValueError, match='give a gallery'): SearchExplorer(net, None)

@@ -6,10 +6,15 @@ import numpy as np, pytest
 from hypothesis import given, strategies as st
 from PIL import Image, ImageOps
 
-from person_search_nb.datasets import (SPLITS, DataError, Scene, SceneDataset, camera_in, check_picture, check_scene, cut_boxes, find_coco, make_spec, open_dataset, parse_spec,
-                                       read_picture, read_query_list, resize_picture, synth_config, user_path)
+from person_search_nb.files import DataError, user_path
+from person_search_nb.pictures import check_picture, read_picture, resize_picture
+from person_search_nb.scenes import check_scene, cut_boxes, read_query_list, Scene, SceneDataset
+from person_search_nb.specs import make_spec, SPLITS
+from person_search_nb.synthetic import synth_config
+from person_search_nb.coco import camera_in, find_coco
 from person_search_nb.layouts import recognize
-from person_search_nb.protocols import format_summary, in_common, in_common_warning, must_split, open_protocol, summary
+from person_search_nb.datasets import format_summary, in_common, in_common_warning, must_split
+from person_search_nb.datasets import open_dataset, open_protocol, parse_spec, summary
 from test_datasets import write
 
 

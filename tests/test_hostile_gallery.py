@@ -13,10 +13,14 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from person_search_nb.files import BusyError, locked
-from person_search_nb.indexing import Film, build_gallery, open_source, time_in
-from person_search_nb.models import load_model, shipped_trunk
-from person_search_nb.search import Gallery, hits_page, moment
-from person_search_nb.shards import FIELDS, MANIFEST, add_shard, compact, new_manifest, read_manifest
+from person_search_nb.model_files import shipped_trunk
+from person_search_nb.models import load_model
+from person_search_nb.shards import add_shard, compact, FIELDS, MANIFEST, new_manifest
+from person_search_nb.shards import read_manifest
+from person_search_nb.sources import Film, open_source, time_in
+from person_search_nb.gallery import Gallery, moment
+from person_search_nb.search import hits_page
+from person_search_nb.indexing import build_gallery
 
 MODEL = 'shipped:hdl-student-fast'
 

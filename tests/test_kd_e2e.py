@@ -9,12 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from person_search_nb.distillation import Distillation
-from person_search_nb.kd_e2e import DetectorDistillation, bounded_boxes, freeze_table, hint_loss, record_anchors, soft_scores, teacher_table
-from person_search_nb.models import build_model, imprint, load_model, mean_embeddings, save_model
+from person_search_nb.distributed import spawn
 from person_search_nb.oim import OIMLoss
-from person_search_nb.parallel import spawn
-from person_search_nb.training import TrainConfig, train
+from person_search_nb.systems import imprint, mean_embeddings
+from person_search_nb.model_files import save_model
+from person_search_nb.settings import TrainConfig
+from person_search_nb.training import train
+from person_search_nb.distillation import Distillation
+from person_search_nb.kd_e2e import bounded_boxes, DetectorDistillation, freeze_table, hint_loss
+from person_search_nb.kd_e2e import record_anchors, soft_scores, teacher_table
+from person_search_nb.models import build_model, load_model
 
 IDS = 6
 

@@ -5,11 +5,15 @@ from dataclasses import asdict, replace
 import numpy as np, pytest
 from PIL import Image
 
-from person_search_nb.datasets import SPLITS, DataError, QuerySet, Scene, SceneDataset, check_scene, cross_camera, open_dataset
-from person_search_nb.layouts import GalleryLists, cuhk_scenes, prw_scenes, read_lists, recognize
-from person_search_nb.protocols import format_summary, open_protocol, protocols, summary
-from person_search_nb.synthetic import SYNTH, write_dataset
+from person_search_nb.files import DataError
+from person_search_nb.scenes import check_scene, cross_camera, QuerySet, Scene, SceneDataset
+from person_search_nb.specs import SPLITS
+from person_search_nb.streets import SYNTH
+from person_search_nb.synthetic import write_dataset
+from person_search_nb.layouts import cuhk_scenes, GalleryLists, prw_scenes, read_lists, recognize
 from person_search_nb.tracks import read_mot
+from person_search_nb.datasets import format_summary, open_dataset, open_protocol, protocols
+from person_search_nb.datasets import summary
 from test_matfile import cell, save, struct
 
 scipy_io = pytest.importorskip('scipy.io')

@@ -7,12 +7,13 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from person_search_nb.anchors import fit_heights
-from person_search_nb.attention import ARM, ATTENTION, NormARM
 from person_search_nb.backbones import BACKBONES, build_backbone, level_sizes
-from person_search_nb.costs import count_macs
-from person_search_nb.distillation import HDL, attention_distillation, feature_distillation
-from person_search_nb.models import build_model, record_levels, true_cells
+from person_search_nb.attention import ARM, ATTENTION, NormARM
 from person_search_nb.student import student_backbone
+from person_search_nb.person_search import record_levels, true_cells
+from person_search_nb.costs import count_macs
+from person_search_nb.distillation import attention_distillation, feature_distillation, HDL
+from person_search_nb.models import build_model
 
 NAMES = ('resnet18', 'resnet50', 'student-paper', 'student-fast')
 META = {}  # on the meta device a tensor has a shape and no data: any size is free
@@ -98,7 +99,7 @@ def best_ious(anchors, heights):
 
 
 def test_both_spacings_on_prw(shared):
-    "The numbers in notebook 01: the heights of PRW's 18,048 training boxes, under both rules."
+    "The numbers in notebook 21: the heights of PRW's 18,048 training boxes, under both rules."
     path = shared/'real'/'prw16'/'prw_train_pid.json'
     if not path.is_file(): pytest.skip("PRW's boxes are not here")
     heights = np.array([a['bbox'][3] for a in json.loads(path.read_text())['annotations']], float)

@@ -3,10 +3,14 @@ import json, math, os, pickle, signal, subprocess, sys, time
 import numpy as np, pytest, torch
 from hypothesis import example, given, settings, strategies as st
 from PIL import Image
+from person_search_nb.files import DataError
+from person_search_nb.pictures import Fit, RESIZE, resize_picture, resize_rule, ShortSide
 from person_search_nb.boxes import box_iou
-from person_search_nb.datasets import RESIZE, DataError, Fit, Scene, SceneDataset, ShortSide, open_dataset, resize_picture, resize_rule
-from person_search_nb.loading import (AUGMENT, MEAN, Blur, Chain, Colour, DropRegions, Noise, Prepared, SceneBatches, SceneLoader, SceneSampler, Warp,
-                                      collate, make_loader, padded_share, warp_boxes)
+from person_search_nb.scenes import Scene, SceneDataset
+from person_search_nb.datasets import open_dataset
+from person_search_nb.loading import AUGMENT, Blur, Chain, collate, Colour, DropRegions
+from person_search_nb.loading import make_loader, MEAN, Noise, padded_share, Prepared
+from person_search_nb.loading import SceneBatches, SceneLoader, SceneSampler, Warp, warp_boxes
 from person_search_nb.models import build_model
 
 SPEC = 'synth:tiny?train_scenes=12&test_scenes=14&train_ids=20&test_ids=12&queries=10&gallery=6&size=96x160&cameras=2'

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 
-from person_search_nb.datasets import DataError
-from person_search_nb.matfile import MatFile, cached
+from person_search_nb.files import DataError
+from person_search_nb.matfile import cached, MatFile
 
 scipy_io = pytest.importorskip('scipy.io')
 

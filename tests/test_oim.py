@@ -8,8 +8,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from person_search_nb.oim import ID_LOSSES, CentreLoss, OIMLoss, RSSLoss, occurrence
-from person_search_nb.parallel import gather_rows
+from person_search_nb.distributed import gather_rows
+from person_search_nb.oim import CentreLoss, ID_LOSSES, occurrence, OIMLoss, RSSLoss
 
 
 def unit(*shape, seed=0, dtype=torch.float64):

@@ -2,10 +2,11 @@
 import pytest
 import torch
 
-from person_search_nb.cli import presets as presets_command
 from person_search_nb.models import build_model, list_models, model_settings
-from person_search_nb.presets import (_RECIPE, _TRAIN, PRESETS, change, differences, fingerprint, make_recipe, preset_table, rules_for, source_of, stage_recipes,
-                                      values)
+from person_search_nb.presets import _RECIPE, _TRAIN, change, differences, fingerprint
+from person_search_nb.presets import make_recipe, preset_table, PRESETS, rules_for, source_of
+from person_search_nb.presets import stage_recipes, values
+from person_search_nb.cli import presets as presets_command
 
 CUHK, PRW = 'cuhk-sysu:PATH', 'prw:PATH'
 FASTER_RCNN = dict(rpn_high=0.7, rpn_low=0.3, rpn_batch=256, rpn_nms=0.7, rois_per_image=128, positive_fraction=0.25, positive_iou=0.5, background_iou=0.5, nms_threshold=0.3,

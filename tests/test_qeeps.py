@@ -3,12 +3,18 @@ import numpy as np, pytest, torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from person_search_nb.datasets import open_dataset
-from person_search_nb.evaluation import evaluate, per_query, search_truth
+from person_search_nb.model_files import save_model
 from person_search_nb.loading import PairSampler, SceneBatches, SceneLoader
-from person_search_nb.models import build_model, load_model, save_model
-from person_search_nb.qeeps import (Excitation, QueryRPN, QuerySimilarity, QuerySqueezeExcite, evaluate_queries, match_queries, pair_macs, pick_queries,
-                                    run_queries, search_macs)
-from person_search_nb.training import TrainConfig, _items, train
+from person_search_nb.ranking import per_query
+from person_search_nb.evaluation import evaluate, search_truth
+from person_search_nb.settings import TrainConfig
+from person_search_nb.steps import _items
+from person_search_nb.training import train
+from person_search_nb.qeeps import Excitation, pick_queries, QueryRPN, QuerySimilarity
+from person_search_nb.qeeps import QuerySqueezeExcite
+from person_search_nb.guided_search import evaluate_queries, match_queries, pair_macs, run_queries
+from person_search_nb.guided_search import search_macs
+from person_search_nb.models import build_model, load_model
 
 SPEC = 'synth:tiny?train_scenes=12&test_scenes=8&train_ids=10&test_ids=8&queries=5&gallery=4&size=96x160&cameras=2'
 EMPTY = dict(boxes=torch.zeros(0, 4), person_id=torch.zeros(0, dtype=torch.int64))
@@ -468,7 +474,7 @@ def _two_processes():
 
 
 def test_processes_wait_for_each_other_with_and_without_pairs():
-    from person_search_nb.parallel import spawn
+    from person_search_nb.distributed import spawn
     (with_pair, a), (without, b) = spawn(_two_processes, 2)
     assert a and b and without['query_rpn'] == 0 == without['query_sim'] and all(np.isfinite(v) for v in (*with_pair.values(), *without.values()))
     assert with_pair['query_rpn'] > .7  # log 2 over its own anchors, twice: the mean over processes divides by two

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from person_search_nb.datasets import DataError, open_dataset, read_query_list
+from person_search_nb.files import DataError
+from person_search_nb.scenes import read_query_list
+from person_search_nb.streets import SYNTH
+from person_search_nb.synthetic import write_dataset
+from person_search_nb.datasets import open_dataset, open_protocol
 from person_search_nb.evaluation import evaluate
 from person_search_nb.models import build_model
-from person_search_nb.protocols import open_protocol
-from person_search_nb.synthetic import SYNTH, write_dataset
 
 SPEC = 'synth:tiny?train_scenes=4&test_scenes=24&train_ids=9&test_ids=16&queries=10&gallery=8&size=96x160&cameras=3'
 

@@ -1,12 +1,15 @@
 "Real frames, when they are there: the whole path on sixteen of PRW. They prove the path, not the method."
 import pytest, torch
 
-from person_search_nb.anchors import fit_heights
 from person_search_nb.boxes import box_iou
+from person_search_nb.anchors import fit_heights
 from person_search_nb.datasets import open_dataset
+from person_search_nb.systems import imprint
+from person_search_nb.model_files import load_trunk, shipped_trunk
 from person_search_nb.evaluation import evaluate
-from person_search_nb.models import build_model, imprint, load_trunk, shipped_trunk
-from person_search_nb.training import TrainConfig, train
+from person_search_nb.settings import TrainConfig
+from person_search_nb.training import train
+from person_search_nb.models import build_model
 
 
 @pytest.fixture

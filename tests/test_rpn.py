@@ -5,9 +5,9 @@ from torch import nn
 from torchvision.models.detection import _utils as tv_utils, rpn as tv_rpn
 from torchvision.models.detection.image_list import ImageList
 
-from person_search_nb.anchors import pedestrian_anchors
 from person_search_nb.boxes import box_iou, nms
-from person_search_nb.rpn import RPN, best_survivors, match_boxes, sample_balanced
+from person_search_nb.anchors import pedestrian_anchors
+from person_search_nb.rpn import best_survivors, match_boxes, RPN, sample_balanced
 
 HEIGHTS = [24., 40., 64., 100.]
 

@@ -13,15 +13,18 @@ import pytest
 import torch
 
 from person_search_nb import checkpoints, demo as demo_module
-from person_search_nb.ablations import run_ablation
-from person_search_nb.checkpoints import load_tree
-from person_search_nb.datasets import open_dataset
-from person_search_nb.demo import DemoConfig, WRITTEN, run_demo
 from person_search_nb.files import BusyError, locked
-from person_search_nb.models import build_model, load_model, save_model
+from person_search_nb.datasets import open_dataset
+from person_search_nb.model_files import save_model
+from person_search_nb.checkpoints import load_tree
+from person_search_nb.settings import computes_bf16, pick_precision, TrainConfig
+from person_search_nb.runs import CHECKPOINT, OtherRun, read_log
+from person_search_nb.training import train
+from person_search_nb.models import build_model, load_model
 from person_search_nb.presets import change, make_recipe
 from person_search_nb.recipes import read_recipe, run_recipe
-from person_search_nb.training import CHECKPOINT, OtherRun, TrainConfig, computes_bf16, pick_precision, read_log, train
+from person_search_nb.ablations import run_ablation
+from person_search_nb.demo import DemoConfig, run_demo, WRITTEN
 
 SPEC = 'synth:tiny?train_scenes=6&test_scenes=4&train_ids=6&test_ids=4&queries=3&gallery=3&size=96x160'
 SMALL = dict(width=0.125, rpn_channels=16, start='', imprint=False, steps=2, warmup=0, device='cpu', batch_size=2, rois_per_image=4, proposals=(12, 8), augment=None)
@@ -213,8 +216,8 @@ def test_the_lock_of_a_dead_process_is_no_obstacle(held, command):
 
 
 def test_one_network_of_a_table_is_trained_by_one_process(tmp_path):
-    from person_search_nb.ablations import Plan, network_of
     from person_search_nb.tables import TABLES
+    from person_search_nb.ablations import network_of, Plan
     given = SMALL | dict(search_threshold=0.)
     first = network_of(TABLES['table7'].rows[0], Plan(SPEC, 'tiny', settings=given), tmp_path / 'networks', TABLES['table7'].rows)
     with locked(first.folder, 'ablate table8'), pytest.raises(BusyError, match='ablate table8'):

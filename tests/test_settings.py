@@ -8,13 +8,14 @@ import torch
 from hypothesis import HealthCheck, given, settings as examples, strategies as st
 
 from person_search_nb import models
-from person_search_nb.attention import ATTENTION, ARM
-from person_search_nb.cli import printable
+from person_search_nb.files import printable
+from person_search_nb.attention import ARM, ATTENTION
 from person_search_nb.loading import AUGMENT
-from person_search_nb.models import MODELS, list_models, model_settings
-from person_search_nb.presets import NET_KINDS, PRESETS, RECIPE_KINDS, Recipe, check_here, kind_of, make_recipe, parse_setting, parse_size, values
+from person_search_nb.settings import check_device, check_training, TRAIN_KINDS, TrainConfig
+from person_search_nb.models import list_models, model_settings, MODELS
+from person_search_nb.presets import check_here, kind_of, make_recipe, NET_KINDS, parse_setting
+from person_search_nb.presets import parse_size, PRESETS, Recipe, RECIPE_KINDS, values
 from person_search_nb.recipes import read_recipe
-from person_search_nb.training import TRAIN_KINDS, TrainConfig, check_device, check_training
 
 SPEC = 'synth:tiny?train_scenes=6&test_scenes=4&train_ids=6&test_ids=4&queries=3&gallery=3&size=96x160'
 SMALL = ['width=0.125', 'start=', 'imprint=False', 'steps=1', 'warmup=0', 'batch_size=2']
@@ -183,7 +184,7 @@ def test_what_is_no_time_is_said(text):
 def test_a_start_that_is_not_a_number_is_refused_before_the_folder_is_made(command, tmp_path):
     from safetensors import safe_open
     from safetensors.torch import save_file
-    from person_search_nb.models import shipped_trunk
+    from person_search_nb.model_files import shipped_trunk
     with safe_open(str(shipped_trunk('hdl-student-fast')), 'pt') as f: about, state = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
     save_file({k: v * float('nan') if v.is_floating_point() else v for k, v in state.items()}, str(tmp_path / 'nan.safetensors'), about)
     sizes = ['width=0.625', 'rpn_channels=64', 'epochs=1', f'start={tmp_path}/nan.safetensors']

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from person_search_nb.synthetic import (LOOKALIKE, SYNTH, Body, Pose, SynthConfig, SynthWorld, draw_identity, hidden_share, identity, lookalike,
-                                        make_camera, paint_person, render_all, write_dataset)
+from person_search_nb.people import Body, draw_identity, identity, LOOKALIKE, lookalike, Pose
+from person_search_nb.drawing import paint_person
+from person_search_nb.streets import make_camera, SYNTH, SynthConfig
+from person_search_nb.synthetic import hidden_share, render_all, SynthWorld, write_dataset
 
 MINI = replace(SYNTH['tiny'], size=(96, 160), train_scenes=14, test_scenes=30, train_ids=12, test_ids=20, cameras=3, queries=25, gallery=12)
 

@@ -4,17 +4,18 @@ import json
 import pytest
 import torch
 
-from person_search_nb.checkpoints import load_tree
-from person_search_nb.cli import export
-from person_search_nb.costs import cost_table
 from person_search_nb.datasets import open_dataset
-from person_search_nb.distillation import HDL
 from person_search_nb.evaluation import gallery_truth, score_detections
+from person_search_nb.costs import cost_table
+from person_search_nb.checkpoints import load_tree
+from person_search_nb.runs import CHECKPOINT
+from person_search_nb.training import train
+from person_search_nb.distillation import HDL
 from person_search_nb.models import build_model, list_models, load_model, model_settings
 from person_search_nb.presets import make_recipe
 from person_search_nb.recipes import run_recipe, warm_start
-from person_search_nb.training import CHECKPOINT, train
-from person_search_nb.visualize import grad_cam
+from person_search_nb.grad_cam import grad_cam
+from person_search_nb.cli import export
 
 SPEC = 'synth:tiny?train_scenes=8&test_scenes=6&train_ids=12&test_ids=4&queries=4&gallery=4&size=96x160'
 FAST = dict(stages=(), crops=(), width=0.125, rpn_channels=16, start='', imprint=False, batch_size=4, epochs=2, warmup=1, rois_per_image=8, proposals=(30, 20), precision='fp32', device='cpu')

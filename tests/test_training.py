@@ -11,14 +11,18 @@ import pytest
 import torch
 from torch import nn
 
-from person_search_nb.checkpoints import load_tree, save_tree
-from person_search_nb.crops import CropIdentity, crop_dataset
+from person_search_nb.distributed import collect, from_first, mean_number, processes, rank
+from person_search_nb.distributed import share_out, spawn
 from person_search_nb.datasets import open_dataset
-from person_search_nb.distillation import HDL
 from person_search_nb.evaluation import evaluate
+from person_search_nb.checkpoints import load_tree, save_tree
+from person_search_nb.settings import TrainConfig
+from person_search_nb.runs import CHECKPOINT, plot_losses, read_log
+from person_search_nb.steps import NonFiniteLoss
+from person_search_nb.training import train
+from person_search_nb.crops import crop_dataset, CropIdentity
+from person_search_nb.distillation import HDL
 from person_search_nb.models import build_model, load_model
-from person_search_nb.parallel import collect, from_first, mean_number, processes, rank, share_out, spawn
-from person_search_nb.training import CHECKPOINT, NonFiniteLoss, TrainConfig, plot_losses, read_log, train
 
 SPEC = 'synth:tiny?train_scenes=8&test_scenes=6&train_ids=12&test_ids=4&queries=4&gallery=4&size=96x160'
 HEIGHTS = [14., 20, 28, 36, 44, 52, 62, 74, 88, 104, 124]
@@ -280,7 +284,7 @@ def test_tree_keeps_types(tmp_path):
 
 def test_parts_have_rates_decays_and_clipping_of_their_own():
     "CLSA's two networks: the optimizer's groups, the rate at every step, and a clip that one part's gradient does not share with the other's."
-    from person_search_nb.training import _clip, _optimizer
+    from person_search_nb.steps import _clip, _optimizer
     net = torch.nn.ModuleDict(dict(body=torch.nn.Linear(3, 3), reid=torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3))))
     config = TrainConfig(lr=0.001, weight_decay=1e-4, warmup=0, epochs=10, milestones=(4,), clip=0., parts=dict(reid=dict(lr=0.01, weight_decay=1e-5, milestones=[8], clip=1.)))
     opt = _optimizer(net, config)

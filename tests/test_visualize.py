@@ -8,9 +8,10 @@ import torch
 from matplotlib.figure import Figure
 
 from person_search_nb import figures as fg, visualize as vz
-from person_search_nb.checkpoints import save_figure
+from person_search_nb.files import save_figure
+from person_search_nb.person_search import record_levels
 from person_search_nb.distillation import attention_distillation, feature_distillation
-from person_search_nb.models import build_model, record_levels
+from person_search_nb.models import build_model
 
 SIZE = (96, 160)
 BOXES = torch.tensor([[20., 16, 44, 88], [90, 10, 120, 90], [60, 30, 70, 60]])
