@@ -170,7 +170,7 @@ def api_page(module, lesson):
         names.append(name)
         parts.append(function(node, said) if isinstance(node, ast.FunctionDef) else klass(node, said) if isinstance(node, ast.ClassDef) else constant(node, name, said))
     summary = plain(ast.get_docstring(tree) or '')
-    write(f'api/{module}.md', f'# {LIB}.{module}\n\n{summary}\n\nBuilt and explained in [{lesson}](../nbs/{lesson}.ipynb).\n\n```{{py:module}} {LIB}.{module}\n```\n\n' + '\n'.join(parts))
+    write(f'api/{module}.md', f'# {LIB}.{module}\n\n{summary}\n\nBuilt and explained in [{lesson}](../{lesson}.ipynb).\n\n```{{py:module}} {LIB}.{module}\n```\n\n' + '\n'.join(parts))
     return summary, names
 
 
@@ -179,17 +179,20 @@ def toctree(caption, entries, hidden=True):
 
 
 def main():
-    lists = {'Tutorials': [], 'Concepts': []}
-    modules = {}
-    for folder, caption in (('tutorials', 'Tutorials'), ('nbs', 'Concepts')):
-        for path in sorted((ROOT/folder).glob('[0-9]*.ipynb')):
-            cells, number, module = notebook(path), *path.stem.split('_', 1)
-            lists[caption].append(f'{number} {title(cells)} <{folder}/{path.stem}>')
-            note = f'The notebook: {{download}}`{folder}/{path.name} <../../../../{folder}/{path.name}>`'
-            if folder == 'nbs':
-                modules[module] = path.stem
-                note += f' · exports [{LIB}.{module}](../api/{module}.md)'
-            write_notebook(f'{folder}/{path.name}', [cells[0], markdown_cell(f'```{{container}} psnb-note\n{note}\n```'), *cells[1:]])
+    lists, modules = {'Tutorials': []}, {}
+    parts = dict(re.findall(r'(?m)^### (\d) · (.+)$', '\n'.join(c['source'] for c in notebook(ROOT/'nbs/index.ipynb') if c['cell_type'] == 'markdown')))
+    for path in [p for folder in ('tutorials', 'nbs', 'nbs/tools') for p in sorted((ROOT/folder).glob('*.ipynb')) if p.name not in ('index.ipynb', 'explore.ipynb')]:
+        folder, cells = path.parent.relative_to(ROOT).as_posix(), notebook(path)
+        number, module = path.stem.split('_', 1) if path.stem[0].isdigit() else ('', path.stem)
+        caption = 'Tutorials' if folder == 'tutorials' else f'{number[0]} · {parts[number[0]]}' if number else 'Tools'
+        lists.setdefault(caption, []).append(f'{number} {title(cells)} <{folder}/{path.stem}>'.strip())
+        up = '../'*len(path.parent.relative_to(ROOT).parts)
+        note = f'The notebook: {{download}}`{folder}/{path.name} <../../../{up}{folder}/{path.name}>`'
+        if folder != 'tutorials':
+            modules[module] = f'{folder}/{path.stem}'
+            note += f' · exports [{LIB}.{module}]({up}api/{module}.md)'
+        write_notebook(f'{folder}/{path.name}', [cells[0], markdown_cell(f'```{{container}} psnb-note\n{note}\n```'), *cells[1:]])
+    for folder in ('tutorials', 'nbs'):
         for path in (ROOT/folder).glob('assets/*'): copy(path)
 
     where, rows = {}, []
@@ -212,7 +215,7 @@ def main():
     # for conf.py: code words in prose that have a page
     links = {n: found[0] for n, found in where.items() if len(found) == 1} | {f'{LIB}.{m}': f'{LIB}.{m}' for m in modules}
     files = {str(p.relative_to(PAGES)): p.relative_to(PAGES).with_suffix('').as_posix() for p in written if p.suffix in ('.ipynb', '.md')}
-    files |= {Path(d).name: d for d in files.values() if re.match(r'nbs/\d', d)} | {d: d for d in files.values() if re.match(r'(nbs|tutorials)/\d', d)}
+    files |= {Path(d).name: d for d in files.values() if re.match(r'nbs/(\d|tools/)', d)} | {d: d for d in files.values() if re.match(r'(nbs|tutorials)/(\d|tools/)', d)}
     write('links.json', json.dumps(dict(names=links, files=files), indent=1, sort_keys=True))
     for path in PAGES.rglob('*'):
         if path.is_file() and path not in written: path.unlink()  # its source is gone

@@ -19,8 +19,8 @@ from person_search_nb.neighbours import Approximate, choose_engine, crowd, exact
 from person_search_nb.neighbours import recall, Rows
 from person_search_nb.shards import compact, read_manifest
 from person_search_nb.sources import open_source, time_in
-from person_search_nb.gallery import fingerprint, Gallery, moment
-from person_search_nb.search import hits_page
+from person_search_nb.gallery import fingerprint, moment
+from person_search_nb.search import Gallery, hits_page
 from person_search_nb.indexing import build_gallery
 
 SPEC = 'synth:tiny?test_scenes=10&test_ids=6&queries=4&gallery=9&size=128x224&seed=3'
@@ -348,7 +348,7 @@ def test_boxes_and_queries(net, shots, tmp_path):
     with pytest.raises(ValueError, match='shape'): made.search(np.ones(3))
     with pytest.raises(ValueError, match='not finite'): made.search(np.full(made.det_feats.shape[1], np.nan))
     with pytest.raises(ValueError, match="rerank is"): made.search(np.asarray(made.det_feats[0]), rerank='best')
-    cut = made.embed(net, search.thumbnail(made.picture(0), made.det_boxes[0], 70, 0))
+    cut = made.embed(net, thumbnail(made.picture(0), made.det_boxes[0], 70, 0))
     assert abs(np.linalg.norm(cut) - 1) < 1e-4
 
 
@@ -447,7 +447,7 @@ def test_index_beside_a_gallery(tmp_path, monkeypatch, capsys):
     grown = again.append(g)
     assert {m.detection for m in grown.search(g.det_feats[3], 2, score_threshold=0)} == {3, 3003}  # the second is not in the index
     file = tmp_path/'g'/grown.manifest['index']['file']
-    monkeypatch.setattr(search.importlib.util, 'find_spec', lambda name: None)
+    monkeypatch.setattr(neighbours.importlib.util, 'find_spec', lambda name: None)
     with pytest.warns(UserWarning, match='searching exactly'): assert len(Gallery.open(tmp_path/'g').search(g.det_feats[3], 2)) == 2
     monkeypatch.undo()
     file.write_bytes(file.read_bytes()[:99])

@@ -16,7 +16,7 @@ MD = MarkdownIt('commonmark').enable('table')
 def pages(root):
     "The files a reader opens."
     found = [root/n for n in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'SECURITY.md')]
-    found += [p for pattern in ('benchmarks/*.md', 'nbs/*.ipynb', 'tutorials/*.ipynb') for p in sorted(root.glob(pattern))]
+    found += [p for pattern in ('benchmarks/*.md', 'nbs/*.ipynb', 'nbs/tools/*.ipynb', 'tutorials/*.ipynb') for p in sorted(root.glob(pattern))]
     return [p for p in found if p.is_file()]
 
 

@@ -18,10 +18,12 @@ def tracked(suffix=''):
 
 
 NOTEBOOKS = tracked('.ipynb')
-NUMBERED = [p for p in NOTEBOOKS if p.parent.name == 'nbs' and re.match(r'\d\d[a-z]?_', p.name)]
-NUMBER = lambda path: path.name.split('_')[0]  # such as 11 or 11a, in reading order as text
+NUMBERED = [p for p in NOTEBOOKS if p.parent.name in ('nbs', 'tutorials') and re.match(r'\d\d_', p.name)]
+TOOLS = [p for p in NOTEBOOKS if p.parent.name == 'tools']
+LESSONS = [*TOOLS, *(p for p in NUMBERED if p.parent.name == 'nbs')]
+NUMBER = lambda path: int(path.name[:2]) if path.parent.name == 'nbs' else 0  # tools lie below all parts
 each_notebook = pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.relative_to(ROOT).as_posix())
-each_lesson = pytest.mark.parametrize('path', NUMBERED, ids=lambda p: p.name)
+each_lesson = pytest.mark.parametrize('path', LESSONS, ids=lambda p: p.name)
 
 
 def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
@@ -138,8 +140,45 @@ def test_tutorials_start_on_a_bare_machine(path):
     assert code(path)[0].startswith(FIRST_CELL)  # some ask for more packages
 
 
-def test_there_are_notebooks():
-    assert NUMBERED and len({NUMBER(p) for p in NUMBERED}) == len(NUMBERED), 'no notebooks, or two with one number'
+def test_numbers_name_one_notebook_each():
+    "Two digits, unique in the repository: tutorials below 20, notebooks from 20, the first digit their part."
+    numbers = {folder: [p.name[:2] for p in NUMBERED if p.parent.name == folder] for folder in ('nbs', 'tutorials')}
+    assert all(len(set(n)) == len(n) > 10 for n in numbers.values()), numbers
+    assert max(numbers['tutorials']) < '20' <= min(numbers['nbs'])
+    others = {p.name for p in NOTEBOOKS} - {p.name for p in [*NUMBERED, *TOOLS]}
+    assert others == {'index.ipynb', 'explore.ipynb'}
+
+
+def test_references_to_notebooks_are_true():
+    "Every `notebook 45` in prose is a link with that notebook's number and title; in code its number is there."
+    done = subprocess.run([sys.executable, ROOT/'.ci/renum'], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_renaming_takes_the_references_along(tmp_path):
+    "`.ci/renum` on a small tree: files, links, titles, numbers in comments."
+    def book(path, *cells):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(dict(cells=[dict(cell_type=k, source=[t], metadata={}) for k, t in cells], metadata={}, nbformat=4, nbformat_minor=5)))
+    book(tmp_path/'nbs/20_a.ipynb', ('markdown', '# First\nsee notebook [21 Second](21_b.ipynb) and [this](21_b.ipynb#x)'), ('code', '# as in notebooks 20, 21 and tutorial 00'))
+    book(tmp_path/'nbs/21_b.ipynb', ('markdown', '# Second'))
+    book(tmp_path/'tutorials/00_t.ipynb', ('markdown', '# T\n[21 Second](../nbs/21_b.ipynb)'))
+    for name in ('.ci', 'tests', 'benchmarks', 'docs'): (tmp_path/name).mkdir()
+    shutil.copy(ROOT/'.ci/renum', tmp_path/'.ci/renum')
+    (tmp_path/'tests/t.py').write_text('"nbs/21_b.ipynb"  # notebook 21, not page 21')
+    git = lambda *args: subprocess.run(['git', '-c', 'user.name=a', '-c', 'user.email=a@b', *args], cwd=tmp_path, check=True, capture_output=True)
+    git('init'); git('add', '-A'); git('commit', '-m', 'x')
+    run = lambda *args: subprocess.run([sys.executable, '.ci/renum', *args], cwd=tmp_path, capture_output=True, text=True)
+    assert run().returncode == 0
+    assert run('nbs/21_b', 'nbs/35_c').returncode == 0 == run().returncode
+    first = [source(c) for c in cells(tmp_path/'nbs/20_a.ipynb')]
+    assert first == ['# First\nsee notebook [35 Second](35_c.ipynb) and [this](35_c.ipynb#x)', '# as in notebooks 20, 35 and tutorial 00']
+    assert '[35 Second](../nbs/35_c.ipynb)' in source(cells(tmp_path/'tutorials/00_t.ipynb')[0])
+    assert (tmp_path/'tests/t.py').read_text() == '"nbs/35_c.ipynb"  # notebook 35, not page 21'
+    book(tmp_path/'nbs/35_c.ipynb', ('markdown', '# Another title, notebook 20'), ('code', '# notebook 77'))
+    assert run().returncode and len(run().stderr.strip().split('\n')) == 4  # two links say the old title, one number is no link, one is nobody's
+    run('--write')
+    assert '[35 Another title, notebook 20](35_c.ipynb)' in source(cells(tmp_path/'nbs/20_a.ipynb')[0])
 
 
 @each_lesson
@@ -148,7 +187,7 @@ def test_a_notebook_is_a_lesson(path):
     text, sources = markdown(path), '\n'.join(code(path))
     end = re.split(r'(?mi)^#+ .*exercises?\b.*$', text, maxsplit=1)[1:]
     has = {
-        '`#| default_exp` with the name of the notebook': module_of(path) == path.stem.partition('_')[2],
+        '`#| default_exp` with the name of the notebook': module_of(path) == re.sub(r'^\d\d_', '', path.stem),
         'first `# Title` and `> one-line summary`': re.match(r'# \S.*\n+> \S', text),
         'a picture among the outputs': any(k.startswith('image/') for o in outputs(path) for k in o.get('data', {})),
         'at least five assertions': len(re.findall(r'(?m)^\s*(?:assert\b|test_\w+\()', sources)) >= 5,
@@ -172,14 +211,16 @@ def test_no_cell_is_empty():
     assert not empty, empty
 
 
-def imported_modules(text):
-    "Modules of the package that Python source imports, at any depth, so inside functions too."
+def imported_modules(text, known=()):
+    "Modules of the package that Python source imports, at any depth: inside functions, and as strings for import_module, too."
     names = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import): names |= {a.name for a in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = ('person_search_nb.' if node.level else '') + (node.module or '')
             names |= {base, *(f"{base.rstrip('.')}.{a.name}" for a in node.names)}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and (m := re.fullmatch(r'(?:person_search_nb)?\.(\w+)|(\w+):\w+', node.value)):
+            if (m[1] or m[2]) in known: names.add(f'person_search_nb.{m[1] or m[2]}')
     return {n.split('.')[1] for n in names if n.startswith('person_search_nb.') and n.split('.')[1]}
 
 
@@ -192,23 +233,43 @@ from .models import y
 from . import rpn
 def later():
     from person_search_nb.search import z
+    import_module('person_search_nb.runs'), import_module('.steps', 'person_search_nb'), dict(a='clsa:build', b='no:where')
 import torch.nn, search
 '''
-    assert imported_modules(text) & set('boxes anchors oim models rpn search nn'.split()) == set('boxes anchors oim models rpn search'.split())
+    known = 'boxes anchors oim models rpn search runs steps clsa'.split()
+    assert imported_modules(text, known) & {*known, 'nn', 'no'} == set(known)
 
 
 @each_lesson
 def test_imports_point_down(path):
-    "A notebook, and the module it exports, import only modules of notebooks with a lower number (and a notebook its own)."
-    number = {module_of(p): NUMBER(p) for p in NUMBERED}
+    "A notebook, and the module it exports, import only modules of notebooks with a lower number, or tools (and a notebook its own)."
+    number = {module_of(p): NUMBER(p) for p in LESSONS}
     python = '\n'.join(re.sub(r'(?m)^\s*[%!].*$', '', c) for c in code(path) if not c.startswith('%%'))
     used = imported_modules(python) & set(number)
     up = {m for m in used if number[m] > NUMBER(path)}
     exported = (ROOT/'person_search_nb'/f'{module_of(path)}.py').read_text(encoding='utf-8')
-    up |= {m for m in imported_modules(exported) & set(number) if number[m] >= NUMBER(path)}
+    up |= {m for m in imported_modules(exported, set(number)) & set(number) - {module_of(path)} if number[m] >= NUMBER(path) and number[m]}
     assert not up, f'imports {sorted(up)}, which come at or after {path.name}'
+
+
+def test_no_circle():
+    "Tools have no numbers: what imports what, followed to its end, never comes back."
+    modules = {module_of(p): p for p in LESSONS}
+    below = {m: imported_modules((ROOT/f'person_search_nb/{m}.py').read_text(encoding='utf-8'), set(modules)) & set(modules) - {m} for m in modules}
+    for _ in modules: below = {m: seen.union(*(below[x] for x in seen)) for m, seen in below.items()}
+    assert not [m for m in modules if m in below[m]]
+
+
+def test_no_private_name_is_imported():
+    "What another module needs has a name without an underscore."
+    found = []
+    for p in LESSONS:
+        tree = ast.parse((ROOT/f'person_search_nb/{module_of(p)}.py').read_text(encoding='utf-8'))
+        found += [f'{module_of(p)}: {n.module}.{a.name}' for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.level or (n.module or '').startswith('person_search_nb'))
+                  for a in n.names if a.name.startswith('_') and not a.name.startswith('__')]
+    assert not found, found
 
 
 def test_every_module_has_a_notebook():
     modules = {p.stem for p in tracked('.py') if p.parent.name == 'person_search_nb'} - {'__init__', '_modidx'}
-    assert modules == {module_of(p) for p in NUMBERED}
+    assert modules == {module_of(p) for p in LESSONS}

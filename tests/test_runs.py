@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from person_search_nb import checkpoints, demo as demo_module
+from person_search_nb import demo as demo_module, files
 from person_search_nb.files import BusyError, locked
 from person_search_nb.datasets import open_dataset
 from person_search_nb.model_files import save_model
@@ -150,8 +150,8 @@ def test_a_damaged_log_is_named_and_a_missing_one_is_no_obstacle(student, made):
 # how numbers are chosen -----------------------------------------------------------------------------------------------
 
 def test_precision_is_a_property_of_the_processor_and_kept(student, made, monkeypatch):
-    from person_search_nb import training
-    monkeypatch.setattr(training, 'bf16_gain', lambda *a, **k: pytest.fail('a stopwatch'))
+    from person_search_nb import settings
+    monkeypatch.setattr(settings, 'bf16_gain', lambda *a, **k: pytest.fail('a stopwatch'))
     device = torch.device('cpu')
     for flag in (True, False):
         monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda flag=flag: dict(avx2=True, avx512_bf16=flag, cpu_name='bf16'))
@@ -272,7 +272,7 @@ def fail_at(monkeypatch, number):
         calls.extend([f] * stat.S_ISREG(os.fstat(f).st_mode))                           # folders are written through, too
         if len(calls) >= number: raise OSError(28, 'No space left on device')
         real(f)
-    monkeypatch.setattr(checkpoints.os, 'fsync', fsync)
+    monkeypatch.setattr(files.os, 'fsync', fsync)
 
 
 @pytest.mark.parametrize('name', COMMANDS)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings as examples, strategies as st
 
-from person_search_nb import models
+from person_search_nb import systems
 from person_search_nb.files import printable
 from person_search_nb.attention import ARM, ATTENTION
 from person_search_nb.loading import AUGMENT
@@ -88,7 +88,7 @@ def test_a_size_is_the_same_in_shell_and_notebook(typed, meant):
 
 def test_rules_skip_what_somebodys_model_lacks(monkeypatch):
     "An own factory without anchors of its own, at every preset."
-    def mine(num_ids, heights, width, **kw): return models._hdl_student_fast(num_ids, heights, width, **kw)
+    def mine(num_ids, heights, width, **kw): return systems._hdl_student_fast(num_ids, heights, width, **kw)
     monkeypatch.setitem(MODELS, 'my-student', mine)
     for preset in PRESETS:
         if not preset.startswith('paper-'): assert make_recipe('my-student', SPEC, preset).model == 'my-student'

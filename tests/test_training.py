@@ -53,7 +53,7 @@ sys.path.insert(0, sys.argv[1])
 import json
 from pathlib import Path
 from test_training import CHECKPOINT, config, load_model, load_tree, same, scenes, small, train
-from person_search_nb import checkpoints
+from person_search_nb import files
 out, kills = Path(sys.argv[2]), int(sys.argv[3])
 data, lots = scenes(), random.Random(0)
 unbroken = small(data.num_ids, id_loss='oim')
@@ -65,7 +65,7 @@ def child(slow):
         def write_slowly(f):
             if stat.S_ISREG(os.fstat(f).st_mode): os.write(writing, b'w'); time.sleep(0.2)  # not the folder's new name
             fsync(f)
-        checkpoints.os.fsync = write_slowly
+        files.os.fsync = write_slowly
     begun = (out / CHECKPOINT).exists()
     train(small(data.num_ids, id_loss='oim', seed=7 if begun else 0), data, whole, out=out, progress=False)  # other weights: the checkpoint's replace them
 
@@ -198,13 +198,13 @@ def test_an_error_in_a_process_is_raised():
 
 def test_full_disk_keeps_the_last_good_one(tmp_path, monkeypatch):
     data, calls = scenes(), []
-    from person_search_nb import checkpoints
+    from person_search_nb import files
     real = os.fsync
     def fsync(f):
         calls.extend([f] * stat.S_ISREG(os.fstat(f).st_mode))                           # folders are written through, too
         if len(calls) == 5: raise OSError(28, 'No space left on device')
         real(f)
-    monkeypatch.setattr(checkpoints.os, 'fsync', fsync)
+    monkeypatch.setattr(files.os, 'fsync', fsync)
     with pytest.raises(OSError, match=r'checkpoint.safetensors: cannot be written \(No space left on device\); the file that was there before is intact'):
         train(small(data.num_ids), data, config(checkpoint_every=1), out=tmp_path, progress=False)
     monkeypatch.undo()
