@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from person_search_nb import neighbours, search
+from person_search_nb import neighbours
 from person_search_nb.distributed import spawn
 from person_search_nb.datasets import open_dataset
 from person_search_nb.model_files import shipped_trunk
@@ -210,7 +210,7 @@ import os, stat, sys, time
 sys.path.insert(0, sys.argv[1])
 import torch; torch.set_num_threads(int(sys.argv[5]))
 from test_gallery import build, load_model, shipped_trunk
-from person_search_nb import search
+import person_search_nb.search
 at, fsync, calls = int(sys.argv[4]), os.fsync, 0
 def dying(f):  # every file that is written passes here: die at the given one, its bytes half on the disk
     global calls
