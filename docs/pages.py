@@ -90,8 +90,17 @@ def plain(text):
 
 
 def comments_of(path):
-    "{line number: comment at its end}"
-    with open(path, 'rb') as f: return {t.start[0]: t.string.lstrip('# ').strip() for t in tokenize.tokenize(f.readline) if t.type == tokenize.COMMENT}
+    "{line number: its comment}: at the end of the line, or on the lines above it where that would be too long."
+    with open(path, 'rb') as f: tokens = [t for t in tokenize.tokenize(f.readline) if t.type == tokenize.COMMENT]
+    text = {t.start[0]: t.string.lstrip('# ').strip() for t in tokens}
+    alone = {t.start[0] for t in tokens if not t.line[:t.start[1]].strip()}
+    said = {n: c for n, c in text.items() if n not in alone}
+    for n in sorted(alone):
+        if n + 1 in alone or n + 1 in said: continue   # the last line of a comment stands above what it speaks of
+        first = n
+        while first - 1 in alone: first -= 1
+        said[n + 1] = ' '.join(text[k] for k in range(first, n + 1))
+    return said
 
 
 def parameters(args, said):
@@ -100,7 +109,7 @@ def parameters(args, said):
     defaults = [None]*(len(both) - len(args.defaults)) + args.defaults
     every = list(zip(both, defaults)) + ([(args.vararg, None)] if args.vararg else []) + list(zip(args.kwonlyargs, args.kw_defaults)) + ([(args.kwarg, None)] if args.kwarg else [])
     for a, default in every:
-        if a.arg in ('self', 'cls'): continue
+        if a.arg in ('self', 'cls'): continue   # patched functions annotate them
         name = ('*' if a is args.vararg else '**' if a is args.kwarg else '') + a.arg
         end = default.end_lineno if default is not None else a.end_lineno
         yield name, ast.unparse(a.annotation) if a.annotation else '', ast.unparse(default) if default is not None else '', said.get(end, '')
@@ -141,8 +150,20 @@ def function(node, said, kind='function', depth=0):
     return entry(kind, signature(node.name, rows), [plain(ast.get_docstring(node) or ''), table(rows), gives], depth)
 
 
-def klass(node, said):
-    methods = [m for m in node.body if isinstance(m, ast.FunctionDef)]
+def grown(tree):
+    "{class: methods that later cells gave it by `@patch`}"
+    found = {}
+    for n in tree.body:
+        how = next((ast.unparse(d) for d in getattr(n, 'decorator_list', []) if ast.unparse(d).startswith('patch')), None)
+        if not how or not n.args.args[0].annotation: continue
+        kind = 'property' if 'as_prop' in how else 'classmethod' if 'cls_method' in how else None
+        if kind: n.decorator_list.insert(0, ast.Name(kind))
+        for of in re.findall(r'\w+', ast.unparse(n.args.args[0].annotation)): found.setdefault(of, []).append(n)
+    return found
+
+
+def klass(node, said, patched=()):
+    methods = [*(m for m in node.body if isinstance(m, ast.FunctionDef)), *patched]
     init = next((m for m in methods if m.name == '__init__'), None)
     rows = list(parameters(init.args, said) if init else fields(node, said))
     shown = [m for m in methods if (m.name[0] != '_' or m.name == '__call__') and ast.get_docstring(m)]
@@ -163,12 +184,12 @@ def api_page(module, lesson):
     path = ROOT/LIB/f'{module}.py'
     tree, said = ast.parse(path.read_text(encoding='utf-8')), comments_of(path)
     wanted = next((ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == '__all__'), [])
-    parts, names = [], []
+    parts, names, methods = [], [], grown(tree)
     for node in tree.body:
         name = node.name if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else ast.unparse(node.targets[0]) if isinstance(node, ast.Assign) else None
         if name not in wanted or name in names: continue
         names.append(name)
-        parts.append(function(node, said) if isinstance(node, ast.FunctionDef) else klass(node, said) if isinstance(node, ast.ClassDef) else constant(node, name, said))
+        parts.append(function(node, said) if isinstance(node, ast.FunctionDef) else klass(node, said, methods.get(name, ())) if isinstance(node, ast.ClassDef) else constant(node, name, said))
     summary = plain(ast.get_docstring(tree) or '')
     write(f'api/{module}.md', f'# {LIB}.{module}\n\n{summary}\n\nBuilt and explained in [{lesson}](../{lesson}.ipynb).\n\n```{{py:module}} {LIB}.{module}\n```\n\n' + '\n'.join(parts))
     return summary, names

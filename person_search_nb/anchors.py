@@ -15,10 +15,13 @@ from torch import nn, Tensor
 def fit_heights(
     heights, # (N,) heights of the data's people in px: tensor, array or list
     n: int = 11, # number of anchor heights
-    coverage: float | None = None, # share of the people between the end anchors; None: 0.98; 1 for 'quantile'
-    spacing: str = 'geometric', # 'geometric': equal ratios; 'quantile': equally many people in between, as CityPersons
+    # share of the people between the end anchors; None: 0.98; 1 for 'quantile'
+    coverage: float | None = None,
+    # 'geometric': equal ratios; 'quantile': equally many people in between, as CityPersons
+    spacing: str = 'geometric',
 ) -> list: # n heights in px, rising
-    "Anchor heights for the people of a data set. Raises ValueError without heights, or for another spacing."
+    """Anchor heights for the people of a data set. Raises ValueError without heights, or for
+    another spacing."""
     if spacing not in ('geometric', 'quantile'):
         raise ValueError(f"spacing is 'geometric' or 'quantile', not {spacing!r}")
     heights = torch.as_tensor(heights, dtype=torch.float64).flatten().cpu().numpy()
@@ -35,12 +38,18 @@ class AnchorGenerator(nn.Module):
     def __init__(self,
         sizes, # (A,2) widths and heights in px
         stride: int = 16, # px between the centres of neighbouring cells
-        centre: float = 0., # px that cell 0 is centred on, counted from the middle of pixel 0; the network that asks sets it
+        # px that cell 0 is centred on, counted from the middle of pixel 0; the network that asks
+        # sets it
+        centre: float = 0.,
     ):
         super().__init__()
-        sizes = torch.as_tensor(sizes, dtype=torch.float32, device='cpu')  # also where a model is built on the meta device
+        # also where a model is built on the meta device
+        sizes = torch.as_tensor(sizes, dtype=torch.float32, device='cpu')
         if sizes.ndim != 2 or sizes.shape[1] != 2 or not (sizes > 0).all():
-            raise ValueError(f"sizes must be (A, 2) positive widths and heights in px, not {tuple(sizes.shape)}: {sizes.tolist()}")
+            raise ValueError(
+                "sizes must be (A, 2) positive widths and heights in px, not "
+                f"{tuple(sizes.shape)}: {sizes.tolist()}"
+            )
         self.stride, self.centre = stride, centre
         self.register_buffer('sizes', sizes)
 
@@ -53,13 +62,23 @@ class AnchorGenerator(nn.Module):
         feature_size: tuple, # (h, w) of the feature map in cells
         device=None, # of the anchors; None: where `sizes` is
     ) -> Tensor: # (h*w*A, 4) xyxy px, ordered by row, column, anchor
-        "All anchors of a feature map; those of cell (i, j) are centred at (j*stride + centre + 0.5, i*stride + centre + 0.5)."
+        """All anchors of a feature map; those of cell (i, j) are centred at (j*stride + centre +
+        0.5, i*stride + centre + 0.5)."""
         sizes = self.sizes.to(device=device or self.sizes.device, dtype=torch.float32)
-        y, x = (torch.arange(n, device=sizes.device) * self.stride + self.centre + 0.5 for n in feature_size)  # (h,), (w,)
-        centres = torch.stack(torch.meshgrid(y, x, indexing='ij')[::-1], dim=-1)[:, :, None]  # (h, w, 1, 2)
-        return torch.cat([centres - sizes / 2, centres + sizes / 2], dim=-1).reshape(-1, 4)  # (h, w, A, 4) -> (h*w*A, 4)
+        # (h,), (w,)
+        y, x = (
+            torch.arange(n, device=sizes.device) * self.stride + self.centre + 0.5
+            for n in feature_size
+        )
+        # (h, w, 1, 2)
+        centres = torch.stack(torch.meshgrid(y, x, indexing='ij')[::-1], dim=-1)[:, :, None]
+        # (h, w, A, 4) -> (h*w*A, 4)
+        return torch.cat([centres - sizes / 2, centres + sizes / 2], dim=-1).reshape(-1, 4)
 
-    def extra_repr(self) -> str: return f"stride={self.stride}, sizes={[[round(v, 1) for v in s] for s in self.sizes.tolist()]}"
+    def extra_repr(self) -> str:
+        return (
+            f"stride={self.stride}, sizes={[[round(v, 1) for v in s] for s in self.sizes.tolist()]}"
+        )
 
 # %% ../nbs/21_anchors.ipynb #a1d75ca9
 def pedestrian_anchors(
@@ -70,10 +89,15 @@ def pedestrian_anchors(
     "One upright shape in several heights (HDL section 3.2: eleven scales, one ratio of 2.44)."
     return AnchorGenerator([(h / ratio, h) for h in heights], stride)
 
+# %% ../nbs/21_anchors.ipynb #4b893f75
 def faster_rcnn_anchors(
     stride: int = 16, # px per cell
     scales: tuple = (8, 16, 32), # side of the square anchors in strides
     ratios: tuple = (0.5, 1, 2), # height / width
 ) -> AnchorGenerator:
-    "The nine anchors of Faster R-CNN: three areas (128², 256², 512² px at stride 16) in three shapes each."
-    return AnchorGenerator([(stride * s / math.sqrt(r), stride * s * math.sqrt(r)) for r in ratios for s in scales], stride)
+    """The nine anchors of Faster R-CNN: three areas (128², 256², 512² px at stride 16) in three
+    shapes each."""
+    return AnchorGenerator(
+        [(stride * s / math.sqrt(r), stride * s * math.sqrt(r)) for r in ratios for s in scales],
+        stride,
+    )

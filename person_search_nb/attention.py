@@ -9,15 +9,18 @@ __all__ = ['ATTENTION', 'ARM', 'NormARM', 'NonLocal', 'NoAttention']
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from fastcore.basics import patch
 
 # %% ../nbs/42_attention.ipynb #c33f28de
 class ARM(nn.Module):
-    "Attention residual module (HDL eq. 3): `H = (1 + A) * X`, A in (0,1) of X's shape from a spatial and a channel branch, as in HA-CNN."
+    """Attention residual module (HDL eq. 3): `H = (1 + A) * X`, A in (0,1) of X's shape from a
+    spatial and a channel branch, as in HA-CNN."""
 
     def __init__(self,
         channels:int,       # channels of X
         reduction:int=16,   # the channel branch squeezes to `channels / reduction`
-        factored:bool=False # blend the channel vector instead of every pixel: the same A at a fraction of the cost
+        # blend the channel vector instead of every pixel: the same A at a fraction of the cost
+        factored:bool=False
     ):
         super().__init__()
         self.factored = factored
@@ -30,7 +33,8 @@ class ARM(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self)->None:
-        "Start with a smoothing spatial branch and a channel branch near one: A begins near one half and both branches get a gradient."
+        """Start with a smoothing spatial branch and a channel branch near one: A begins near one
+        half and both branches get a gradient."""
         nn.init.constant_(self.spatial.weight, 1/9)
         nn.init.ones_(self.rescale.weight)
         nn.init.kaiming_normal_(self.squeeze.weight, nonlinearity='relu')
@@ -39,53 +43,76 @@ class ARM(nn.Module):
         for m in (self.spatial, self.rescale, self.squeeze, self.blend): nn.init.zeros_(m.bias)
         nn.init.ones_(self.excite.bias)
 
-    def spatial_map(self,
-        x:torch.Tensor  # (B,C,h,w)
-    )->torch.Tensor:    # (B,1,h,w)
-        "Where: the channel mean through a strided 3x3 convolution, resized back."
-        s = self.spatial(x.mean(1, keepdim=True))                        # (B, 1, h/2, w/2)
-        return self.rescale(F.interpolate(s, size=x.shape[-2:], mode='bilinear', align_corners=False))
+# %% ../nbs/42_attention.ipynb #722cd994
+@patch
+def spatial_map(self: ARM,
+    x:torch.Tensor  # (B,C,h,w)
+)->torch.Tensor:    # (B,1,h,w)
+    "Where: the channel mean through a strided 3x3 convolution, resized back."
+    s = self.spatial(x.mean(1, keepdim=True))                        # (B, 1, h/2, w/2)
+    return self.rescale(
+        F.interpolate(s, size=x.shape[-2:], mode='bilinear', align_corners=False)
+    )
 
-    def channel_vector(self,
-        x:torch.Tensor  # (B,C,h,w)
-    )->torch.Tensor:    # (B,C,1,1)
-        "Which: the average of each channel through a two-layer perceptron."
-        return self.excite(F.relu(self.squeeze(x.mean((2, 3), keepdim=True))))
+# %% ../nbs/42_attention.ipynb #c2e3886a
+@patch
+def channel_vector(self: ARM,
+    x:torch.Tensor  # (B,C,h,w)
+)->torch.Tensor:    # (B,C,1,1)
+    "Which: the average of each channel through a two-layer perceptron."
+    return self.excite(F.relu(self.squeeze(x.mean((2, 3), keepdim=True))))
 
-    def logit(self,
-        x:torch.Tensor  # (B,C,h,w)
-    )->torch.Tensor:    # (B,C,h,w), A before the sigmoid
-        "The blended product of both branches."
-        s, v = self.spatial_map(x), self.channel_vector(x)
-        if not self.factored: return self.blend(s*v)
-        v, b = F.conv2d(v, self.blend.weight), self.blend.bias.to(v.dtype)
-        if x.is_contiguous(memory_format=torch.channels_last):           # keep x's memory layout: mixed layouts are slow
-            return torch.addcmul(b, s.permute(0, 2, 3, 1), v.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return torch.addcmul(b.view(1, -1, 1, 1), s, v)
+# %% ../nbs/42_attention.ipynb #4dfbaa9c
+@patch
+def logit(self: ARM,
+    x:torch.Tensor  # (B,C,h,w)
+)->torch.Tensor:    # (B,C,h,w), A before the sigmoid
+    "The blended product of both branches."
+    s, v = self.spatial_map(x), self.channel_vector(x)
+    if not self.factored: return self.blend(s*v)
+    v, b = F.conv2d(v, self.blend.weight), self.blend.bias.to(v.dtype)
+    # keep x's memory layout: mixed layouts are slow
+    if x.is_contiguous(memory_format=torch.channels_last):
+        return torch.addcmul(b, s.permute(0, 2, 3, 1), v.permute(0, 2, 3, 1)).permute(
+            0, 3, 1, 2
+        )
+    return torch.addcmul(b.view(1, -1, 1, 1), s, v)
 
-    def forward(self,
-        x:torch.Tensor  # (B,C,h,w)
-    )->tuple:           # H (B,C,h,w) and A (B,C,h,w)
-        a = self.logit(x).sigmoid_()      # in place: the gradient of a sigmoid needs only its output
-        return torch.addcmul(x, a, x), a  # x + a*x in one pass over memory
+# %% ../nbs/42_attention.ipynb #d67ee070
+@patch
+def forward(self: ARM,
+    x:torch.Tensor  # (B,C,h,w)
+)->tuple:           # H (B,C,h,w) and A (B,C,h,w)
+    # in place: the gradient of a sigmoid needs only its output
+    a = self.logit(x).sigmoid_()
+    return torch.addcmul(x, a, x), a  # x + a*x in one pass over memory
 
 # %% ../nbs/42_attention.ipynb #4e6aa233
 def _conv_norm(c_in, c_out, kernel=1, stride=1):
-    return nn.Sequential(nn.Conv2d(c_in, c_out, kernel, stride, kernel//2, bias=False), nn.BatchNorm2d(c_out))
+    return nn.Sequential(
+        nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(c_out)
+    )
 
 def _normed(
     layer:nn.Sequential, # a convolution and its norm
     x:torch.Tensor       # (B,C,h,w)
 )->torch.Tensor:
-    "Convolution, BatchNorm, ReLU; without two values per channel the norm uses its running statistics."
+    """Convolution, BatchNorm, ReLU; without two values per channel the norm uses its running
+    statistics."""
     conv, norm = layer
     x = conv(x)
     if type(norm) is nn.BatchNorm2d and x.numel() < 2*x.shape[1]:
-        return F.relu(F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0., norm.eps))
+        return F.relu(
+            F.batch_norm(
+                x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps
+            )
+        )
     return F.relu(norm(x))
 
+# %% ../nbs/42_attention.ipynb #d50aa737
 class NormARM(nn.Module):
-    "The ARM with HA-CNN's BatchNorm and ReLU after each convolution: `H = (1 + A) * X`, A in [1/2,1)."
+    """The ARM with HA-CNN's BatchNorm and ReLU after each convolution: `H = (1 + A) * X`, A in
+    [1/2,1)."""
 
     def __init__(self,
         channels:int,     # channels of X
@@ -100,15 +127,18 @@ class NormARM(nn.Module):
     def forward(self,
         x:torch.Tensor  # (B,C,h,w)
     )->tuple:           # H (B,C,h,w) and A (B,C,h,w)
-        s = _normed(self.spatial, x.mean(1, keepdim=True))                            # (B, 1, h/2, w/2)
+        # (B, 1, h/2, w/2)
+        s = _normed(self.spatial, x.mean(1, keepdim=True))
         s = F.interpolate(s, size=x.shape[-2:], mode='bilinear', align_corners=False)
-        v = _normed(self.excite, _normed(self.squeeze, x.mean((2, 3), keepdim=True)))  # (B, C, 1, 1)
+        # (B, C, 1, 1)
+        v = _normed(self.excite, _normed(self.squeeze, x.mean((2, 3), keepdim=True)))
         a = _normed(self.blend, _normed(self.rescale, s)*v).sigmoid()
         return torch.addcmul(x, a, x), a
 
 # %% ../nbs/42_attention.ipynb #17f78183
 class NonLocal(nn.Module):
-    "Non-local block, dot-product form: each pixel adds what all pixels say, weighted by likeness; `H = X + R`, `A = |R| / (|X| + |R|)`."
+    """Non-local block, dot-product form: each pixel adds what all pixels say, weighted by likeness;
+    `H = X + R`, `A = |R| / (|X| + |R|)`."""
 
     def __init__(self,
         channels:int,    # channels of X
@@ -119,7 +149,8 @@ class NonLocal(nn.Module):
         self.theta, self.phi, self.g = (nn.Conv2d(channels, hidden, 1) for _ in range(3))
         self.out = nn.Conv2d(hidden, channels, 1, bias=False)
         self.norm = nn.BatchNorm2d(channels)
-        nn.init.zeros_(self.norm.weight)  # starts as the identity, so it can be put into a trained network
+        # starts as the identity, so it can be put into a trained network
+        nn.init.zeros_(self.norm.weight)
 
     def response(self,
         x:torch.Tensor  # (B,C,h,w)

@@ -22,17 +22,23 @@ from safetensors.torch import load_file
 def cell_centre(
     *parts  # modules, in the order in which they see the picture
 )->float:   # pixels, from the middle of pixel 0
-    "Where cell 0 of the last map looks: a strided layer of kernel k, padded by p, moves it by (k - 1)/2 - p cells of its input."
+    """Where cell 0 of the last map looks: a strided layer of kernel k, padded by p, moves it by (k
+    - 1)/2 - p cells of its input."""
     centre, jump = 0., 1
     for part in parts:
         for m in part.modules():
             if isinstance(m, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
-                k, s, p = (v[0] if isinstance(v, tuple) else v for v in (m.kernel_size, m.stride, m.padding))
+                k, s, p = (
+                    v[0] if isinstance(v, tuple) else v
+                    for v in (m.kernel_size, m.stride, m.padding)
+                )
                 if s > 1: centre, jump = centre + jump*((k - 1)/2 - p), jump*s
     return centre
 
+# %% ../nbs/40_backbones.ipynb #a2811b90
 class Backbone(nn.Module):
-    "A network cut into trunk (`stem`, `blocks[0..2]`) and head (`blocks[3]`); level `j` is the output of `blocks[j]`."
+    """A network cut into trunk (`stem`, `blocks[0..2]`) and head (`blocks[3]`); level `j` is the
+    output of `blocks[j]`."""
     stride = 16  # image pixels per cell of the last trunk level
 
     def __init__(self,
@@ -40,14 +46,19 @@ class Backbone(nn.Module):
         stem:nn.Module,   # (B,3,H,W) -> the input of the first block
         blocks,           # four modules: three for the trunk, the last is the head
         channels,         # (c0, c1, c2, c3), the channels after each block
-        names:dict=None   # beginnings of torchvision's parameter names -> ours; None: torchvision has no such network
+        # beginnings of torchvision's parameter names -> ours; None: torchvision has no such network
+        names:dict=None
     ):
         super().__init__()
         if len(blocks) != 4 or len(channels) != 4:
-            raise ValueError(f'a backbone has 4 blocks and 4 channel counts, got {len(blocks)} and {len(channels)}')
+            raise ValueError(
+                f'a backbone has 4 blocks and 4 channel counts, got {len(blocks)} and '
+                f'{len(channels)}'
+            )
         self.name, self.channels, self.names = name, list(channels), names or {}
         self.stem, self.blocks = stem, nn.ModuleList(blocks)
-        self.centre = cell_centre(stem, *blocks[:3])  # 0 where every strided layer is padded, as in all ResNets and students
+        # 0 where every strided layer is padded, as in all ResNets and students
+        self.centre = cell_centre(stem, *blocks[:3])
 
     @property
     def head(self)->nn.Module:
@@ -68,7 +79,8 @@ class Backbone(nn.Module):
 def level_sizes(
     size  # (h, w) of the image in pixels
 )->list:  # [(h, w), ...] of the three trunk levels, at strides 4, 8 and 16
-    "Map sizes of the three trunk levels of every backbone here, for any image size: halved and rounded up."
+    """Map sizes of the three trunk levels of every backbone here, for any image size: halved and
+    rounded up."""
     return [tuple(-(-int(n)//s) for n in size) for s in (4, 8, 16)]
 
 # %% ../nbs/40_backbones.ipynb #5834be04
@@ -79,13 +91,16 @@ def scale_channels(
     "Scale a channel count and keep it divisible by 4."
     return max(4, 4*round(channels*width/4))
 
+# %% ../nbs/40_backbones.ipynb #e3ee8485
 class SlicedConv(nn.Conv2d):
-    "A strided 1x1 convolution as a slice and one without stride: equal, and safe where oneDNN's own is not."
+    """A strided 1x1 convolution as a slice and one without stride: equal, and safe where oneDNN's
+    own is not."""
     def forward(self,
         x:torch.Tensor  # (B, C, H, W)
     )->torch.Tensor:    # (B, c_out, ceil(H/stride), ceil(W/stride))
         return F.conv2d(x[:, :, ::self.stride[0], ::self.stride[1]], self.weight, self.bias)
 
+# %% ../nbs/40_backbones.ipynb #c4bdd119
 def conv_bn(
     c_in:int,          # input channels
     c_out:int,         # output channels
@@ -93,7 +108,8 @@ def conv_bn(
     stride:int=1       # stride
 )->tuple:              # (conv without bias, batch norm)
     "A convolution and its batch norm; the norm's shift replaces the bias."
-    # oneDNN of torch 2.15 on AVX-512, channels last: backwards, a strided 1x1 with fewer than 16 channels writes outside its memory
+    # oneDNN of torch 2.15 on AVX-512, channels last: backwards, a strided 1x1 with fewer than 16
+    # channels writes outside its memory
     conv = SlicedConv if kernel == 1 and stride > 1 and c_in < 16 else nn.Conv2d
     return conv(c_in, c_out, kernel, stride, (kernel - 1)//2, bias=False), nn.BatchNorm2d(c_out)
 
@@ -110,13 +126,16 @@ class BasicBlock(nn.Module):
         super().__init__()
         self.conv1, self.bn1 = conv_bn(c_in, c_mid, 3, stride)
         self.conv2, self.bn2 = conv_bn(c_mid, c_mid, 3)
-        self.downsample = nn.Sequential(*conv_bn(c_in, c_mid, 1, stride)) if stride > 1 or c_in != c_mid else None
+        self.downsample = (
+            nn.Sequential(*conv_bn(c_in, c_mid, 1, stride)) if stride > 1 or c_in != c_mid else None
+        )
 
     def forward(self, x:torch.Tensor)->torch.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         return F.relu(self.bn2(self.conv2(x)) + shortcut, inplace=True)
 
+# %% ../nbs/40_backbones.ipynb #d244622c
 class Bottleneck(nn.Module):
     "1x1 squeeze, 3x3 with the stride, 1x1 widen, and a shortcut (ResNet-50 and deeper)."
     expansion = 4
@@ -131,7 +150,9 @@ class Bottleneck(nn.Module):
         self.conv1, self.bn1 = conv_bn(c_in, c_mid)
         self.conv2, self.bn2 = conv_bn(c_mid, c_mid, 3, stride)
         self.conv3, self.bn3 = conv_bn(c_mid, c_out)
-        self.downsample = nn.Sequential(*conv_bn(c_in, c_out, 1, stride)) if stride > 1 or c_in != c_out else None
+        self.downsample = (
+            nn.Sequential(*conv_bn(c_in, c_out, 1, stride)) if stride > 1 or c_in != c_out else None
+        )
 
     def forward(self, x:torch.Tensor)->torch.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -140,14 +161,21 @@ class Bottleneck(nn.Module):
         return F.relu(self.bn3(self.conv3(x)) + shortcut, inplace=True)
 
 # %% ../nbs/40_backbones.ipynb #8e3eab5c
-RESNET_NAMES = {'conv1.': 'stem.0.', 'bn1.': 'stem.1.'} | {f'layer{j + 1}.': f'blocks.{j}.' for j in range(4)}
-RESNET_UNITS = {18: (BasicBlock, (2, 2, 2, 2)), 50: (Bottleneck, (3, 4, 6, 3)), 101: (Bottleneck, (3, 4, 23, 3))}
+RESNET_NAMES = {'conv1.': 'stem.0.', 'bn1.': 'stem.1.'} | {
+    f'layer{j + 1}.': f'blocks.{j}.' for j in range(4)
+}
+
+RESNET_UNITS = {
+    18: (BasicBlock, (2, 2, 2, 2)), 50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+}
 
 def init_weights(
     module:nn.Module,  # initialised in place
     zero_last=False    # start the last norm of each residual branch at zero
 )->None:
-    "Kaiming initialisation as in torchvision: keeps the variance of the signal through ReLU layers."
+    """Kaiming initialisation as in torchvision: keeps the variance of the signal through ReLU
+    layers."""
     for m in module.modules():
         if isinstance(m, nn.Conv2d):
             nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
@@ -156,19 +184,29 @@ def init_weights(
             nn.init.ones_(m.weight)
             nn.init.zeros_(m.bias)
     for m in module.modules():
-        if zero_last and isinstance(m, (BasicBlock, Bottleneck)): nn.init.zeros_((m.bn2 if m.expansion == 1 else m.bn3).weight)
+        if zero_last and isinstance(m, (BasicBlock, Bottleneck)):
+            nn.init.zeros_((m.bn2 if m.expansion == 1 else m.bn3).weight)
 
+# %% ../nbs/40_backbones.ipynb #0c6d8a31
 def resnet_backbone(
     depth:int=50,      # 18, 50 or 101
     width:float=1.0,   # scales every channel count (multiples of 4)
-    weights=None,      # None (random), 'imagenet' (torchvision's, downloaded) or the path of a weight file
-    zero_last:bool=None, # start each residual unit as the identity; None: in nets of bottlenecks only
+    # None (random), 'imagenet' (torchvision's, downloaded) or the path of a weight file
+    weights=None,
+    # start each residual unit as the identity; None: in nets of bottlenecks only
+    zero_last:bool=None,
     cut:int=None         # units of `conv4_x` in the trunk, the others go to the head; None: all
 )->Backbone:
-    "ResNet cut after `conv4_x`, or within it. Raises `ValueError` for another depth or cut, or for ImageNet weights at another width than 1."
-    if depth not in RESNET_UNITS: raise ValueError(f'resnet depth must be one of {list(RESNET_UNITS)}, got {depth!r}')
+    """ResNet cut after `conv4_x`, or within it. Raises `ValueError` for another depth or cut, or
+    for ImageNet weights at another width than 1."""
+    if depth not in RESNET_UNITS:
+        raise ValueError(f'resnet depth must be one of {list(RESNET_UNITS)}, got {depth!r}')
     Unit, counts = RESNET_UNITS[depth]
-    if cut is not None and not 1 <= cut <= counts[2]: raise ValueError(f'resnet{depth} has {counts[2]} units in conv4_x; cut={cut!r} is not one of 1 to {counts[2]}')
+    if cut is not None and not 1 <= cut <= counts[2]:
+        raise ValueError(
+            f'resnet{depth} has {counts[2]} units in conv4_x; cut={cut!r} is not one of 1 to '
+            f'{counts[2]}'
+        )
     c_in = scale_channels(64, width)
     stem = nn.Sequential(*conv_bn(3, c_in, 7, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1))
     blocks, channels = [], []
@@ -183,48 +221,85 @@ def resnet_backbone(
     if cut and cut < counts[2]:
         blocks[2:] = blocks[2][:cut], nn.Sequential(*blocks[2][cut:], *blocks[3])
         rest = counts[2] - cut  # conv4's units that begin the head
-        names = {k: v for k, v in names.items() if k < 'layer3'} | {f'layer3.{i}.': f'blocks.2.{i}.' if i < cut else f'blocks.3.{i - cut}.' for i in range(counts[2])}
+        names = {k: v for k, v in names.items() if k < 'layer3'} | {
+            f'layer3.{i}.': f'blocks.2.{i}.' if i < cut else f'blocks.3.{i - cut}.'
+            for i in range(counts[2])
+        }
         names |= {f'layer4.{i}.': f'blocks.3.{rest + i}.' for i in range(counts[3])}
     backbone = Backbone(f'resnet{depth}', stem, blocks, channels, names)
     init_weights(backbone, Unit is Bottleneck if zero_last is None else zero_last)
-    if weights == 'imagenet' and width != 1: raise ValueError(f'ImageNet weights exist only for width 1, got width {width}; use weights=None')
+    if weights == 'imagenet' and width != 1:
+        raise ValueError(
+            f'ImageNet weights exist only for width 1, got width {width}; use weights=None'
+        )
     return load_weights(backbone, weights)
 
 # %% ../nbs/40_backbones.ipynb #72991e8d
 def from_torchvision(
     state:dict,             # a state dict with torchvision's names
-    names:dict=RESNET_NAMES # a backbone's `names`; several of ours for one of torchvision's: it goes to each
+    # a backbone's `names`; several of ours for one of torchvision's: it goes to each
+    names:dict=RESNET_NAMES
 )->OrderedDict:             # the same tensors under this library's names, without the classifier
     "Rename torchvision's weights to `Backbone`'s."
-    state = {re.sub(r'(denselayer\d+\.(?:norm|conv))\.([12]\.)', r'\1\2', k): v for k, v in state.items()}  # as old files of DenseNets spell them
-    return OrderedDict((ours + k[len(head):], v) for k, v in state.items() for head, to in names.items() if k.startswith(head) for ours in ((to,) if isinstance(to, str) else to))
+    # as old files of DenseNets spell them
+    state = {
+        re.sub(r'(denselayer\d+\.(?:norm|conv))\.([12]\.)', r'\1\2', k): v for k, v in state.items()
+    }
+    return OrderedDict(
+        (ours + k[len(head) :], v)
+        for k, v in state.items()
+        for head, to in names.items()
+        if k.startswith(head)
+        for ours in ((to,) if isinstance(to, str) else to)
+    )
 
+# %% ../nbs/40_backbones.ipynb #b1b11ada
 def load_weights(
     backbone:Backbone,  # filled in place
-    weights=None        # None (leave as is), 'imagenet', or the path of a .safetensors or PyTorch weight file in our names or torchvision's
+    # None (leave as is), 'imagenet', or the path of a .safetensors or PyTorch weight file in our
+    # names or torchvision's
+    weights=None
 )->Backbone:            # the same backbone
-    "Load weights into a backbone. Raises `ConnectionError` when a download fails and `ValueError` when a file belongs to another network."
+    """Load weights into a backbone. Raises `ConnectionError` when a download fails and `ValueError`
+    when a file belongs to another network."""
     if weights is None: return backbone
     if weights == 'imagenet':
         from torchvision.models import get_model_weights
-        try: state = get_model_weights(backbone.name)['IMAGENET1K_V1'].get_state_dict(progress=True, check_hash=True, weights_only=True)
-        except KeyError: raise ValueError(f'there are no ImageNet weights for {backbone.name!r}') from None
+        try:
+            state = get_model_weights(backbone.name)['IMAGENET1K_V1'].get_state_dict(
+                progress=True, check_hash=True, weights_only=True
+            )
+        except KeyError:
+            raise ValueError(f'there are no ImageNet weights for {backbone.name!r}') from None
         except OSError as e:
-            raise ConnectionError(f'could not download the ImageNet weights of {backbone.name} ({e}); fetch the file on a connected machine '
-                                  'and pass its path as weights=PATH (in a recipe, --set start=PATH), or train from scratch with weights=None (--set start=)') from e
+            raise ConnectionError(
+                f'could not download the ImageNet weights of {backbone.name} ({e}); fetch the file '
+                'on a connected machine '
+                'and pass its path as weights=PATH (in a recipe, --set start=PATH), or train from '
+                'scratch with weights=None (--set start=)'
+            ) from e
     else:
         path = Path(weights)
         if not path.is_file(): raise ValueError(f'no weight file {str(path)!r}')
-        state = load_file(path) if path.suffix == '.safetensors' else torch.load(path, map_location='cpu', weights_only=True)
-    if not any(k.startswith('stem.') for k in state): state = from_torchvision(state, backbone.names)
+        state = (
+            load_file(path)
+            if path.suffix == '.safetensors'
+            else torch.load(path, map_location='cpu', weights_only=True)
+        )
+    if not any(k.startswith('stem.') for k in state):
+        state = from_torchvision(state, backbone.names)
     own = backbone.state_dict()
     missing = [k for k in own if k not in state and not k.endswith('num_batches_tracked')]
     wrong = [k for k in own if k in state and own[k].shape != state[k].shape]
     if missing or wrong:
         k = (missing + wrong)[0]
         found = 'nothing' if k in missing else tuple(state[k].shape)
-        raise ValueError(f'{weights}: not the weights of this {backbone.name}: {len(missing)} tensors are missing and {len(wrong)} have another shape, '
-                         f'the first is {k!r}: expected {tuple(own[k].shape)}, found {found}. Is it another depth or width?')
+        raise ValueError(
+            f'{weights}: not the weights of this {backbone.name}: {len(missing)} tensors are '
+            f'missing and {len(wrong)} have another shape, '
+            f'the first is {k!r}: expected {tuple(own[k].shape)}, found {found}. Is it another '
+            'depth or width?'
+        )
     backbone.load_state_dict({k: state.get(k, v) for k, v in own.items()})
     return backbone
 
@@ -236,5 +311,6 @@ def build_backbone(
     **kwargs   # passed on: width, weights, ...
 )->Backbone:
     "Build a backbone by name. Raises `ValueError` naming the known ones."
-    if name not in BACKBONES: raise ValueError(f'unknown backbone {name!r}; known: {", ".join(BACKBONES)}')
+    if name not in BACKBONES:
+        raise ValueError(f'unknown backbone {name!r}; known: {", ".join(BACKBONES)}')
     return BACKBONES[name](**kwargs)

@@ -19,6 +19,7 @@ def xywh_to_xyxy(
     "Corner form of boxes given as corner and size (the order of COCO and of CUHK-SYSU's files)."
     return torch.cat([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], dim=-1)
 
+# %% ../nbs/20_boxes.ipynb #47f97116
 def xyxy_to_xywh(
     boxes: Tensor, # (N,4) left, top, right, bottom in px
 ) -> Tensor: # (N,4) left, top, width, height in px
@@ -32,6 +33,7 @@ def box_area(
     "Area of each box."
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
+# %% ../nbs/20_boxes.ipynb #ae530ae2
 def box_iou(
     a: Tensor, # (N,4) xyxy px
     b: Tensor, # (M,4) xyxy px
@@ -54,7 +56,8 @@ def encode_boxes(
     boxes: Tensor, # (N,4) xyxy px, what should be predicted
     reference: Tensor, # (N,4) xyxy px, where the prediction starts from
 ) -> Tensor: # (N,4) dx, dy, dw, dh without unit
-    "Offsets of `boxes` from `reference`: shift in reference sizes and log of the size ratio (Faster R-CNN, Eq. 2)."
+    """Offsets of `boxes` from `reference`: shift in reference sizes and log of the size ratio
+    (Faster R-CNN, Eq. 2)."""
     (centre, size), (ref_centre, ref_size) = _centre_size(boxes), _centre_size(reference)
     return torch.cat([(centre - ref_centre) / ref_size, torch.log(size / ref_size)], dim=1)
 
@@ -65,7 +68,8 @@ def decode_boxes(
     deltas: Tensor, # (N,4) dx, dy, dw, dh as `encode_boxes` makes them
     reference: Tensor, # (N,4) xyxy px
 ) -> Tensor: # (N,4) xyxy px, in the dtype of `deltas`
-    "Boxes at the given offsets from `reference`; log ratios are cut at log(1000/16) so that exp cannot overflow."
+    """Boxes at the given offsets from `reference`; log ratios are cut at log(1000/16) so that exp
+    cannot overflow."""
     ref_centre, ref_size = _centre_size(reference.to(deltas.dtype))
     centre = ref_centre + deltas[:, :2] * ref_size
     half = 0.5 * ref_size * torch.exp(deltas[:, 2:].clamp(max=MAX_LOG_RATIO))
@@ -80,6 +84,7 @@ def clip_boxes(
     h, w = size
     return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([w, h, w, h]))
 
+# %% ../nbs/20_boxes.ipynb #39b20781
 def keep_large(
     boxes: Tensor, # (N,4) xyxy px
     min_size: float, # px
@@ -87,6 +92,7 @@ def keep_large(
     "Which boxes are at least `min_size` wide and high."
     return ((boxes[:, 2:] - boxes[:, :2]) >= min_size).all(dim=1)
 
+# %% ../nbs/20_boxes.ipynb #fb6f6590
 def flip_boxes(
     boxes: Tensor, # (N,4) xyxy px
     width: float, # width of the image in px
@@ -103,22 +109,39 @@ def check_boxes(
 ) -> Tensor: # the same boxes
     "Hands sound boxes through; raises ValueError naming the first bad row and how to mend it."
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"{name} has shape {tuple(boxes.shape)}; expected (N, 4). For no boxes use torch.zeros(0, 4), for one box box[None].")
+        raise ValueError(
+            f"{name} has shape {tuple(boxes.shape)}; expected (N, 4). For no boxes use "
+            "torch.zeros(0, 4), for one box box[None]."
+        )
     x1, y1, x2, y2 = boxes.unbind(dim=1)
 
     def refuse(bad, problem, mend):
         if bad.any():
             row = int(bad.nonzero()[0])
-            raise ValueError(f"{name}, row {row}: {[round(v, 2) for v in boxes[row].tolist()]} {problem}. {mend}")
+            raise ValueError(
+                f"{name}, row {row}: {[round(v, 2) for v in boxes[row].tolist()]} {problem}. {mend}"
+            )
 
-    refuse(~torch.isfinite(boxes).all(dim=1), "is not finite", "Drop the row or repair its annotation.")
+    refuse(
+        ~torch.isfinite(boxes).all(dim=1), "is not finite", "Drop the row or repair its annotation."
+    )
     flipped = (x2 <= x1) | (y2 <= y1)
-    refuse(flipped & (x2 > 0) & (y2 > 0), "ends before it begins; it looks like (x, y, w, h)", "Convert with xywh_to_xyxy(boxes).")
-    refuse(flipped, "has no area", "Expected (x1, y1, x2, y2) with x1 < x2 and y1 < y2; drop or repair the row.")
+    refuse(
+        flipped & (x2 > 0) & (y2 > 0), "ends before it begins; it looks like (x, y, w, h)",
+        "Convert with xywh_to_xyxy(boxes).",
+    )
+    refuse(
+        flipped, "has no area",
+        "Expected (x1, y1, x2, y2) with x1 < x2 and y1 < y2; drop or repair the row.",
+    )
     if size is not None:
         (h, w), slack = size, 0.01  # a hundredth of a pixel for rounding after resizing
-        refuse((x1 < -slack) | (y1 < -slack) | (x2 > w + slack) | (y2 > h + slack),
-               f"leaves the image of height {h} and width {w}", "Cut it off with clip_boxes(boxes, (h, w)), or check that boxes and image have one scale.")
+        refuse(
+            (x1 < -slack) | (y1 < -slack) | (x2 > w + slack) | (y2 > h + slack),
+            f"leaves the image of height {h} and width {w}",
+            "Cut it off with clip_boxes(boxes, (h, w)), or check that boxes and image have one "
+            "scale.",
+        )
     return boxes
 
 # %% ../nbs/20_boxes.ipynb #86203fe1
@@ -127,9 +150,11 @@ def _overlaps(
     b: Tensor, # (M,4) xyxy px
     threshold: float, # IoU
 ) -> Tensor: # (N,M) bool
-    "Whether IoU > threshold, in place and in the order of operations of torchvision's kernel, so that rounding agrees too."
+    """Whether IoU > threshold, in place and in the order of operations of torchvision's kernel, so
+    that rounding agrees too."""
     areas = box_area(a)[:, None] + box_area(b)  # (N,M)
-    a, b = a.T.contiguous()[:, :, None], b.T.contiguous()  # (4,N,1), (4,M): whole columns are quicker to read
+    # (4,N,1), (4,M): whole columns are quicker to read
+    a, b = a.T.contiguous()[:, :, None], b.T.contiguous()
     w = torch.minimum(a[2], b[2]).sub_(torch.maximum(a[0], b[0])).clamp_(min=0)  # (N,M)
     h = torch.minimum(a[3], b[3]).sub_(torch.maximum(a[1], b[1])).clamp_(min=0)
     inner = w.mul_(h)
@@ -138,7 +163,8 @@ def _overlaps(
 def _first_come(
     beats: Tensor, # (N,N) bool, upper triangle: i beats j
 ) -> Tensor: # (N,) bool
-    "Who stays when everyone not beaten by an earlier one who stays does: repeat the rule until nothing changes."
+    """Who stays when everyone not beaten by an earlier one who stays does: repeat the rule until
+    nothing changes."""
     i, j = beats.nonzero(as_tuple=True)
     stays = torch.ones(len(beats), dtype=torch.bool)
     while True:
@@ -151,9 +177,12 @@ def _round_down(
     threshold: float, # any float64
     dtype: torch.dtype, # of the boxes
 ) -> float: # the largest number of `dtype` that is <= threshold
-    "torchvision compares IoUs with a float64 threshold; against this number a comparison in `dtype` says the same."
+    """torchvision compares IoUs with a float64 threshold; against this number a comparison in
+    `dtype` says the same."""
     near = torch.tensor(threshold, dtype=dtype)
-    return float(near if float(near) <= threshold else torch.nextafter(near, near.new_tensor(-math.inf)))
+    return float(
+        near if float(near) <= threshold else torch.nextafter(near, near.new_tensor(-math.inf))
+    )
 
 # %% ../nbs/20_boxes.ipynb #2bfa177d
 def _suppressed(
@@ -161,24 +190,37 @@ def _suppressed(
     rest: Tensor, # (M,4) xyxy px, sorted by their left edge
     threshold: float, # IoU, above 0
 ) -> Tensor: # (M,) bool
-    "Which of `rest` overlap a kept box by more than the threshold; looks only at pairs whose left edges are close enough for that."
-    k, r = torch.cat([kept.T, box_area(kept)[None]]), torch.cat([rest.T, box_area(rest)[None]])  # (5,K), (5,M)
+    """Which of `rest` overlap a kept box by more than the threshold; looks only at pairs whose left
+    edges are close enough for that."""
+    # (5,K), (5,M)
+    k, r = torch.cat([kept.T, box_area(kept)[None]]), torch.cat([rest.T, box_area(rest)[None]])
     width, slack = k[2] - k[0], 1e-5 * rest.abs().max()  # the slack covers rounding
     first = torch.searchsorted(r[0], k[0] - width * (1 - threshold) / threshold - slack)
-    number = (torch.searchsorted(r[0], k[0] + width * (1 - threshold) + slack, right=True) - first).clamp_(min=0)
+    number = (
+        torch.searchsorted(r[0], k[0] + width * (1 - threshold) + slack, right=True) - first
+    ).clamp_(min=0)
     total = int(number.sum())
-    if total > 0.2 * len(kept) * len(rest): return _overlaps(kept, rest, threshold).any(dim=0)  # wide boxes: nothing to save
-    i = torch.repeat_interleave(torch.arange(len(kept)), number, output_size=total)  # (P,) pairs: kept box i ...
-    j = torch.arange(total) + (first - number.cumsum(0) + number).index_select(0, i)  # ... and the j-th box from the left
+    # wide boxes: nothing to save
+    if total > 0.2 * len(kept) * len(rest): return _overlaps(kept, rest, threshold).any(dim=0)
+    # (P,) pairs: kept box i ...
+    i = torch.repeat_interleave(torch.arange(len(kept)), number, output_size=total)
+    # ... and the j-th box from the left
+    j = torch.arange(total) + (first - number.cumsum(0) + number).index_select(0, i)
     of = lambda table, column, index: table[column].index_select(0, index)
     h = torch.minimum(of(k, 3, i), of(r, 3, j)).sub_(torch.maximum(of(k, 1, i), of(r, 1, j)))
     near = (h > 0).nonzero()[:, 0]
     i, j, h = (v.index_select(0, near) for v in (i, j, h))
-    inner = torch.minimum(of(k, 2, i), of(r, 2, j)).sub_(torch.maximum(of(k, 0, i), of(r, 0, j))).clamp_(min=0).mul_(h)
+    inner = (
+        torch.minimum(of(k, 2, i), of(r, 2, j))
+        .sub_(torch.maximum(of(k, 0, i), of(r, 0, j)))
+        .clamp_(min=0)
+        .mul_(h)
+    )
     out = torch.zeros(len(rest), dtype=torch.bool)
     out[j[inner / (of(k, 4, i) + of(r, 4, j) - inner) > threshold]] = True
     return out
 
+# %% ../nbs/20_boxes.ipynb #9a24247f
 def _block_nms(
     boxes: Tensor, # (N,4) xyxy px
     scores: Tensor, # (N,)
@@ -205,6 +247,8 @@ def nms(
     scores: Tensor, # (N,)
     iou_threshold: float, # a box goes when its IoU with a kept one of higher score is above this
 ) -> Tensor: # (K,) int64 indices of the kept boxes, by falling score
-    "Non-maximum suppression, equal to torchvision's also in ties; block-wise where that is the faster one (CPU, many boxes, high threshold)."
-    if boxes.device.type == 'cpu' and len(boxes) >= 4000 and iou_threshold >= 0.5: return _block_nms(boxes, scores, iou_threshold)
+    """Non-maximum suppression, equal to torchvision's also in ties; block-wise where that is the
+    faster one (CPU, many boxes, high threshold)."""
+    if boxes.device.type == 'cpu' and len(boxes) >= 4000 and iou_threshold >= 0.5:
+        return _block_nms(boxes, scores, iou_threshold)
     return torchvision.ops.nms(boxes, scores, iou_threshold)

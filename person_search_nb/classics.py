@@ -17,29 +17,51 @@ from .backbones import scale_channels
 
 # %% ../nbs/41_classics.ipynb #f6bd9019
 def _load(backbone, width, weights):
-    if weights == 'imagenet' and width != 1: raise ValueError(f'ImageNet weights exist only for width 1, got width {width}; use weights=None')
+    if weights == 'imagenet' and width != 1:
+        raise ValueError(
+            f'ImageNet weights exist only for width 1, got width {width}; use weights=None'
+        )
     return load_weights(backbone, weights)
 
 def vgg16_backbone(
     width: float = 1.0,    # scales every channel count (multiples of 4)
-    weights=None,          # None (random), 'imagenet' (torchvision's, downloaded) or the path of a weight file
+    # None (random), 'imagenet' (torchvision's, downloaded) or the path of a weight file
+    weights=None,
     dropout: float = 0.5,  # after fc6 and fc7
     batch_norm: bool = False,  # torchvision's vgg16_bn, for starts from random weights
 ) -> Backbone:
-    "VGG16: conv1 to conv5 as trunk, fc6 and fc7 as head, which wants regions of 7x7. Raises ValueError for ImageNet weights at another width than 1."
-    layers = make_layers([c if c == 'M' else scale_channels(c, width) for c in cfgs['D'][:-1]], batch_norm)  # without the pool after conv5: RoI pooling takes its place
+    """VGG16: conv1 to conv5 as trunk, fc6 and fc7 as head, which wants regions of 7x7. Raises
+    ValueError for ImageNet weights at another width than 1."""
+    # without the pool after conv5: RoI pooling takes its place
+    layers = make_layers(
+        [c if c == 'M' else scale_channels(c, width) for c in cfgs['D'][:-1]], batch_norm
+    )
     for m in layers:
         if isinstance(m, nn.MaxPool2d): m.ceil_mode = True
     c, fc = ([scale_channels(n, width) for n in (128, 256, 512)], scale_channels(4096, width))
-    head = nn.Sequential(nn.Flatten(), nn.Linear(49 * c[2], fc), nn.ReLU(inplace=True), nn.Dropout(dropout), nn.Linear(fc, fc), nn.ReLU(inplace=True), nn.Dropout(dropout),
-                         nn.Unflatten(1, (fc, 1, 1)))
-    cuts = (0, *[i + 1 for i, m in enumerate(layers) if isinstance(m, nn.MaxPool2d)][:3], len(layers))  # conv1, conv2, conv3, conv4 with conv5
+    head = nn.Sequential(
+        nn.Flatten(), nn.Linear(49 * c[2], fc), nn.ReLU(inplace=True), nn.Dropout(dropout),
+        nn.Linear(fc, fc), nn.ReLU(inplace=True), nn.Dropout(dropout), nn.Unflatten(1, (fc, 1, 1)),
+    )
+    # conv1, conv2, conv3, conv4 with conv5
+    cuts = (
+        0, *[i + 1 for i, m in enumerate(layers) if isinstance(m, nn.MaxPool2d)][:3], len(layers)
+    )
     stem, *blocks = (nn.Sequential(*layers[a:b]) for a, b in zip(cuts, cuts[1:]))
-    names = {f'features.{i}.': f'{part}.{i - a}.' for part, a, b in zip(('stem', 'blocks.0', 'blocks.1', 'blocks.2'), cuts, cuts[1:]) for i in range(a, b)}
-    backbone = Backbone('vgg16' + '_bn' * batch_norm, stem, [*blocks, head], [*c, fc], names | {'classifier.0.': 'blocks.3.1.', 'classifier.3.': 'blocks.3.4.'})
+    names = {
+        f'features.{i}.': f'{part}.{i - a}.'
+        for part, a, b in zip(('stem', 'blocks.0', 'blocks.1', 'blocks.2'), cuts, cuts[1:])
+        for i in range(a, b)
+    }
+    backbone = Backbone(
+        'vgg16' + '_bn' * batch_norm, stem, [*blocks, head], [*c, fc],
+        names | {'classifier.0.': 'blocks.3.1.', 'classifier.3.': 'blocks.3.4.'},
+    )
     init_weights(backbone)
     for m in head:
-        if isinstance(m, nn.Linear): nn.init.normal_(m.weight, std=0.01 / width ** 0.5); nn.init.zeros_(m.bias)
+        if isinstance(m, nn.Linear):
+            nn.init.normal_(m.weight, std=0.01 / width**0.5)
+            nn.init.zeros_(m.bias)
     return _load(backbone, width, weights)
 
 # %% ../nbs/41_classics.ipynb #010e6f65
@@ -48,23 +70,51 @@ class HalfRange(nn.Module):
     def forward(self,
         x: torch.Tensor,  # (B, 3, H, W) less ImageNet's mean, divided by its spread
     ) -> torch.Tensor:
-        mean, std = (x.new_tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        mean, std = (
+            x.new_tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        )
         return x * (std / 0.5) + (mean - 0.5) / 0.5
 
-INCEPTIONS = {  # Szegedy et al. 2015, Table 1: 1x1, 3x3 (reduced, full), 5x5 (reduced, full), pool projection
-    '3a': (64, 96, 128, 16, 32, 32), '3b': (128, 128, 192, 32, 96, 64), '4a': (192, 96, 208, 16, 48, 64), '4b': (160, 112, 224, 24, 64, 64), '4c': (128, 128, 256, 24, 64, 64),
-    '4d': (112, 144, 288, 32, 64, 64), '4e': (256, 160, 320, 32, 128, 128), '5a': (256, 160, 320, 32, 128, 128), '5b': (384, 192, 384, 48, 128, 128)}
+# %% ../nbs/41_classics.ipynb #b2d19a9c
+# Szegedy et al. 2015, Table 1: 1x1, 3x3 (reduced, full), 5x5 (reduced, full), pool projection
+INCEPTIONS = {
+    '3a': (64, 96, 128, 16, 32, 32), '3b': (128, 128, 192, 32, 96, 64),
+    '4a': (192, 96, 208, 16, 48, 64), '4b': (160, 112, 224, 24, 64, 64),
+    '4c': (128, 128, 256, 24, 64, 64), '4d': (112, 144, 288, 32, 64, 64),
+    '4e': (256, 160, 320, 32, 128, 128), '5a': (256, 160, 320, 32, 128, 128),
+    '5b': (384, 192, 384, 48, 128, 128),
+}
 
 def googlenet_backbone(
     width: float = 1.0,  # scales every channel count (multiples of 4)
-    weights=None,        # None (random), 'imagenet' (torchvision's, downloaded) or the path of a weight file
+    # None (random), 'imagenet' (torchvision's, downloaded) or the path of a weight file
+    weights=None,
 ) -> Backbone:
-    "GoogLeNet with BatchNorm: up to 4e as trunk, 5a and 5b as head. Raises ValueError for ImageNet weights at another width than 1."
+    """GoogLeNet with BatchNorm: up to 4e as trunk, 5a and 5b as head. Raises ValueError for
+    ImageNet weights at another width than 1."""
     c = lambda n: scale_channels(n, width)
-    pool = lambda: [nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(3, 2, ceil_mode=True)]  # rounds up; for even sizes the new row is in no window
-    stem = nn.Sequential(HalfRange(), BasicConv2d(3, c(64), kernel_size=7, stride=2, padding=3), *pool())
-    blocks, channels, names = [nn.Sequential(BasicConv2d(c(64), c(64), kernel_size=1), BasicConv2d(c(64), c(192), kernel_size=3, padding=1))], [c(192)], {'conv1.': 'stem.1.', 'conv2.': 'blocks.0.0.', 'conv3.': 'blocks.0.1.'}
-    for j, (parts, first) in enumerate(((('3a', '3b'), pool()), (('4a', '4b', '4c', '4d', '4e'), pool()), (('5a', '5b'), [nn.MaxPool2d(2, 2, ceil_mode=True)])), 1):
+    # rounds up; for even sizes the new row is in no window
+    pool = lambda: [nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(3, 2, ceil_mode=True)]
+    stem = nn.Sequential(
+        HalfRange(), BasicConv2d(3, c(64), kernel_size=7, stride=2, padding=3), *pool()
+    )
+    blocks, channels, names = (
+        [
+            nn.Sequential(
+                BasicConv2d(c(64), c(64), kernel_size=1),
+                BasicConv2d(c(64), c(192), kernel_size=3, padding=1),
+            )
+        ],
+        [c(192)],
+        {'conv1.': 'stem.1.', 'conv2.': 'blocks.0.0.', 'conv3.': 'blocks.0.1.'},
+    )
+    for j, (parts, first) in enumerate(
+        (
+            (('3a', '3b'), pool()), (('4a', '4b', '4c', '4d', '4e'), pool()),
+            (('5a', '5b'), [nn.MaxPool2d(2, 2, ceil_mode=True)]),
+        ),
+        1,
+    ):
         units, now = [], channels[-1]
         for n in parts:
             names[f'inception{n}.'] = f'blocks.{j}.{len(first) + len(units)}.'
@@ -78,9 +128,11 @@ def googlenet_backbone(
 # %% ../nbs/41_classics.ipynb #f8f94b16
 def densenet121_backbone(
     width: float = 1.0,  # scales the growth rate and the stem (multiples of 4)
-    weights=None,        # None (random), 'imagenet' (torchvision's, downloaded) or the path of a weight file
+    # None (random), 'imagenet' (torchvision's, downloaded) or the path of a weight file
+    weights=None,
 ) -> Backbone:
-    "DenseNet-121: dense blocks of 6, 12 and 24 layers as trunk, the last of 16 as head. Raises ValueError for ImageNet weights at another width than 1."
+    """DenseNet-121: dense blocks of 6, 12 and 24 layers as trunk, the last of 16 as head. Raises
+    ValueError for ImageNet weights at another width than 1."""
     growth, now, counts = scale_channels(32, width), scale_channels(64, width), (6, 12, 24, 16)
     f = DenseNet(growth, counts, now).features
     for m in f.modules():
@@ -88,10 +140,25 @@ def densenet121_backbone(
     channels = []
     for n in counts: channels.append(now + n * growth); now = channels[-1] // 2
     stem = nn.Sequential(f.conv0, f.norm0, f.relu0, f.pool0)
-    blocks = [nn.Sequential(f.denseblock1), nn.Sequential(f.transition1, f.denseblock2), nn.Sequential(f.transition2, f.denseblock3),
-              nn.Sequential(f.transition3, f.denseblock4, f.norm5, nn.ReLU(inplace=True))]
-    names = {'conv0.': 'stem.0.', 'norm0.': 'stem.1.', 'denseblock1.': 'blocks.0.0.', 'norm5.': 'blocks.3.2.'}
-    for j in (1, 2, 3): names |= {f'transition{j}.': f'blocks.{j}.0.', f'denseblock{j + 1}.': f'blocks.{j}.1.'}
-    return _load(Backbone('densenet121', stem, blocks, channels, {f'features.{k}': v for k, v in names.items()}), width, weights)
+    blocks = [
+        nn.Sequential(f.denseblock1), nn.Sequential(f.transition1, f.denseblock2),
+        nn.Sequential(f.transition2, f.denseblock3),
+        nn.Sequential(f.transition3, f.denseblock4, f.norm5, nn.ReLU(inplace=True)),
+    ]
+    names = {
+        'conv0.': 'stem.0.', 'norm0.': 'stem.1.', 'denseblock1.': 'blocks.0.0.',
+        'norm5.': 'blocks.3.2.',
+    }
+    for j in (1, 2, 3):
+        names |= {f'transition{j}.': f'blocks.{j}.0.', f'denseblock{j + 1}.': f'blocks.{j}.1.'}
+    return _load(
+        Backbone(
+            'densenet121', stem, blocks, channels, {f'features.{k}': v for k, v in names.items()}
+        ),
+        width,
+        weights,
+    )
 
-BACKBONES |= dict(vgg16=vgg16_backbone, googlenet=googlenet_backbone, densenet121=densenet121_backbone)
+BACKBONES |= dict(
+    vgg16=vgg16_backbone, googlenet=googlenet_backbone, densenet121=densenet121_backbone
+)

@@ -17,25 +17,30 @@ def true_sizes(
     "How many rows and columns of each map are picture."
     return tuple(inside.any(d).squeeze(1).sum(1).clamp(min=1) for d in (3, 2))
 
+# %% ../nbs/43_masking.ipynb #cb1aaf26
 def patch_weights(
     sizes: Tensor,     # (B,) true length of each map along one side, in cells
     length: int,       # its padded length
     patches: int = 4,  # averages along this side
 ) -> Tensor:           # (B, patches, length) float64: each row sums to 1; padding weighs 0
-    "How much each cell counts in each average: the patches of `nn.AdaptiveAvgPool2d`, over the true part."
+    """How much each cell counts in each average: the patches of `nn.AdaptiveAvgPool2d`, over the
+    true part."""
     k, cell = torch.arange(patches, device=sizes.device), torch.arange(length, device=sizes.device)
     start = k * sizes[:, None] // patches                          # (B, patches), rounded down
     end = -(-(k + 1) * sizes[:, None] // patches)                  # rounded up
     chosen = (cell >= start[..., None]) & (cell < end[..., None])  # (B, patches, length)
     return chosen.double() / (end - start)[..., None]
 
+# %% ../nbs/43_masking.ipynb #ae3aa68b
 def patch_means(
     x: Tensor,         # (B, C, h, w)
     inside: Tensor,    # (B, 1, h, w) bool: cells of the true picture
     patches: int = 4,  # along each side
 ) -> Tensor:           # (B, C, patches, patches)
     "Averages over the true part of each map, cut into patches."
-    down, across = (patch_weights(s, m, patches).to(x.dtype) for s, m in zip(true_sizes(inside), x.shape[2:]))
+    down, across = (
+        patch_weights(s, m, patches).to(x.dtype) for s, m in zip(true_sizes(inside), x.shape[2:])
+    )
     return down[:, None] @ x @ across[:, None].mT
 
 # %% ../nbs/43_masking.ipynb #70af8258
@@ -43,13 +48,20 @@ def read_at(
     theta: Tensor,               # (B, 2, 3)
     size: tuple,                 # (h, w) of the padded maps, in cells
     true: tuple | None = None,   # rows (B,) and columns (B,) of the true part; None: all
-) -> Tensor:                     # (B, h, w, 2) x and y for `F.grid_sample`, in the padded map's frame
+    # (B, h, w, 2) x and y for `F.grid_sample`, in the padded map's frame
+) -> Tensor:
     "Where each cell of the new map reads the old one; `theta` works in the true part's frame."
     true = true or [theta.new_full((1,), n) for n in size]
-    y, x = (((2 * torch.arange(n, device=theta.device) + 1) / t.to(theta)[:, None] - 1) for n, t in zip(size, true))
-    new = torch.stack(torch.broadcast_tensors(x[:, None], y[..., None], theta.new_ones(())), -1)   # (B or 1, h, w, 3)
-    old = (theta[:, None, None] * new[..., None, :]).sum(-1)                                        # (B, h, w, 2)
-    share = torch.stack([t.to(theta) / n for t, n in zip(true, size)][::-1], -1)[:, None, None]     # of the padded map
+    y, x = (
+        ((2 * torch.arange(n, device=theta.device) + 1) / t.to(theta)[:, None] - 1)
+        for n, t in zip(size, true)
+    )
+    # (B or 1, h, w, 3)
+    new = torch.stack(torch.broadcast_tensors(x[:, None], y[..., None], theta.new_ones(())), -1)
+    # (B, h, w, 2)
+    old = (theta[:, None, None] * new[..., None, :]).sum(-1)
+    # of the padded map
+    share = torch.stack([t.to(theta) / n for t, n in zip(true, size)][::-1], -1)[:, None, None]
     return (old + 1) * share - 1
 
 # %% ../nbs/43_masking.ipynb #0027f6a2
@@ -60,27 +72,36 @@ class SpatialTransformer(nn.Module):
         hidden: int = 32,  # width of what decides
     ):
         super().__init__()
-        self.localise = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(),
-                                      nn.Linear(16 * hidden, hidden), nn.ReLU(), nn.Linear(hidden, 6))
+        self.localise = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(),
+            nn.Linear(16 * hidden, hidden), nn.ReLU(), nn.Linear(hidden, 6),
+        )
         nn.init.zeros_(self.localise[-1].weight)
-        with torch.no_grad(): self.localise[-1].bias.copy_(torch.tensor([1., 0, 0, 0, 1, 0]))  # at first: the identity
+        # at first: the identity
+        with torch.no_grad(): self.localise[-1].bias.copy_(torch.tensor([1., 0, 0, 0, 1, 0]))
 
     def theta(self,
         x: Tensor,                     # (B, C, h, w)
         inside: Tensor | None = None,  # (B, 1, h, w) bool: cells of the true picture; None: all
-    ) -> Tensor:                       # (B, 2, 3) float32, new places to old ones; -1 and 1: the picture's edges
+        # (B, 2, 3) float32, new places to old ones; -1 and 1: the picture's edges
+    ) -> Tensor:
         "How each map is to be changed, computed without autocast."
-        device = x.device.type if torch.amp.is_autocast_available(x.device.type) else 'cpu'  # 'meta' has none
+        # 'meta' has none
+        device = x.device.type if torch.amp.is_autocast_available(x.device.type) else 'cpu'
         with torch.autocast(device, enabled=False):
-            seen = self.localise[:2](x.to(self.localise[0].weight.dtype))                   # (B, hidden, h, w)
-            seen = self.localise[2](seen) if inside is None else patch_means(seen, inside)  # (B, hidden, 4, 4)
+            # (B, hidden, h, w)
+            seen = self.localise[:2](x.to(self.localise[0].weight.dtype))
+            # (B, hidden, 4, 4)
+            seen = self.localise[2](seen) if inside is None else patch_means(seen, inside)
             theta = self.localise[3:](seen)
         return theta.to(torch.promote_types(theta.dtype, torch.float32)).view(-1, 2, 3)
 
     def forward(self,
         x: Tensor,                     # (B, C, h, w)
-        inside: Tensor | None = None,  # (B, 1, h, w) bool: cells of the true picture, at the top left; None: all
-    ) -> Tensor:                       # (B, C, h, w); 0 where it reads beyond the picture's edge, and in the padding
+        # (B, 1, h, w) bool: cells of the true picture, at the top left; None: all
+        inside: Tensor | None = None,
+        # (B, C, h, w); 0 where it reads beyond the picture's edge, and in the padding
+    ) -> Tensor:
         "The maps, read at other places."
         theta = self.theta(x, inside)
         maps = x if inside is None else x.where(inside, x.new_zeros(()))
@@ -97,7 +118,10 @@ class SoftMask(nn.Module):
         reduction: int = 8, # channels / reduction numbers decide
     ):
         super().__init__()
-        self.cells = nn.Sequential(nn.Conv2d(channels, max(channels // reduction, 1), 1), nn.ReLU(), nn.Conv2d(max(channels // reduction, 1), 1, 1))
+        self.cells = nn.Sequential(
+            nn.Conv2d(channels, max(channels // reduction, 1), 1), nn.ReLU(),
+            nn.Conv2d(max(channels // reduction, 1), 1, 1),
+        )
         nn.init.constant_(self.cells[-1].bias, 2.)  # begin open
 
     def forward(self,

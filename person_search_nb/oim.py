@@ -12,6 +12,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import nn, Tensor
+from fastcore.basics import patch
 
 from .distributed import gather_rows, mean_number
 
@@ -33,16 +34,23 @@ def check_ids(
 ) -> None:
     "Raise `ValueError` naming the first row an identity loss can't use."
     if features.ndim != 2 or features.shape[1] != dim or person_id.shape != features.shape[:1]:
-        raise ValueError(f"expected features (R, {dim}) and person_id (R,), got {tuple(features.shape)} and {tuple(person_id.shape)}")
+        raise ValueError(
+            f"expected features (R, {dim}) and person_id (R,), got {tuple(features.shape)} and "
+            f"{tuple(person_id.shape)}"
+        )
     bad = ((person_id < -1) | (person_id >= limit)).nonzero()
     if len(bad):
         row = bad[0].item()
-        raise ValueError(f"person_id[{row}] = {person_id[row].item()} is not in -1..{limit - 1}: ids must be contiguous "
-                         "(see `datasets`), and a person without identity is -1")
+        raise ValueError(
+            f"person_id[{row}] = {person_id[row].item()} is not in -1..{limit - 1}: ids must be "
+            "contiguous "
+            "(see `datasets`), and a person without identity is -1"
+        )
 
 # %% ../nbs/45_oim.ipynb #75c82c38
 class SoftmaxLoss(nn.Module):
-    "A linear classifier over the training identities (HDL Section 3.2; E2E Eq. 1 without its background class)."
+    """A linear classifier over the training identities (HDL Section 3.2; E2E Eq. 1 without its
+    background class)."""
     def __init__(self,
         dim: int, # D, length of a feature
         num_ids: int, # training identities
@@ -50,7 +58,8 @@ class SoftmaxLoss(nn.Module):
         super().__init__()
         self.dim, self.num_ids = dim, num_ids
         self.classifier = nn.Linear(dim, num_ids)
-        nn.init.normal_(self.classifier.weight, std=0.01) # all classes start about equal: loss = log(num_ids)
+        # all classes start about equal: loss = log(num_ids)
+        nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
 
     def logits(self,
@@ -80,7 +89,8 @@ def occurrence(
 
 # %% ../nbs/45_oim.ipynb #8da3b528
 class OIMLoss(nn.Module):
-    "Online instance matching (Xiao et al., CVPR 2017): cross entropy against a memory of features instead of learned weights."
+    """Online instance matching (Xiao et al., CVPR 2017): cross entropy against a memory of features
+    instead of learned weights."""
     def __init__(self,
         dim: int, # D, length of a feature
         num_ids: int, # L, training identities = rows of the look-up table
@@ -92,61 +102,78 @@ class OIMLoss(nn.Module):
         self.dim, self.num_ids, self.queue_size = dim, num_ids, queue_size
         self.momentum, self.scale = momentum, scale
         self.register_buffer('lut', torch.zeros(num_ids, dim))
-        self.register_buffer('frozen', torch.zeros(num_ids, dtype=torch.bool)) # rows of the table that stay as they are: a teacher's (notebook 67)
+        # rows of the table that stay as they are: a teacher's (notebook 67)
+        self.register_buffer('frozen', torch.zeros(num_ids, dtype=torch.bool))
         self.register_buffer('queue', torch.zeros(queue_size, dim))
-        self.register_buffer('position', torch.zeros((), dtype=torch.int64)) # the queue slot to be written next
+        # the queue slot to be written next
+        self.register_buffer('position', torch.zeros((), dtype=torch.int64))
 
-    def similarities(self,
-        features: Tensor, # (R, D)
-        memory: Tensor, # (M, D)
-    ) -> Tensor: # (R, M)
-        "Scaled inner products, in full precision also under autocast: 30 in bfloat16 is a step of 0.25."
-        dtype = torch.promote_types(features.dtype, memory.dtype)
-        with torch.autocast(features.device.type, enabled=False):
-            return self.scale * features.to(dtype) @ memory.to(dtype).T
+# %% ../nbs/45_oim.ipynb #b3e5e749
+@patch
+def similarities(self: OIMLoss,
+    features: Tensor, # (R, D)
+    memory: Tensor, # (M, D)
+) -> Tensor: # (R, M)
+    """Scaled inner products, in full precision also under autocast: 30 in bfloat16 is a step of
+    0.25."""
+    dtype = torch.promote_types(features.dtype, memory.dtype)
+    with torch.autocast(features.device.type, enabled=False):
+        return self.scale * features.to(dtype) @ memory.to(dtype).T
 
-    def logits(self,
-        features: Tensor, # (R, D), L2-normalised
-    ) -> Tensor: # (R, num_ids)
-        "Score of every training identity (the labelled part of the memory)."
-        return self.similarities(features, self.lut.clone()) # a clone: the table may change before backward
+# %% ../nbs/45_oim.ipynb #8f8531f3
+@patch
+def logits(self: OIMLoss,
+    features: Tensor, # (R, D), L2-normalised
+) -> Tensor: # (R, num_ids)
+    "Score of every training identity (the labelled part of the memory)."
+    # a clone: the table may change before backward
+    return self.similarities(features, self.lut.clone())
 
-    def forward(self,
-        features: Tensor, # (R, D), L2-normalised
-        person_id: Tensor, # (R,) int64 in -1..num_ids-1
-    ) -> Tensor: # scalar
-        "Mean of -log p over the rows with an identity; in training all rows then enter the memory."
-        check_ids(features, person_id, self.dim, self.num_ids)
-        memory = torch.cat([self.lut, self.queue]) # (L + Q, D), a copy: backward sees what forward saw
-        loss = labelled_cross_entropy(self.similarities(features, memory), person_id)
-        if self.training: self.update(gather_rows(features), gather_rows(person_id))
-        return loss
+# %% ../nbs/45_oim.ipynb #e0b41795
+@patch
+def forward(self: OIMLoss,
+    features: Tensor, # (R, D), L2-normalised
+    person_id: Tensor, # (R,) int64 in -1..num_ids-1
+) -> Tensor: # scalar
+    "Mean of -log p over the rows with an identity; in training all rows then enter the memory."
+    check_ids(features, person_id, self.dim, self.num_ids)
+    # (L + Q, D), a copy: backward sees what forward saw
+    memory = torch.cat([self.lut, self.queue])
+    loss = labelled_cross_entropy(self.similarities(features, memory), person_id)
+    if self.training: self.update(gather_rows(features), gather_rows(person_id))
+    return loss
 
-    @torch.no_grad()
-    def update(self,
-        features: Tensor, # (R, D), L2-normalised
-        person_id: Tensor, # (R,) int64
-    ) -> None:
-        "Write rows to the memory, as if one by one: table entries by momentum, people without identity to the circular queue."
-        finite = features.isfinite().all(1) # one overflown step must not poison the memory for ever
-        features, person_id = features[finite].to(self.lut.dtype), person_id[finite]
-        known = person_id >= 0
-        x, ids = features[known], person_id[known]
-        moving = ~self.frozen[ids]
-        x, ids = x[moving], ids[moving]
-        rank = occurrence(ids)
-        for r in range(int(rank.max()) + 1 if len(ids) else 0): # the r-th row of every identity at once
-            i, row = ids[rank == r], x[rank == r]
-            self.lut[i] = F.normalize(self.momentum * self.lut[i] + (1 - self.momentum) * row)
-        new = features[~known]
-        if self.queue_size and len(new):
-            slots = (self.position + torch.arange(len(new), device=new.device)) % self.queue_size
-            self.queue[slots[-self.queue_size:]] = new[-self.queue_size:] # older rows would be overwritten at once
-            self.position.copy_((self.position + len(new)) % self.queue_size)
+# %% ../nbs/45_oim.ipynb #1ca20cee
+@patch
+@torch.no_grad()
+def update(self: OIMLoss,
+    features: Tensor, # (R, D), L2-normalised
+    person_id: Tensor, # (R,) int64
+) -> None:
+    """Write rows to the memory, as if one by one: table entries by momentum, people without
+    identity to the circular queue."""
+    finite = features.isfinite().all(1) # one overflown step must not poison the memory for ever
+    features, person_id = features[finite].to(self.lut.dtype), person_id[finite]
+    known = person_id >= 0
+    x, ids = features[known], person_id[known]
+    moving = ~self.frozen[ids]
+    x, ids = x[moving], ids[moving]
+    rank = occurrence(ids)
+    # the r-th row of every identity at once
+    for r in range(int(rank.max()) + 1 if len(ids) else 0):
+        i, row = ids[rank == r], x[rank == r]
+        self.lut[i] = F.normalize(self.momentum * self.lut[i] + (1 - self.momentum) * row)
+    new = features[~known]
+    if self.queue_size and len(new):
+        slots = (self.position + torch.arange(len(new), device=new.device)) % self.queue_size
+        # older rows would be overwritten at once
+        self.queue[slots[-self.queue_size:]] = new[-self.queue_size:]
+        self.position.copy_((self.position + len(new)) % self.queue_size)
 
 # %% ../nbs/45_oim.ipynb #187dd265
 class RSSLoss(nn.Module):
-    "Random sampling softmax (E2E, Section 4.2): each row competes with its own class, the background and random others, K in all."
+    """Random sampling softmax (E2E, Section 4.2): each row competes with its own class, the
+    background and random others, K in all."""
     def __init__(self,
         dim: int, # D, length of a feature
         num_ids: int, # C, training identities; class number C is the background
@@ -170,25 +197,32 @@ class RSSLoss(nn.Module):
         generator: torch.Generator | None = None, # by default torch's global one
     ) -> Tensor: # (R, K) int64 classes, a row's own first, none twice
         "Rules 1-3 of the paper as one sort: own class first, background second, the rest by lot."
-        lot = torch.rand(len(person_id), self.num_ids + 1, generator=generator, device=person_id.device)
+        lot = torch.rand(
+            len(person_id), self.num_ids + 1, generator=generator, device=person_id.device
+        )
         lot[:, self.num_ids] = 2
         lot.scatter_(1, person_id[:, None], 3.)
         return lot.topk(min(self.k, self.num_ids + 1)).indices
 
     def forward(self,
         features: Tensor, # (R, D) raw
-        person_id: Tensor, # (R,) int64 in -1..num_ids; num_ids marks a background row, as the paper's class C+1
+        # (R,) int64 in -1..num_ids; num_ids marks a background row, as the paper's class C+1
+        person_id: Tensor,
     ) -> Tensor: # scalar
-        "Eq. 2 averaged over the rows with a class; all classes compete in eval mode (Eq. 1), so that number has no noise."
+        """Eq. 2 averaged over the rows with a class; all classes compete in eval mode (Eq. 1), so
+        that number has no noise."""
         check_ids(features, person_id, self.dim, self.num_ids + 1)
         known = person_id >= 0
         scores, person_id = self.classifier(features[known]).float(), person_id[known] # (R', C + 1)
         if not self.training: return labelled_cross_entropy(scores, person_id)
-        return labelled_cross_entropy(scores.gather(1, self.draw(person_id)), torch.zeros_like(person_id))
+        return labelled_cross_entropy(
+            scores.gather(1, self.draw(person_id)), torch.zeros_like(person_id)
+        )
 
 # %% ../nbs/45_oim.ipynb #9fe45c78
 class CentreLoss(nn.Module):
-    "Half the squared distance of a feature to its identity's running centre (Wen et al., ECCV 2016; HDL Table 7)."
+    """Half the squared distance of a feature to its identity's running centre (Wen et al., ECCV
+    2016; HDL Table 7)."""
     def __init__(self,
         dim: int, # D, length of a feature
         num_ids: int, # training identities
@@ -201,7 +235,8 @@ class CentreLoss(nn.Module):
     def logits(self,
         features: Tensor, # (R, D) raw
     ) -> Tensor: # (R, num_ids)
-        "Score of every identity: minus half the squared distance to its centre (log-density of a unit Gaussian there)."
+        """Score of every identity: minus half the squared distance to its centre (log-density of a
+        unit Gaussian there)."""
         return -0.5 * torch.cdist(features.float(), self.centres.clone()).square()
 
     def forward(self,
@@ -212,7 +247,8 @@ class CentreLoss(nn.Module):
         check_ids(features, person_id, self.dim, self.num_ids)
         known = person_id >= 0
         dtype = torch.promote_types(features.dtype, self.centres.dtype)
-        away = features[known].to(dtype) - self.centres[person_id[known]] # indexing copies: the centres may move before backward
+        # indexing copies: the centres may move before backward
+        away = features[known].to(dtype) - self.centres[person_id[known]]
         loss = 0.5 * away.square().sum() / mean_number(known.sum())
         if self.training: self.update(gather_rows(features), gather_rows(person_id))
         return loss
@@ -222,7 +258,8 @@ class CentreLoss(nn.Module):
         features: Tensor, # (R, D)
         person_id: Tensor, # (R,) int64
     ) -> None:
-        "c_j moves by rate * sum(x - c_j) / (1 + n_j): the 1 damps identities seen once (Wen Eq. 4)."
+        """c_j moves by rate * sum(x - c_j) / (1 + n_j): the 1 damps identities seen once (Wen Eq.
+        4)."""
         use = (person_id >= 0) & features.isfinite().all(1)
         x, ids = features[use].to(self.centres.dtype), person_id[use]
         move = torch.zeros_like(self.centres).index_add_(0, ids, x - self.centres[ids])
@@ -231,7 +268,8 @@ class CentreLoss(nn.Module):
 
 # %% ../nbs/45_oim.ipynb #bc41c79f
 class SoftmaxCentreLoss(nn.Module):
-    "Softmax that pushes identities apart plus a centre loss that pulls each together (HDL Table 7, last row)."
+    """Softmax that pushes identities apart plus a centre loss that pulls each together (HDL Table
+    7, last row)."""
     def __init__(self,
         dim: int, # D, length of a feature
         num_ids: int, # training identities
@@ -255,4 +293,8 @@ class SoftmaxCentreLoss(nn.Module):
         return self.softmax(features, person_id) + self.weight * self.centre(features, person_id)
 
 # %% ../nbs/45_oim.ipynb #d0c91f43
-ID_LOSSES = {'softmax': SoftmaxLoss, 'oim': OIMLoss, 'rss': RSSLoss, 'softmax+background': partial(RSSLoss, k=2**31), 'centre': CentreLoss, 'softmax+centre': SoftmaxCentreLoss}
+ID_LOSSES = {
+    'softmax': SoftmaxLoss, 'oim': OIMLoss, 'rss': RSSLoss,
+    'softmax+background': partial(RSSLoss, k=2**31), 'centre': CentreLoss,
+    'softmax+centre': SoftmaxCentreLoss,
+}

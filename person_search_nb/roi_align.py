@@ -16,7 +16,8 @@ from torch import Tensor
 # %% ../nbs/22_roi_align.ipynb #abde17ea
 @dataclass(frozen=True)
 class Taps:
-    "A sparse matrix (rows out, rows in) kept as bags: output row i is the weighted sum of the input rows `index[offsets[i]:offsets[i+1]]`."
+    """A sparse matrix (rows out, rows in) kept as bags: output row i is the weighted sum of the
+    input rows `index[offsets[i]:offsets[i+1]]`."""
     index: Tensor # (T,) int32 rows of the input
     weight: Tensor # (T,) weight of each
     offsets: Tensor # (n_out+1,) int32 start of each bag, and the end
@@ -27,32 +28,47 @@ class Taps:
 
     @cached_property
     def T(self) -> 'Taps':
-        "The transposed matrix: taps sorted by the row they read, so that each bag gathers what once was scattered."
+        """The transposed matrix: taps sorted by the row they read, so that each bag gathers what
+        once was scattered."""
         index, order = self.index.sort()
-        out_row = torch.repeat_interleave(torch.arange(self.n_out, dtype=torch.int32, device=index.device), self.offsets.diff(), output_size=len(index))
+        out_row = torch.repeat_interleave(
+            torch.arange(self.n_out, dtype=torch.int32, device=index.device), self.offsets.diff(),
+            output_size=len(index),
+        )
         rows = torch.arange(self.n_in + 1, dtype=index.dtype, device=index.device)
-        return Taps(out_row.index_select(0, order), self.weight.index_select(0, order), torch.searchsorted(index, rows, out_int32=True), self.n_out)
+        return Taps(
+            out_row.index_select(0, order), self.weight.index_select(0, order),
+            torch.searchsorted(index, rows, out_int32=True), self.n_out,
+        )
 
 # %% ../nbs/22_roi_align.ipynb #f1132bda
 def _turned(
     matrices: Tensor, # (B,P,Q)
 ) -> Tensor: # (B,Q,P) contiguous
-    "Transposed copies; one matrix at a time, since PyTorch has a fast path for turning two dimensions and none for more."
+    """Transposed copies; one matrix at a time, since PyTorch has a fast path for turning two
+    dimensions and none for more."""
     out = matrices.new_empty(len(matrices), matrices.shape[2], matrices.shape[1])
     for into, matrix in zip(out, matrices): into.copy_(matrix.t())
     return out
 
 class _Mix(torch.autograd.Function):
-    "`taps` applied to the cells of maps. The operation is linear, so its gradient is the same operation with the transposed taps."
+    """`taps` applied to the cells of maps. The operation is linear, so its gradient is the same
+    operation with the transposed taps."""
     @staticmethod
-    def forward(ctx, maps, taps, shape, channels_last): # maps (B,C,H,W), shape (R,oh,ow) of the result, its memory format
+    # maps (B,C,H,W), shape (R,oh,ow) of the result, its memory format
+    def forward(ctx, maps, taps, shape, channels_last):
         B, C, H, W = maps.shape
         is_last = maps.is_contiguous(memory_format=torch.channels_last)
         ctx.back = taps, (B, H, W), is_last
         rows = maps.permute(0, 2, 3, 1) if is_last else _turned(maps.flatten(2))
         rows = rows.reshape(B * H * W, C)
-        if len(taps.index): out = F.embedding_bag(taps.index, rows, taps.offsets, mode='sum', per_sample_weights=taps.weight, include_last_offset=True)
-        else: out = rows.new_zeros(taps.n_out, C)
+        if len(taps.index):
+            out = F.embedding_bag(
+                taps.index, rows, taps.offsets, mode='sum', per_sample_weights=taps.weight,
+                include_last_offset=True,
+            )
+        else:
+            out = rows.new_zeros(taps.n_out, C)
         R, oh, ow = shape
         if channels_last: return out.view(R, oh, ow, C).permute(0, 3, 1, 2)
         return _turned(out.view(R, oh * ow, C)).view(R, C, oh, ow)
@@ -64,13 +80,17 @@ class _Mix(torch.autograd.Function):
 
 # %% ../nbs/22_roi_align.ipynb #d75547d1
 def _axis_taps(
-    points: Tensor, # (R,n,S) positions along one axis in cells: S samples for each of n bins of R regions
-    share: Tensor, # broadcastable to (R,n,S): weight of each sample in its bin, 0 for a sample that is not taken
+    # (R,n,S) positions along one axis in cells: S samples for each of n bins of R regions
+    points: Tensor,
+    # broadcastable to (R,n,S): weight of each sample in its bin, 0 for a sample that is not taken
+    share: Tensor,
     extent: int, # cells along the axis
 ): # cells (R,n,K) int32 and weights (R,n,K), with K <= 2S
-    "The two cells beside each point with the weights of linear interpolation; points more than one cell outside weigh nothing."
+    """The two cells beside each point with the weights of linear interpolation; points more than
+    one cell outside weigh nothing."""
     share = share * ((points >= -1) & (points <= extent))
-    points = points.nan_to_num().clamp(0, extent - 1)  # between the last cell's centre and one cell out: the last cell
+    # between the last cell's centre and one cell out: the last cell
+    points = points.nan_to_num().clamp(0, extent - 1)
     low = points.floor()
     right = (points - low) * share
     cells = torch.stack([low, (low + 1).clamp(max=extent - 1)], dim=-1).flatten(2).int()
@@ -78,23 +98,33 @@ def _axis_taps(
     first = cells.amin(dim=2, keepdim=True)
     span = int((cells - first).max()) + 1 if len(cells) else 1
     if span >= cells.shape[2]: return cells, weights
-    window = torch.arange(span, dtype=torch.int32, device=cells.device)  # samples share cells: one weight per cell is less to gather
-    weights = weights.new_zeros(*cells.shape[:2], span).scatter_add_(2, (cells - first).long(), weights)
+    # samples share cells: one weight per cell is less to gather
+    window = torch.arange(span, dtype=torch.int32, device=cells.device)
+    weights = weights.new_zeros(*cells.shape[:2], span).scatter_add_(
+        2, (cells - first).long(), weights
+    )
     return (first + window).clamp(max=extent - 1), weights
 
+# %% ../nbs/22_roi_align.ipynb #3aebbccb
 def _sample(
     features: Tensor, # (B,C,H,W)
     image: Tensor, # (R,) which image of the batch
     y: tuple, # cells and weights (R,oh,Sy) from `_axis_taps`
     x: tuple, # the same along x, (R,ow,Sx)
 ) -> Tensor: # (R,C,oh,ow) in the dtype of `features`, channels-last in memory
-    "Weighted sums of feature cells: every bin sees the outer product of its row weights and column weights."
+    """Weighted sums of feature cells: every bin sees the outer product of its row weights and
+    column weights."""
     B, C, H, W = features.shape
     (rows, wy), (cols, wx) = y, x
     (R, oh, _), ow = rows.shape, cols.shape[1]
-    index = ((image.int() * H)[:, None, None] + rows)[:, :, None, :, None] * W + cols[:, None, :, None, :]  # (R, oh, ow, Sy, Sx)
+    # (R, oh, ow, Sy, Sx)
+    index = ((image.int() * H)[:, None, None] + rows)[:, :, None, :, None] * W + cols[
+        :, None, :, None, :
+    ]
     weight = wy[:, :, None, :, None] * wx[:, None, :, None, :]
-    offsets = torch.arange(R * oh * ow + 1, dtype=torch.int32, device=index.device) * (rows.shape[2] * cols.shape[2])
+    offsets = torch.arange(R * oh * ow + 1, dtype=torch.int32, device=index.device) * (
+        rows.shape[2] * cols.shape[2]
+    )
     taps = Taps(index.flatten(), weight.flatten(), offsets, B * H * W)
     return _Mix.apply(features.to(weight.dtype), taps, (R, oh, ow), True).to(features.dtype)
 
@@ -107,16 +137,31 @@ def _as_rois(
     dtype = torch.promote_types(features.dtype, torch.float32)
     if isinstance(boxes, Tensor):
         if boxes.ndim != 2 or boxes.shape[1] != 5:
-            raise ValueError(f"rois as one tensor must be (R, 5): image number, x1, y1, x2, y2; got {tuple(boxes.shape)}. "
-                             "Boxes (n, 4) come as a list with one tensor per image.")
+            raise ValueError(
+                "rois as one tensor must be (R, 5): image number, x1, y1, x2, y2; got "
+                f"{tuple(boxes.shape)}. "
+                "Boxes (n, 4) come as a list with one tensor per image."
+            )
         rois = boxes.detach().to(device=features.device, dtype=dtype)
         if len(rois) and not (0 <= rois[:, 0].min() and rois[:, 0].max() < len(features)):
-            raise ValueError(f"rois name images {rois[:, 0].min():g} to {rois[:, 0].max():g}, but the batch holds {len(features)}")
+            raise ValueError(
+                f"rois name images {rois[:, 0].min():g} to {rois[:, 0].max():g}, but the batch "
+                f"holds {len(features)}"
+            )
         return rois
-    if len(boxes) != len(features): raise ValueError(f"{len(boxes)} lists of boxes for a batch of {len(features)} images; pass torch.zeros(0, 4) for an image without boxes")
-    rows = [F.pad(b.detach().to(device=features.device, dtype=dtype), (1, 0), value=i) for i, b in enumerate(boxes)]  # (n, 5)
+    if len(boxes) != len(features):
+        raise ValueError(
+            f"{len(boxes)} lists of boxes for a batch of {len(features)} images; pass "
+            "torch.zeros(0, 4) for an image without boxes"
+        )
+    # (n, 5)
+    rows = [
+        F.pad(b.detach().to(device=features.device, dtype=dtype), (1, 0), value=i)
+        for i, b in enumerate(boxes)
+    ]
     return torch.cat(rows)
 
+# %% ../nbs/22_roi_align.ipynb #1e68d7c8
 def _pair(size): return (size, size) if isinstance(size, int) else tuple(size)
 
 def roi_align(
@@ -125,13 +170,18 @@ def roi_align(
     output_size, # (oh, ow) bins, or one int
     spatial_scale: float, # cells per px: 1/16
     sampling_ratio: int = 2, # samples per bin and axis; 0 or less: as many as the bin has cells
-    aligned: bool = True, # True: cell i at coordinate i + 0.5 of the scaled box; False: at i, regions at least one cell large
+    # True: cell i at coordinate i + 0.5 of the scaled box; False: at i, regions at least one cell
+    # large
+    aligned: bool = True,
 ) -> Tensor: # (R,C,oh,ow)
-    "Mean of bilinear samples in each bin of each region (Mask R-CNN section 3), equal to torchvision's; no gradient to the boxes."
+    """Mean of bilinear samples in each bin of each region (Mask R-CNN section 3), equal to
+    torchvision's; no gradient to the boxes."""
     (oh, ow), (H, W) = _pair(output_size), features.shape[-2:]
     rois = _as_rois(boxes, features)
     if features.device.type != 'cpu':
-        out = torchvision.ops.roi_align(features.to(rois.dtype), rois, (oh, ow), spatial_scale, sampling_ratio, aligned)
+        out = torchvision.ops.roi_align(
+            features.to(rois.dtype), rois, (oh, ow), spatial_scale, sampling_ratio, aligned
+        )
         return out.to(features.dtype)
     corners = rois[:, 1:] * spatial_scale - (0.5 if aligned else 0.0)
     start, size = corners[:, :2], corners[:, 2:] - corners[:, :2]
@@ -139,10 +189,17 @@ def roi_align(
 
     def axis(d, bins, extent):
         bin_size = (size[:, d] / bins)[:, None, None]  # (R, 1, 1)
-        number = torch.full_like(bin_size, sampling_ratio) if sampling_ratio > 0 else bin_size.ceil().clamp(min=1)
+        number = (
+            torch.full_like(bin_size, sampling_ratio)
+            if sampling_ratio > 0
+            else bin_size.ceil().clamp(min=1)
+        )
         k = torch.arange(bins, device=rois.device, dtype=rois.dtype)[:, None]
-        s = torch.arange(int(number.max()) if len(rois) else 1, device=rois.device, dtype=rois.dtype)
-        points = start[:, d, None, None] + k * bin_size + (s + 0.5) * bin_size / number  # (R, bins, S)
+        s = torch.arange(
+            int(number.max()) if len(rois) else 1, device=rois.device, dtype=rois.dtype
+        )
+        # (R, bins, S)
+        points = start[:, d, None, None] + k * bin_size + (s + 0.5) * bin_size / number
         return _axis_taps(points, (s < number) / number, extent)
 
     return _sample(features, rois[:, 0], axis(1, oh, H), axis(0, ow, W))
@@ -154,24 +211,30 @@ def roi_pool(
     output_size, # (oh, ow) bins, or one int
     spatial_scale: float, # cells per px
 ) -> Tensor: # (R,C,oh,ow)
-    "Maximum over the whole cells of each bin (Fast R-CNN section 2.1): torchvision's kernel, open to every dtype."
+    """Maximum over the whole cells of each bin (Fast R-CNN section 2.1): torchvision's kernel, open
+    to every dtype."""
     rois = _as_rois(boxes, features)
-    return torchvision.ops.roi_pool(features.to(rois.dtype), rois, _pair(output_size), spatial_scale).to(features.dtype)
+    return torchvision.ops.roi_pool(
+        features.to(rois.dtype), rois, _pair(output_size), spatial_scale
+    ).to(features.dtype)
 
+# %% ../nbs/22_roi_align.ipynb #963615f6
 def crop_resize_pool(
     features: Tensor, # (B,C,H,W)
     boxes, # list of (n,4) xyxy px per image, or rois (R,5)
     output_size=7, # (oh, ow) bins after the pooling, or one int
     spatial_scale: float = 1 / 16, # cells per px
 ) -> Tensor: # (R,C,oh,ow)
-    "Crop resized to twice the output size with points from edge to edge, then 2x2 max pooling (CLSA section 3.1: 14x14, then 7x7)."
+    """Crop resized to twice the output size with points from edge to edge, then 2x2 max pooling
+    (CLSA section 3.1: 14x14, then 7x7)."""
     (oh, ow), (H, W) = _pair(output_size), features.shape[-2:]
     rois = _as_rois(boxes, features)
     corners = rois[:, 1:] * spatial_scale
 
     def axis(d, n, extent):
         step = torch.linspace(0, 1, n, device=rois.device, dtype=rois.dtype)
-        points = torch.lerp(corners[:, d, None], corners[:, d + 2, None], step)[..., None]  # (R, n, 1)
+        # (R, n, 1)
+        points = torch.lerp(corners[:, d, None], corners[:, d + 2, None], step)[..., None]
         return _axis_taps(points, torch.ones_like(points), extent)
 
     return F.max_pool2d(_sample(features, rois[:, 0], axis(1, 2 * oh, H), axis(0, 2 * ow, W)), 2)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn, Tensor
+from fastcore.basics import patch
 from .distributed import mean_number
 from .boxes import box_iou, clip_boxes, decode_boxes, encode_boxes, keep_large, nms
 from .anchors import AnchorGenerator
@@ -25,13 +26,15 @@ def match_boxes(
 ) -> Tensor: # (M,) int64: row of the matched truth, -1 background, -2 ignored
     "Tell each candidate what it should learn to be (Faster R-CNN, Section 3.1.2)."
     if not 0 <= low <= high: raise ValueError(f"need 0 <= low <= high, got low={low}, high={high}")
-    if len(truths) == 0: return torch.full((len(candidates),), -1, dtype=torch.int64, device=candidates.device)
+    if len(truths) == 0:
+        return torch.full((len(candidates),), -1, dtype=torch.int64, device=candidates.device)
     iou = box_iou(truths, candidates) # (N, M)
     best, match = iou.max(0)
     matched = torch.where(best < low, -1, torch.where(best < high, -2, match))
     if force_best and len(candidates):
         top = iou.max(1, keepdim=True).values # (N, 1)
-        forced = ((iou == top) & (top > 0)).any(0) # without top > 0, a truth no candidate touches would claim all of them
+        # without top > 0, a truth no candidate touches would claim all of them
+        forced = ((iou == top) & (top > 0)).any(0)
         matched = torch.where(forced, match, matched)
     return matched
 
@@ -42,8 +45,10 @@ def sample_balanced(
     positive_fraction: float, # at most this share of them people
     generator: torch.Generator | None = None, # by default torch's global one
 ) -> tuple[Tensor, Tensor]: # rows of people, rows of background
-    "Draw a training sample in which background can't drown the people; missing people are replaced by background."
-    def take(rows, n): return rows[torch.randperm(len(rows), generator=generator, device=rows.device)[:n]]
+    """Draw a training sample in which background can't drown the people; missing people are
+    replaced by background."""
+    def take(rows, n):
+        return rows[torch.randperm(len(rows), generator=generator, device=rows.device)[:n]]
     positive = take((matched >= 0).nonzero()[:, 0], int(number * positive_fraction))
     return positive, take((matched == -1).nonzero()[:, 0], number - len(positive))
 
@@ -54,7 +59,8 @@ def best_survivors(
     iou_threshold: float, # IoU above which the lower-scored of two boxes goes
     number: int, # how many survivors are wanted
 ) -> Tensor: # (at most `number`,) rows of `boxes`
-    "The first survivors of NMS; looks no further down the list than it must, since a box only ever falls to a better one."
+    """The first survivors of NMS; looks no further down the list than it must, since a box only
+    ever falls to a better one."""
     n = 2 * number
     while len(keep := nms(boxes[:n], scores[:n], iou_threshold)) < number and n < len(boxes): n *= 2
     return keep[:number]
@@ -62,15 +68,18 @@ def best_survivors(
 # %% ../nbs/23_rpn.ipynb #a2c0ffee
 @dataclass
 class AnchorSample:
-    "The anchors one training step looks at, all images together; those of image b are rows b*M to (b+1)*M."
+    """The anchors one training step looks at, all images together; those of image b are rows b*M to
+    (b+1)*M."""
     rows: Tensor # (S,) int64, the people first
     goals: Tensor # (P, 4) deltas from the first P of them to their people
 
     @property
     def people(self) -> Tensor: return self.rows[:len(self.goals)] # (P,)
 
+# %% ../nbs/23_rpn.ipynb #602917e5
 class AnchorLosses(nn.Module):
-    "Binary cross entropy over the sampled anchors, smooth L1 over the people among them (Faster R-CNN Eq. 1)."
+    """Binary cross entropy over the sampled anchors, smooth L1 over the people among them (Faster
+    R-CNN Eq. 1)."""
     def forward(self,
         objectness: Tensor, # (B, M) logits
         deltas: Tensor, # (B, M, 4)
@@ -80,18 +89,25 @@ class AnchorLosses(nn.Module):
         wanted = torch.zeros_like(logits)
         wanted[:len(sample.goals)] = 1
         number = mean_number(len(logits), logits.device)
-        return dict(rpn_cls=F.binary_cross_entropy_with_logits(logits, wanted, reduction='sum') / number,
-                    rpn_box=F.smooth_l1_loss(deltas.flatten(0, 1)[sample.people], sample.goals, beta=1 / 9, reduction='sum') / number)
+        return dict(
+            rpn_cls=F.binary_cross_entropy_with_logits(logits, wanted, reduction='sum') / number,
+            rpn_box=F.smooth_l1_loss(
+                deltas.flatten(0, 1)[sample.people], sample.goals, beta=1 / 9, reduction='sum'
+            )
+            / number,
+        )
 
 # %% ../nbs/23_rpn.ipynb #afa75f35
 class RPN(nn.Module):
-    "Region proposal network: at each place of a feature map, which anchors hold a person, and how must they move to fit?"
+    """Region proposal network: at each place of a feature map, which anchors hold a person, and how
+    must they move to fit?"""
     def __init__(self,
         in_channels: int, # channels of the trunk's last map
         anchors: AnchorGenerator, # boxes every place starts from
         channels: int = 512, # channels of the hidden layer
         separable: bool = False, # hidden 3x3 conv as depthwise 3x3 + 1x1 (the fast student's)
-        pre_nms: tuple[int, int] = (2000, 1000), # best anchors kept before NMS, in training and in eval mode
+        # best anchors kept before NMS, in training and in eval mode
+        pre_nms: tuple[int, int] = (2000, 1000),
         post_nms: tuple[int, int] = (300, 100), # proposals kept after it
         nms_threshold: float = 0.7, # IoU above which the lower-scored of two proposals goes
         batch_size: int = 256, # anchors per image in the loss
@@ -102,95 +118,132 @@ class RPN(nn.Module):
     ):
         super().__init__()
         self.anchors = anchors
-        self.pre_nms, self.post_nms, self.nms_threshold, self.min_size = pre_nms, post_nms, nms_threshold, min_size
-        self.batch_size, self.positive_fraction, self.high, self.low = batch_size, positive_fraction, high, low
-        if separable: convs = [nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels), nn.Conv2d(in_channels, channels, 1)]
-        else: convs = [nn.Conv2d(in_channels, channels, 3, padding=1)]
+        self.pre_nms, self.post_nms, self.nms_threshold, self.min_size = (
+            pre_nms, post_nms, nms_threshold, min_size
+        )
+        self.batch_size, self.positive_fraction, self.high, self.low = (
+            batch_size, positive_fraction, high, low
+        )
+        if separable:
+            convs = [
+                nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels),
+                nn.Conv2d(in_channels, channels, 1),
+            ]
+        else:
+            convs = [nn.Conv2d(in_channels, channels, 3, padding=1)]
         self.judge = AnchorLosses()
         self.hidden = nn.Sequential(*convs, nn.ReLU(inplace=True))
         self.objectness = nn.Conv2d(channels, anchors.num_anchors, 1)
         self.deltas = nn.Conv2d(channels, 4 * anchors.num_anchors, 1)
         for m in convs: nn.init.kaiming_normal_(m.weight, nonlinearity='relu')
-        for m in (self.objectness, self.deltas): nn.init.normal_(m.weight, std=0.01) # start at "maybe" and "don't move"
+        # start at "maybe" and "don't move"
+        for m in (self.objectness, self.deltas): nn.init.normal_(m.weight, std=0.01)
         for m in (*convs, self.objectness, self.deltas): nn.init.zeros_(m.bias)
 
-    def predict(self,
-        features: Tensor, # (B, C, h, w)
-    ) -> tuple[Tensor, Tensor]: # objectness logits (B, M) and deltas (B, M, 4), M = h * w * anchors, ordered y, x, anchor
-        "Raw outputs for every anchor, in float32 at least."
-        hidden = self.hidden(features) # (B, channels, h, w)
-        objectness = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1) # (B, h*w*A)
-        deltas = self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(features), -1, 4) # (B, h*w*A, 4)
-        dtype = torch.promote_types(objectness.dtype, torch.float32)
-        return objectness.to(dtype), deltas.to(dtype)
+# %% ../nbs/23_rpn.ipynb #e4cf47e0
+@patch
+def predict(self: RPN,
+    features: Tensor, # (B, C, h, w)
+    # objectness logits (B, M) and deltas (B, M, 4), M = h * w * anchors, ordered y, x, anchor
+) -> tuple[Tensor, Tensor]:
+    "Raw outputs for every anchor, in float32 at least."
+    hidden = self.hidden(features) # (B, channels, h, w)
+    objectness = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1) # (B, h*w*A)
+    # (B, h*w*A, 4)
+    deltas = self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(features), -1, 4)
+    dtype = torch.promote_types(objectness.dtype, torch.float32)
+    return objectness.to(dtype), deltas.to(dtype)
 
-    def inside(self,
-        anchors: Tensor, # (M, 4) xyxy px
-        sizes: list[tuple[int, int]], # (h, w) px of each true image, before padding to the batch
-    ) -> Tensor: # (B, M) bool
-        "Anchors centred in the true image: the others only see the batch's padding."
-        centre = (anchors[:, :2] + anchors[:, 2:]) / 2 # (M, 2) x, y
-        limit = torch.tensor([(w, h) for h, w in sizes], dtype=centre.dtype, device=centre.device) # (B, 2)
-        return (centre < limit[:, None]).all(2)
+# %% ../nbs/23_rpn.ipynb #29fee220
+@patch
+def inside(self: RPN,
+    anchors: Tensor, # (M, 4) xyxy px
+    sizes: list[tuple[int, int]], # (h, w) px of each true image, before padding to the batch
+) -> Tensor: # (B, M) bool
+    "Anchors centred in the true image: the others only see the batch's padding."
+    centre = (anchors[:, :2] + anchors[:, 2:]) / 2 # (M, 2) x, y
+    # (B, 2)
+    limit = torch.tensor([(w, h) for h, w in sizes], dtype=centre.dtype, device=centre.device)
+    return (centre < limit[:, None]).all(2)
 
-    @torch.no_grad()
-    def propose(self,
-        objectness: Tensor, # (B, M) logits
-        deltas: Tensor, # (B, M, 4)
-        anchors: Tensor, # (M, 4) xyxy px
-        inside: Tensor, # (B, M) bool
-        sizes: list[tuple[int, int]], # (h, w) px
-    ) -> tuple[list[Tensor], list[Tensor]]: # per image: proposals (P, 4) in falling order of their scores (P,), 0-1
-        "Best anchors, moved by their deltas, clipped, without dwarfs and duplicates."
-        pre, post = (n[0 if self.training else 1] for n in (self.pre_nms, self.post_nms))
-        objectness = objectness.masked_fill(~inside, -torch.inf)
-        objectness, top = objectness.topk(min(pre, objectness.shape[1])) # (B, k)
-        moved = deltas.gather(1, top[..., None].expand(-1, -1, 4)) # (B, k, 4)
-        boxes = decode_boxes(moved.flatten(0, 1), anchors[top.flatten()]).view_as(moved) # only of the k best: decoding all is waste
-        proposals, scores = [], []
-        for box, score, size in zip(boxes, objectness, sizes):
-            box = clip_boxes(box, size)
-            keep = keep_large(box, self.min_size) & score.isfinite()
-            box, score = box[keep], score[keep].sigmoid()
-            keep = best_survivors(box, score, self.nms_threshold, post)
-            proposals.append(box[keep]); scores.append(score[keep])
-        return proposals, scores
+# %% ../nbs/23_rpn.ipynb #5909b384
+@patch
+@torch.no_grad()
+def propose(self: RPN,
+    objectness: Tensor, # (B, M) logits
+    deltas: Tensor, # (B, M, 4)
+    anchors: Tensor, # (M, 4) xyxy px
+    inside: Tensor, # (B, M) bool
+    sizes: list[tuple[int, int]], # (h, w) px
+    # per image: proposals (P, 4) in falling order of their scores (P,), 0-1
+) -> tuple[list[Tensor], list[Tensor]]:
+    "Best anchors, moved by their deltas, clipped, without dwarfs and duplicates."
+    pre, post = (n[0 if self.training else 1] for n in (self.pre_nms, self.post_nms))
+    objectness = objectness.masked_fill(~inside, -torch.inf)
+    objectness, top = objectness.topk(min(pre, objectness.shape[1])) # (B, k)
+    moved = deltas.gather(1, top[..., None].expand(-1, -1, 4)) # (B, k, 4)
+    # only of the k best: decoding all is waste
+    boxes = decode_boxes(moved.flatten(0, 1), anchors[top.flatten()]).view_as(moved)
+    proposals, scores = [], []
+    for box, score, size in zip(boxes, objectness, sizes):
+        box = clip_boxes(box, size)
+        keep = keep_large(box, self.min_size) & score.isfinite()
+        box, score = box[keep], score[keep].sigmoid()
+        keep = best_survivors(box, score, self.nms_threshold, post)
+        proposals.append(box[keep]); scores.append(score[keep])
+    return proposals, scores
 
-    def sample(self,
-        anchors: Tensor, # (M, 4) xyxy px
-        inside: Tensor, # (B, M) bool
-        targets: list[dict], # per image `boxes` (N, 4)
-    ) -> AnchorSample:
-        "Match the anchors of every image and draw a balanced sample of them."
-        positive, negative, goals = [], [], []
-        for b, target in enumerate(targets):
-            rows = inside[b].nonzero()[:, 0] # only these may match, also when an anchor is forced
-            matched = match_boxes(anchors[rows], target['boxes'], self.high, self.low, force_best=True)
-            pos, neg = sample_balanced(matched, self.batch_size, self.positive_fraction)
-            goals.append(encode_boxes(target['boxes'][matched[pos]], anchors[rows[pos]]))
-            positive.append(rows[pos] + b * len(anchors)); negative.append(rows[neg] + b * len(anchors))
-        return AnchorSample(torch.cat(positive + negative), torch.cat(goals))
+# %% ../nbs/23_rpn.ipynb #626a413e
+@patch
+def sample(self: RPN,
+    anchors: Tensor, # (M, 4) xyxy px
+    inside: Tensor, # (B, M) bool
+    targets: list[dict], # per image `boxes` (N, 4)
+) -> AnchorSample:
+    "Match the anchors of every image and draw a balanced sample of them."
+    positive, negative, goals = [], [], []
+    for b, target in enumerate(targets):
+        rows = inside[b].nonzero()[:, 0] # only these may match, also when an anchor is forced
+        matched = match_boxes(
+            anchors[rows], target['boxes'], self.high, self.low, force_best=True
+        )
+        pos, neg = sample_balanced(matched, self.batch_size, self.positive_fraction)
+        goals.append(encode_boxes(target['boxes'][matched[pos]], anchors[rows[pos]]))
+        positive.append(rows[pos] + b * len(anchors))
+        negative.append(rows[neg] + b * len(anchors))
+    return AnchorSample(torch.cat(positive + negative), torch.cat(goals))
 
-    def losses(self,
-        objectness: Tensor, # (B, M) logits
-        deltas: Tensor, # (B, M, 4)
-        anchors: Tensor, # (M, 4) xyxy px
-        inside: Tensor, # (B, M) bool
-        targets: list[dict], # per image `boxes` (N, 4)
-    ) -> dict[str, Tensor]: # scalars `rpn_cls`, `rpn_box`
-        "How wrong the predictions are, over a new sample."
-        return self.judge(objectness, deltas, self.sample(anchors, inside, targets))
+# %% ../nbs/23_rpn.ipynb #67909075
+@patch
+def losses(self: RPN,
+    objectness: Tensor, # (B, M) logits
+    deltas: Tensor, # (B, M, 4)
+    anchors: Tensor, # (M, 4) xyxy px
+    inside: Tensor, # (B, M) bool
+    targets: list[dict], # per image `boxes` (N, 4)
+) -> dict[str, Tensor]: # scalars `rpn_cls`, `rpn_box`
+    "How wrong the predictions are, over a new sample."
+    return self.judge(objectness, deltas, self.sample(anchors, inside, targets))
 
-    def forward(self,
-        features: Tensor, # (B, C, h, w) the trunk's last map
-        sizes: list[tuple[int, int]], # (h, w) px of each true image, before padding to the batch
-        targets: list[dict] | None = None, # per image `boxes` (N, 4)
-    ) -> tuple[list[Tensor], list[Tensor], dict]: # proposals (P, 4), their scores (P,), losses ({} without targets)
-        "Propose boxes for every image, without gradient, and with `targets` say how wrong the anchors' predictions are."
-        if not len(features) == len(sizes) == (len(sizes) if targets is None else len(targets)):
-            raise ValueError(f"{len(features)} feature maps, {len(sizes)} sizes, {len(targets or sizes)} targets: need one of each per image")
-        objectness, deltas = self.predict(features)
-        anchors = self.anchors(features.shape[-2:], device=features.device) # (M, 4)
-        inside = self.inside(anchors, sizes)
-        losses = {} if targets is None else self.losses(objectness, deltas, anchors, inside, targets)
-        return *self.propose(objectness, deltas, anchors, inside, sizes), losses
+# %% ../nbs/23_rpn.ipynb #e0adea4a
+@patch
+def forward(self: RPN,
+    features: Tensor, # (B, C, h, w) the trunk's last map
+    sizes: list[tuple[int, int]], # (h, w) px of each true image, before padding to the batch
+    targets: list[dict] | None = None, # per image `boxes` (N, 4)
+    # proposals (P, 4), their scores (P,), losses ({} without targets)
+) -> tuple[list[Tensor], list[Tensor], dict]:
+    """Propose boxes for every image, without gradient, and with `targets` say how wrong the
+    anchors' predictions are."""
+    if not len(features) == len(sizes) == (len(sizes) if targets is None else len(targets)):
+        raise ValueError(
+            f"{len(features)} feature maps, {len(sizes)} sizes, {len(targets or sizes)} "
+            "targets: need one of each per image"
+        )
+    objectness, deltas = self.predict(features)
+    anchors = self.anchors(features.shape[-2:], device=features.device) # (M, 4)
+    inside = self.inside(anchors, sizes)
+    losses = (
+        {} if targets is None else self.losses(objectness, deltas, anchors, inside, targets)
+    )
+    return *self.propose(objectness, deltas, anchors, inside, sizes), losses

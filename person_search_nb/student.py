@@ -18,22 +18,31 @@ def depthwise_bn(
     padding:int=1  # 1 everywhere in the library; 0 only to reproduce the paper's count
 )->tuple:          # (3x3 convolution of each channel alone, batch norm)
     "A 3x3 depthwise convolution and its batch norm."
-    return nn.Conv2d(channels, channels, 3, stride, padding, groups=channels, bias=False), nn.BatchNorm2d(channels)
+    return nn.Conv2d(
+        channels, channels, 3, stride, padding, groups=channels, bias=False
+    ), nn.BatchNorm2d(channels)
 
+# %% ../nbs/44_student.ipynb #9104a0b8
 class SeparableModule(nn.Sequential):
-    "1x1 convolution, norm, ReLU, then 3x3 depthwise convolution, norm, ReLU (HDL fig. 3b); `depthwise_first` swaps the two halves."
+    """1x1 convolution, norm, ReLU, then 3x3 depthwise convolution, norm, ReLU (HDL fig. 3b);
+    `depthwise_first` swaps the two halves."""
 
     def __init__(self,
         c_in:int,               # input channels
         c_out:int,              # output channels
         stride:int=1,           # stride of the depthwise convolution
         padding:int=1,          # padding of the depthwise convolution
-        depthwise_first=False   # shrink the map before mixing channels: the 1x1 then runs on a quarter of the pixels
+        # shrink the map before mixing channels: the 1x1 then runs on a quarter of the pixels
+        depthwise_first=False
     ):
         mix = nn.Sequential(*conv_bn(c_in, c_out), nn.ReLU(inplace=True))
-        look = nn.Sequential(*depthwise_bn(c_in if depthwise_first else c_out, stride, padding), nn.ReLU(inplace=True))
+        look = nn.Sequential(
+            *depthwise_bn(c_in if depthwise_first else c_out, stride, padding),
+            nn.ReLU(inplace=True),
+        )
         super().__init__(*((look, mix) if depthwise_first else (mix, look)))
 
+# %% ../nbs/44_student.ipynb #e4e78927
 class SeparableBlock(nn.Sequential):
     "Three separable modules (HDL fig. 3a) that together halve the map."
 
@@ -41,13 +50,19 @@ class SeparableBlock(nn.Sequential):
         c_in:int,       # input channels
         c_out:int,      # output channels
         c_mid:int=None, # channels after the first two modules; default `c_out`
-        early=False,    # False: strides 1, 1, 2 as the paper; True: 2, 1, 1 with the strided convolution first of all
+        # False: strides 1, 1, 2 as the paper; True: 2, 1, 1 with the strided convolution first of
+        # all
+        early=False,
         padding:int=1   # padding of the strided convolution
     ):
         c_mid = c_mid or c_out
-        super().__init__(SeparableModule(c_in, c_mid, 2 if early else 1, padding if early else 1, depthwise_first=early),
-                         SeparableModule(c_mid, c_mid),
-                         SeparableModule(c_mid, c_out, 1 if early else 2, 1 if early else padding))
+        super().__init__(
+            SeparableModule(
+                c_in, c_mid, 2 if early else 1, padding if early else 1, depthwise_first=early
+            ),
+            SeparableModule(c_mid, c_mid),
+            SeparableModule(c_mid, c_out, 1 if early else 2, 1 if early else padding),
+        )
 
 # %% ../nbs/44_student.ipynb #c848f021
 STUDENT_CHANNELS = (128, 256, 384, 512)
@@ -56,15 +71,22 @@ def student_backbone(
     variant:str='paper', # 'paper': HDL's; 'fast': half the inner channels, the map shrunk first
     width:float=1.0,     # scales every channel count (multiples of 4)
     weights=None,        # None (random) or the path of a weight file
-    head_padding:int=1   # of the head's strided convolution: 1 turns 7x7 into 4x4; 0, the printed network, into 3x3
+    # of the head's strided convolution: 1 turns 7x7 into 4x4; 0, the printed network, into 3x3
+    head_padding:int=1
 )->Backbone:
-    "HDL's student: a 3x3 stem of stride 2 and four separable blocks. Raises `ValueError` for another variant."
-    if variant not in ('paper', 'fast'): raise ValueError(f"student variant must be 'paper' or 'fast', got {variant!r}")
+    """HDL's student: a 3x3 stem of stride 2 and four separable blocks. Raises `ValueError` for
+    another variant."""
+    if variant not in ('paper', 'fast'):
+        raise ValueError(f"student variant must be 'paper' or 'fast', got {variant!r}")
     early, c_in = variant == 'fast', scale_channels(32, width)
     stem = nn.Sequential(*conv_bn(3, c_in, 3, 2), nn.ReLU(inplace=True))
     channels = [scale_channels(c, width) for c in STUDENT_CHANNELS]
-    blocks = [SeparableBlock(a, b, scale_channels(b, 0.5) if early else b, early, head_padding if j == 3 else 1)
-              for j, (a, b) in enumerate(zip([c_in] + channels, channels))]
+    blocks = [
+        SeparableBlock(
+            a, b, scale_channels(b, 0.5) if early else b, early, head_padding if j == 3 else 1
+        )
+        for j, (a, b) in enumerate(zip([c_in] + channels, channels))
+    ]
     backbone = Backbone(f'student-{variant}', stem, blocks, channels)
     init_weights(backbone)
     return load_weights(backbone, weights)
