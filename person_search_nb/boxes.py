@@ -107,7 +107,7 @@ def check_boxes(
     size: tuple = None, # (h, w) of the image in px; None: do not look at the borders
     name: str = 'boxes', # what the message calls them (a file, say)
 ) -> Tensor: # the same boxes
-    "Hands sound boxes through; raises ValueError naming the first bad row and how to mend it."
+    "Hands sound boxes through; raises ValueError naming the first bad row and the correction."
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(
             f"{name} has shape {tuple(boxes.shape)}; expected (N, 4). For no boxes use "
@@ -115,11 +115,11 @@ def check_boxes(
         )
     x1, y1, x2, y2 = boxes.unbind(dim=1)
 
-    def refuse(bad, problem, mend):
+    def refuse(bad, problem, advice):
         if bad.any():
             row = int(bad.nonzero()[0])
             raise ValueError(
-                f"{name}, row {row}: {[round(v, 2) for v in boxes[row].tolist()]} {problem}. {mend}"
+                f"{name}, row {row}: {[round(v, 2) for v in boxes[row].tolist()]} {problem}. {advice}"
             )
 
     refuse(
