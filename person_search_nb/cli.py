@@ -14,7 +14,7 @@ from typing import Annotated
 
 from fastcore.script import anno_parser, call_parse, store_true
 
-from .files import printable
+from .files import not_onto, printable
 
 # %% ../nbs/99_cli.ipynb #ffe7fed6
 @call_parse
@@ -471,6 +471,7 @@ def search(
     trust: store_true = False,  # open a .pt2 file, which can run any code; only for your own files
 ):
     "Look for a person: by --image and --box in a gallery of `index`, or by --query in a data spec."
+    if out: not_onto(out, model, gallery, image)
     if image:
         time = (_seconds(after), _seconds(before)) if after or before else None
         return _look_up(model, gallery or 'gallery', image, box, number, list(cameras), time,
@@ -561,6 +562,7 @@ def export(
     from person_search_nb.models import load_model
     from person_search_nb.deploy import export_onnx, export_program, head_path
     to = _form_of(out, to, int8, half, trunk)
+    for p in [out] + [head_path(out)] * (to != 'safetensors'): not_onto(p, model)
     check_setting('scenes', scenes, whole(1, 10 ** 6))
     net, size = load_model(model), read_size(model)
     if trunk: net = _as_trunk(net, model)

@@ -6,7 +6,7 @@
 __all__ = ['COCO_FILES', 'CAMERA_KEYS', 'IDENTITIES', 'OUTSIDE', 'find_coco', 'camera_in', 'people_categories', 'Coco',
            'read_coco', 'cut_note', 'open_coco', 'query_set']
 
-# %% ../nbs/36_coco.ipynb #cf56323a
+# %% ../nbs/36_coco.ipynb #5248ad0d
 import math, os, re
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from .files import read_json, regular_file, DataError, user_path
+from .files import is_written, read_json, regular_file, DataError, user_path
 from .pictures import Files, check_picture, data_file
 from .scenes import CAMERAS, QuerySet, Scene, SceneDataset, check_scene, choose
 from .scenes import cut_boxes, under_protocol
@@ -142,10 +142,11 @@ def _picture_places(file):
 
 def _picture(name, root, places, source):
     "The file of a name in an annotation, and whether it is there: as written, in the usual places, there without its folders."
-    data_file(root, name, source)
+    written = [place for place in places if is_written(place, name)]
+    if not written: data_file(root, name, source)
     plain = name.replace('\\', '/')
-    for tail in dict.fromkeys((plain, plain.rpartition('/')[2])):
-        for place in places:
+    for tail in dict.fromkeys((name, plain, plain.rpartition('/')[2])):
+        for place in written if tail == name else places:
             if os.path.lexists(place / tail): return data_file(root, (place / tail).relative_to(root).as_posix(), source), True
     return (places[-1] if len(places) > 1 else places[0]) / plain, False
 
@@ -161,13 +162,17 @@ class Coco:
     notes: list = field(default_factory=list)    # what one should know of the rest
     untold: list = field(default_factory=list)   # names of pictures whose camera nothing tells
 
+def _image_text(n, name):
+    "How messages call an image: its place in the list, and its name, where that is not a novel."
+    return f'images[{n}] ({name if len(name) < 200 else name[:60] + "..."})'
+
 def _coco_images(data, file):
     "{id: (image, its name, rows of people)} of a file, checked."
     by_id = {}
     for n, im in enumerate(data['images']):
         name = _field(im, 'file_name', file, f'images[{n}]', 'give each image its file name')
         if not isinstance(name, str) or not name.isprintable() or not name: raise DataError(f'{file}: images[{n}] has file_name {name!r}; write a file name')
-        what = f'images[{n}] ({name})'
+        what = _image_text(n, name)
         key = _key(_field(im, 'id', file, what, 'give each image a number'), file, f'{what} has id')
         if key in by_id: raise DataError(f'{file}: {what} has the id {key} of {by_id[key][1]}; give each image its own')
         by_id[key] = im, name, []
@@ -243,7 +248,7 @@ def _coco_scenes(by_id, found, skip, clip, progress):
     "Make the scenes; {id of an image: number of its scene}."
     file, (root, places), seen, number, cut = found.file, _picture_places(found.file), {}, {}, 0
     for n, (key, (im, name, rows)) in enumerate(tqdm(by_id.items(), desc=f'checking {file.name}', unit='scene', delay=2, leave=False, disable=not progress)):
-        what = f'images[{n}] ({name})'
+        what = _image_text(n, name)
         path, there = _picture(name, root, places, f'{file}: {what}')
         if not there and skip:
             found.left_out['pictures that are not there'] += 1

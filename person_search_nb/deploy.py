@@ -368,6 +368,20 @@ def _load_program(path):
     with _quietly(): program = torch.export.load(str(path), extra_files=extra)
     return extra[KEY], program
 
+class _OtherNumbers(ValueError):
+    "The numbers of a description are not those of its graph."
+
+def _check_pooling(head, about, path):
+    "Raises ValueError where a head's own RoIAlign has other numbers than the description beside it."
+    onnx, = need('onnx')
+    node = next(x for x in head.graph.node if x.op_type == 'RoiAlign')
+    found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    size, scale = about['roi_size'], 1 / about['stride']
+    wrong = [k for k in ('output_height', 'output_width') if found[k] != size]
+    if wrong: raise _OtherNumbers(f'{path}: roi_size={size}, but its graph pools to {found[wrong[0]]}; export again')
+    if abs(found['spatial_scale'] - scale) > 1e-6:
+        raise _OtherNumbers(f'{path}: stride={about["stride"]}, but its graph has {1 / found["spatial_scale"]:g}; export again')
+
 LOADERS = {'.onnx': _load_onnx, '.pt2': _load_program}
 _NUMBERS = ('dim', 'stride', 'shift', 'roi_size', 'proposals', 'proposal_nms', 'score_threshold', 'nms_threshold', 'detections')  # of `describe`
 _MOST = dict(dim=2 ** 16, stride=256, roi_size=64, proposals=10 ** 5, detections=10 ** 5)  # all from 1; the others from 0 to 1
@@ -402,8 +416,11 @@ class Deployed(TwoParts):
         if any(about[k] != other[k] for k in ('fingerprint', 'precision')):
             raise ValueError(f"{path} and {head_path(path).name} belong to different models ({about['fingerprint']} {about['precision']}, {other['fingerprint']} {other['precision']}); export again")
         try:
-            if path.suffix == '.onnx': parts = [_runs(_session(p.SerializeToString(), threads)) for p in (scene, without_pooling(head))]
+            if path.suffix == '.onnx':
+                _check_pooling(head, about, path)
+                parts = [_runs(_session(p.SerializeToString(), threads)) for p in (scene, without_pooling(head))]
             else: parts = [scene.module(), head.module()]
+        except _OtherNumbers: raise
         except Exception as e:  # of onnxruntime: a graph that is damaged or somebody else's
             raise ValueError(f'{path} and {head_path(path).name}: not a pair of person-search export ({str(e)[:200]}); write them again') from None
         super().__init__(*parts, about)

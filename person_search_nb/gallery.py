@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['moment', 'thumbnail', 'Match', 'fingerprint', 'Gallery']
 
-# %% ../nbs/83_gallery.ipynb #412a88b2
+# %% ../nbs/83_gallery.ipynb #8faa5651
 import hashlib, importlib, io, json, zipfile, zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -17,14 +17,13 @@ import torch
 from fastcore.basics import patch
 from PIL import Image
 
-from .files import locked, parse_json, regular_file, sound_size
-from .files import write_whole
+from .files import locked, parse_json, sound_size, write_whole
 from .scenes import Scene, SceneDataset
 from .model_files import check_finite
 from .evaluation import run_detector
 from .neighbours import Approximate
 from .shards import add_shard, join_shards, MANIFEST, new_manifest, read_manifest
-from .shards import read_shard
+from .shards import read_npz, read_shard
 
 # %% ../nbs/83_gallery.ipynb #80474b64
 def moment(
@@ -37,6 +36,8 @@ def moment(
     return f'{int(time) // 3600}:{int(time) // 60 % 60:02d}:{time % 60:04.1f}'
 
 # %% ../nbs/83_gallery.ipynb #320649f5
+_WIDEST = 20  # heights: nobody is wider, and what is cannot be enlarged to a person's height
+
 def thumbnail(
     picture: np.ndarray,   # (H, W, 3) uint8
     box,                   # (4,) xyxy px
@@ -49,7 +50,7 @@ def thumbnail(
     x1, x2 = max(0, int(x1 - m)), min(picture.shape[1], int(np.ceil(x2 + m)))
     y1, y2 = max(0, int(y1 - m)), min(picture.shape[0], int(np.ceil(y2 + m)))
     cut = np.ascontiguousarray(picture[y1:max(y2, y1 + 1), x1:max(x2, x1 + 1)])
-    width = max(1, round(height * cut.shape[1] / cut.shape[0]))
+    width = min(max(1, round(height * cut.shape[1] / cut.shape[0])), _WIDEST * height)
     return np.asarray(Image.fromarray(cut).resize((width, height), Image.BILINEAR))
 
 # %% ../nbs/83_gallery.ipynb #a05702eb
@@ -136,6 +137,16 @@ def _is_between(times, span):
     with np.errstate(invalid='ignore'): return (times >= low) & (times <= high)
 
 # %% ../nbs/83_gallery.ipynb #355eb216
+def _scene_numbers(scenes, n, title):
+    "Numbers of scenes as an array. Raises ValueError for one that `n` scenes do not have."
+    numbers = np.atleast_1d(np.asarray(scenes))
+    if not numbers.size: return numbers
+    whole = numbers.dtype.kind in 'iu'
+    wrong = numbers[(numbers < 0) | (numbers >= n)] if whole else numbers
+    if not wrong.size: return numbers
+    raise ValueError(f'{title}: has no scene {wrong.flat[0]!s:.60}; scenes= takes numbers '
+                     f'from 0 to {n - 1}, as in `names`')
+
 @patch
 def _wanted_scenes(self: Gallery, scenes, camera, time, exclude=None):
     "(S,) bool: the scenes that pass the filters."
@@ -145,7 +156,7 @@ def _wanted_scenes(self: Gallery, scenes, camera, time, exclude=None):
     if time is not None and (self.times is None or np.isnan(self.times).all()):
         raise ValueError(_UNKNOWN.format(self._title, 'time', 'time'))
     ok = np.ones(n, bool)
-    if scenes is not None: ok &= np.isin(np.arange(n), scenes)
+    if scenes is not None: ok &= np.isin(np.arange(n), _scene_numbers(scenes, n, self._title))
     if exclude is not None: ok &= ~np.isin(np.arange(n), exclude)
     if camera is not None: ok &= np.isin(self.cameras, camera)
     if time is not None: ok &= _is_between(self.times, time)
@@ -295,22 +306,27 @@ _ARRAYS = 'det_image', 'det_boxes', 'det_scores', 'det_feats', 'names'
 _LOAD_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error,
                 NotImplementedError)
 
+def _check_lengths(shapes):
+    "Raises ValueError for {name: shape} of arrays that do not belong together."
+    n, feats = shapes['det_image'], shapes['det_feats']
+    right = len(n) == 1 and shapes['det_boxes'] == (*n, 4) and shapes['det_scores'] == n
+    if not right or len(feats) != 2 or feats[:1] != n:
+        raise ValueError('its arrays are of different lengths')
+
 def _read_npz(path):
     "The arrays of a gallery file by name, and what it says about itself."
-    with np.load(regular_file(path), allow_pickle=False) as z:
-        arrays = {k: z[k] for k in _ARRAYS}
-        return arrays, parse_json(str(z['about']), path) if 'about' in z.files else {}
+    arrays = read_npz(path, _ARRAYS, ('about',), _check_lengths)
+    about = arrays.pop('about', None)
+    return arrays, {} if about is None else parse_json(str(about), path)
 
 # %% ../nbs/83_gallery.ipynb #e706ca9e
 def _check_arrays(det_image, det_boxes, det_scores, det_feats, names):
-    "Raises ValueError for arrays of other types or lengths than a gallery has."
-    whole = det_image.ndim == 1 and det_image.dtype.kind in 'iu'
+    "Raises ValueError for arrays of other types than a gallery has, or numbers that cannot be."
+    whole = det_image.dtype.kind in 'iu'
     texts = names.ndim == 1 and (not len(names) or names.dtype.kind == 'U')
     if not whole or not texts: raise ValueError('det_image: numbers of scenes, names: texts')
-    n, feats = len(det_image), det_feats
-    if (det_boxes.shape, det_scores.shape) != ((n, 4), (n,)) or feats.ndim != 2 or len(feats) != n:
-        raise ValueError('its arrays are of different lengths')
-    for k, x in dict(det_boxes=det_boxes, det_scores=det_scores, det_feats=feats).items():
+    n = len(det_image)
+    for k, x in dict(det_boxes=det_boxes, det_scores=det_scores, det_feats=det_feats).items():
         if x.dtype.kind != 'f': raise ValueError(f'{k} is {x.dtype}')
         bad = np.argwhere(~np.isfinite(x))
         if len(bad): raise ValueError(f'{k}: row {bad[0][0]} is not finite')

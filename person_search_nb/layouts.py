@@ -66,7 +66,9 @@ def layout_folder(
 ) -> Path:
     "The folder of a spec. Raises `DataError` when it is of another layout, or for an unknown option."
     for key in options:
-        if key not in allowed: raise DataError(f'{scheme}:{path}: no option {key!r}; there are {", ".join(allowed)}')
+        if key in allowed: continue
+        only = ' (missing=skip is for coco: and mot:; the scores of a benchmark need all its pictures)'
+        raise DataError(f'{scheme}:{path}: no option {key!r}{only if key == "missing" else ""}; there are {", ".join(allowed)}')
     folder = user_path(path)
     if not _has_signs(folder, scheme):
         lacks, found = f'has none of {", ".join(SIGNS[scheme])}' if folder.is_dir() else 'no such folder', recognize(folder)

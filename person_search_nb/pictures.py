@@ -6,7 +6,7 @@
 __all__ = ['FORMATS', 'RESIZE', 'pixel_limit', 'data_file', 'read_picture', 'check_picture', 'Files', 'Fit', 'ShortSide',
            'resize_rule', 'as_picture', 'resize_picture']
 
-# %% ../nbs/tools/pictures.ipynb #78217d2d
+# %% ../nbs/tools/pictures.ipynb #b9de66cb
 import os, threading
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 
-from .files import regular_file, safe_path, DataError
+from .files import is_written, regular_file, safe_path, DataError
 
 # %% ../nbs/tools/pictures.ipynb #31680f1f
 FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF', 'GIF', 'PPM')  # those decoded
@@ -72,7 +72,7 @@ def data_file(
     except DataError as e:
         if 'is a link' not in str(e): raise
         if os.environ.get('PERSON_SEARCH_LINKS') != 'follow': raise DataError(f'{e}, or set PERSON_SEARCH_LINKS=follow if the link is yours') from None
-    path = Path(root, name.replace('\\', '/'))
+    path = Path(root, name if is_written(root, name) else name.replace('\\', '/'))
     return regular_file(path, DataError) if path.exists() else path
 
 # %% ../nbs/tools/pictures.ipynb #cfb10026

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from .distributed import connect, from_first, rank
 from .files import DataError, read_json, regular_file, write_whole
 from .anchors import fit_heights
-from .datasets import in_common_warning, must_split, open_dataset
+from .datasets import in_common_warning, must_split, open_dataset, parse_spec
 from .backbones import from_torchvision
 from .person_search import PersonSearchNet
 from .systems import imprint
@@ -27,8 +27,8 @@ from .model_files import check_finite, read_weights, shipped_trunk
 from .evaluation import evaluate, run_detector
 from .checkpoints import load_tree
 from .settings import pick_precision, TrainConfig
-from .runs import CHECKPOINT, compare_run, digest, holding, read_run
-from .runs import refuse_foreign, set_aside
+from .runs import as_json, CHECKPOINT, compare_run, data_record, digest, holding
+from .runs import read_run, refuse_foreign, set_aside
 from .training import train
 from .crops import crop_dataset, CropIdentity
 from .distillation import HDL
@@ -186,11 +186,28 @@ def _content(path):
         return digest(*(x for k in sorted(f.keys()) for x in (k, f.get_tensor(k))), *(f'{k}={v}' for k, v in sorted((f.metadata() or {}).items())))
     return digest(Path(path).read_bytes())
 
+def _scene_records(recipe):
+    "What a run of this recipe may have noted of its training scenes (`data_record`)."
+    data = open_dataset(recipe.data, 'train', progress=False)
+    if not recipe.crops: return [data_record(data)]
+    cuts = (crop_dataset(data, recipe.crops, b, recipe.train.seed, progress=False) for b in (True, False))
+    return [data_record(c) for c in cuts]
+
+def _data_name(recipe, folder):
+    "The data spec of a recipe, or that of the run in a folder where only the place of the same scenes is another."
+    if not (file := Path(folder) / CHECKPOINT).exists(): return recipe.data
+    saved = read_run(file)['record']
+    before = saved.get('recipe', {}).get('data', recipe.data)
+    if before == recipe.data or parse_spec(before)[::2] != parse_spec(recipe.data)[::2]: return recipe.data
+    return before if saved.get('data') in map(as_json, _scene_records(recipe)) else recipe.data
+
 def recipe_record(
     recipe: Recipe,  # without stages
+    folder,          # of its run
 ) -> dict:           # dict(recipe=...), see `train`
-    "What decides a run of a recipe, besides `recipe.train`."
+    "What decides a run of a recipe, besides `recipe.train`. A data set that was moved is the same."
     r = {f.name: getattr(recipe, f.name) for f in fields(recipe) if f.name not in ('train', 'cache', 'net', 'stages')}
+    r['data'] = _data_name(recipe, folder)
     for k in ('start', 'after', 'teacher', 'detector'):
         if r[k] and not (k == 'start' and (r[k] == 'imagenet' or r[k].partition(':')[0] == 'shipped')): r[k] = 'file ' + _content(r[k])
     return dict(recipe=r | {k: v for k, v in recipe.net.items() if k not in ('heights', 'dim', 'factored')})  # heights and length follow from data and teacher
@@ -203,7 +220,7 @@ def same_run(
     "Raises OtherRun where a folder holds a run of another recipe."
     file = Path(folder) / CHECKPOINT
     if not file.exists(): return False
-    compare_run(read_run(file), folder, schedule(recipe), recipe_record(recipe), extend)
+    compare_run(read_run(file), folder, schedule(recipe), recipe_record(recipe, folder), extend)
     return True
 
 def _resolved(recipe, out, say):
@@ -231,7 +248,7 @@ def _one_stage(recipe, out, extend, progress, say):
     grade = _grader(recipe, data, say, progress)
     notes = {name: json.dumps(x, indent=1).encode() for name, x in {'recipe.json': asdict(recipe), 'start.json': report}.items()}
     if recipe.crops: data = _cut_outs(model, data, recipe, out, progress)
-    return model, train(_learner(model, recipe, guide, advisor, teach), data, schedule(recipe), out, progress, recipe.model, grade, extend=extend, record=recipe_record(recipe), notes=notes)
+    return model, train(_learner(model, recipe, guide, advisor, teach), data, schedule(recipe), out, progress, recipe.model, grade, extend=extend, record=recipe_record(recipe, out), notes=notes)
 
 
 # %% ../nbs/75_recipes.ipynb #2fe864b7
@@ -249,6 +266,7 @@ def run_recipe(
     say = print if progress and rank() == 0 else lambda *text: None
     with holding(out):
         if restart and rank() == 0 and (aside := set_aside(out)): say(f'the run that was there is now in {aside}')
+        if rank() == 0: refuse_foreign(out)  # before its first stage
         return _all_stages(recipe, Path(out), extend, progress, say)
 
 def _all_stages(recipe, out, extend, progress, say):

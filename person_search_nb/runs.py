@@ -7,8 +7,8 @@ __all__ = ['CHECKPOINT', 'LENGTH', 'FREE', 'RUN_FILES', 'read_log', 'smooth', 'p
            'change_text', 'digest', 'data_record', 'run_record', 'read_run', 'compare_run', 'set_aside',
            'refuse_foreign', 'holding']
 
-# %% ../nbs/62_runs.ipynb #4f7f5774
-import csv, hashlib, io, json, reprlib
+# %% ../nbs/62_runs.ipynb #cfe3df8e
+import csv, hashlib, io, json, re, reprlib
 import threading
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -339,10 +339,20 @@ def _holds(path):
     "Whether there is a folder, or a file that is not empty."
     return path.exists() and (path.is_dir() or path.stat().st_size > 0)
 
+_NOTES = '.part', '.txt', '.log', '.out', '.err', '.md', '.sh'  # what may lie beside a run
+
+def _foreign(folder):
+    "Names in a folder that no training wrote."
+    def ours(p):
+        if p.name in RUN_FILES or p.name[0] == '.' or p.suffix in _NOTES: return True
+        return p.is_dir() and re.fullmatch(r'\d+-.+|old-\d+', p.name)  # stages, runs moved aside
+    return sorted(p.name for p in folder.iterdir() if not ours(p)) if folder.is_dir() else []
+
 def refuse_foreign(
     folder,
 ):
-    "Raises OtherRun where a training would overwrite results that no checkpoint belongs to."
+    """Raises OtherRun where a training would overwrite results that no checkpoint belongs to,
+    or would put its own among other things."""
     folder = Path(folder)
     if (folder / CHECKPOINT).exists(): return
     names = ('model.safetensors', 'best.safetensors', 'scores.json', 'recipe.json', 'start.json',
@@ -350,6 +360,9 @@ def refuse_foreign(
     held = ', '.join(n for n in names if _holds(folder / n))
     what = f'holds {held}, which a training would overwrite, and no checkpoint to go on from'
     if held: raise OtherRun(folder, what, ('restart',))
+    if not (found := _foreign(folder)) or any(folder.glob('old-*')): return
+    some = ', '.join(found[:3]) + ' ...' * (len(found) > 3)
+    raise OtherRun(folder, f'holds {some}, and no training, which wants a folder of its own', ())
 
 # %% ../nbs/62_runs.ipynb #58f2532d
 _HELD = set()  # folders that a call further up holds

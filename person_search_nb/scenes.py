@@ -6,7 +6,7 @@
 __all__ = ['CAMERAS', 'Scene', 'check_scene', 'cut_boxes', 'as_floats', 'SceneDataset', 'QuerySet', 'choose', 'cross_camera',
            'under_protocol', 'read_query_list', 'find_queries', 'some_queries']
 
-# %% ../nbs/30_scenes.ipynb #96ada1c2
+# %% ../nbs/30_scenes.ipynb #15a77745
 import math, os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace

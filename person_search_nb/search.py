@@ -19,7 +19,8 @@ from PIL import Image
 
 from .distributed import device_of
 from .files import locked, printable
-from .pictures import as_picture, read_picture, resize_picture, resize_rule
+from .pictures import as_picture, pixel_limit, read_picture, resize_picture
+from .pictures import resize_rule
 from .scenes import as_floats, check_scene, Scene
 from .person_search import evaluating
 from .ranking import paired_iou
@@ -28,7 +29,7 @@ from .presets import fingerprint
 from .neighbours import Approximate, choose_engine, exact_neighbours
 from .shards import read_manifest
 from .shards import write_manifest
-from .gallery import Gallery, Match, moment, thumbnail
+from .gallery import Gallery, Match, _WIDEST, _refuse, moment, thumbnail
 
 # %% ../nbs/84_search.ipynb #a430ed3c
 _NO_FAISS = ('{}: has an index ({}), and the package faiss is missing: searching exactly. '
@@ -113,14 +114,25 @@ def search(self: Gallery,
 _NO_CONTEXT = ('cbgm compares who stands beside: give context=, the embeddings of the others '
                "in the query's scene, or search with `find`")
 
+def _checked_context(context, dim):
+    "(C, D) float32. Raises ValueError for embeddings of another length, or that are not finite."
+    context = np.asarray(context, np.float32)
+    if not context.size: return np.zeros((0, dim), np.float32)
+    if context.ndim != 2 or context.shape[1] != dim:
+        raise ValueError(f'context has shape {context.shape}, this gallery holds {dim}-d '
+                         'embeddings: embed both with one model')
+    _refuse('context', ~np.isfinite(context).all(1), 'is not finite; embed it again')
+    return context
+
 @patch
 def _by_company(self: Gallery, query, rows, kept, context):
     "(rows, similarities) by cbgm, with everybody in the scenes of the ten best."
     if context is None: raise ValueError(_NO_CONTEXT)
+    context = _checked_context(context, len(query))
     beside = np.isin(self.det_image, np.unique(self.det_image[rows[:10]]))
     rows = np.union1d(rows, np.flatnonzero(beside & (True if kept is None else kept)))
     feats, n = np.asarray(self.det_feats[rows], np.float32), len(context)
-    if n: feats = np.concatenate([np.asarray(context, np.float32).reshape(n, -1), feats])
+    feats = np.concatenate([context, feats])
     m = n + len(rows)  # scene 0 is the query's, the gallery's follow
     found = dict(det_image=np.r_[np.zeros(n, np.int64), 1 + self.det_image[rows]],
                  det_boxes=np.tile(np.float32([2, 2, 3, 3]), (m, 1)),
@@ -184,6 +196,13 @@ def _usual_height(self: Gallery, rule):
     return float(np.median(heights)) if len(heights) else 96.
 
 # %% ../nbs/84_search.ipynb #7f7e0cab
+def _check_cut_out(name, cut, height):
+    "Raises ValueError for a picture that cannot be enlarged to the height of a person."
+    h, w = cut.shape[:2]
+    if w <= _WIDEST * h and height ** 2 * (1 + w / h) * 2 <= pixel_limit(): return
+    raise ValueError(f'{name}: {w} x {h} px is no cut-out of a person, who would be '
+                     f'{height:.0f} px high; cut the person out, or give the box of the person in the picture')
+
 def _on_mean_colour(cut, height):
     "(picture, box): a cut-out at a height, with half of it as a margin on each side."
     size = max(8, round(height)), max(4, round(height * cut.shape[1] / cut.shape[0]))
@@ -218,7 +237,10 @@ def _fitted(self: Gallery, model, picture, box):
     if picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
         raise ValueError(f'{name}: has shape {picture.shape}; a picture is (height, width, 3)')
     rule = resize_rule(tuple(self.size) if isinstance(self.size, list) else self.size)
-    if box is None: return _scaled(*_on_mean_colour(picture, self._usual_height(rule)), 1.)
+    if box is None:
+        height = self._usual_height(rule)
+        _check_cut_out(name, picture, height)
+        return _scaled(*_on_mean_colour(picture, height), 1.)
     box = _checked_box(name, picture, box)
     return _scaled(picture, box, 1. if rule is None else rule(*picture.shape[:2]))
 

@@ -7,7 +7,7 @@ __all__ = ['FLAG', 'TEXT', 'PART', 'NORMS', 'TRAIN_KINDS', 'bf16_gain', 'compute
            'whole', 'number', 'one_of', 'kind_text', 'maybe', 'several', 'table_of', 'check_setting', 'TrainConfig',
            'check_training', 'check_device']
 
-# %% ../nbs/61_settings.ipynb #1ab4914c
+# %% ../nbs/61_settings.ipynb #6b54094d
 import math, reprlib
 import time
 from dataclasses import dataclass, field, replace

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MANIFEST', 'FORMAT', 'VERSION', 'REPAIR', 'FIELDS', 'COLUMNS', 'new_manifest', 'write_manifest', 'check_manifest',
-           'read_manifest', 'checksum', 'is_whole', 'add_shard', 'read_shard', 'join_shards', 'compact']
+           'read_manifest', 'read_npz', 'checksum', 'is_whole', 'add_shard', 'read_shard', 'join_shards', 'compact']
 
 # %% ../nbs/81_shards.ipynb #283774a2
 import io, json, math, re, zipfile, zlib
@@ -84,6 +84,41 @@ def read_manifest(
             if there != size: raise ValueError(f'{file}: ' + ('is missing' if there is None else f'has {there:,} bytes instead of {size:,}: cut short, or changed') + f'; {REPAIR}')
     return m
 
+# %% ../nbs/81_shards.ipynb #89a30a2b
+def _header(archive, name):
+    "(shape, bytes) of an array, as its header says and its place in the archive has them."
+    with archive.open(f'{name}.npy') as f:
+        version = np.lib.format.read_magic(f)
+        if version not in ((1, 0), (2, 0)): raise ValueError(f'{name}: is of another version {version}')
+        read = getattr(np.lib.format, f'read_array_header_{version[0]}_0')
+        (shape, _, dtype), begins = read(f), f.tell()
+    size = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject: raise ValueError(f'{name}: holds objects, not numbers or texts')
+    if begins + size != archive.getinfo(f'{name}.npy').file_size:
+        raise ValueError(f'{name}: its header says {size:,} bytes, the archive another number')
+    return shape, size
+
+def read_npz(
+    path,
+    names: tuple,           # of its arrays
+    optional: tuple = (),   # of those that may be absent
+    check=lambda shapes: None,  # raises ValueError for {name: shape} that cannot be; is called before anything is read
+) -> dict:                  # {name: array}
+    """Arrays of an .npz file, which may be a stranger's. Memory is taken only after the sizes were looked at:
+    256 MB, or 16 times the bytes of the file where that is more. Raises ValueError, and the errors of `zipfile`."""
+    most = max(2 ** 28, 16 * regular_file(path).stat().st_size)
+    with zipfile.ZipFile(path) as archive:
+        there = set(archive.namelist())
+        names = *names, *(k for k in optional if f'{k}.npy' in there)
+        headers = {k: _header(archive, k) for k in names}
+    total = sum(size for _, size in headers.values())
+    if total > most:
+        raise ValueError(f'it holds {total / 2 ** 20:,.0f} MB, more than the {most / 2 ** 20:,.0f} MB '
+                         'that a file of its length may unpack to')
+    check({k: shape for k, (shape, _) in headers.items()})
+    with np.load(path, allow_pickle=False) as z: return {k: z[k] for k in names}
+
+
 # %% ../nbs/81_shards.ipynb #4937e357
 COLUMNS = dict(image=(np.int32, ()),      # (M,) scene of each person
                boxes=(np.float32, (4,)),  # (M, 4) xyxy px
@@ -157,7 +192,7 @@ def read_shard(
     "One shard. Raises ValueError naming the file that does not hold what the manifest says."
     file = Path(folder)/f'{shard["name"]}.npz'
     try:
-        with np.load(regular_file(file), allow_pickle=False) as z: out = {k: z[k] for k in (*COLUMNS, 'text')}
+        out = read_npz(file, (*COLUMNS, 'text'))
         text = parse_json(out.pop('text').tobytes(), 'its text')
         out |= {k: text[k] for k in ('names', 'scenes')}
         _check_people(out, shard)

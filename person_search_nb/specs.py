@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OPENERS', 'SPLITS', 'opener', 'parse_spec', 'make_spec', 'with_options', 'open_dataset']
 
-# %% ../nbs/31_specs.ipynb #00ae684e
+# %% ../nbs/31_specs.ipynb #2400872c
 import os
 
 from .files import DataError, user_path

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NonFiniteLoss', 'update_mean']
 
-# %% ../nbs/63_steps.ipynb #d9306475
+# %% ../nbs/63_steps.ipynb #78c9368d
 import signal
 import threading
 

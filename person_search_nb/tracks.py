@@ -8,7 +8,7 @@ __all__ = ['Tracks', 'split_by_time', 'Film', 'read_film', 'read_mot', 'open_mot
 # %% ../nbs/38_tracks.ipynb #f10b7a9c
 import configparser, os, re, warnings
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -204,6 +204,22 @@ def read_mot(
     return frame[keep], track[keep], box[keep], line[keep]
 
 # %% ../nbs/38_tracks.ipynb #6b442f1b
+def _within(film, frame, every, skip, counts):
+    "The film, no longer than its pictures and rows. Raises `DataError` where many are missing, or any without `skip`."
+    there = {*film.names, *frame.tolist()}
+    last = max(there, default=0)
+    says = f'{film.folder / "seqinfo.ini"}: says seqLength={film.length}, and '
+    mend = 'correct seqLength, or copy the other pictures'
+    if (film.length - 1) // every * every >= last:  # a sampled frame is beyond
+        if not skip:
+            raise DataError(f'{says}the last frame with a picture or a row in gt.txt is {last}; {mend}, '
+                            'or open with missing=skip')
+        counts['frames after the last picture'] += film.length - last
+        film = replace(film, length=last)
+    if film.length // every > 10 * len(there) + 1000:
+        raise DataError(f'{says}only {len(there)} frames have a picture or a row in gt.txt; {mend}')
+    return film
+
 @opener('mot')
 def open_mot(
     path: str,      # a sequence, a folder of sequences, or one with train/ and test/
@@ -220,7 +236,7 @@ def open_mot(
         frame, track, box, line = read_mot(gt, visible, film.size, options.get('category', ''), counts)
         every = _number('mot', options, 'every', film.rate)
         for i in np.flatnonzero((frame < 1) | (frame > film.length))[:1]: raise DataError(f'{gt}: line {line[i]}: frame {frame[i]} is not in 1 to {film.length}; correct the line, or seqLength in seqinfo.ini')
-        some = (frame - 1) % every == 0
+        film, some = _within(film, frame, every, missing == 'skip', counts), (frame - 1) % every == 0
         track = np.array([ids.setdefault((0 if shared == 'yes' else c, p), len(ids)) if p >= 0 else -1 for p in track[some].tolist()], np.int64)
         parts.append((np.full(some.sum(), c), frame[some], track, box[some], line[some]))
         frames.append(np.stack([np.full(-(-film.length // every), c), np.arange(1, film.length + 1, every)], 1))

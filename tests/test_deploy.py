@@ -288,6 +288,30 @@ def test_numbers_of_a_description_are_checked(folder, tmp_path, field, value):
     with pytest.raises(ValueError, match=f's.onnx: {field}=.* was not written by person-search export|not a whole file'): Deployed(tmp_path/'s.onnx')
 
 
+@pytest.mark.parametrize('field, value, graph', [('roi_size', 6, 7), ('stride', 8, 16)])
+def test_numbers_of_a_description_are_those_of_the_graph(folder, tmp_path, field, value, graph):
+    "In range, and wrong: onnxruntime's own words came with the first picture, or wrong regions in silence."
+    import onnx
+    for name in ('s.onnx', 's.head.onnx'):
+        proto = onnx.load(str(folder/name))
+        about = next(p for p in proto.metadata_props if 'fingerprint' in p.value)
+        about.value = json.dumps(json.loads(about.value) | {field: value})
+        (tmp_path/name).write_bytes(proto.SerializeToString())
+    with pytest.raises(ValueError, match=f's.onnx: {field}={value}, but its graph .* {graph}; export again'): Deployed(tmp_path/'s.onnx')
+
+
+@pytest.mark.parametrize('out', ['m.safetensors', 'link.safetensors', './m.safetensors'])
+@pytest.mark.parametrize('how', ['--trunk', '--half', '--to=safetensors'])
+def test_a_model_is_not_exported_onto_itself(command, tmp_path, how, out):
+    "The identity classifier of the only copy was lost."
+    save_model(lively('hdl-student-fast'), tmp_path/'m.safetensors')
+    (tmp_path/'link.safetensors').symlink_to(tmp_path/'m.safetensors')
+    before = (tmp_path/'m.safetensors').read_bytes()
+    done = command('export', 'm.safetensors', out, how, cwd=tmp_path)
+    assert done.returncode and 'is the file that is read; give another name' in done.stderr
+    assert (tmp_path/'m.safetensors').read_bytes() == before and (tmp_path/'link.safetensors').is_symlink()
+
+
 def test_weights_of_branches_are_in_the_file_too(folder, tmp_path):
     import onnx
     from onnx import TensorProto, helper

@@ -1,5 +1,5 @@
 """Data of strangers and of other tools: nothing outside is read, nothing is started, nothing is read wrongly without a word."""
-import io, json, os, struct, warnings, zlib
+import io, json, os, struct, time, warnings, zlib
 from pathlib import Path
 
 import numpy as np, pytest
@@ -43,6 +43,20 @@ NAMES = ['../../secret/private.jpg', '../secret/private.jpg', 'frames/../../secr
 @pytest.mark.parametrize('name', NAMES)
 def test_coco_names_stay_in_the_data_set(tmp_path, secret, name):
     refused(write(tmp_path/'data', lambda d: d['images'][1].update(file_name=name)), r'annotations.json: images\[1\]')
+
+@pytest.mark.skipif(os.name != 'posix', reason='Windows has no such names')
+@pytest.mark.parametrize('name', ['C:1.jpg', 'cam1\\x.jpg', 'C:\\private.jpg'])
+def test_coco_names_are_tried_as_written(tmp_path, name):
+    "On Linux a colon and a backslash are letters like others."
+    spec = write(tmp_path/'data', lambda d: d['images'][1].update(file_name=name))
+    picture(tmp_path/'data'/'frames'/'cam1'/'x.jpg', value=200)
+    picture(tmp_path/'data'/'frames'/name, value=50)
+    data = opened(spec)
+    assert data.names[1] == name and abs(int(data.picture(1)[0, 0, 0]) - 50) < 3
+
+@pytest.mark.parametrize('name', ['x' * 5000 + '.jpg', 'y/' * 2500 + '1.jpg'])
+def test_coco_names_that_are_too_long(tmp_path, name):
+    assert len(refused(write(tmp_path/'data', lambda d: d['images'][1].update(file_name=name)), r'annotations.json: images\[1\].*cannot be followed \(File name too long\)')) < 500
 
 def test_coco_absolute_name(tmp_path, secret):
     for missing in ('', '?missing=skip'): refused(write(tmp_path/'data', lambda d: d['images'][1].update(file_name=str(secret))) + missing, 'absolute path; write it relative')
@@ -431,6 +445,25 @@ def test_frames_that_are_not_there(tmp_path):
     assert len(data) == 3 and data.left_out == {'pictures that are not there': 1}
     for f in (tmp_path/'A'/'img1').iterdir(): f.unlink()
     refused(spec + '&missing=skip', 'none of the 4 of this split is there', 'train')
+
+def test_a_film_is_no_longer_than_its_pictures_and_rows(tmp_path):
+    "seqLength=5000000 took minutes and gigabytes before it was an error."
+    spec, ini = film(tmp_path/'A'), tmp_path/'A'/'seqinfo.ini'
+    ini.write_text(ini.read_text().replace('seqLength=8', 'seqLength=5000000'))
+    began = time.perf_counter()
+    refused(spec, 'seqinfo.ini: says seqLength=5000000, and the last frame with a picture or a row in gt.txt is 8; correct seqLength, .*missing=skip', 'train')
+    data = opened(spec + '&missing=skip', 'train')
+    assert len(data) == 4 and data.left_out == {'frames after the last picture, in all frames': 4999992}
+    picture(tmp_path/'A'/'img1'/'5000000.jpg')
+    for missing in ('', '&missing=skip'): refused(spec + missing, 'says seqLength=5000000, and only 9 frames have a picture or a row in gt.txt; correct seqLength', 'train')
+    assert time.perf_counter() - began < 20
+    (tmp_path/'A'/'img1'/'5000000.jpg').unlink()
+    ini.write_text(ini.read_text().replace('seqLength=5000000', 'seqLength=9'))
+    assert len(opened(spec.replace('every=1', 'every=4'), 'train')) == 1  # a last frame that is not sampled is not needed
+
+def test_benchmarks_need_all_their_pictures(tmp_path):
+    from test_layouts import write_prw
+    refused(write_prw(tmp_path/'prw') + '?missing=skip', r"no option 'missing' \(missing=skip is for coco: and mot:.*there are protocol")
 
 def test_labels_of_ones_own(tmp_path):
     rows = [(*r[:7], 3, 1.) for r in ROWS] + [(f, 9, 30, 30, 40, 20, 1, 1, 1.) for f in range(1, 9)]

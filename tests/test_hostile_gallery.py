@@ -4,6 +4,8 @@ import os
 import shutil
 import struct
 import time
+import tracemalloc
+import zipfile
 from multiprocessing import get_context
 
 import numpy as np
@@ -144,6 +146,40 @@ def test_a_damaged_npz_gallery_is_one_line(tmp_path):
                       ('names', np.array([1, 2]), 'texts')):
         np.savez(tmp_path / 'g.npz', **parts | {k: v})
         with pytest.raises(ValueError, match=why): Gallery.load(tmp_path / 'g.npz')
+
+
+def test_an_archive_that_unpacks_to_gigabytes_takes_none(tmp_path):
+    "Sizes are compared, and bounded, from the headers alone."
+    parts = dict(det_image=np.zeros(3, int), det_boxes=np.tile(np.float32([1, 2, 30, 80]), (3, 1)), det_scores=np.ones(3, np.float32), det_feats=np.eye(3, dtype=np.float32), names=np.array(['a']))
+    def refused(why, write=np.savez_compressed, file=tmp_path / 'g.npz', **changes):
+        write(file, **parts | changes)
+        with pytest.raises(ValueError, match=f'g.npz: not a gallery file .*{why}'): measured(lambda: Gallery.load(file))
+    def measured(f):
+        tracemalloc.start()
+        try: return f()
+        finally:
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert peak < 2 ** 26
+    zeros = np.zeros((3, 2 ** 27), np.float16)  # 768 MB of zeros, in less than one
+    refused('it holds 768 MB, more than the 256 MB', det_feats=zeros)
+    refused('different lengths', det_feats=np.zeros((2 ** 23, 8), np.float16))
+    refused('it holds', names=np.zeros(3, 'U100000000'))
+    def lying(file, **arrays):
+        np.savez(file, **arrays)
+        with zipfile.ZipFile(file) as z: kept = {k: z.read(k) for k in z.namelist()}
+        kept['det_feats.npy'] = kept['det_feats.npy'].replace(b"'shape': (3, 3), }", b"'shape': (3, 9), }")
+        with zipfile.ZipFile(file, 'w') as z:
+            for k, v in kept.items(): z.writestr(k, v)
+    refused('its header says 108 bytes, the archive another number', lying)
+    np.savez_compressed(tmp_path / 'g.npz', **parts)
+    assert len(Gallery.load(tmp_path / 'g.npz')) == 3
+    g = gallery(tmp_path / 'g', shards=1)
+    columns = dict(np.load(g / '000001.npz')) | dict(text=np.zeros(2 ** 29, np.uint8))
+    np.savez_compressed(g / '000001.npz', **columns)
+    changed(g, lambda m: m['shards'][0]['bytes'].update({'000001.npz': (g / '000001.npz').stat().st_size}))
+    del columns
+    with pytest.raises(ValueError, match='000001.npz: not a part of a gallery .it holds 512 MB'): measured(lambda: Gallery.open(g))
 
 
 def test_rows_that_are_not_finite_are_named(tmp_path):
@@ -422,6 +458,30 @@ def test_a_name_with_a_backslash_is_read_as_written(tmp_path):
     assert {i.name: int(source.read(i.key)[0, 0, 0]) for i in source.scan()} == {'cam1/x.png': 10, 'cam1\\x.png': 200}
 
 
+@pytest.mark.skipif(os.name != 'posix', reason='Windows has no such names')
+def test_a_name_with_a_colon_is_read_as_written(net, tmp_path, pictures):
+    "`C:1.png` looked like a drive of Windows, and was skipped."
+    shutil.copy(pictures / 'c1_a.png', pictures / 'C:1.png')
+    g = build_gallery(net, pictures, tmp_path / 'g', progress=False)
+    assert 'C:1.png' in g.names and not g.manifest['skipped']
+
+
+@pytest.mark.parametrize('size', [(1, 1), (2, 1), (40000, 2), (2, 40000), (3000, 1)])
+def test_pictures_of_extreme_shapes(net, tmp_path, pictures, command, size):
+    "A cut-out 40,000 px wide and 2 high took all memory when it was enlarged to a person's height."
+    wide, strange = size[0] > 20 * size[1], pictures / 'strange.png'
+    Image.new('RGB', size, (90, 90, 90)).save(strange)
+    g = build_gallery(net, pictures, tmp_path / 'g', progress=False)
+    assert len(g.names) == 4 and not g.manifest['skipped']  # each is a scene, with nobody in it
+    page = tmp_path / 'page.html'
+    ran = command('search', MODEL, '--gallery', tmp_path / 'g', '--image', strange, '--out', page)
+    assert ran.returncode == wide and 'Traceback' not in ran.stderr
+    if wide: assert f'strange.png: {size[0]} x {size[1]} px is no cut-out of a person' in ran.stderr and 'give the box' in ran.stderr
+    if size == (1, 1): return
+    ran = command('search', MODEL, '--gallery', tmp_path / 'g', '--image', strange, '--box', f'0,0,{size[0]},{size[1]}', '--out', page)
+    assert not ran.returncode and page.stat().st_size < 10 ** 6, ran.stderr
+
+
 def test_one_data_set_has_one_name(tmp_path, monkeypatch):
     "`coco:PATH` and `coco:PATH/` stood in a gallery twice."
     (tmp_path / 'c').mkdir()
@@ -444,3 +504,17 @@ def test_a_query_is_not_found_in_its_own_scene():
     assert [m.scene for m in g.search(query, 5)] == [0, 1]
     assert [m.scene for m in g.search(query, 5, exclude=0)] == [m.scene for m in g.search(query, 5, exclude=[0])] == [1]
     assert g.search(query, 5, exclude=[0, 1]) == []
+
+
+@pytest.mark.parametrize('scenes', [[999], 2, [0, -1], ['a'], [0.5]])
+def test_scenes_that_are_not_there(scenes):
+    g, query = small(), np.float32([1, 0, 0, 0])
+    for call in (lambda: g.search(query, scenes=scenes), lambda: g.keep(scenes)):
+        with pytest.raises(ValueError, match='this gallery: has no scene .*; scenes= takes numbers from 0 to 1'): call()
+    assert len(g.search(query, scenes=1)) == len(g.search(query, scenes=np.array([0]))) == 1 and g.search(query, scenes=[]) == []
+
+
+@pytest.mark.parametrize('context, why', [(np.full((2, 4), np.nan), 'context: row 0: is not finite'), ([[1, 0, 0, 0], [0, np.inf, 0, 0]], 'row 1: is not finite'), (np.eye(3), 'context has shape .3, 3.'), (np.ones(4), 'has shape')])
+def test_company_that_cannot_be_compared(context, why):
+    with pytest.raises(ValueError, match=why): small().search(np.float32([1, 0, 0, 0]), rerank='cbgm', context=context)
+    assert len(small().search(np.float32([1, 0, 0, 0]), rerank='cbgm', context=[])) == 2

@@ -224,6 +224,38 @@ def test_one_network_of_a_table_is_trained_by_one_process(tmp_path):
         run_ablation('table7', SPEC, out=tmp_path / 'out', networks=tmp_path / 'networks', progress=False, **given)
 
 
+@pytest.mark.parametrize('settings', [{}, {'cutouts.crops': (64, 48), 'cutouts.batch_size': 4}], ids=['one stage', 'two stages'])
+def test_a_training_wants_a_folder_of_its_own(tmp_path, command, settings):
+    (tmp_path / 'photos').mkdir(); (tmp_path / 'a.jpg').write_text('mine')
+    before = picture(tmp_path)
+    call = ['train', '--model', 'e2e-rss' if settings else 'hdl-student-fast', '--data', SPEC, '--preset', 'tiny', '--out', tmp_path, *words(**settings)]
+    for more in ([], ['--restart']):
+        ran = command(*call, *more)
+        assert ran.returncode == 1 and 'holds a.jpg, photos, and no training, which wants a folder of its own; choose another folder' in ran.stderr and picture(tmp_path) == before
+    (tmp_path / 'a.jpg').unlink(); (tmp_path / 'photos').rmdir()
+    for name in ('run.log', 'slurm-7.out', '.gitignore'): (tmp_path / name).write_text('beside')
+    assert command(*call).returncode == 0
+    (tmp_path / 'plot.jpg').write_text('mine')  # from now on it is the run's folder
+    assert command(*call).returncode == 0 and command(*call, '--restart').returncode == 0 and (tmp_path / 'plot.jpg').read_text() == 'mine'
+
+
+@pytest.mark.parametrize('model, settings', [('hdl-student-fast', {}), ('e2e-rss', {'cutouts.crops': (64, 48), 'cutouts.batch_size': 4})])
+def test_a_data_set_that_was_moved_is_the_same(tmp_path, command, model, settings):
+    "It counts by its scenes, boxes and identities, not by its folder."
+    assert command('make-data', SPEC, tmp_path / 'a', '--layout', 'prw', '--workers', '1').returncode == 0
+    call = lambda place: command('train', '--model', model, '--data', f'prw:{place}', '--preset', 'tiny', '--out', tmp_path / 'run', *words(**settings))
+    ran = call(tmp_path / 'a')
+    assert ran.returncode == 0, ran.stderr
+    before = picture(tmp_path / 'run')
+    (tmp_path / 'a').rename(tmp_path / 'b')
+    ran = call(tmp_path / 'b')
+    assert ran.returncode == 0, ran.stderr
+    assert picture(tmp_path / 'run') == before
+    assert command('make-data', SPEC + '&seed=5', tmp_path / 'c', '--layout', 'prw', '--workers', '1').returncode == 0
+    ran = call(tmp_path / 'c')
+    assert ran.returncode == 1 and 'data' in ran.stderr and '--restart' in ran.stderr and picture(tmp_path / 'run') == before
+
+
 # killed, interrupted, no room ------------------------------------------------------------------------------------------
 
 COMMANDS = dict(
@@ -342,9 +374,32 @@ def test_a_training_in_a_demos_folder_is_left_alone(tmp_path):
     assert picture(tmp_path) == before
 
 
-def test_an_old_result_stays_until_the_new_one_is_whole(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize('place', ['teacher', 'student_hdl'])
+def test_a_killed_demo_goes_on_to_the_same_numbers(place, tmp_path, mini):
+    "kill -9 while a network is trained: the same call goes on, and ends as if nothing had been."
     out = tmp_path / 'demo'
-    run_demo(MINI, out)
+    code = f'from person_search_nb.demo import *; import tests_mini; run_demo(tests_mini.MINI, {str(out)!r})'
+    (tmp_path / 'tests_mini.py').write_text(f'from person_search_nb.demo import DemoConfig\nMINI = {MINI!r}\n')
+    child = subprocess.Popen([sys.executable, '-c', code], env=os.environ | dict(PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path])), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.time() + 200
+    while child.poll() is None and time.time() < until and not (out / place / CHECKPOINT).exists(): time.sleep(0.02)
+    assert child.poll() is None
+    child.kill(); child.wait(60)
+    assert not (out / 'results.json').exists()
+    again = run_demo(MINI, out)
+    numbers = lambda r: {k: {m: v for m, v in r[k].items() if m != 'ms_scene'} for k in demo_module.ROWS}
+    assert numbers(again) == numbers(mini[1]) and {p.name for p in out.iterdir()} == {*WRITTEN} and not list(out.rglob('*.part'))
+
+
+@pytest.fixture(scope='module')
+def mini(tmp_path_factory):
+    "A demo that nobody broke, and its results."
+    out = tmp_path_factory.mktemp('mini') / 'demo'
+    return out, run_demo(MINI, out)
+
+
+def test_an_old_result_stays_until_the_new_one_is_whole(tmp_path, monkeypatch, capsys, mini):
+    out = shutil.copytree(mini[0], tmp_path / 'demo')
     old = {name: (out / name).read_bytes() for name in ('report.html', 'results.json', 'teacher.safetensors')}
     still = lambda: all((out / name).read_bytes() == data for name, data in old.items())
 
