@@ -1,6 +1,6 @@
 """Draw the README's picture: teacher and distilled student look at one scene, and find the person who was asked for.
 
-    python benchmarks/hero.py                     # writes nbs/assets/hero.gif, a minute or two on one core
+    python .ci/hero.py                     # writes nbs/assets/hero.gif, a minute or two on one core
 
 Nothing is trained: both networks are the small ones that come with the package, the scenes are painted from a seed, so the same
 versions of the libraries give the same bytes. A scene is chosen by rule, not by hand: among the queries whose person both networks

@@ -1,9 +1,9 @@
 """Make the small trunks that ship with the package: person search in another synthetic world.
 
-    python benchmarks/pretrain.py hdl-teacher              # on two cores, about 75 minutes
-    python benchmarks/pretrain.py hdl-student-fast         # the student alone: no teacher is involved
-    python benchmarks/pretrain.py hdl-student-fast --teacher person_search_nb/weights/hdl-teacher.safetensors --moments person_search_nb/weights/moments   # taught
-    python benchmarks/pretrain.py e2e-rss --out runs/pretrain    # not shipped: VGG16; by cut-outs alone also resnet18, resnet50, googlenet, densenet121, for `person-search ablate --trunks`
+    python .ci/pretrain.py hdl-teacher              # on two cores, about 75 minutes
+    python .ci/pretrain.py hdl-student-fast         # the student alone: no teacher is involved
+    python .ci/pretrain.py hdl-student-fast --teacher person_search_nb/weights/hdl-teacher.safetensors --moments person_search_nb/weights/moments   # taught
+    python .ci/pretrain.py e2e-rss --out runs/pretrain    # not shipped: VGG16; by cut-outs alone also resnet18, resnet50, googlenet, densenet121, for `person-search ablate --trunks`
 
 The papers start from ImageNet; this is our stand-in for it: people, places and cameras of seed 9001, which no demo uses.
 Stages of two kinds. (1) Cut-out people: views of one person are pulled together, everybody else in the batch is pushed away (supervised
