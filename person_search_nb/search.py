@@ -29,7 +29,7 @@ from .presets import fingerprint
 from .neighbours import Approximate, choose_engine, exact_neighbours
 from .shards import read_manifest
 from .shards import write_manifest
-from .gallery import Gallery, Match, _WIDEST, _refuse, moment, thumbnail
+from .gallery import Gallery, Match, _WIDEST, moment, thumbnail
 
 # %% ../nbs/84_search.ipynb #a430ed3c
 _NO_FAISS = ('{}: has an index ({}), and the package faiss is missing: searching exactly. '
@@ -121,7 +121,8 @@ def _checked_context(context, dim):
     if context.ndim != 2 or context.shape[1] != dim:
         raise ValueError(f'context has shape {context.shape}, this gallery holds {dim}-d '
                          'embeddings: embed both with one model')
-    _refuse('context', ~np.isfinite(context).all(1), 'is not finite; embed it again')
+    bad = np.flatnonzero(~np.isfinite(context).all(1))
+    if len(bad): raise ValueError(f'context: row {bad[0]} is not finite; embed it again')
     return context
 
 @patch
@@ -201,7 +202,8 @@ def _check_cut_out(name, cut, height):
     h, w = cut.shape[:2]
     if w <= _WIDEST * h and height ** 2 * (1 + w / h) * 2 <= pixel_limit(): return
     raise ValueError(f'{name}: {w} x {h} px is no cut-out of a person, who would be '
-                     f'{height:.0f} px high; cut the person out, or give the box of the person in the picture')
+                     f'{height:.0f} px high; cut the person out, or give the box of the person '
+                     'in the picture')
 
 def _on_mean_colour(cut, height):
     "(picture, box): a cut-out at a height, with half of it as a margin on each side."
