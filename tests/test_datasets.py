@@ -213,7 +213,7 @@ def test_bad_split(synth):
 
 
 def test_registry(monkeypatch):
-    monkeypatch.setattr('person_search_nb.datasets.OPENERS', dict(OPENERS))
+    monkeypatch.setattr('person_search_nb.specs.OPENERS', dict(OPENERS))
     @opener('mine')
     def mine(path, options, split, **kw): return path, options, split, kw
     assert parse_spec('mine:a/b?x=c[12]*?&y=') == ('mine', 'a/b', dict(x='c[12]*?', y=''))
