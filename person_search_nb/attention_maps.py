@@ -17,7 +17,7 @@ from .boxes import check_boxes
 from .attention import ARM
 from .person_search import evaluating, record_levels
 from .distillation import attention_distillation, energy, feature_distillation
-from .visualize import STYLE, _boxes, draw_boxes, to_array
+from .visualize import _boxes, draw_boxes, STYLE, to_array
 
 # %% ../nbs/91_attention_maps.ipynb #3454b4b2
 def unit_range(

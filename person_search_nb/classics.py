@@ -12,7 +12,7 @@ from torchvision.models import DenseNet
 from torchvision.models.googlenet import BasicConv2d, Inception
 from torchvision.models.vgg import cfgs, make_layers
 
-from .backbones import BACKBONES, Backbone, init_weights, load_weights
+from .backbones import Backbone, BACKBONES, init_weights, load_weights
 from .backbones import scale_channels
 
 # %% ../nbs/41_classics.ipynb #f6bd9019

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .distributed import collect, rank, share_out, device_of
+from .distributed import collect, device_of, rank, share_out
 from .scenes import QuerySet, SceneDataset
 from .person_search import evaluating
 from .loading import SceneBatches, SceneLoader, SceneSampler

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from .boxes import check_boxes
 from .person_search import evaluating
-from .visualize import RIGHT, STYLE, WRONG, _boxes, to_array
+from .visualize import _boxes, RIGHT, STYLE, to_array, WRONG
 from .attention_maps import _around, _cells_inside, _no_frame, overlay, unit_range
 
 # %% ../nbs/92_grad_cam.ipynb #5e3adeca

@@ -17,8 +17,8 @@ from fastcore.basics import patch
 from torch import nn, Tensor
 
 from .distributed import mean_number
-from .boxes import check_boxes, clip_boxes, decode_boxes, encode_boxes
-from .boxes import keep_large, nms
+from .boxes import check_boxes, clip_boxes, decode_boxes, encode_boxes, keep_large
+from .boxes import nms
 from .anchors import AnchorGenerator
 from .roi_align import crop_resize_pool, roi_align, roi_pool
 from .rpn import match_boxes, RPN, sample_balanced

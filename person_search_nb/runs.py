@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from .distributed import rank
 from .files import LOCK, locked, parse_json, regular_file, write_whole
-from .checkpoints import _unpack
+from .checkpoints import unpack_tree
 from .settings import TrainConfig
 
 # %% ../nbs/62_runs.ipynb #69007116
@@ -274,7 +274,7 @@ def read_run(
     "What a checkpoint says of its run, without the weights. Raises ValueError naming the file."
     try:
         with safe_open(str(regular_file(file)), 'pt') as f:
-            tree = _unpack(parse_json(f.metadata()['tree'], file), _Left())
+            tree = unpack_tree(parse_json(f.metadata()['tree'], file), _Left())
         return dict(step=int(tree['step']), precision=str(tree['precision']),
                     config=dict(tree['config']), record=dict(tree['record']))
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as e:

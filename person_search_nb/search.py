@@ -27,9 +27,8 @@ from .ranking import paired_iou
 from .reranking import cbgm, k_reciprocal
 from .presets import fingerprint
 from .neighbours import Approximate, choose_engine, exact_neighbours
-from .shards import read_manifest
-from .shards import write_manifest
-from .gallery import Gallery, Match, _WIDEST, moment, thumbnail
+from .shards import read_manifest, write_manifest
+from .gallery import _WIDEST, Gallery, Match, moment, thumbnail
 
 # %% ../nbs/84_search.ipynb #a430ed3c
 _NO_FAISS = ('{}: has an index ({}), and the package faiss is missing: searching exactly. '

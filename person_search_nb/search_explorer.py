@@ -22,9 +22,9 @@ from .ranking import paired_iou
 from .gallery import fingerprint, Gallery
 from .visualize import crop, NOBODY, on_card, RIGHT, to_array, WRONG
 from .grad_cam import grad_cam
-from .widgets import _tidy, draw_map, Explorer, jpeg
-from .widgets import ScenePicture, whole, with_boxes
-from .explorer import Recent, demo_models, demo_scenes, fullest
+from .widgets import _tidy, draw_map, Explorer, jpeg, ScenePicture, whole
+from .widgets import with_boxes
+from .explorer import demo_models, demo_scenes, fullest, Recent
 
 # %% ../nbs/97_search_explorer.ipynb #8300cc90
 _OTHER_NETWORK = ("the gallery was made with another network (its fingerprint is {}, "

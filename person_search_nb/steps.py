@@ -12,8 +12,7 @@ import threading
 import torch
 from torch import nn
 
-from .distributed import processes, rank
-from .distributed import share_batch_norm
+from .distributed import processes, rank, share_batch_norm
 from .loading import PairSampler, SceneBatches, SceneSampler
 
 # %% ../nbs/63_steps.ipynb #47fffa23

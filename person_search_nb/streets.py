@@ -13,8 +13,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageFilter
 
-from .people import Body, Pose, _pick, _shade, draw_identity, stream
-from .drawing import Pen, _mix, paint_person
+from .people import _pick, _shade, Body, draw_identity, Pose, stream
+from .drawing import _mix, paint_person, Pen
 
 # %% ../nbs/34_streets.ipynb #94e3679c
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ __all__ = ['STUDENT_CHANNELS', 'depthwise_bn', 'SeparableModule', 'SeparableBloc
 # %% ../nbs/44_student.ipynb #02b65faf
 import torch.nn as nn
 
-from .backbones import BACKBONES, Backbone, conv_bn, init_weights, load_weights
+from .backbones import Backbone, BACKBONES, conv_bn, init_weights, load_weights
 from .backbones import scale_channels
 
 # %% ../nbs/44_student.ipynb #04f23343

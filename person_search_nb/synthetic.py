@@ -17,13 +17,13 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .files import locked, read_json, write_whole, DataError
+from .files import DataError, locked, read_json, write_whole
 from .pictures import pixel_limit
-from .scenes import CAMERAS, QuerySet, Scene, SceneDataset, choose, under_protocol
+from .scenes import CAMERAS, choose, QuerySet, Scene, SceneDataset, under_protocol
 from .specs import make_spec, opener
-from .people import Body, Pose, _SPLIT, draw_identity, identity, stream
-from .streets import SYNTH, SynthConfig, _expose, _prop, _stamp, background
-from .streets import make_camera, prop_boxes
+from .people import _SPLIT, Body, draw_identity, identity, Pose, stream
+from .streets import _expose, _prop, _stamp, background, make_camera, prop_boxes
+from .streets import SYNTH, SynthConfig
 
 # %% ../nbs/35_synthetic.ipynb #06575fc0
 _SHAPE = np.array([(x, y) for y, half in zip(np.linspace(.03, .97, 14), [.2, .22, .5, .62, .64, .64, .62, .58, .5, .48, .46, .5, .55, .5])

@@ -17,7 +17,7 @@ from .anchors import AnchorGenerator, faster_rcnn_anchors, pedestrian_anchors
 from .backbones import build_backbone, resnet_backbone
 from .classics import vgg16_backbone
 from .student import student_backbone
-from .person_search import PersonSearchNet, evaluating
+from .person_search import evaluating, PersonSearchNet
 
 # %% ../nbs/48_systems.ipynb #cab027fc
 # px, 11 geometric steps; fit your own with `fit_heights`

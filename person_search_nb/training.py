@@ -22,12 +22,12 @@ from .files import save_figure, write_whole
 from .model_files import save_model
 from .loading import SceneLoader
 from .checkpoints import load_tree, save_tree
-from .settings import TrainConfig, check_device, check_training, pick_precision
-from .runs import CHECKPOINT, OtherRun, RUN_FILES, _Log, as_json, compare_run
-from .runs import holding, plot_losses, read_log, read_run, refuse_foreign
+from .settings import check_device, check_training, pick_precision, TrainConfig
+from .runs import _Log, as_json, CHECKPOINT, compare_run, holding, OtherRun
+from .runs import plot_losses, read_log, read_run, refuse_foreign, RUN_FILES
 from .runs import run_record, set_aside
-from .steps import NonFiniteLoss, _Signals, _clip, _items, _non_finite, _optimizer
-from .steps import _parts, _prepare, _weighted, update_mean
+from .steps import _clip, _items, _non_finite, _optimizer, _parts, _prepare
+from .steps import _Signals, _weighted, NonFiniteLoss, update_mean
 
 # %% ../nbs/64_training.ipynb #14de94cf
 def _length(config, per_epoch):

@@ -6,8 +6,8 @@ import re
 import pytest
 import torch
 
-from person_search_nb.demo import ROWS, SWAPPED, DemoConfig, row_names, shortest_in_turns
-from person_search_nb.demo import stage_table, start_note
+from person_search_nb.demo import DemoConfig, row_names, ROWS, shortest_in_turns, stage_table
+from person_search_nb.demo import start_note, SWAPPED
 
 
 class Toy(torch.nn.Module):

@@ -11,7 +11,7 @@ from person_search_nb.scenes import QuerySet, Scene, SceneDataset
 from person_search_nb.ranking import match_detections, search_metrics
 from person_search_nb.evaluation import embed_queries, evaluate, gallery_truth, protocol_of
 from person_search_nb.evaluation import run_detector
-from person_search_nb.baselines import appearance_search, BagOfWords, colour_names, COLOUR_NAMES
+from person_search_nb.baselines import appearance_search, BagOfWords, COLOUR_NAMES, colour_names
 from person_search_nb.baselines import histogram_baseline, k_means
 from person_search_nb.analysis import gallery_size_curve, plot_gallery_sizes
 from person_search_nb.analysis import plot_precision_recall, plot_recall_sweep, precision_recall

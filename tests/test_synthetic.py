@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from person_search_nb.people import Body, draw_identity, identity, lookalike, LOOKALIKE, Pose
+from person_search_nb.people import Body, draw_identity, identity, LOOKALIKE, lookalike, Pose
 from person_search_nb.drawing import paint_person
 from person_search_nb.streets import make_camera, SYNTH, SynthConfig
 from person_search_nb.synthetic import hidden_share, render_all, SynthWorld, write_dataset
