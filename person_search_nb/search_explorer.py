@@ -19,7 +19,8 @@ from .pictures import Fit, read_picture, resize_picture
 from .scenes import as_floats
 from .person_search import evaluating
 from .ranking import paired_iou
-from .gallery import fingerprint, Gallery
+from .gallery import fingerprint
+from .search import Gallery
 from .visualize import crop, NOBODY, on_card, RIGHT, to_array, WRONG
 from .grad_cam import grad_cam
 from .widgets import draw_map, escaped, Explorer, jpeg
