@@ -7,7 +7,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from person_search_nb import figures as fg, visualize as vz
+from person_search_nb import attention_maps as am, figures as fg, grad_cam as gc, visualize as vz
 from person_search_nb.files import save_figure
 from person_search_nb.person_search import record_levels
 from person_search_nb.distillation import attention_distillation, feature_distillation
@@ -102,19 +102,19 @@ def test_right_and_wrong_differ_by_mark_and_colour(image):
 @pytest.mark.parametrize('name', ['teacher', 'student'])
 def test_maps_are_the_networks_own(nets, image, name, what):
     levels = recorded(nets[name], image, BOXES)
-    maps = vz.attention_maps(nets[name], image, BOXES, what, normalise=False)
+    maps = am.attention_maps(nets[name], image, BOXES, what, normalise=False)
     for j, m in enumerate(maps):
         x = levels['features' if what == 'energy' else 'attention'][j]
         want = (x.mean(1) if what == 'attention' else x.square().sum(1)).numpy()
         np.testing.assert_allclose(m, want if j == 3 else want[0], rtol=1e-4, atol=1e-6)
-    assert len(vz.attention_maps(nets[name], image, None, what)) == 3 and len(vz.attention_maps(nets[name], image, BOXES[:0], what)) == 3
+    assert len(am.attention_maps(nets[name], image, None, what)) == 3 and len(am.attention_maps(nets[name], image, BOXES[:0], what)) == 3
 
 
 @pytest.mark.parametrize('factored', [True, False])
 def test_the_parts_make_the_attention(image, factored):
     torch.manual_seed(1)
     net = build_model('hdl-student-fast', 3, width=0.125, rpn_channels=16, factored=factored).eval()
-    for j, (p, a) in enumerate(zip(vz.attention_parts(net, image, BOXES), recorded(net, image, BOXES)['attention'])):
+    for j, (p, a) in enumerate(zip(am.attention_parts(net, image, BOXES), recorded(net, image, BOXES)['attention'])):
         s, u = (p['where'], p['which']) if j == 3 else (p['where'][None], p['which'][None])
         made = 1 / (1 + np.exp(-(s[:, None] * u[:, :, None, None] + p['bias'][None, :, None, None])))
         np.testing.assert_allclose(made, a.numpy(), atol=1e-5)
@@ -124,14 +124,14 @@ def test_the_parts_make_the_attention(image, factored):
 @pytest.mark.parametrize('what,loss,word', [('features', feature_distillation, 'FD'), ('attention', attention_distillation, 'AD')])
 def test_differences_are_what_distillation_lowers(nets, image, what, loss, word, form):
     s, t = (recorded(nets[n], image, BOXES)[what] for n in ('student', 'teacher'))
-    levels = vz.energy_difference(nets['student'], nets['teacher'], image, BOXES, what, form)
+    levels = am.energy_difference(nets['student'], nets['teacher'], image, BOXES, what, form)
     for j, level in enumerate(levels):
         assert level['distance'] == pytest.approx(loss([s[j]], [t[j]], form).item(), rel=1e-5)
         length = np.linalg.norm(level['student'].reshape(len(level['student']), -1), axis=1)
         assert (length < 1 + 1e-4).all() and (j == 3 or length[0] > .99)  # what an untrained head says of a region may be too little to have a direction
         np.testing.assert_array_equal(level['difference'], level['student'] - level['teacher'])
     assert sum(level['distance'] for level in levels) == pytest.approx(loss(s, t, form).item(), rel=1e-5)
-    fig = vz.show_difference(nets['student'], nets['teacher'], image, BOXES, what, form)
+    fig = am.show_difference(nets['student'], nets['teacher'], image, BOXES, what, form)
     titles = [ax.get_title() for ax in fig.axes if word in ax.get_title()]
     assert titles == [f"level {j}: {word} {level['distance']:.2e}" for j, level in enumerate(levels)]
     for ax in fig.axes[2 * len(levels):3 * len(levels)]:  # the last row: as much above zero as below
@@ -141,38 +141,38 @@ def test_differences_are_what_distillation_lowers(nets, image, what, loss, word,
 
 def test_nothing_differs_from_itself(nets, image):
     for what in ('features', 'attention'):
-        for level in vz.energy_difference(nets['teacher'], nets['teacher'], image, BOXES, what): assert not level['difference'].any() and level['distance'] == 0
-    assert isinstance(vz.show_difference(nets['teacher'], nets['teacher'], image), Figure)  # a range without width is drawn all the same
+        for level in am.energy_difference(nets['teacher'], nets['teacher'], image, BOXES, what): assert not level['difference'].any() and level['distance'] == 0
+    assert isinstance(am.show_difference(nets['teacher'], nets['teacher'], image), Figure)  # a range without width is drawn all the same
 
 
 @pytest.mark.parametrize('boxes', [None, BOXES[:0], BOXES[:1], BOXES])
 def test_comparing_figures_have_their_places(nets, image, boxes):
     two, columns = {n: nets[n] for n in ('teacher', 'student')}, 3 + (boxes is not None and len(boxes) > 0)
-    assert len(vz.compare_attention(two, image, boxes).axes) == 2 * (columns + 1)
-    assert len(vz.show_attention_parts(two, image, boxes).axes) == 4 * columns
-    assert len(vz.show_difference(nets['student'], nets['teacher'], image, boxes).axes) == 4 * columns  # three rows and colour bars
+    assert len(am.compare_attention(two, image, boxes).axes) == 2 * (columns + 1)
+    assert len(am.show_attention_parts(two, image, boxes).axes) == 4 * columns
+    assert len(am.show_difference(nets['student'], nets['teacher'], image, boxes).axes) == 4 * columns  # three rows and colour bars
 
 
 @pytest.mark.parametrize('box', [(20, 16, 44, 88), (0, 0, 3, 3), (150, 80, 160, 96), (0, 0, 160, 96)])
 def test_a_person_of_any_size_and_place(nets, image, box):
-    assert len(vz.compare_person({n: nets[n] for n in ('teacher', 'student')}, image, box).axes) == 10
+    assert len(am.compare_person({n: nets[n] for n in ('teacher', 'student')}, image, box).axes) == 10
 
 
 def test_networks_that_cannot_answer(nets, image):
     plain, teacher = nets['plain'], nets['teacher']
-    with pytest.raises(ValueError, match="what='energy'"): vz.attention_maps(plain, image, what='attention energy')
-    with pytest.raises(ValueError, match='NoAttention'): vz.attention_parts(plain, image)
+    with pytest.raises(ValueError, match="what='energy'"): am.attention_maps(plain, image, what='attention energy')
+    with pytest.raises(ValueError, match='NoAttention'): am.attention_parts(plain, image)
     for pair in ((plain, teacher), (teacher, plain), (plain, plain)):
-        with pytest.raises(ValueError, match="what='features'"): vz.energy_difference(*pair, image, what='attention')
-    with pytest.raises(ValueError, match='not .heat.'): vz.attention_maps(teacher, image, what='heat')
-    for f in (vz.compare_attention, vz.show_attention_parts):
+        with pytest.raises(ValueError, match="what='features'"): am.energy_difference(*pair, image, what='attention')
+    with pytest.raises(ValueError, match='not .heat.'): am.attention_maps(teacher, image, what='heat')
+    for f in (am.compare_attention, am.show_attention_parts):
         with pytest.raises(ValueError, match='no models'): f({}, image)
-    with pytest.raises(ValueError, match=r'\(3, H, W\)'): vz.attention_maps(teacher, image.permute(1, 2, 0))
-    with pytest.raises(ValueError, match='row 0'): vz.attention_maps(teacher, image, [[30, 50, 20, 90.]])
-    with pytest.raises(ValueError, match='leaves the image'): vz.compare_person({'a': teacher}, image, (100, 10, 300, 90))
+    with pytest.raises(ValueError, match=r'\(3, H, W\)'): am.attention_maps(teacher, image.permute(1, 2, 0))
+    with pytest.raises(ValueError, match='row 0'): am.attention_maps(teacher, image, [[30, 50, 20, 90.]])
+    with pytest.raises(ValueError, match='leaves the image'): am.compare_person({'a': teacher}, image, (100, 10, 300, 90))
     ax = plt.subplots()[1]
-    with pytest.raises(ValueError, match='overlay_people'): vz.overlay(ax, image, np.zeros((2, 3, 4)), 4)
-    with pytest.raises(ValueError, match='3 boxes'): vz.overlay_people(ax, image, np.zeros((2, 4, 4)), BOXES)
+    with pytest.raises(ValueError, match='overlay_people'): am.overlay(ax, image, np.zeros((2, 3, 4)), 4)
+    with pytest.raises(ValueError, match='3 boxes'): am.overlay_people(ax, image, np.zeros((2, 4, 4)), BOXES)
 
 
 # -- Grad-CAM -------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ def test_grad_cam_of_a_logit_equals_the_formula(nets, image, level, method):
         x, _ = net.attention[j](x)
     grad = torch.autograd.grad(net.identity_logits(net.head(x, [box[None]]).embedding)[0, 2], kept)[0]
     want = ((grad.mean((2, 3), keepdim=True) if method == 'grad-cam' else grad) * kept).sum(1).relu()[0].detach().numpy()
-    got = vz.grad_cam(net, image, box, level=level, identity=2, method=method, normalise=False)
+    got = gc.grad_cam(net, image, box, level=level, identity=2, method=method, normalise=False)
     np.testing.assert_allclose(got, want, atol=1e-3 * want.max() + 1e-12)
 
 
@@ -197,9 +197,9 @@ def test_grad_cam_differs_by_what_is_asked(nets, image):
     pytest.importorskip('pytorch_grad_cam')
     net, box = nets['teacher'], BOXES[0]
     with torch.no_grad(): me, other = net.embed([image], [BOXES[:2]])
-    maps = [vz.grad_cam(net, image, box, level=1, **kw) for kw in ({}, dict(identity=0), dict(identity=1), dict(query=me), dict(query=other))]
+    maps = [gc.grad_cam(net, image, box, level=1, **kw) for kw in ({}, dict(identity=0), dict(identity=1), dict(query=me), dict(query=other))]
     assert all(np.abs(a - b).max() > 1e-3 for i, a in enumerate(maps) for b in maps[:i])
-    assert vz.grad_cam(net, image, box, me, level=1, normalise=False).max() > 0  # asked about itself: a cosine's gradient would be zero
+    assert gc.grad_cam(net, image, box, me, level=1, normalise=False).max() > 0  # asked about itself: a cosine's gradient would be zero
     assert net.training is False and all(p.requires_grad for p in net.parameters())
 
 
@@ -207,16 +207,16 @@ def test_grad_cam_refuses(nets, image):
     pytest.importorskip('pytorch_grad_cam')
     net, box = nets['teacher'], BOXES[0]
     for kw, message in ((dict(identity=5), '0 to 4'), (dict(identity=-1), '0 to 4'), (dict(query=torch.ones(3)), '3 numbers'), (dict(query=torch.ones(3), identity=1), 'two questions'), (dict(level=3), '0, 1 or 2'), (dict(method='x'), 'hires-cam')):
-        with pytest.raises(ValueError, match=message): vz.grad_cam(net, image, box, **kw)
-    with pytest.raises(ValueError, match='ends before it begins'): vz.grad_cam(net, image, (30, 50, 20, 90))
-    with pytest.raises(ValueError, match='box of the match'): vz.why_match(net, image, box, image, (30, 50, 20, 90))
+        with pytest.raises(ValueError, match=message): gc.grad_cam(net, image, box, **kw)
+    with pytest.raises(ValueError, match='ends before it begins'): gc.grad_cam(net, image, (30, 50, 20, 90))
+    with pytest.raises(ValueError, match='box of the match'): gc.why_match(net, image, box, image, (30, 50, 20, 90))
 
 
 @pytest.mark.parametrize('correct', [None, True, False])
 def test_a_match_has_two_sides(nets, image, correct):
     pytest.importorskip('pytorch_grad_cam')
     net, wide = nets['teacher'], torch.rand(3, 80, 200)
-    fig = vz.why_match(net, image, BOXES[0], wide, (10, 5, 40, 75), correct=correct)
+    fig = gc.why_match(net, image, BOXES[0], wide, (10, 5, 40, 75), correct=correct)
     with torch.no_grad(): likeness = float(net.embed([image], [BOXES[:1]])[0] @ net.embed([wide], [torch.tensor([[10., 5, 40, 75]])])[0])
     assert len(fig.axes) == 4 and fig.get_suptitle() == {None: '', True: '✓ ', False: '✗ '}[correct] + f'likeness {likeness:.2f}'
 
