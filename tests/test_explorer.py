@@ -12,7 +12,7 @@ from person_search_nb.person_search import record_levels
 from person_search_nb.model_files import save_model
 from person_search_nb.distillation import attention_distillation, feature_distillation
 from person_search_nb.models import build_model
-from person_search_nb.gallery import Gallery
+from person_search_nb.search import Gallery
 from person_search_nb.grad_cam import grad_cam
 from person_search_nb.widgets import draw_map, jpeg, ScenePicture, stretch, view_of, whole
 from person_search_nb.explorer import AttentionExplorer, Recent
