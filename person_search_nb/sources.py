@@ -23,8 +23,8 @@ from .datasets import open_dataset, parse_spec
 from .neighbours import optional
 
 # %% ../nbs/82_sources.ipynb #e3b597c7
-_DATE = re.compile(r'(?<!\d)(20\d\d|19\d\d)[-_.]?(\d\d)[-_.]?(\d\d)[-_T .]?'  # year, month, day
-                   r'(\d\d)[-_.:h]?(\d\d)[-_.:m]?(\d\d)(?!\d)')                # hour, minute, second
+_DAY = r'(?<!\d)(20\d\d|19\d\d)[-_.]?(\d\d)[-_.]?(\d\d)'
+_DATE = re.compile(_DAY + r'[-_T .]?(\d\d)[-_.:h]?(\d\d)[-_.:m]?(\d\d)(?!\d)')
 
 def time_in(
     name: str,  # of a picture
@@ -82,6 +82,8 @@ class Folder:
 # %% ../nbs/82_sources.ipynb #6afd4f08
 _NO_FOLDER = ('{}: no such folder; give a folder of pictures, a film, or a data spec such as '
               'prw:PATH')
+_NO_PICTURES = '{}: holds no pictures ({}){}; give the folder they are in, or convert them'
+_LEFT_OUT = '{}: {} pictures; left out: {} (films are given one by one)'
 
 def _left_out(files):
     "The endings of files that are no pictures, in words."
@@ -96,10 +98,9 @@ def scan(self: Folder) -> list:
     pictures = sorted(p for p in files if p.suffix.lower() in PICTURES)
     left = _left_out(p for p in files if p.suffix.lower() not in PICTURES)
     if not pictures:
-        why = f'holds no pictures ({", ".join(sorted(PICTURES))})' + (f', but {left}' if left else '')
-        raise DataError(f'{self.path}: {why}; give the folder they are in, or convert them')
-    if left:
-        print(f'{self.path}: {len(pictures)} pictures; left out: {left} (films are given one by one)')
+        but = f', but {left}' if left else ''
+        raise DataError(_NO_PICTURES.format(self.path, ', '.join(sorted(PICTURES)), but))
+    if left: print(_LEFT_OUT.format(self.path, len(pictures), left))
     names = [p.relative_to(self.path).as_posix() for p in pictures]
     return [Item(n, n, camera_in(n), time_in(n), file_stamp(p)) for n, p in zip(names, pictures)]
 
