@@ -378,7 +378,7 @@ def _write_page(people, found, image, box, gallery, out):
 
 def _look_up(model, gallery, image, box, number, cameras, time, rerank, out, device, trust):
     "Search a gallery for the person in a box of a picture."
-    from person_search_nb.gallery import Gallery
+    from person_search_nb.search import Gallery
     if out and Path(out).suffix != '.html':
         raise ValueError(f'{out}: matches of a picture are written as a page; '
                          'give a name that ends in .html')
@@ -396,7 +396,8 @@ def _look_up(model, gallery, image, box, number, cameras, time, rerank, out, dev
 # %% ../nbs/99_cli.ipynb #7bdb91a1
 def _embedded_gallery(net, scenes, data, gallery):
     "The gallery of a data spec: from the file `gallery` if it exists, else embedded and saved."
-    from person_search_nb.gallery import Gallery, fingerprint
+    from person_search_nb.gallery import fingerprint
+    from person_search_nb.search import Gallery
     known = gallery and Path(gallery).exists()
     people = Gallery.load(gallery) if known else Gallery.from_model(net, scenes)
     if people.names != list(scenes.names):

@@ -18,8 +18,9 @@ from . import coco, layouts, synthetic, tracks  # noqa: F401
 from .files import DataError
 from .pictures import Files
 from .scenes import CAMERAS, QuerySet, SceneDataset
-from .specs import make_spec, open_dataset, parse_spec, SPLITS
-from .layouts import cuhk_protocols, PUBLISHED
+from .specs import SPLITS, make_spec, open_dataset, parse_spec
+from .specs import with_options  # noqa: F401
+from .layouts import PUBLISHED, cuhk_protocols
 
 _all_ = ['open_dataset', 'parse_spec', 'with_options']  # here they know every reader
 

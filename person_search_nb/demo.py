@@ -31,7 +31,7 @@ from .runs import as_json, holding, OtherRun, plot_losses, set_aside
 from .training import train
 from .distillation import HDL
 from .models import build_model
-from .gallery import Gallery
+from .search import Gallery
 from .visualize import crop, figure_html, ranking_strip
 from .attention_maps import compare_attention
 

@@ -17,20 +17,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 
-from .files import regular_file, safe_path, DataError
-
-# %% ../nbs/tools/pictures.ipynb #64d60940
-import os, threading
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
-import torch
-import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
-
-from .files import DataError, regular_file, safe_path
+from .files import is_written, regular_file, safe_path, DataError
 
 # %% ../nbs/tools/pictures.ipynb #fb5013af
 FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF', 'GIF', 'PPM')  # those decoded
@@ -167,7 +154,7 @@ def data_file(
         if os.environ.get('PERSON_SEARCH_LINKS') != 'follow':
             way_out = 'set PERSON_SEARCH_LINKS=follow if the link is yours'
             raise DataError(f'{e}, or {way_out}') from None
-    path = Path(root, name.replace('\\', '/'))
+    path = Path(root, name if is_written(root, name) else name.replace('\\', '/'))
     return regular_file(path, DataError) if path.exists() else path
 
 # %% ../nbs/tools/pictures.ipynb #34ed4fb0
