@@ -24,6 +24,7 @@ from .evaluation import run_detector
 from .neighbours import Approximate
 from .shards import add_shard, join_shards, MANIFEST, new_manifest, read_manifest
 from .shards import read_npz, read_shard
+from .sources import open_source
 
 # %% ../nbs/83_gallery.ipynb #80474b64
 def moment(
