@@ -8,7 +8,7 @@ from person_search_nb.loading import PairSampler, SceneBatches, SceneLoader
 from person_search_nb.ranking import per_query
 from person_search_nb.evaluation import evaluate, search_truth
 from person_search_nb.settings import TrainConfig
-from person_search_nb.steps import _items
+from person_search_nb.steps import step_items
 from person_search_nb.training import train
 from person_search_nb.qeeps import Excitation, pick_queries, QueryRPN, QuerySimilarity
 from person_search_nb.qeeps import QuerySqueezeExcite
@@ -133,8 +133,8 @@ def test_grouping_keeps_pairs_together(n, batch, drop, seed):
 
 def test_training_items_are_the_same_when_resumed(data):
     how = TrainConfig(batch_size=4, pairs=True, flip=.5, seed=3)
-    whole = list(_items(data, how, 0, 9))
-    assert list(_items(data, how, 4, 9)) == whole[4:] and {i for b in whole[:3] for i, *_ in b} == set(range(12))
+    whole = list(step_items(data, how, 0, 9))
+    assert list(step_items(data, how, 4, 9)) == whole[4:] and {i for b in whole[:3] for i, *_ in b} == set(range(12))
     assert [t['image_id'] for _, ts in SceneLoader(data, whole[:3], workers=1) for t in ts] == [i for b in whole[:3] for i, *_ in b]
 
 

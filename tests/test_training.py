@@ -284,19 +284,19 @@ def test_tree_keeps_types(tmp_path):
 
 def test_parts_have_rates_decays_and_clipping_of_their_own():
     "CLSA's two networks: the optimizer's groups, the rate at every step, and a clip that one part's gradient does not share with the other's."
-    from person_search_nb.steps import _clip, _optimizer
+    from person_search_nb.steps import clip_gradients, make_optimizer
     net = torch.nn.ModuleDict(dict(body=torch.nn.Linear(3, 3), reid=torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3))))
     config = TrainConfig(lr=0.001, weight_decay=1e-4, warmup=0, epochs=10, milestones=(4,), clip=0., parts=dict(reid=dict(lr=0.01, weight_decay=1e-5, milestones=[8], clip=1.)))
-    opt = _optimizer(net, config)
+    opt = make_optimizer(net, config)
     assert {(g['part'], g['weight_decay'], len(g['params'])) for g in opt.param_groups} == {('', 1e-4, 1), ('', 0., 1), ('reid', 1e-5, 1), ('reid', 0., 3)}
     rates = [[config.of_part(p).lr_at(s, 1) for s in (3, 4, 7, 8)] for p in ('', 'reid')]
     assert torch.allclose(torch.tensor(rates), torch.tensor([[1e-3, 1e-4, 1e-4, 1e-4], [1e-2, 1e-2, 1e-2, 1e-3]]))
     for p in net.parameters(): p.grad = torch.full_like(p, 5.)
-    _clip(opt, config)
+    clip_gradients(opt, config)
     norm = lambda part: torch.cat([p.grad.flatten() for p in net[part].parameters()]).norm().item()
     assert abs(norm('reid') - 1) < 1e-4 and net['body'].weight.grad.eq(5).all()
     with pytest.raises(ValueError, match='can have its own'): TrainConfig(parts=dict(reid=dict(epochs=3))).of_part('reid')
-    with pytest.raises(ValueError, match="names 'head', of which nothing is trained"): _optimizer(net, TrainConfig(parts=dict(head=dict(lr=1.))))
+    with pytest.raises(ValueError, match="names 'head', of which nothing is trained"): make_optimizer(net, TrainConfig(parts=dict(head=dict(lr=1.))))
 
 
 def test_a_network_with_parts_resumes_to_the_same_numbers(tmp_path):
