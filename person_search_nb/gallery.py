@@ -6,7 +6,7 @@
 __all__ = ['WIDEST', 'moment', 'thumbnail', 'Match', 'fingerprint', 'Gallery']
 
 # %% ../nbs/83_gallery.ipynb #8faa5651
-import hashlib, importlib, io, json, zipfile, zlib
+import hashlib, io, json, zipfile, zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone

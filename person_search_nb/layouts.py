@@ -7,7 +7,7 @@ __all__ = ['PUBLISHED', 'SIGNS', 'recognize', 'layout_folder', 'corners', 'whole
            'read_lists', 'cuhk_scenes', 'cuhk_protocols', 'open_cuhk', 'prw_scenes', 'prw_queries', 'listed_queries',
            'open_prw']
 
-# %% ../nbs/37_layouts.ipynb #de4bb301
+# %% ../nbs/37_layouts.ipynb #e3078d2b
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,28 +24,36 @@ from .scenes import under_protocol
 from .specs import opener
 from .coco import camera_in, COCO_FILES
 
-# %% ../nbs/37_layouts.ipynb #8bd921c6
-PUBLISHED = {  # images, boxes, identities, queries of the sets as the field's loaders count them
-    'cuhk-sysu': dict(train=dict(images=11206, boxes=55272, ids=5532), gallery=dict(images=6978, boxes=40871), query=dict(queries=2900)),
-    'prw':       dict(train=dict(images=5704, boxes=18048, ids=483), gallery=dict(images=6112, boxes=25062), query=dict(queries=2057)),
-    'duke':      dict(train=dict(images=16362, ids=702), gallery=dict(images=17350, ids=702), query=dict(queries=2228)),
-    'cuhk03':    dict(train=dict(ids=767), gallery=dict(ids=700)),
+# %% ../nbs/37_layouts.ipynb #79c67bb5
+PUBLISHED = {  # images, boxes, identities, queries as the field's loaders count them
+    'cuhk-sysu': dict(train=dict(images=11206, boxes=55272, ids=5532),
+                      gallery=dict(images=6978, boxes=40871), query=dict(queries=2900)),
+    'prw': dict(train=dict(images=5704, boxes=18048, ids=483),
+                gallery=dict(images=6112, boxes=25062), query=dict(queries=2057)),
+    'duke': dict(train=dict(images=16362, ids=702),
+                 gallery=dict(images=17350, ids=702), query=dict(queries=2228)),
+    'cuhk03': dict(train=dict(ids=767), gallery=dict(ids=700)),
 }
 
 def _is_published(scheme, **counts):
     "Whether images (of all splits) or queries are as many as in the published set."
     parts = PUBLISHED[scheme]
-    return counts in (dict(images=parts['train']['images'] + parts['gallery']['images']), parts['query'])
+    images = parts['train']['images'] + parts['gallery']['images']
+    return counts in (dict(images=images), parts['query'])
 
 def _mended(faults, known):
     "The faults of a published set; the first of any other is raised."
     if faults and not known: raise DataError(faults[0])
     return faults
 
-# %% ../nbs/37_layouts.ipynb #35a8eef0
-SIGNS = {  # what tells a layout: the first of these patterns that matches something in a folder
-    'cuhk-sysu': ['annotation/Images.mat'], 'prw': ['frame_train.mat', 'frame_test.mat', 'query_info.txt'], 'duke': ['ground_truth/trainval.mat'],
-    'mot': ['*/gt/gt.txt', '*/*/gt/gt.txt', 'gt/gt.txt'], 'cuhk03': ['labeled/*.png', 'detected/*.png', 'cuhk-03.mat', 'cuhk03_release/cuhk-03.mat'], 'coco': [*COCO_FILES],
+# %% ../nbs/37_layouts.ipynb #4dbd817c
+SIGNS = {  # what tells a layout: patterns of which one matches something in a folder
+    'cuhk-sysu': ['annotation/Images.mat'],
+    'prw': ['frame_train.mat', 'frame_test.mat', 'query_info.txt'],
+    'duke': ['ground_truth/trainval.mat'],
+    'mot': ['*/gt/gt.txt', '*/*/gt/gt.txt', 'gt/gt.txt'],
+    'cuhk03': ['labeled/*.png', 'detected/*.png', 'cuhk-03.mat', 'cuhk03_release/cuhk-03.mat'],
+    'coco': [*COCO_FILES],
 }
 
 def _has_signs(folder, scheme): return any(next(folder.glob(s), None) for s in SIGNS[scheme])
@@ -58,35 +66,44 @@ def recognize(
     if path.suffix == '.json' and path.is_file(): return f'coco:{path}'
     return next((f'{scheme}:{path}' for scheme in SIGNS if _has_signs(path, scheme)), '')
 
+# %% ../nbs/37_layouts.ipynb #2c3780f5
+_ONLY = (' (missing=skip is for coco: and mot:; the scores of a benchmark '
+         'need all its pictures)')
+
 def layout_folder(
     scheme: str,    # of `SIGNS`
     path,           # as in the spec
     options: dict,  # of the spec
     *allowed,       # options there are
 ) -> Path:
-    "The folder of a spec. Raises `DataError` when it is of another layout, or for an unknown option."
+    "The folder of a spec. `DataError` for another layout or an unknown option."
     for key in options:
         if key in allowed: continue
-        only = ' (missing=skip is for coco: and mot:; the scores of a benchmark need all its pictures)'
-        raise DataError(f'{scheme}:{path}: no option {key!r}{only if key == "missing" else ""}; there are {", ".join(allowed)}')
+        raise DataError(f'{scheme}:{path}: no option {key!r}{_ONLY if key == "missing" else ""}; '
+                        f'there are {", ".join(allowed)}')
     folder = user_path(path)
-    if not _has_signs(folder, scheme):
-        lacks, found = f'has none of {", ".join(SIGNS[scheme])}' if folder.is_dir() else 'no such folder', recognize(folder)
-        raise DataError(f'{folder}: {lacks}, which {scheme}:PATH wants; ' + (f'it looks like {found}' if found else 'give the folder that holds them'))
-    return folder
+    if _has_signs(folder, scheme): return folder
+    lacks, found = 'no such folder', recognize(folder)
+    if folder.is_dir(): lacks = f'has none of {", ".join(SIGNS[scheme])}'
+    raise DataError(f'{folder}: {lacks}, which {scheme}:PATH wants; '
+                    + (f'it looks like {found}' if found else 'give the folder that holds them'))
 
-# %% ../nbs/37_layouts.ipynb #0c714a5e
+# %% ../nbs/37_layouts.ipynb #29f6b44e
 def corners(
-    xywh: np.ndarray,  # (N, 4) or flat; float64, because x + width overflows the int16 some files use
+    xywh: np.ndarray,  # (N, 4) or flat, of any type
     file,              # for messages
     where: Callable,   # row number -> where it stands
 ) -> np.ndarray:       # (N, 4) float32 xyxy px
-    "Corners of boxes given as x, y, width, height. Raises `DataError` for one that is not finite or has no area."
+    "Corners of boxes x, y, width, height. `DataError` for one not finite or without area."
     xywh = np.asarray(xywh, np.float64).reshape(-1, 4)
-    for i in np.flatnonzero(~(np.isfinite(xywh) & (np.abs(xywh) < 1e6)).all(1) | (xywh[:, 2:] <= 0).any(1))[:1]:
-        raise DataError(f'{file}: {where(i)}: box x, y, width, height {", ".join(f"{v:g}" for v in xywh[i])} is not finite or has no area; write pixels, width and height above 0')
+    finite = (np.isfinite(xywh) & (np.abs(xywh) < 1e6)).all(1)
+    for i in np.flatnonzero(~finite | (xywh[:, 2:] <= 0).any(1))[:1]:
+        shown = ', '.join(f'{v:g}' for v in xywh[i])
+        raise DataError(f'{file}: {where(i)}: box x, y, width, height {shown} is not finite '
+                        'or has no area; write pixels, width and height above 0')
     return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).astype(np.float32)
 
+# %% ../nbs/37_layouts.ipynb #a0e06deb
 def whole_numbers(
     values,                  # (N,)
     file,                    # for messages
@@ -95,11 +112,12 @@ def whole_numbers(
 ) -> np.ndarray:             # (N,) int64
     "Whole numbers out of float64. Raises `DataError` for any other."
     values = np.asarray(values, np.float64)
-    for i in np.flatnonzero(~(np.isfinite(values) & (np.abs(values) < 2 ** 53)) | (values != np.floor(values)))[:1]:
+    finite = np.isfinite(values) & (np.abs(values) < 2 ** 53)
+    for i in np.flatnonzero(~finite | (values != np.floor(values)))[:1]:
         raise DataError(f'{file}: {where(i)}: {what} {values[i]:g} is no whole number; write one')
     return values.astype(np.int64)
 
-# %% ../nbs/37_layouts.ipynb #fd4d1661
+# %% ../nbs/37_layouts.ipynb #7925849d
 def _inside(boxes, data, scene):
     "(Q, 4) float32 boxes of queries, clipped to the pictures of their scenes (Q,)."
     return np.clip(boxes, 0, [data.scenes[s].size[::-1] * 2 for s in scene]).astype(np.float32)
@@ -110,74 +128,99 @@ def checked_dataset(
     files: list,   # annotation of each, for messages
     split: str,    # identities of 'train' are renumbered
     source: str,   # for messages
-    faults=(),     # what had to be mended
-    missing='',    # pictures that are not there: 'skip', or 'error', which names missing=skip; '': the reader has no such option
+    faults=(),     # those that were corrected
+    missing='',    # pictures that are not there: 'skip', or 'error'; '': no such option
     **kw,          # of `SceneDataset`
 ) -> SceneDataset:
     "Compare scenes with their pictures and make the data set."
+    bar = tqdm(scenes, desc=f'checking {source}', unit='scene', delay=2, leave=False,
+               disable=not kw.get('progress', True))
     kept = []
-    for scene, path, file in zip(tqdm(scenes, desc=f'checking {source}', unit='scene', delay=2, leave=False, disable=not kw.get('progress', True)), paths, files):
+    for scene, path, file in zip(bar, paths, files):
         if missing and not path.exists():
             if missing == 'skip': continue
             raise DataError(f'{path}: no such picture; put it there, or open with missing=skip')
         scene.size = check_picture(path, scene.size)
         kept.append((check_scene(scene, str(file)), path))
-    if scenes and not kept: raise DataError(f'{paths[0]}: no such picture, and none of the {len(scenes)} of this split is there; is the layout complete?')
-    scenes, lost = [s for s, _ in kept], len(scenes) - len(kept)
-    data = SceneDataset(scenes, Files([p for _, p in kept]), contiguous=split == 'train', source=source, **kw)
-    data.faults = list(faults)
+    if scenes and not kept:
+        raise DataError(f'{paths[0]}: no such picture, and none of the {len(scenes)} '
+                        'of this split is there; is the layout complete?')
+    data = SceneDataset([s for s, _ in kept], Files([p for _, p in kept]),
+                        contiguous=split == 'train', source=source, **kw)
+    data.faults, lost = list(faults), len(scenes) - len(kept)
     if lost: data.left_out['pictures that are not there'] = lost
     return data
 
-# %% ../nbs/37_layouts.ipynb #c03e2e36
+# %% ../nbs/37_layouts.ipynb #75bead4b
 def _id_numbers(texts, file, where):
     "Identities from names such as p10581."
     found = [re.fullmatch(r'\D*(\d{1,15})', t, re.ASCII) for t in texts]
     for i, m in enumerate(found):
-        if m is None: raise DataError(f'{file}: {where(i)}: idname {texts[i]!r} has no number; write p and a number, such as p17')
+        if m is None: raise DataError(f'{file}: {where(i)}: idname {texts[i]!r} has no number; '
+                                      'write p and a number, such as p17')
     return np.array([int(m[1]) for m in found], np.int64)
 
 def _rows_of_four(size, file, where, also=()):
-    for i in np.flatnonzero(~np.isin(size, (4, *also)))[:1]: raise DataError(f'{file}: {where(i)}: idlocate has {size[i]} numbers; write x, y, width, height')
+    "Each box has four numbers, or as many as `also` says. Raises `DataError`."
+    for i in np.flatnonzero(~np.isin(size, (4, *also)))[:1]:
+        raise DataError(f'{file}: {where(i)}: idlocate has {size[i]} numbers; '
+                        'write x, y, width, height')
 
+def _joined(parts, file, what):
+    "Arrays of all pieces of a file, one behind the other. Raises `DataError` for none."
+    if not parts: raise DataError(f'{file}: lists no {what}; copy or download it again')
+    return map(np.concatenate, zip(*parts))
+
+def _check_once(names, file):
+    "Each scene is listed once. Raises `DataError`."
+    first = {}
+    for i, n in enumerate(names.tolist()):
+        if first.setdefault(n, i) != i:
+            raise DataError(f'{file}: Img {i} is scene {n}, as Img {first[n]} is; '
+                            'delete one of them')
+
+# %% ../nbs/37_layouts.ipynb #ebff95cd
 def _parse_images(file):
     "Images.mat: names (S,), boxes (N, 4) xyxy, start (S + 1,) of each scene's boxes, faults."
     parts = []
     for name, box in MatFile(file).records('Img', fields=('imname', 'box')):
         at, n = box.fields('idlocate')
         parts.append((name.text(), n, *at.numbers()))
-    if not parts: raise DataError(f'{file}: lists no scenes; copy or download it again')
-    names, rows, values, size = map(np.concatenate, zip(*parts))
-    known, start = _is_published('cuhk-sysu', images=len(names)), np.concatenate([[0], np.cumsum(rows)])
-    scene = np.repeat(np.arange(len(names)), rows)
+    names, rows, values, size = _joined(parts, file, 'scenes')
+    known = _is_published('cuhk-sysu', images=len(names))
+    start, scene = np.concatenate([[0], np.cumsum(rows)]), np.repeat(np.arange(len(names)), rows)
     where = lambda i: f'scene {names[scene[i]]}, box {i - start[scene[i]]}'
     _rows_of_four(size, file, where)
-    values, first = values.reshape(-1, 4), {}
-    for i, n in enumerate(names.tolist()):
-        if first.setdefault(n, i) != i: raise DataError(f'{file}: Img {i} is scene {n}, as Img {first[n]} is; delete one of them')
+    _check_once(names, file)
+    values = values.reshape(-1, 4)
     flat = (values[:, 2:] <= 0).any(1) if known else np.zeros(len(values), bool)
-    faults = [f'{file}: {where(i)} has no area; correct or delete the row' for i in np.flatnonzero(flat)]
+    faults = [f'{file}: {where(i)} has no area; correct or delete the row'
+              for i in np.flatnonzero(flat)]
     keep = np.flatnonzero(~flat)
-    return dict(names=names, boxes=corners(values[keep], file, lambda i: where(keep[i])), start=np.searchsorted(scene[keep], np.arange(len(names) + 1)), faults=np.array(faults, str))
+    return dict(names=names, boxes=corners(values[keep], file, lambda i: where(keep[i])),
+                start=np.searchsorted(scene[keep], np.arange(len(names) + 1)),
+                faults=np.array(faults, str))
 
 def _parse_people(file):
     "Train.mat: for each sighting scene (N,), box (N, 4) xyxy, id (N,)."
     parts = []
     for person in MatFile(file).cells('Train'):
         name, scene, one = person.fields('idname', 'scene')
-        if (one != 1).any(): raise DataError(f'{file}: a cell has {one[one != 1][0]} records; write one person per cell')
+        if (one != 1).any():
+            raise DataError(f'{file}: a cell has {one[one != 1][0]} records; '
+                            'write one person per cell')
         at, box, rows = scene.fields('imname', 'idlocate')
         parts.append((np.repeat(name.text(), rows), at.text(), *box.numbers()))
-    if not parts: raise DataError(f'{file}: lists no people; copy or download it again')
-    ids, scene, values, size = map(np.concatenate, zip(*parts))
+    ids, scene, values, size = _joined(parts, file, 'people')
     where = lambda i: f'{ids[i]}, scene {scene[i]}'
     _rows_of_four(size, file, where)
-    return dict(id=_id_numbers(ids.tolist(), file, where), scene=scene, box=corners(values, file, where))
+    return dict(id=_id_numbers(ids.tolist(), file, where), scene=scene,
+                box=corners(values, file, where))
 
-# %% ../nbs/37_layouts.ipynb #eb966e8f
+# %% ../nbs/37_layouts.ipynb #fa4c1db4
 @dataclass
 class GalleryLists:
-    "Who is searched for where, as in a TestG file of CUHK-SYSU; scenes are numbers of `names`."
+    "Queries and their galleries, as in a TestG file; scenes are numbers of `names`."
     names: np.ndarray        # (S,) str, every scene that is mentioned
     query_scene: np.ndarray  # (Q,)
     query_box: np.ndarray    # (Q, 4) float32 xyxy px
@@ -186,103 +229,218 @@ class GalleryLists:
     hit_query: np.ndarray    # (P,) gallery rows with the person: the query,
     hit_scene: np.ndarray    # (P,) the scene
     hit_box: np.ndarray      # (P, 4) float32 xyxy px, and the person's box in it
-    faults: np.ndarray       # (F,) str, what had to be mended
+    faults: np.ndarray       # (F,) str, those that were corrected
 
     def __len__(self) -> int: return len(self.query_scene)
 
+# %% ../nbs/37_layouts.ipynb #562351fc
+class _RawLists:
+    "The arrays of a TestG file, as they stand in it, and words for its rows."
+    def __init__(self, file):
+        self.file, index = file, {}
+        mat, parts = MatFile(file), []
+        def number(texts):
+            numbers = [index.setdefault(t, len(index)) for t in texts.tolist()]
+            return np.array(numbers, np.int64)
+        for query, gallery in mat.records(file.stem, *mat.places, fields=('Query', 'Gallery')):
+            scene, box, name, one = query.fields('imname', 'idlocate', 'idname')
+            if (one != 1).any():
+                raise DataError(f'{file}: a Query has {one[one != 1][0]} records; write one')
+            at, hit, rows = gallery.fields('imname', 'idlocate')
+            parts.append((number(scene.text()), *box.numbers(), name.text(),
+                          number(at.text()), *hit.numbers(), rows))
+        (self.scene, self.box, self.size, self.people, self.at, self.hit, self.hit_size,
+         self.rows) = _joined(parts, file, 'queries')
+        self.names, self.query = list(index), np.repeat(np.arange(len(self.scene)), self.rows)
+        self.first = np.cumsum(self.rows) - self.rows
+
+    def asked(self, q):
+        "A query, in words."
+        return f'query {q} ({self.people[q]}, scene {self.names[self.scene[q]]})'
+
+    def listed(self, i):
+        "A gallery row, in words."
+        q = self.query[i]
+        place = f'gallery row {i - self.first[q]} (scene {self.names[self.at[i]]})'
+        return f'{self.asked(q)}, {place}'
+
+# %% ../nbs/37_layouts.ipynb #ecab0e9b
+def _own_and_again(raw):
+    "(rows,) those with the query's own scene, and those with a scene listed before."
+    again = np.ones(len(raw.at), bool)
+    pairs = raw.query * len(raw.names) + raw.at
+    again[np.unique(pairs, return_index=True)[1]] = False
+    return raw.at == raw.scene[raw.query], again
+
+def _padded(raw, keep, n):
+    "(Q, G) the kept gallery scenes of each query, padded with -1."
+    per = np.bincount(raw.query[keep], minlength=n)
+    gallery = np.full((n, per.max()), -1, np.int32)
+    gallery[raw.query[keep], spread(np.zeros(n, np.int64), per)] = raw.at[keep]
+    return gallery
 
 def _parse_lists(file):
-    mat, index, parts = MatFile(file), {}, []
-    number = lambda texts: np.array([index.setdefault(t, len(index)) for t in texts.tolist()], np.int64)
-    for query, gallery in mat.records(file.stem, *mat.places, fields=('Query', 'Gallery')):
-        scene, box, name, one = query.fields('imname', 'idlocate', 'idname')
-        if (one != 1).any(): raise DataError(f'{file}: a Query has {one[one != 1][0]} records; write one')
-        at, hit, rows = gallery.fields('imname', 'idlocate')
-        parts.append((number(scene.text()), *box.numbers(), name.text(), number(at.text()), *hit.numbers(), rows))
-    if not parts: raise DataError(f'{file}: lists no queries; copy or download it again')
-    scene, box, size, people, at, hit, hit_size, rows = map(np.concatenate, zip(*parts))
-    names, n, query = list(index), len(scene), np.repeat(np.arange(len(scene)), rows)
-    asked = lambda q: f'query {q} ({people[q]}, scene {names[scene[q]]})'
-    listed = lambda i: f'{asked(query[i])}, gallery row {i - np.cumsum(rows)[query[i]] + rows[query[i]]} (scene {names[at[i]]})'
-    _rows_of_four(size, file, asked)
-    _rows_of_four(hit_size, file, listed, (0,))
-    has = np.flatnonzero(hit_size)
-    box, hit, ids = corners(box, file, asked), corners(hit, file, lambda i: listed(has[i])), _id_numbers(people.tolist(), file, asked)
-    own, again = at == scene[query], np.ones(len(at), bool)
-    again[np.unique(query * len(names) + at, return_index=True)[1]] = False
-    faults = [f"{file}: {listed(i)} is {'the scene of the query itself' if own[i] else 'a scene listed before'}; delete the row" for i in np.flatnonzero(own | again)]
+    "The arrays of `GalleryLists`, checked."
+    raw = _RawLists(file)
+    n, has = len(raw.scene), np.flatnonzero(raw.hit_size)
+    _rows_of_four(raw.size, file, raw.asked)
+    _rows_of_four(raw.hit_size, file, raw.listed, (0,))
+    box = corners(raw.box, file, raw.asked)
+    hit = corners(raw.hit, file, lambda i: raw.listed(has[i]))
+    ids = _id_numbers(raw.people.tolist(), file, raw.asked)
+    own, again = _own_and_again(raw)
+    why = lambda i: 'the scene of the query itself' if own[i] else 'a scene listed before'
+    faults = [f'{file}: {raw.listed(i)} is {why(i)}; delete the row'
+              for i in np.flatnonzero(own | again)]
     _mended(faults, _is_published('cuhk-sysu', queries=n))
     keep = ~(own | again)
-    answered = np.bincount(query[keep & (hit_size > 0)], minlength=n)
-    for q in np.flatnonzero(answered == 0)[:1]: raise DataError(f'{file}: {asked(q)} is in no scene of its gallery; take the query off, or add a scene with this person')
-    per = np.bincount(query[keep], minlength=n)
-    gallery = np.full((n, per.max()), -1, np.int32)
-    gallery[query[keep], spread(np.zeros(n, np.int64), per)] = at[keep]
-    has = has[kept := keep[has]]
-    return dict(names=np.array(names), query_scene=scene, query_box=box, query_id=ids, gallery=gallery, hit_query=query[has], hit_scene=at[has], hit_box=hit[kept], faults=np.array(faults, str))
+    answered = np.bincount(raw.query[keep & (raw.hit_size > 0)], minlength=n)
+    for q in np.flatnonzero(answered == 0)[:1]:
+        raise DataError(f'{file}: {raw.asked(q)} is in no scene of its gallery; '
+                        'take the query off, or add a scene with this person')
+    gallery, kept = _padded(raw, keep, n), keep[has]
+    has = has[kept]
+    return dict(names=np.array(raw.names), query_scene=raw.scene, query_box=box, query_id=ids,
+                gallery=gallery, hit_query=raw.query[has], hit_scene=raw.at[has],
+                hit_box=hit[kept], faults=np.array(faults, str))
 
+# %% ../nbs/37_layouts.ipynb #6221329f
 def read_lists(
     file,            # TestG50.mat ... TestG4000.mat, or a subset's file
 ) -> GalleryLists:
-    "Read a protocol of CUHK-SYSU; kept as arrays after the first time. Raises `DataError` naming query and gallery row."
+    "Read a protocol of CUHK-SYSU; kept as arrays after the first time. Raises `DataError`."
     return GalleryLists(**cached(_parse_lists, Path(file)))
 
-# %% ../nbs/37_layouts.ipynb #3195e9a6
-def cuhk_scenes(
-    path,                       # the data set's folder
-    lists: GalleryLists | None = None,  # None: training scenes; else test scenes, with the identities of these lists
-) -> tuple:                     # (list of `Scene` with size None, faults)
-    "Boxes and identities of one split of CUHK-SYSU; no picture is needed."
-    base = Path(path) / 'annotation'
-    folder = base / 'test' / 'train_test'
-    images = cached(_parse_images, base / 'Images.mat')
-    start, place = images['start'].tolist(), {n: i for i, n in enumerate(images['names'].tolist())}
-    pool = [n for cell in MatFile(base / 'pool.mat').cells('pool') for n in cell.text().tolist()]
+# %% ../nbs/37_layouts.ipynb #44995f29
+def _pool(base, place):
+    "Names of the test scenes, each once and in `place`."
+    file = base / 'pool.mat'
+    pool = [n for cell in MatFile(file).cells('pool') for n in cell.text().tolist()]
     for n in pool:
-        if n not in place: raise DataError(f'{base / "pool.mat"}: scene {n} is not in Images.mat; take it off, or add it there')
-    if len(set(pool)) < len(pool): raise DataError(f'{base / "pool.mat"}: lists {next(n for n in pool if pool.count(n) > 1)} twice; delete one of them')
-    if lists is None:
-        file, test = folder / 'Train.mat', set(pool)
-        names, people = [n for n in place if n not in test], cached(_parse_people, file)
-        seen = zip(people['scene'].tolist(), people['box'], people['id'].tolist())
-    else:
-        file, names = folder, pool
-        seen = [*zip(lists.names[lists.query_scene].tolist(), lists.query_box, lists.query_id.tolist()),
-                *zip(lists.names[lists.hit_scene].tolist(), lists.hit_box, lists.query_id[lists.hit_query].tolist())]
-    scenes, faults = {}, []
+        if n in place: continue
+        raise DataError(f'{file}: scene {n} is not in Images.mat; take it off, or add it there')
+    if len(set(pool)) < len(pool):
+        twice = next(n for n in pool if pool.count(n) > 1)
+        raise DataError(f'{file}: lists {twice} twice; delete one of them')
+    return pool
+
+def _sightings(lists):
+    "(scene name, box, identity) of all queries and hits."
+    names = lists.names
+    queries = zip(names[lists.query_scene].tolist(), lists.query_box, lists.query_id.tolist())
+    hit_ids = lists.query_id[lists.hit_query].tolist()
+    return [*queries, *zip(names[lists.hit_scene].tolist(), lists.hit_box, hit_ids)]
+
+def _identify(scene, box, who, what):
+    "Give a box of a scene its identity; a fault, or None."
+    row = next(iter(np.flatnonzero((scene.boxes == box).all(1)).tolist()), None)
+    if row is None:
+        scene.boxes = np.concatenate([scene.boxes, box[None]])
+        scene.person_id = np.append(scene.person_id, who)
+        return (f'{what}: its box is not among the boxes of this scene in Images.mat; '
+                'add it there')
+    if scene.person_id[row] == who: return None  # sighted by another query, too
+    if scene.person_id[row] >= 0:
+        return f'{what}: its box is that of p{scene.person_id[row]}; correct one of the two'
+    if who in scene.person_id:
+        return f'{what}: the person is there twice; correct one of the two boxes'
+    scene.person_id[row] = who
+
+# %% ../nbs/37_layouts.ipynb #bd8d054e
+def _unlabelled(images, place, names):
+    "{name: `Scene` without identities} of some scenes of Images.mat."
+    start, scenes = images['start'].tolist(), {}
     for n in names:
         boxes = images['boxes'][start[place[n]]:start[place[n] + 1]]
         scenes[n] = Scene(n, None, boxes, np.full(len(boxes), -1), camera_in(n))
+    return scenes
+
+def cuhk_scenes(
+    path,                       # the data set's folder
+    lists: GalleryLists | None = None,  # None: training scenes; else test scenes with these ids
+) -> tuple:                     # (list of `Scene` with size None, faults)
+    "Boxes and identities of one split of CUHK-SYSU; no picture is needed."
+    base = Path(path) / 'annotation'
+    images = cached(_parse_images, base / 'Images.mat')
+    place = {n: i for i, n in enumerate(images['names'].tolist())}
+    pool, file = _pool(base, place), base / 'test' / 'train_test'
+    if lists is None:
+        file, split, test = file / 'Train.mat', 'training', set(pool)
+        names, people = [n for n in place if n not in test], cached(_parse_people, file)
+        seen = zip(people['scene'].tolist(), people['box'], people['id'].tolist())
+    else: names, split, seen = pool, 'test', _sightings(lists)
+    scenes, faults = _unlabelled(images, place, names), []
     for name, box, who in seen:
         what = f'{file}: p{who}, scene {name}'
-        if name not in scenes: raise DataError(f'{what}: the scene is not one of the {"training" if lists is None else "test"} scenes of Images.mat and pool.mat; correct one of the files')
-        s = scenes[name]
-        row = next(iter(np.flatnonzero((s.boxes == box).all(1)).tolist()), None)
-        if row is None:
-            faults.append(f'{what}: its box is not among the boxes of this scene in Images.mat; add it there')
-            s.boxes, s.person_id = np.concatenate([s.boxes, box[None]]), np.append(s.person_id, who)
-        elif s.person_id[row] == who: pass  # sighted by another query, too
-        elif s.person_id[row] >= 0: faults.append(f'{what}: its box is that of p{s.person_id[row]}; correct one of the two')
-        elif who in s.person_id: faults.append(f'{what}: the person is there twice; correct one of the two boxes')
-        else: s.person_id[row] = who
-    return list(scenes.values()), [*images['faults'].tolist(), *_mended(faults, _is_published('cuhk-sysu', images=len(place)))]
+        if name not in scenes:
+            raise DataError(f'{what}: the scene is not one of the {split} scenes of Images.mat '
+                            'and pool.mat; correct one of the files')
+        if fault := _identify(scenes[name], box, who, what): faults.append(fault)
+    known = _is_published('cuhk-sysu', images=len(place))
+    return list(scenes.values()), [*images['faults'].tolist(), *_mended(faults, known)]
 
-# %% ../nbs/37_layouts.ipynb #8d49a4aa
+# %% ../nbs/37_layouts.ipynb #52d82de1
 _SUBSETS = dict(occluded='Occlusion.mat', low_resolution='Resolution.mat')
 
+def _gallery_size(file):
+    "The number in TestG50.mat; None for another name."
+    m = re.fullmatch(r'TestG(\d{1,9})\.mat', file.name, re.ASCII)
+    return m and int(m[1])
+
 def _cuhk_files(folder):
-    "{protocol: file} of the lists that are there, small galleries first; the queries are the same for all galleries, so gallery=full takes them from the first."
+    "{protocol: file} of the lists that are there, small galleries first."
     tests = Path(folder) / 'annotation' / 'test'
-    sizes = sorted((int(m[1]), f) for f in (tests / 'train_test').glob('TestG*.mat') if (m := re.fullmatch(r'TestG(\d{1,9})\.mat', f.name, re.ASCII)))
-    files = {f'gallery={size}': f for size, f in sizes} | {'gallery=full': f for _, f in sizes[:1]}
-    return files | {f'subset={k}': f for k, name in _SUBSETS.items() if (f := tests / 'subset' / name).is_file()}
+    found = (tests / 'train_test').glob('TestG*.mat')
+    sizes = sorted((n, f) for f in found if (n := _gallery_size(f)) is not None)
+    files = {f'gallery={size}': f for size, f in sizes}
+    files |= {'gallery=full': f for _, f in sizes[:1]}
+    subsets = {f'subset={k}': tests / 'subset' / name for k, name in _SUBSETS.items()}
+    return files | {k: f for k, f in subsets.items() if f.is_file()}
 
 def cuhk_protocols(
     path,  # the data set's folder
 ) -> list:
-    "Protocols of CUHK-SYSU that are there, as options of a spec: gallery=50, ..., gallery=full, subset=occluded, ..."
+    "Protocols of CUHK-SYSU that are there, as options: gallery=50, ..., subset=occluded, ..."
     return list(_cuhk_files(user_path(path)))
 
+# %% ../nbs/37_layouts.ipynb #0f62c08c
+def _cuhk_choice(path, folder, options):
+    "(name of the protocol, {protocol: file}) of a spec."
+    files = _cuhk_files(folder)
+    if len(options) > 1:
+        raise DataError(f'cuhk-sysu:{path}: give gallery= or subset=, not both; '
+                        'a subset has galleries of its own')
+    if 'gallery=full' not in files:
+        raise DataError(f'{folder / "annotation/test/train_test"}: has no TestG*.mat; '
+                        'copy the protocol files there')
+    default = 'gallery=100' if 'gallery=100' in files else next(iter(files))
+    name = next((f'{k}={v}' for k, v in options.items()), default)
+    if name in files: return name, files
+    raise DataError(f'cuhk-sysu:{path}: there is no {name}; there are {", ".join(files)}')
+
+def _candidates(lists, number, file):
+    "(Q, G) int32 scenes to search, as numbers of the test scenes."
+    numbers = np.array([*(number.get(n, -1) for n in lists.names.tolist()), -1], np.int32)
+    out = numbers[lists.gallery]
+    for q, r in np.argwhere((out < 0) & (lists.gallery >= 0))[:1]:
+        name = lists.names[lists.gallery[q, r]]
+        raise DataError(f'{file}: query {q}, gallery scene {name} is not in pool.mat; '
+                        'correct one of the files')
+    return out
+
+def _subset_rows(lists, files):
+    "{subset: numbers of its queries}, found by scene and box."
+    def keys(l):
+        names = l.names[l.query_scene].tolist()
+        return [(n, *b) for n, b in zip(names, l.query_box.tolist())]
+    own, out = keys(lists), {}
+    for name, file in files.items():
+        if not name.startswith('subset='): continue
+        some = set(keys(read_lists(file)))
+        out[name.removeprefix('subset=')] = np.flatnonzero([q in some for q in own])
+    return out
+
+# %% ../nbs/37_layouts.ipynb #016dd6e4
 @opener('cuhk-sysu')
 def open_cuhk(
     path: str,      # the folder with Image/SSM and annotation
@@ -292,34 +450,53 @@ def open_cuhk(
 ):
     "CUHK-SYSU; without an option the gallery has 100 scenes, or the fewest there are lists for."
     folder = layout_folder('cuhk-sysu', path, options, 'gallery', 'subset')
-    files = _cuhk_files(folder)
-    if len(options) > 1: raise DataError(f'cuhk-sysu:{path}: give gallery= or subset=, not both; a subset has galleries of its own')
-    if 'gallery=full' not in files: raise DataError(f'{folder / "annotation/test/train_test"}: has no TestG*.mat; copy the protocol files there')
-    asked = next((f'{k}={v}' for k, v in options.items()), 'gallery=100' if 'gallery=100' in files else next(iter(files)))
-    if asked not in files: raise DataError(f'cuhk-sysu:{path}: there is no {asked}; there are {", ".join(files)}')
-    lists = None if split == 'train' else read_lists(files[asked])
+    name, files = _cuhk_choice(path, folder, options)
+    lists = None if split == 'train' else read_lists(files[name])
     scenes, faults = cuhk_scenes(folder, lists)
     if lists is not None: faults += lists.faults.tolist()
     file = folder / 'annotation' / 'Images.mat'
-    data = checked_dataset(scenes, [data_file(folder, f'Image/SSM/{s.name}', file) for s in scenes], [file] * len(scenes), split, f'cuhk-sysu {split}', faults, **kw)
+    paths = [data_file(folder, f'Image/SSM/{s.name}', file) for s in scenes]
+    data = checked_dataset(scenes, paths, [file] * len(scenes), split, f'cuhk-sysu {split}',
+                           faults, **kw)
     if split != 'query': return data
     number = {n: i for i, n in enumerate(data.names)}
     scene = np.array([number[n] for n in lists.names[lists.query_scene].tolist()], np.int64)
-    candidates = None if asked == 'gallery=full' else np.array([*(number.get(n, -1) for n in lists.names.tolist()), -1], np.int32)[lists.gallery]
-    if candidates is not None and (candidates < 0).sum() > (lists.gallery < 0).sum():
-        q, r = np.argwhere((candidates < 0) & (lists.gallery >= 0))[0]
-        raise DataError(f'{files[asked]}: query {q}, gallery scene {lists.names[lists.gallery[q, r]]} is not in pool.mat; correct one of the files')
-    key = lambda l: [(n, *b) for n, b in zip(l.names[l.query_scene].tolist(), l.query_box.tolist())]
-    among = {} if 'subset' in options else {name.removeprefix('subset='): set(key(read_lists(f))) for name, f in files.items() if name.startswith('subset=')}
-    return QuerySet(data, scene, _inside(lists.query_box, data, scene), lists.query_id, scene.copy(), candidates, {k: np.flatnonzero([q in some for q in key(lists)]) for k, some in among.items()})
+    full = name == 'gallery=full'
+    candidates = None if full else _candidates(lists, number, files[name])
+    subsets = {} if 'subset' in options else _subset_rows(lists, files)
+    return QuerySet(data, scene, _inside(lists.query_box, data, scene), lists.query_id,
+                    scene.copy(), candidates, subsets)
 
-# %% ../nbs/37_layouts.ipynb #763fc8a1
+# %% ../nbs/37_layouts.ipynb #5ec01d9d
 def _frame_names(folder, split):
-    file = folder / f'frame_{split}.mat'
-    names = [n.removesuffix('.jpg') for cell in MatFile(file).cells(f'img_index_{split}') for n in cell.text().tolist()]
-    if len(set(names)) < len(names): raise DataError(f'{file}: lists {next(n for n in names if names.count(n) > 1)} twice; delete one of them')
-    return names
+    "Names of the frames of a split, each once."
+    file, cells = folder / f'frame_{split}.mat', f'img_index_{split}'
+    names = [n for cell in MatFile(file).cells(cells) for n in cell.text().tolist()]
+    names = [n.removesuffix('.jpg') for n in names]
+    if len(set(names)) == len(names): return names
+    twice = next(n for n in names if names.count(n) > 1)
+    raise DataError(f'{file}: lists {twice} twice; delete one of them')
 
+def _frame_rows(file):
+    "(N, 5) id, x, y, width, height of an annotation file."
+    rows = MatFile(file).numbers('box_new', 'anno_file', 'anno_previous')
+    if rows.size and rows.shape[1] != 5:
+        raise DataError(f'{file}: has rows of {rows.shape[1]} numbers; '
+                        'write id, x, y, width, height')
+    return rows.reshape(-1, 5)
+
+def _frame(name, file, known, faults):
+    "One scene; an identity that is there twice is a fault of a known set."
+    rows, where = _frame_rows(file), 'row {}'.format
+    ids = np.maximum(whole_numbers(rows[:, 0], file, where), -1)
+    again = np.ones(len(ids), bool)
+    again[np.unique(ids, return_index=True)[1]] = False
+    for i in np.flatnonzero(again & (ids >= 0) & known):
+        faults.append(f'{file}: row {i}: identity {ids[i]} is there twice; correct one of the two')
+        ids[i] = -1
+    return Scene(name + '.jpg', None, corners(rows[:, 1:], file, where), ids, camera_in(name))
+
+# %% ../nbs/37_layouts.ipynb #299943e5
 def prw_scenes(
     path,         # the data set's folder
     split: str,   # 'train' or 'test'
@@ -328,43 +505,61 @@ def prw_scenes(
     "Boxes and identities of one split of PRW; no picture is needed."
     folder, scenes, faults = Path(path), [], []
     names = {s: _frame_names(folder, s) for s in ('train', 'test')}
-    if both := set(names['train']) & set(names['test']): raise DataError(f'{folder / "frame_test.mat"}: frame {min(both)} is in frame_train.mat, too; take it off one of them')
+    if both := set(names['train']) & set(names['test']):
+        raise DataError(f'{folder / "frame_test.mat"}: frame {min(both)} is in frame_train.mat, '
+                        'too; take it off one of them')
     known = _is_published('prw', images=len(names['train']) + len(names['test']))
-    for name in tqdm(names[split], desc=f'reading annotations of prw {split}', unit='scene', delay=2, leave=False, disable=not progress):
-        file = data_file(folder, f'annotations/{name}.jpg.mat', folder / f'frame_{split}.mat')
-        rows = MatFile(file).numbers('box_new', 'anno_file', 'anno_previous')
-        if rows.size and rows.shape[1] != 5: raise DataError(f'{file}: has rows of {rows.shape[1]} numbers; write id, x, y, width, height')
-        rows = rows.reshape(-1, 5)
-        where = 'row {}'.format
-        ids = np.maximum(whole_numbers(rows[:, 0], file, where), -1)
-        again = np.ones(len(ids), bool)
-        again[np.unique(ids, return_index=True)[1]] = False
-        for i in np.flatnonzero(again & (ids >= 0) & known):
-            faults.append(f'{file}: row {i}: identity {ids[i]} is there twice; correct one of the two')
-            ids[i] = -1
-        scenes.append(Scene(name + '.jpg', None, corners(rows[:, 1:], file, where), ids, camera_in(name)))
+    bar = tqdm(names[split], desc=f'reading annotations of prw {split}', unit='scene', delay=2,
+               leave=False, disable=not progress)
+    for name in bar:
+        source = folder / f'frame_{split}.mat'
+        file = data_file(folder, f'annotations/{name}.jpg.mat', source)
+        scenes.append(_frame(name, file, known, faults))
     return scenes, faults
 
-# %% ../nbs/37_layouts.ipynb #a1086e62
+# %% ../nbs/37_layouts.ipynb #c2633608
+def _text_lines(file):
+    "Lines of a text file. Raises `DataError`."
+    try: return regular_file(file, DataError).read_text(encoding='utf-8-sig').splitlines()
+    except FileNotFoundError:
+        raise DataError(f'{file}: no such file; is the layout complete?') from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise DataError(f'{file}: cannot be read ({e}); copy or download it again') from None
+
 def prw_queries(
     path,     # the data set's folder
 ) -> list:    # of (line, identity, (4,) float32 xyxy px, frame name)
     "Read query_info.txt, whatever its line ends."
     file, out = Path(path) / 'query_info.txt', []
-    try: text = regular_file(file, DataError).read_text(encoding='utf-8-sig')
-    except FileNotFoundError: raise DataError(f'{file}: no such file; is the layout complete?') from None
-    except (OSError, UnicodeDecodeError) as e: raise DataError(f'{file}: cannot be read ({e}); copy or download it again') from None
-    for n, line in enumerate(text.splitlines(), 1):
+    for n, line in enumerate(_text_lines(file), 1):
         if not (words := line.split()): continue
         try: who, *box = map(float, words[:5])
         except ValueError: box = []
-        if len(words) != 6 or len(box) != 4: raise DataError(f'{file}: line {n} is {line[:60]!r}; write id x y width height frame')
-        where = lambda i: f'line {n}'
-        out.append((n, int(whole_numbers([who], file, where)[0]), corners(box, file, where)[0], words[5].removesuffix('.jpg') + '.jpg'))
+        if len(words) != 6 or len(box) != 4:
+            raise DataError(f'{file}: line {n} is {line[:60]!r}; write id x y width height frame')
+        where, name = (lambda i: f'line {n}'), words[5].removesuffix('.jpg') + '.jpg'
+        who = int(whole_numbers([who], file, where)[0])
+        out.append((n, who, corners(box, file, where)[0], name))
     if not out: raise DataError(f'{file}: lists no queries; copy or download it again')
     return out
 
-# %% ../nbs/37_layouts.ipynb #e9ab2ead
+# %% ../nbs/37_layouts.ipynb #dbfb1d93
+def _check_listed(rows, data, number, where, file):
+    "Raises `DataError` for a query of an unknown scene, outside it, or without an answer."
+    for n, who, box, name in rows:
+        what = f'{file}: line {n} (identity {who}, scene {name})'
+        if name not in number:
+            raise DataError(f'{what}: is no scene of the test split; '
+                            'correct the name, or take the line off')
+        h, w = data.scenes[number[name]].size
+        inside = np.minimum(box[2:], [w, h]) - np.maximum(box[:2], 0)
+        if (inside < (box[2:] - box[:2]) / 2).any():
+            raise DataError(f'{what}: its box lies mostly outside the picture ({w} x {h} px); '
+                            'correct the line: x y width height in px')
+        if not where.get(who, set()) - {name}:
+            raise DataError(f'{what}: nobody with this identity is in another test scene; '
+                            'take the line off, or add a scene with this person')
+
 def listed_queries(
     data: SceneDataset,     # the scenes queries are cut from
     gallery: SceneDataset,  # those searched
@@ -376,19 +571,15 @@ def listed_queries(
     number, where = {n: i for i, n in enumerate(data.names)}, {}
     for s in gallery.scenes:
         for p in s.person_id[s.person_id >= 0].tolist(): where.setdefault(p, set()).add(s.name)
-    for n, who, box, name in rows:
-        what = f'{file}: line {n} (identity {who}, scene {name})'
-        if name not in number: raise DataError(f'{what}: is no scene of the test split; correct the name, or take the line off')
-        h, w = data.scenes[number[name]].size
-        if min(box[2], w) - max(box[0], 0) < (box[2] - box[0]) / 2 or min(box[3], h) - max(box[1], 0) < (box[3] - box[1]) / 2:
-            raise DataError(f'{what}: its box lies mostly outside the picture ({w} x {h} px); correct the line: x y width height in px')
-        if not where.get(who, set()) - {name}: raise DataError(f'{what}: nobody with this identity is in another test scene; take the line off, or add a scene with this person')
-    scene, own = np.array([number[r[3]] for r in rows], np.int64), {n: i for i, n in enumerate(gallery.names)}
-    box = _inside(np.array([r[2] for r in rows]), data, scene)
-    queries = QuerySet(data, scene, box, np.array([r[1] for r in rows], np.int64), np.array([own.get(r[3], -1) for r in rows], np.int64))
-    return under_protocol(queries, gallery.cameras, protocol)
+    _check_listed(rows, data, number, where, file)
+    own = {n: i for i, n in enumerate(gallery.names)}
+    scene = np.array([number[name] for *_, name in rows], np.int64)
+    box = _inside(np.array([box for _, _, box, _ in rows]), data, scene)
+    who = np.array([who for _, who, *_ in rows], np.int64)
+    index = np.array([own.get(name, -1) for *_, name in rows], np.int64)
+    return under_protocol(QuerySet(data, scene, box, who, index), gallery.cameras, protocol)
 
-# %% ../nbs/37_layouts.ipynb #bed6e2b9
+# %% ../nbs/37_layouts.ipynb #acfb1605
 @opener('prw')
 def open_prw(
     path: str,      # the folder with frames, annotations and query_info.txt
@@ -399,7 +590,11 @@ def open_prw(
     "PRW; every query searches all test frames but its own, or those of other cameras."
     folder = layout_folder('prw', path, options, 'protocol')
     protocol = choose('prw', options, 'protocol', CAMERAS)
-    scenes, faults = prw_scenes(folder, 'train' if split == 'train' else 'test', kw.get('progress', True))
-    source = folder / f"frame_{'train' if split == 'train' else 'test'}.mat"
-    data = checked_dataset(scenes, [data_file(folder, f'frames/{s.name}', source) for s in scenes], [folder / 'annotations' / f'{s.name}.mat' for s in scenes], split, f'prw {split}', faults, **kw)
-    return data if split != 'query' else listed_queries(data, data, prw_queries(folder), folder / 'query_info.txt', protocol)
+    half = 'train' if split == 'train' else 'test'
+    scenes, faults = prw_scenes(folder, half, kw.get('progress', True))
+    source = folder / f'frame_{half}.mat'
+    paths = [data_file(folder, f'frames/{s.name}', source) for s in scenes]
+    files = [folder / 'annotations' / f'{s.name}.mat' for s in scenes]
+    data = checked_dataset(scenes, paths, files, split, f'prw {split}', faults, **kw)
+    if split != 'query': return data
+    return listed_queries(data, data, prw_queries(folder), folder / 'query_info.txt', protocol)

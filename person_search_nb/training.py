@@ -22,12 +22,13 @@ from .files import save_figure, write_whole
 from .model_files import save_model
 from .loading import SceneLoader
 from .checkpoints import load_tree, save_tree
-from .settings import check_device, check_training, pick_precision, TrainConfig
-from .runs import _Log, as_json, CHECKPOINT, compare_run, holding, OtherRun
-from .runs import plot_losses, read_log, read_run, refuse_foreign, RUN_FILES
+from .settings import TrainConfig, check_device, check_training, pick_precision
+from .runs import CHECKPOINT, OtherRun, RUN_FILES, RunLog, as_json, compare_run
+from .runs import holding, plot_losses, read_log, read_run, refuse_foreign
 from .runs import run_record, set_aside
-from .steps import _clip, _items, _non_finite, _optimizer, _parts, _prepare
-from .steps import _Signals, _weighted, NonFiniteLoss, update_mean
+from .steps import NonFiniteLoss, StopSignal, clip_gradients, make_optimizer
+from .steps import micro_batches, non_finite_error, prepare_model, step_items
+from .steps import update_mean, weigh_losses
 
 # %% ../nbs/64_training.ipynb #14de94cf
 def _length(config, per_epoch):
@@ -53,8 +54,8 @@ class _Run:
         model.to(device).train()
         self.learner = getattr(model, 'student', model)
         self.mean = copy.deepcopy(self.learner).eval() if config.ema else None
-        _prepare(model, self.learner, dataset, config)
-        self.opt = _optimizer(model, config)
+        prepare_model(self.learner, dataset, config)
+        self.opt = make_optimizer(model, config)
         self.rates = {part: config.of_part(part) for part in ('', *config.parts)}
         self.aside = _aside(model)
         self.out = Path(out) if self.first and out is not None else None
@@ -141,8 +142,8 @@ def feed(self: _Run):
     "Connect the processes' gradients, and begin to read scenes."
     config, dataset = self.config, self.dataset
     self.net = _distributed(self.model, self.device) if processes() > 1 else self.model
-    self.items = list(_items(dataset, config, self.start, self.steps))
-    parts = [p for items in self.items for p in _parts(items, config)]
+    self.items = list(step_items(dataset, config, self.start, self.steps))
+    parts = [p for items in self.items for p in micro_batches(items, config)]
     self.loader = iter(SceneLoader(dataset, parts, config.workers, config.augment,
                                    device=self.device))
 
@@ -154,7 +155,7 @@ def open(self: _Run, notes):
     if not self.out: return
     self.before = {p.name for p in self.out.iterdir()}
     for part in self.out.glob(CHECKPOINT + '.*.part'): part.unlink()  # of a killed run's writing
-    self.log = _Log(self.out, self.history)
+    self.log = RunLog(self.out, self.history)
     if self.new: self.save()
     for name, text in notes.items():
         if self.new or not (self.out / name).exists(): write_whole(self.out / name, text)
@@ -177,7 +178,7 @@ def losses(self: _Run, images, targets):
     "The weighted losses of some scenes."
     with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == 'bf16'):
         losses = self.net(images, targets)
-    return _weighted(losses, self.config.weights)
+    return weigh_losses(losses, self.config.weights)
 
 @patch
 def backward(self: _Run, step, part, stop):
@@ -208,8 +209,8 @@ def step(self: _Run, step, stop):
     values = dict(zip(names, values))
     if not math.isfinite(values['loss']):
         names = [self.dataset.names[i[0]] for i in self.items[step - self.start]]
-        raise _non_finite(values, step, names)
-    _clip(self.opt, self.config)
+        raise non_finite_error(values, step, names)
+    clip_gradients(self.opt, self.config)
     self.opt.step()
     if self.mean: update_mean(self.mean, self.learner, self.config.ema)
     self.done = step + 1
@@ -263,7 +264,7 @@ def keep(self: _Run, stopping):
 @patch
 def loop(self: _Run):
     "All steps that are left. Raises KeyboardInterrupt after the step in which a signal came."
-    with _Signals() as stop:
+    with StopSignal() as stop:
         for step in range(self.start, self.steps):
             values, stopping = self.step(step, stop)
             self.show(step, values)
