@@ -72,13 +72,15 @@ class PersonSearchNet(nn.Module):
         search_threshold: float = 0.5,    # evaluation: detections below are not searched
         min_height: float = 0.,           # evaluation: px of the original, lower people are out
         names: dict | None = None,        # torchvision's names of the parts of trunk and head
+        settings: dict | None = None,     # the flat settings that the parts were made from
     ):
         super().__init__()
         if matching not in ('cosine', 'euclidean'):
             raise ValueError(f"matching is cosine or euclidean, not '{matching}'")
         self._keep_layers(trunk, rpn, roi_head)
         self.id_loss, self.num_ids, self.sampler = id_loss, num_ids, sampler
-        self.matching, self.detections, self.names = matching, detections, names or {}
+        self.matching, self.detections = matching, detections
+        self.names, self.settings = names or {}, settings or {}
         self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
         self.iou, self.search_threshold, self.min_height = iou, search_threshold, min_height
         # how scenes are resized: (height, width) px or a rule; set in training, kept in its file

@@ -119,8 +119,10 @@ def _parts(s):
     head.start_outputs()
     trunk = Trunk(backbone.stem, backbone.blocks[:3], attention[:3], transformer, backbone.stride)
     sampler = RoISampler(**{k: getattr(s, k) for k in _SAMPLING})
+    settings = {k: v for k, v in vars(s).items() if k not in ('backbone', 'num_ids', 'anchors')}
     return dict(trunk=trunk, rpn=rpn, roi_head=head, id_loss=loss, num_ids=s.num_ids,
-                sampler=sampler, names=backbone.names, **{k: getattr(s, k) for k in _RULES})
+                sampler=sampler, names=backbone.names, settings=settings,
+                **{k: getattr(s, k) for k in _RULES})
 
 # %% ../nbs/48_systems.ipynb #cab027fc
 # px, 11 geometric steps; fit your own with `fit_heights`
