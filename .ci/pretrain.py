@@ -184,7 +184,7 @@ def learn_cutouts(model, data, people, number=24, views=4):
         x = pictures[pick].float() / 255
         mirrored = torch.rand(len(x)) < .5
         x[mirrored] = x[mirrored].flip(-1)
-        return people.losses(model.read_off(model.trunk(model.batch(list(light(x)))[0])).embedding, rows[pick])
+        return people.losses(model.roi_head.read(model.trunk(model.batch(list(light(x)))[0])).embedding, rows[pick])
     return losses
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RESNET_NAMES', 'RESNET_UNITS', 'BACKBONES', 'cell_centre', 'Backbone', 'level_sizes', 'scale_channels', 'SlicedConv',
            'conv_bn', 'BasicBlock', 'Bottleneck', 'init_weights', 'resnet_backbone', 'from_torchvision', 'load_weights',
-           'build_backbone']
+           'register_backbone', 'list_backbones', 'build_backbone']
 
 # %% ../nbs/40_backbones.ipynb #ee5e816a
 import re
@@ -304,7 +304,22 @@ def load_weights(
     return backbone
 
 # %% ../nbs/40_backbones.ipynb #be408484
-BACKBONES = {f'resnet{depth}': partial(resnet_backbone, depth) for depth in RESNET_UNITS}
+BACKBONES = {}  # name -> function (width, weights, ...) -> Backbone
+
+def register_backbone(
+    name: str,  # for recipes: `trunk`
+):
+    "Decorator of a function that builds a `Backbone`."
+    def register(kind):
+        BACKBONES[name] = kind
+        return kind
+    return register
+
+def list_backbones() -> list:
+    "Names of what is registered."
+    return list(BACKBONES)
+
+for depth in RESNET_UNITS: register_backbone(f'resnet{depth}')(partial(resnet_backbone, depth))
 
 def build_backbone(
     name:str,  # a key of `BACKBONES`

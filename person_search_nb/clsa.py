@@ -18,10 +18,11 @@ from .anchors import AnchorGenerator
 from .roi_align import roi_align
 from .backbones import Backbone, resnet_backbone, scale_channels
 from .classics import vgg16_backbone
-from .oim import check_ids, ID_LOSSES, labelled_cross_entropy, OIMLoss, RSSLoss
+from .oim import check_ids, ID_LOSSES, labelled_cross_entropy
 from .oim import SoftmaxLoss
-from .person_search import at_least_float32, batch_norm, PersonSearchNet, RoIs
-from .systems import choose_anchors, register_model
+from .roi_head import at_least_float32, batch_norm, RoIs
+from .person_search import PersonSearchNet
+from .systems import choose_anchors, network_parts, register_model
 from .distillation import prediction_distillation
 
 # %% ../nbs/70_clsa.ipynb #f1185662
@@ -184,11 +185,10 @@ class TwoStageNet(PersonSearchNet):
         min_size: float = 1.,            # px: proposals below are dropped
         **kw,                            # further arguments of `PersonSearchNet`, for the detector
     ):
-        super().__init__(backbone, num_ids, anchors, **kw | dict(id_loss='none'))
+        super().__init__(**network_parts(backbone, num_ids, anchors, **kw | dict(id_loss='none')))
         crop_size = tuple(crop_size)
         if len(crop_size) != 2 or max(crop_size) <= 32: raise ValueError(f'crop_size={crop_size}: give (height, width) px, one of them above 32, so that the last block sees more than one place')
         self.reid, self.id_loss, self.crop_size, self.rpn.min_size = reid, id_loss, crop_size, min_size
-        self.unit_length, self.with_background = isinstance(id_loss, OIMLoss), isinstance(id_loss, RSSLoss)
         self.trunks = ('', *(f'reid.{t}' for t in getattr(reid, 'trunks', ('',))))  # what the names of its backbones begin with
         several = lambda to: (to,) if isinstance(to, str) else to
         parts = (('', backbone.names), ('reid.', reid.names))

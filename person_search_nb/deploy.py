@@ -80,7 +80,7 @@ class HeadPart(nn.Module):
         super().__init__()
         self.mask, self.pooled_norm, self.block, self.attend = model.mask, model.pooled_norm, model.blocks[3], model.attention[3]
         self.project, self.embedding_norm, self.region_norm, self.score, self.deltas = model.project, model.embedding_norm, model.region_norm, model.score, model.deltas
-        self.register_buffer('scale', torch.tensor(model.delta_scale))
+        self.register_buffer('scale', torch.tensor(model.roi_head.delta_scale))
 
     def forward(self,
         pooled: Tensor, # (R, C, 7, 7)
@@ -98,7 +98,7 @@ def describe(
     "What is written into a deployed file."
     return dict(format=1, version=__version__, config=getattr(model, 'config', {}), size=getattr(model, 'size', None), fingerprint=fingerprint(model), precision='fp32',
                 dim=model.deltas.in_features if isinstance(model.project, nn.Identity) else model.project.out_features,
-                stride=model.stride, shift=model.shift, roi_size=model.roi_size, proposals=model.rpn.post_nms[1], proposal_nms=model.rpn.nms_threshold,
+                stride=model.stride, shift=model.roi_head.pooler.shift, roi_size=model.roi_size, proposals=model.rpn.post_nms[1], proposal_nms=model.rpn.nms_threshold,
                 score_threshold=model.score_threshold, nms_threshold=model.nms_threshold, detections=model.detections)
 
 # %% ../nbs/86_deploy.ipynb #adfc12ec
@@ -172,7 +172,7 @@ def deployable(
 ) -> TwoParts:              # its copy, in PyTorch
     "The form that is exported: norms folded, attention factored. Raises ValueError for a system that has parts beyond trunk, RPN and head."
     name = getattr(model, 'config', {}).get('name', type(model).__name__)
-    if type(model) is not PersonSearchNet or model.roi_op is not roi_align or not isinstance(model.transformer, nn.Identity) or model.score is None or model.one_norm or not model.head_identifies or model.matching != 'cosine':
+    if type(model) is not PersonSearchNet or model.roi_op != 'align' or not isinstance(model.transformer, nn.Identity) or model.score is None or model.one_norm or not model.head_identifies or model.matching != 'cosine':
         raise ValueError(f'{name} cannot be exported: only systems of trunk, RPN, RoIAlign (roi_op=align) and head with two norms and cosine matching can, as hdl-teacher, hdl-student, hdl-student-fast and oim of preset tiny')
     about, net = describe(model), fold_norms(copy.deepcopy(model).cpu().float().eval())
     for m in net.modules():

@@ -13,7 +13,8 @@ from torch import nn, Tensor
 
 from .distributed import mean_number
 from .attention import NoAttention
-from .person_search import at_least_float32, PersonSearchNet, record_levels
+from .roi_head import at_least_float32
+from .person_search import PersonSearchNet, record_levels
 from .person_search import true_cells
 
 # %% ../nbs/66_distillation.ipynb #e3b44e5e

@@ -15,7 +15,8 @@ from torch import nn, Tensor
 
 from .distributed import mean_number
 from .oim import OIMLoss
-from .person_search import at_least_float32, HeadOutput, PersonSearchNet, RoIs
+from .roi_head import at_least_float32, HeadOutput, RoIs
+from .person_search import PersonSearchNet
 from .systems import mean_embeddings
 from .distillation import Distillation
 
@@ -157,6 +158,6 @@ def advice(self: DetectorDistillation,
     if self.nu:
         pick = lambda d: d.flatten(0, 1)[sample.people]
         bounds = dict(rpn=(pick(said['deltas']), pick(deltas), sample.goals, len(sample.rows)),
-                      head=(out.deltas[near], advice.deltas[near], self.student.box_goals(out, rois), len(near)))
+                      head=(out.deltas[near], advice.deltas[near], self.student.roi_head.box_goals(out, rois), len(near)))
         for part, terms in bounds.items(): found[f'{part}_bound'] = self.nu * bounded_boxes(*terms, self.margin)
     return found

@@ -16,7 +16,7 @@ import torch
 
 from .files import parse_json, regular_file, sound_size, write_whole
 from .person_search import PersonSearchNet
-from .systems import build_model, model_settings, MODELS
+from .systems import MODELS, build_model, model_settings, network_parts
 
 # %% ../nbs/49_model_files.ipynb #843c422a
 _NOT_FINITE = ('{}: {} is not finite (row {}); the training diverged, or the file is damaged: '
@@ -148,7 +148,7 @@ def _recipe_fault(config):
     if not isinstance(name, str) or name not in MODELS: return f'unknown model {name!r}'
     known = {*model_settings(name), 'name', 'num_ids', 'heights', 'width'}
     if unknown := sorted(map(str, config.keys() - known)): return f'unknown setting {unknown[0]!r}'
-    kinds = {k: p.annotation for k, p in inspect.signature(PersonSearchNet).parameters.items()}
+    kinds = {k: p.annotation for k, p in inspect.signature(network_parts).parameters.items()}
     faults = (_setting_fault(k, v, kinds.get(k)) for k, v in config.items())
     return next(filter(None, faults), '')
 

@@ -23,7 +23,7 @@ from .datasets import parse_spec
 from .backbones import BACKBONES
 from .attention import ATTENTION
 from .oim import ID_LOSSES
-from .person_search import ROI_OPS
+from .roi_head import ROI_OPS
 from .model_files import shipped_trunk
 from .settings import check_device, check_setting, check_training, FLAG, is_number
 from .settings import Kind, kind_text, maybe, number, one_of, several, table_of
@@ -103,7 +103,7 @@ def kind_of(
 
 def _way_out(name, value):
     "For those who pass a function or a class: settings are kept in files, and files hold names."
-    tables = dict(attention='attention.ATTENTION', id_loss='oim.ID_LOSSES', trunk='backbones.BACKBONES', roi_op='models.ROI_OPS', augment='loading.AUGMENT')
+    tables = dict(attention='attention.ATTENTION', id_loss='oim.ID_LOSSES', trunk='backbones.BACKBONES', roi_op='roi_head.ROI_OPS', augment='loading.AUGMENT')
     return f". Enter it in `{tables[name]}` under a name, and give the name: a recipe is written to a file" if callable(value) and name in tables else ''
 
 

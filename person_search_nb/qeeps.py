@@ -19,9 +19,9 @@ from .boxes import check_boxes
 from .anchors import AnchorGenerator
 from .rpn import AnchorLosses, RPN
 from .backbones import Backbone, build_backbone
-from .person_search import at_least_float32, batch_norm, evaluating, HeadOutput
-from .person_search import PersonSearchNet, RoIs, sound_targets
-from .systems import choose_anchors, register_model
+from .roi_head import at_least_float32, batch_norm, HeadOutput, RoIs
+from .person_search import evaluating, PersonSearchNet, sound_targets
+from .systems import choose_anchors, network_parts, register_model
 
 # %% ../nbs/71_qeeps.ipynb #61d505e9
 class Excitation(nn.Sequential):
@@ -145,7 +145,7 @@ class QEEPS(PersonSearchNet):
         qsim: bool = True,         # a learned similarity; False: the cosine
         **kwargs,                  # further arguments of `PersonSearchNet`
     ):
-        super().__init__(backbone, num_ids, anchors, **kwargs)
+        super().__init__(**network_parts(backbone, num_ids, anchors, **kwargs))
         if self.id_loss is None or self.with_background or self.matching != 'cosine':
             raise ValueError("QEEPS compares people by unit vectors: it needs matching='cosine' and an id_loss without a background class, such as 'oim'")
         if qsse not in QSSE: raise ValueError(f"qsse={qsse!r}: choose one of {', '.join(QSSE)}")
@@ -225,9 +225,9 @@ def pairs(self: QEEPS,
     if self.qsse == 'all':
         first = self.first(x)
         features, asking = self.guide(first, first[partner], x, x[partner])
-        return features, self.pool(asking, [boxes[p] for p in partner.tolist()])
+        return features, self.roi_head.pooler(asking, [boxes[p] for p in partner.tolist()])
     base = self.base(x)
-    patch = self.pool(base, boxes)[partner]
+    patch = self.roi_head.pooler(base, boxes)[partner]
     if self.qsse == 'none': return base, patch
     z = self.squeeze(x, base)
     w = self.squeeze_excite(z[partner], z)                                        # (B, C)
@@ -274,10 +274,10 @@ def regions(self: QEEPS,
     patch: Tensor,     # (B, c2, k, k) the queries'
 ) -> tuple:            # (HeadOutput of the regions alone, (B, D) embeddings of the queries; None without QSimNet)
     "The head over all regions and, for QSimNet, over the queries' patches with them."
-    x = self.pool(features, rois.boxes)
-    if not self.qsim: return self.read_off(x, rois.positive), None
+    x = self.roi_head.pooler(features, rois.boxes)
+    if not self.qsim: return self.roi_head.read(x, rois.positive), None
     n = len(patch)
-    out = self.read_off(torch.cat([x, patch]), torch.cat([rois.positive, rois.positive.new_ones(n)]))
+    out = self.roi_head.read(torch.cat([x, patch]), torch.cat([rois.positive, rois.positive.new_ones(n)]))
     score = None if out.score is None else out.score[:-n]
     return HeadOutput(out.embedding[:-n], score, out.deltas[:-n]), out.embedding[-n:]
 
@@ -334,8 +334,8 @@ def ask(self: QEEPS,
         return [(scene, box) for scene, b in zip(map(self.look, images), boxes) for box in b.split(1)]
     x, _ = self.batch(images)
     base = self.base(x)
-    patch = self.pool(base, boxes)                                                # (Q, C, k, k)
-    if self.qsse == 'none': return torch.cat([patch.mean((2, 3)), self.asked(self.read_off(patch).embedding)], 1)
+    patch = self.roi_head.pooler(base, boxes)                                                # (Q, C, k, k)
+    if self.qsse == 'none': return torch.cat([patch.mean((2, 3)), self.asked(self.roi_head.read(patch).embedding)], 1)
     z = self.squeeze(x, base).repeat_interleave(torch.tensor([len(b) for b in boxes], device=x.device), 0)
     return torch.cat([z[:, :, None], patch.flatten(2)], 2)
 
@@ -352,12 +352,12 @@ def meet(self: QEEPS,
     if self.qsse == 'all':
         maps = [self.guide(scene.features, asking.features) for asking, _ in queries]
         features = torch.cat([m for m, _ in maps])
-        patch = torch.cat([self.pool(m, [box]) for (_, m), (_, box) in zip(maps, queries)])
+        patch = torch.cat([self.roi_head.pooler(m, [box]) for (_, m), (_, box) in zip(maps, queries)])
     else:
         queries = queries.reshape(len(queries), scene.features.shape[1], -1)
         w = self.squeeze_excite(queries[:, :, 0], scene.squeezed.expand(len(queries), -1))  # (Q, C)
         features, patch = weighed(scene.features, w), weighed(queries[:, :, 1:].unflatten(2, (self.roi_size, self.roi_size)), w)
-    return features, patch.mean((2, 3)), self.asked(self.read_off(patch).embedding)
+    return features, patch.mean((2, 3)), self.asked(self.roi_head.read(patch).embedding)
 
 @patch
 def search_scene(self: QEEPS,

@@ -6,9 +6,12 @@
 __all__ = ['STUDENT_CHANNELS', 'depthwise_bn', 'SeparableModule', 'SeparableBlock', 'student_backbone']
 
 # %% ../nbs/44_student.ipynb #02b65faf
+from functools import partial
+
 import torch.nn as nn
 
-from .backbones import Backbone, BACKBONES, conv_bn, init_weights, load_weights
+from .backbones import Backbone, conv_bn, init_weights, load_weights
+from .backbones import register_backbone, scale_channels
 from .backbones import scale_channels
 
 # %% ../nbs/44_student.ipynb #04f23343
@@ -92,5 +95,5 @@ def student_backbone(
     return load_weights(backbone, weights)
 
 # %% ../nbs/44_student.ipynb #1a7b6b54
-BACKBONES['student-paper'] = lambda **kwargs: student_backbone('paper', **kwargs)
-BACKBONES['student-fast'] = lambda **kwargs: student_backbone('fast', **kwargs)
+for variant in ('paper', 'fast'):
+    register_backbone(f'student-{variant}')(partial(student_backbone, variant))

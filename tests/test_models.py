@@ -48,9 +48,9 @@ def test_near_misses_move_without_being_people():
     near = (rois.refined & ~rois.positive).nonzero().squeeze(1)
     assert len(near) == 1
     out = n.head(n.trunk(torch.randn(1, 3, 200, 400)), rois.boxes)
-    goals = n.box_goals(out, rois)
+    goals = n.roi_head.box_goals(out, rois)
     row = int(rois.refined[:near + 1].sum()) - 1
-    moved = goals[row] * torch.tensor(n.delta_scale)
+    moved = goals[row] * torch.tensor(n.roi_head.delta_scale)
     torch.testing.assert_close(moved, torch.tensor([0., -.2, 0., 0.]), atol=1e-5, rtol=0)  # up by 20 of its 100 px
 
 
@@ -59,13 +59,13 @@ def test_one_norm_is_read_by_embedding_score_and_box():
     maps = torch.randn(6, one.pooled_norm.num_features, 7, 7)
     pooled = one.attention[3](one.blocks[3](one.pooled_norm(maps)))[0].mean((2, 3))
     known = F.batch_norm(pooled, None, None, training=True)
-    out = one.read_off(maps)
+    out = one.roi_head.read(maps)
     torch.testing.assert_close(out.embedding, known)
     torch.testing.assert_close(out.score, F.linear(known, one.score.weight, one.score.bias).squeeze(1))
     torch.testing.assert_close(out.deltas, F.linear(known, one.deltas.weight, one.deltas.bias))
     people = torch.tensor([True, False, True, True, False, False])
-    torch.testing.assert_close(one.read_off(maps, people).embedding, known[people])                # statistics of all regions
-    assert not torch.allclose(two.read_off(maps, people).embedding, two.read_off(maps).embedding[people], atol=1e-3)  # of people only
+    torch.testing.assert_close(one.roi_head.read(maps, people).embedding, known[people])                # statistics of all regions
+    assert not torch.allclose(two.roi_head.read(maps, people).embedding, two.roi_head.read(maps).embedding[people], atol=1e-3)  # of people only
     for wrong in (dict(dim=16), dict(norms=False)):
         with pytest.raises(ValueError, match='one_norm'): net(one_norm=True, **wrong)
 
