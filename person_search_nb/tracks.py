@@ -8,23 +8,19 @@ __all__ = ['MOT_CHOICES', 'Tracks', 'split_by_time', 'Film', 'read_film', 'read_
 # %% ../nbs/38_tracks.ipynb #f10b7a9c
 import configparser, os, re, warnings
 from collections import Counter
-<<<<<<< ours
-from dataclasses import dataclass, field
-=======
-from dataclasses import dataclass, replace
->>>>>>> theirs
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from fastcore.basics import patch
 
-from person_search_nb.files import DataError, regular_file
-from person_search_nb.matfile import MatFile
-from person_search_nb.pictures import check_picture, data_file
-from person_search_nb.scenes import CAMERAS, choose, cut_boxes, Scene, under_protocol
-from person_search_nb.specs import opener, SPLITS
-from person_search_nb.coco import cut_note, people_categories, query_set
-from person_search_nb.layouts import checked_dataset, corners, layout_folder, listed_queries
-from person_search_nb.layouts import SIGNS, whole_numbers
+from .files import DataError, regular_file
+from .matfile import MatFile
+from .pictures import check_picture, data_file
+from .scenes import CAMERAS, choose, cut_boxes, Scene, under_protocol
+from .specs import opener, SPLITS
+from .coco import cut_note, people_categories, query_set
+from .layouts import checked_dataset, corners, layout_folder, listed_queries
+from .layouts import SIGNS, whole_numbers
 
 # %% ../nbs/38_tracks.ipynb #94f00272
 @dataclass
@@ -268,6 +264,25 @@ def read_mot(
     counts['cut'] += int(cut.sum())
     return frame[keep], track[keep], box[keep], line[keep]
 
+# %% ../nbs/38_tracks.ipynb #e34822e1
+def _within(film, frame, every, skip, counts):
+    """The film, no longer than its pictures and rows. Raises `DataError` where many are missing, or
+    any without `skip`."""
+    there = {*film.names, *frame.tolist()}
+    last = max(there, default=0)
+    says = f'{film.folder / "seqinfo.ini"}: says seqLength={film.length}, and '
+    advice = 'correct seqLength, or copy the other pictures'
+    if (film.length - 1) // every * every >= last:  # a sampled frame is beyond
+        if not skip:
+            raise DataError(f'{says}the last frame with a picture or a row in gt.txt is {last}; '
+                            f'{advice}, or open with missing=skip')
+        counts['frames after the last picture'] += film.length - last
+        film = replace(film, length=last)
+    if film.length // every > 10 * len(there) + 1000:
+        raise DataError(f'{says}only {len(there)} frames have a picture or a row in gt.txt; '
+                        f'{advice}')
+    return film
+
 # %% ../nbs/38_tracks.ipynb #72d044a8
 MOT_CHOICES = dict(protocol=CAMERAS, shared=('no', 'yes'), missing=('error', 'skip'))
 
@@ -291,7 +306,8 @@ class _Films:
         for i in np.flatnonzero((frame < 1) | (frame > film.length))[:1]:
             raise DataError(f'{gt}: line {line[i]}: frame {frame[i]} is not in 1 to '
                             f'{film.length}; correct the line, or seqLength in seqinfo.ini')
-        some = (frame - 1) % every == 0
+        skip = get('missing') == 'skip'
+        film, some = _within(film, frame, every, skip, self.counts), (frame - 1) % every == 0
         track = np.array([self.identity(c, p) for p in track[some].tolist()], np.int64)
         camera, sampled = np.full(some.sum(), c), np.arange(1, film.length + 1, every)
         self.rows.append((camera, frame[some], track, box[some], line[some]))
