@@ -28,6 +28,7 @@ def _check_finite(x, name):
     raise ValueError(f'{name} holds NaN or infinity, first in row {row}: '
                      'a broken network or a broken file made it')
 
+# %% ../nbs/51_ranking.ipynb #06989635
 def _array(x, dtype=None, shape=None, name='array'):
     "numpy view of an array, tensor or list; ValueError for a wrong shape or NaN."
     if torch.is_tensor(x): x = (x.float() if x.dtype == torch.bfloat16 else x).detach().cpu()
@@ -244,6 +245,7 @@ def drop(self: _Search, score_threshold, min_height):
     if same: return                             # the embeddings are large: not copied
     self.det_boxes, self.feats = self.det_boxes[kept], self.feats[kept]
 
+# %% ../nbs/51_ranking.ipynb #7afb1127
 @patch
 def restrict(self: _Search):
     "Which scenes each query searches (None: all); drop the truth of the others."
@@ -257,6 +259,7 @@ def restrict(self: _Search):
     self.gt_query, self.gt_image = self.gt_query[inside], self.gt_image[inside]
     self.gt_boxes = self.gt_boxes[inside]
 
+# %% ../nbs/51_ranking.ipynb #8cd06bc2
 @patch
 def rows_of(self: _Search, scenes):
     "Rows of the detections in some scenes."
@@ -299,6 +302,7 @@ def _before(value, row, than_value, than_row):
     "Whether an entry stands before another: more similar, or as similar and earlier."
     return (value > than_value) | (value == than_value) & (row < than_row)
 
+# %% ../nbs/51_ranking.ipynb #ac1b268f
 @patch
 def reranked(self: _Search, rerank):
     "Similarity of each hit by `rerank`, and how many of the query's detections stand before it."
@@ -350,6 +354,7 @@ def result(self: _Search, ahead) -> SearchMatches:
     missed = np.stack(np.divmod(self.missed, scenes), 1)
     return SearchMatches(self.kq[by], self.kept[self.kd][by], rank[by], positives, missed)
 
+# %% ../nbs/51_ranking.ipynb #0993054e
 def match_search(
     det_image,                     # (M,) gallery scene of each detection
     det_boxes,                     # (M, 4) xyxy px

@@ -19,7 +19,7 @@ from person_search_nb.neighbours import Approximate, choose_engine, crowd, exact
 from person_search_nb.neighbours import recall, Rows
 from person_search_nb.shards import compact, read_manifest
 from person_search_nb.sources import open_source, time_in
-from person_search_nb.gallery import fingerprint, Gallery, moment
+from person_search_nb.gallery import fingerprint, Gallery, moment, thumbnail
 from person_search_nb.search import hits_page
 from person_search_nb.indexing import build_gallery
 
