@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn, Tensor
 from torchvision.ops import FeaturePyramidNetwork
 
@@ -30,59 +31,79 @@ def shrunk(
     crops: Tensor,  # (N, 3, H, W)
     share: float,   # above 0, at most 1
 ) -> Tensor:        # (N, 3, H, W)
-    "Shrink pictures to a share of their size, and enlarge them again: blurred, as people far away are."
+    "Shrink pictures to a share of their size, and enlarge them again: blurred, as if far away."
     if share == 1: return crops
     small = F.interpolate(crops, scale_factor=share, mode='bilinear', antialias=True)
     return F.interpolate(small, crops.shape[-2:], mode='bilinear')
 
 # %% ../nbs/70_clsa.ipynb #08298a38
+_LEVELS = 'levels={}: choose from 0 to 3, rising, such as (1, 2, 3) for Res3x, Res4x, Res5x'
+_SCALES = 'scales={}: shares of the cut-out above 0, at most 1, such as (1, 0.5, 0.25)'
+
+def _check_levels(levels, scales):
+    "The levels as a tuple. Raises ValueError for levels or scales that do not exist."
+    levels = (levels,) if isinstance(levels, int) else tuple(levels)
+    if not levels or levels != tuple(sorted(set(levels) & {0, 1, 2, 3})):
+        raise ValueError(_LEVELS.format(levels))
+    if not scales or not all(0 < s <= 1 for s in scales): raise ValueError(_SCALES.format(scales))
+    return levels
+
+# %% ../nbs/70_clsa.ipynb #2a9ceb7d
 class ReIDPyramid(nn.Module):
     "Features of cut-out people from several levels of a backbone (CLSA section 3.2)."
     def __init__(self,
         backbone: Backbone,         # any; blocks above the top level are left out
         dim: int = 1024,            # features per level
-        levels: tuple = (1, 2, 3),  # blocks that give a level, from bottom to top: 1, 2, 3 are Res3x, Res4x, Res5x
+        levels: tuple = (1, 2, 3),  # blocks that give a level, rising: 1, 2, 3 are Res3x to Res5x
         norms: bool = True,         # BatchNorm and ReLU after the projection
-        top_down: int = 0,          # channels of an FPN between the maps and their averages; 0: none
-        scales: tuple = (1.,),      # an image pyramid: cut-outs `shrunk` to these shares; their features are averaged
+        top_down: int = 0,          # channels of an FPN between maps and averages; 0: none
+        scales: tuple = (1.,),      # image pyramid: the shares cut-outs are `shrunk` to; averaged
     ):
         super().__init__()
-        levels = (levels,) if isinstance(levels, int) else tuple(levels)
-        if not levels or levels != tuple(sorted(set(levels) & {0, 1, 2, 3})): raise ValueError(f'levels={levels}: choose from 0 to 3, rising, such as (1, 2, 3) for Res3x, Res4x, Res5x')
-        if not scales or not all(0 < s <= 1 for s in scales): raise ValueError(f'scales={scales}: shares of the cut-out above 0, at most 1, such as (1, 0.5, 0.25)')
-        self.stem, self.blocks, self.names = backbone.stem, backbone.blocks[:levels[-1] + 1], backbone.names
-        self.levels, self.scales, self.dim = levels, tuple(scales), dim * len(levels)
+        levels = _check_levels(levels, scales)
+        self.stem, self.blocks = backbone.stem, backbone.blocks[:levels[-1] + 1]
+        self.names, self.levels, self.scales = backbone.names, levels, tuple(scales)
+        self.dim = dim * len(levels)
         channels = [backbone.channels[j] for j in levels]
         self.top_down = FeaturePyramidNetwork(channels, top_down) if top_down else None
         self.project = nn.ModuleList(nn.Linear(top_down or c, dim) for c in channels)
         self.norms = nn.ModuleList(nn.BatchNorm1d(dim) for _ in levels) if norms else None
 
-    def maps(self,
-        crops: Tensor,  # (N, 3, H, W) normalised
-    ) -> list:          # per level (N, c_k, h_k, w_k)
-        "What the levels see."
-        x, out = self.stem(crops), []
-        for j, block in enumerate(self.blocks):
-            x = block(x)
-            if j in self.levels: out.append(x)
-        return list(self.top_down({str(k): m for k, m in enumerate(out)}).values()) if self.top_down else out
+# %% ../nbs/70_clsa.ipynb #01a460d9
+@patch
+def maps(self: ReIDPyramid,
+    crops: Tensor,  # (N, 3, H, W) normalised
+) -> list:          # per level (N, c_k, h_k, w_k)
+    "The maps of the levels."
+    x, out = self.stem(crops), []
+    for j, block in enumerate(self.blocks):
+        x = block(x)
+        if j in self.levels: out.append(x)
+    if not self.top_down: return out
+    return list(self.top_down({str(k): m for k, m in enumerate(out)}).values())
 
-    def features(self,
-        crops: Tensor,  # (N, 3, H, W) normalised
-    ) -> Tensor:        # (N, K dim): x^1 to x^K
-        "Average, project and normalise each level, and put them side by side."
-        x = [project(m.mean((2, 3))) for project, m in zip(self.project, self.maps(crops))]  # K times (N, dim)
-        return torch.cat([F.relu(batch_norm(n, v)) for n, v in zip(self.norms, x)] if self.norms else x, 1)
+@patch
+def features(self: ReIDPyramid,
+    crops: Tensor,  # (N, 3, H, W) normalised
+) -> Tensor:        # (N, K dim): x^1 to x^K
+    "Average, project and normalise each level, and concatenate them."
+    x = [project(m.mean((2, 3))) for project, m in zip(self.project, self.maps(crops))]
+    if self.norms: x = [F.relu(batch_norm(n, v)) for n, v in zip(self.norms, x)]  # K times (N, dim)
+    return torch.cat(x, 1)
 
-    def forward(self,
-        crops: Tensor,  # (N, 3, H, W) normalised
-    ) -> Tensor:        # (N, K dim)
-        "The features of the cut-outs, averaged over the scales; these make one batch, for one set of BatchNorm's statistics."
-        if self.scales == (1.,): return self.features(crops)
-        each = self.features(torch.cat([shrunk(crops, s) for s in self.scales]))   # (S N, K dim)
-        return each.view(len(self.scales), len(crops), self.dim).mean(0)
+# %% ../nbs/70_clsa.ipynb #e046d256
+@patch
+def forward(self: ReIDPyramid,
+    crops: Tensor,  # (N, 3, H, W) normalised
+) -> Tensor:        # (N, K dim)
+    "The features of the cut-outs, averaged over the scales, which make one batch."
+    if self.scales == (1.,): return self.features(crops)
+    each = self.features(torch.cat([shrunk(crops, s) for s in self.scales]))  # (S N, K dim)
+    return each.view(len(self.scales), len(crops), self.dim).mean(0)
 
 # %% ../nbs/70_clsa.ipynb #9dfdb96e
+_BRANCHES = '{} networks for scales={}: give each of two or more scales (above 0, at most 1) one'
+
 class ScaleBranches(nn.Module):
     "A network of its own for each scale of an image pyramid (DPFL)."
     def __init__(self,
@@ -91,29 +112,33 @@ class ScaleBranches(nn.Module):
     ):
         super().__init__()
         if len(nets) != len(scales) or len(nets) < 2 or not all(0 < s <= 1 for s in scales):
-            raise ValueError(f'{len(nets)} networks for scales={scales}: give each of two or more scales (above 0, at most 1) one')
-        self.nets, self.scales, self.dim = nn.ModuleList(nets), tuple(scales), sum(n.dim for n in nets)
+            raise ValueError(_BRANCHES.format(len(nets), scales))
+        self.nets, self.scales = nn.ModuleList(nets), tuple(scales)
+        self.dim = sum(n.dim for n in nets)
         self.trunks = tuple(f'nets.{k}.' for k in range(len(nets)))
-        self.names = {k: tuple(t + n.names[k] for t, n in zip(self.trunks, nets)) for k in nets[0].names}
+        self.names = {k: tuple(t + n.names[k] for t, n in zip(self.trunks, nets))
+                      for k in nets[0].names}
 
     def forward(self,
         crops: Tensor,  # (N, 3, H, W) normalised
     ) -> Tensor:        # (N, sum of the networks' dims)
-        "Each scale's features, side by side."
+        "Each scale's features, concatenated."
         return torch.cat([net(shrunk(crops, s)) for net, s in zip(self.nets, self.scales)], 1)
 
 # %% ../nbs/70_clsa.ipynb #9f0323ab
 class CLSALoss(nn.Module):
-    "Cross entropy at the top level, and alignment of the lower levels' predictions with the top one's (CLSA Eq. 4)."
+    """Cross entropy at the top level, and alignment of the lower levels' predictions with the top
+    one's (CLSA Eq. 4)."""
     def __init__(self,
         dim: int,                  # of all levels together
         num_ids: int,              # training identities
-        levels: int = 3,           # K: how many levels the features are made of, the top one last; 1: plain softmax
+        levels: int = 3,           # K: levels in the features, the top one last; 1: plain softmax
         temperature: float = 3.,   # T of Eq. 3
         detach: bool = True,       # the top level gets no gradient from the alignment
     ):
         super().__init__()
-        if levels < 1 or dim % levels: raise ValueError(f'features of length {dim} cannot be split into {levels} levels')
+        if levels < 1 or dim % levels:
+            raise ValueError(f'features of length {dim} cannot be split into {levels} levels')
         if temperature <= 0: raise ValueError(f'temperature {temperature} is not above 0')
         self.dim, self.num_ids, self.temperature, self.detach = dim, num_ids, temperature, detach
         self.levels = nn.ModuleList(SoftmaxLoss(dim // levels, num_ids) for _ in range(levels))
@@ -121,13 +146,14 @@ class CLSALoss(nn.Module):
     def predictions(self,
         features: Tensor,  # (R, dim)
     ) -> list:             # K times (R, num_ids) logits p^k
-        "What each level says."
-        return [level.logits(x) for level, x in zip(self.levels, features.chunk(len(self.levels), 1))]
+        "The prediction of each level."
+        return [level.logits(x)
+                for level, x in zip(self.levels, features.chunk(len(self.levels), 1))]
 
     def logits(self,
         features: Tensor,  # (R, dim)
     ) -> Tensor:           # (R, num_ids)
-        "The top level's word, which the others are to repeat."
+        "The top level's prediction, which the others learn from."
         return self.predictions(features)[-1]
 
     def forward(self,
@@ -139,13 +165,15 @@ class CLSALoss(nn.Module):
         *lower, top = self.predictions(features)
         known = person_id >= 0
         losses = {'id': labelled_cross_entropy(at_least_float32(top), person_id)}
-        follow = lambda p: prediction_distillation(p[known], top[known], self.temperature, hinton=True, detach=self.detach)
-        if lower: losses['align'] = sum(map(follow, lower))
+        aligned = [prediction_distillation(p[known], top[known], self.temperature, hinton=True,
+                                           detach=self.detach) for p in lower]
+        if lower: losses['align'] = sum(aligned)
         return losses
 
 # %% ../nbs/70_clsa.ipynb #52a98606
 class ConsensusLoss(CLSALoss):
-    "Each branch learns from the labels and from the prediction over all branches, the consensus (DPFL)."
+    """Each branch learns from the labels and from the prediction over all branches, the consensus
+    (DPFL)."""
     def __init__(self,
         dim: int,                  # of all branches together
         num_ids: int,              # training identities
@@ -159,7 +187,7 @@ class ConsensusLoss(CLSALoss):
     def predictions(self,
         features: Tensor,  # (R, dim)
     ) -> list:             # of each branch, and of the consensus: (R, num_ids) logits
-        "What each branch says, and what all say together."
+        "The prediction of each branch, and the one over all branches."
         return [*super().predictions(features), self.consensus.logits(features)]
 
     def forward(self,
@@ -168,32 +196,46 @@ class ConsensusLoss(CLSALoss):
     ) -> dict:              # id (the consensus), align, branches
         "Means over the rows with an identity, summed over the branches; 0 when there is none."
         losses, (*branches, _) = super().forward(features, person_id), self.predictions(features)
-        return losses | {'branches': sum(labelled_cross_entropy(at_least_float32(p), person_id) for p in branches)}
+        of = [labelled_cross_entropy(at_least_float32(p), person_id) for p in branches]
+        return losses | {'branches': sum(of)}
+
+# %% ../nbs/70_clsa.ipynb #07203506
+_CROP_SIZE = ('crop_size={}: give (height, width) px, one of them above 32, so that the last block '
+              'sees more than one place')
+
+def _both_names(detector, reid):
+    "Parameter names of two backbones' parts, so that a torchvision file starts both."
+    parts, out = (('', detector), ('reid.', reid)), {}
+    for key in detector | reid:
+        to = [(part, names.get(key, ())) for part, names in parts]
+        out[key] = tuple(p + t for p, ts in to for t in ((ts,) if isinstance(ts, str) else ts))
+    return out
 
 # %% ../nbs/70_clsa.ipynb #7579f8f1
 class TwoStageNet(PersonSearchNet):
-    "A detector, and a network of its own that recognises the people it finds from the picture (CLSA section 3)."
+    """A detector, and a network of its own that recognises the people it finds from the picture
+    (CLSA section 3)."""
     chunk = 32  # cut-outs at a time outside training
 
     def __init__(self,
         backbone: Backbone,              # of the detector
         num_ids: int,                    # training identities
         anchors: AnchorGenerator,        # the reference boxes of the RPN
-        reid: nn.Module,                 # (N, 3, *crop_size) -> (N, D): `ReIDPyramid` or `ScaleBranches`
-        id_loss: nn.Module,              # of features (N, D): `CLSALoss` or one of `ID_LOSSES`, built
+        reid: nn.Module,                 # (N, 3, *crop_size) -> (N, D), such as `ReIDPyramid`
+        id_loss: nn.Module,              # of features (N, D): `CLSALoss`, or of `ID_LOSSES`, built
         crop_size: tuple = (256, 128),   # (height, width) px that each person is resized to
         min_size: float = 1.,            # px: proposals below are dropped
         **kw,                            # further arguments of `PersonSearchNet`, for the detector
     ):
-        super().__init__(**network_parts(backbone, num_ids, anchors, **kw | dict(id_loss='none')))
+        parts = network_parts(backbone, num_ids, anchors, **kw | dict(id_loss='none'))
+        super().__init__(**parts)
         crop_size = tuple(crop_size)
-        if len(crop_size) != 2 or max(crop_size) <= 32: raise ValueError(f'crop_size={crop_size}: give (height, width) px, one of them above 32, so that the last block sees more than one place')
-        self.reid, self.id_loss, self.crop_size, self.rpn.min_size = reid, id_loss, crop_size, min_size
-        self.trunks = ('', *(f'reid.{t}' for t in getattr(reid, 'trunks', ('',))))  # what the names of its backbones begin with
-        several = lambda to: (to,) if isinstance(to, str) else to
-        parts = (('', backbone.names), ('reid.', reid.names))
-        self.names = {k: tuple(part + t for part, names in parts for t in several(names.get(k, ())))
-                      for k in backbone.names | reid.names}  # a torchvision file starts all of them
+        if len(crop_size) != 2 or max(crop_size) <= 32:
+            raise ValueError(_CROP_SIZE.format(crop_size))
+        self.reid, self.id_loss, self.crop_size = reid, id_loss, crop_size
+        self.rpn.min_size = min_size
+        self.trunks = ('', *(f'reid.{t}' for t in getattr(reid, 'trunks', ('',))))  # of backbones
+        self.names = _both_names(backbone.names, reid.names)
 
     @property
     def identifies(self) -> bool:
@@ -202,52 +244,78 @@ class TwoStageNet(PersonSearchNet):
 
     @property
     def partial(self) -> bool:
-        "Whether parts may go without a gradient, for which several processes must not wait: the classifier of a frozen network."
+        """Whether parts may go without a gradient, for which several processes must not wait: the
+        classifier of a frozen network."""
         return not self.identifies
 
-    def represent(self,
-        x: Tensor,                # (B, 3, H, W) normalised
-        features: Tensor | None,  # not looked at
-        boxes: list,              # per image (N_i, 4)
-    ) -> Tensor:                  # (sum N_i, D)
-        "Cut the people out of the pictures and read them with the second network."
-        rois = torch.cat([F.pad(b, (1, 0), value=i) for i, b in enumerate(boxes)])  # (R, 5)
-        parts = [rois] if self.training else rois.split(self.chunk)                 # BatchNorm wants all of a step together
-        return torch.cat([self.reid(roi_align(x, r, self.crop_size, 1., sampling_ratio=0)) for r in parts])
+# %% ../nbs/70_clsa.ipynb #92e53b6e
+@patch
+def represent(self: TwoStageNet,
+    x: Tensor,                # (B, 3, H, W) normalised
+    features: Tensor | None,  # not used
+    boxes: list,              # per image (N_i, 4)
+) -> Tensor:                  # (sum N_i, D)
+    "Cut the people out of the pictures and embed them with the second network."
+    rois = torch.cat([F.pad(b, (1, 0), value=i) for i, b in enumerate(boxes)])  # (R, 5)
+    parts = [rois] if self.training else rois.split(self.chunk)  # BatchNorm: a step's all together
+    crops = (roi_align(x, r, self.crop_size, 1., sampling_ratio=0) for r in parts)
+    return torch.cat([self.reid(c) for c in crops])
 
-    def people(self, rois: RoIs) -> Tensor | None:
-        "(R,) bool: regions cut out in training: people with an identity, for OIM all people; None: all regions."
-        people = super().people(rois)
-        return people if people is None or self.unit_length else people & (rois.person_id >= 0)
+# %% ../nbs/70_clsa.ipynb #88adae1f
+@patch
+def people(self: TwoStageNet, rois: RoIs) -> Tensor | None:
+    """(R,) bool: regions cut out in training: people with an identity, for OIM all people; None:
+    all regions."""
+    people = PersonSearchNet.people(self, rois)
+    return people if people is None or self.unit_length else people & (rois.person_id >= 0)
 
-    def identity_losses(self, embedding: Tensor, person_id: Tensor) -> dict:
-        "The identity losses of features (P, D) by name: 'id', for `CLSALoss` also 'align'."
-        losses = self.id_loss(self.identity_features(at_least_float32(embedding)), person_id)
-        return losses if isinstance(losses, dict) else {'id': losses}
+@patch
+def identity_losses(self: TwoStageNet, embedding: Tensor, person_id: Tensor) -> dict:
+    "The identity losses of features (P, D) by name: 'id', for `CLSALoss` also 'align'."
+    losses = self.id_loss(self.identity_features(at_least_float32(embedding)), person_id)
+    return losses if isinstance(losses, dict) else {'id': losses}
 
-    def training_pass(self,
-        images: list,   # of (3, H, W) float 0-1
-        targets: list,  # of dict(boxes, person_id)
-    ) -> tuple:         # (losses, batch (B, 3, H, W), RoIs, HeadOutput with the second network's embeddings)
-        "The detector's training pass, and, unless it is frozen, the second network's over the people among its regions."
-        losses, x, rois, out = super().training_pass(images, targets)
-        if not self.identifies: return losses, x, rois, out
-        chosen, counts = self.people(rois), [len(b) for b in rois.boxes]
-        boxes = rois.boxes if chosen is None else [b[c] for b, c in zip(rois.boxes, chosen.split(counts))]
-        out.embedding = self.represent(x, None, boxes)
-        return losses | self.identity_losses(out.embedding, self.identities(rois)), x, rois, out
+# %% ../nbs/70_clsa.ipynb #2b3e0d2a
+@patch
+def training_pass(self: TwoStageNet,
+    images: list,   # of (3, H, W) float 0-1
+    targets: list,  # of dict(boxes, person_id)
+) -> tuple:         # (losses, batch (B, 3, H, W), RoIs, HeadOutput with the second's embeddings)
+    """The detector's training pass, and, unless it is frozen, the second network's over the people
+    among its regions."""
+    losses, x, rois, out = PersonSearchNet.training_pass(self, images, targets)
+    if not self.identifies: return losses, x, rois, out
+    chosen, boxes = self.people(rois), rois.boxes
+    if chosen is not None:
+        boxes = [b[c] for b, c in zip(boxes, chosen.split([len(b) for b in boxes]))]
+    out.embedding = self.represent(x, None, boxes)
+    losses |= self.identity_losses(out.embedding, self.identities(rois))
+    return losses, x, rois, out
 
 # %% ../nbs/70_clsa.ipynb #f7aa399b
 def _identity_loss(id_loss, reid, num_ids, temperature=3., detach=True):
+    "The identity loss of a second network, by name."
     if id_loss == 'clsa':
         branches = isinstance(reid, ScaleBranches)
         kind, parts = (ConsensusLoss, reid.nets) if branches else (CLSALoss, reid.levels)
         return kind(reid.dim, num_ids, len(parts), temperature, detach)
-    if id_loss not in ID_LOSSES: raise ValueError(f"id_loss='{id_loss}' for a second network: choose clsa, {', '.join(ID_LOSSES)}")
+    if id_loss not in ID_LOSSES:
+        names = ', '.join(ID_LOSSES)
+        raise ValueError(f"id_loss='{id_loss}' for a second network: choose clsa, {names}")
     return ID_LOSSES[id_loss](reid.dim, num_ids)
 
-
 # %% ../nbs/70_clsa.ipynb #f0511b83
+def _second(width, weights, dim, levels, top_down, scales, branches):
+    "CLSA's second network, or DPFL's."
+    if levels is None: levels = (3,) if branches else (1, 2, 3)
+    if scales is None: scales = (1., .5) if branches else (1.,)
+    def pyramid(scales):
+        trunk = resnet_backbone(50, width, weights)
+        length = dim or scale_channels(1024, width)
+        return ReIDPyramid(trunk, length, levels, top_down=top_down, scales=scales)
+    if not branches: return pyramid(scales)
+    return ScaleBranches([pyramid((1.,)) for _ in scales], scales)
+
 @register_model('clsa')
 def build(
     num_ids: int,                      # training identities
@@ -255,9 +323,9 @@ def build(
     width: float = 1.,                 # scales the channels of both networks
     weights=None,                      # of all ResNets: None, 'imagenet' or a file
     crop_size: tuple = (256, 128),     # (height, width) px of a cut-out person
-    levels: tuple | None = None,       # of `ReIDPyramid`, see Table 6; None: (1, 2, 3), with branches (3,)
+    levels: tuple | None = None,       # of `ReIDPyramid`; None: (1, 2, 3), with branches (3,)
     dim: int | None = None,            # features per level; None: 1024 times the width
-    id_loss: str = 'clsa',             # `CLSALoss`, with branches `ConsensusLoss`; or a name of `ID_LOSSES`, over all levels
+    id_loss: str = 'clsa',             # `CLSALoss` (branches: `ConsensusLoss`), or of `ID_LOSSES`
     align_temperature: float = 3.,     # T of Eq. 3
     detach: bool = True,               # the target of the alignment gets no gradient
     top_down: int = 0,                 # channels of an FPN; 0: none
@@ -268,22 +336,16 @@ def build(
     **kw,                              # further arguments of `PersonSearchNet`, for the detector
 ) -> TwoStageNet:
     "CLSA: Faster R-CNN on ResNet-50, and a ResNet-50 pyramid for cut-outs."
-    levels = ((3,) if branches else (1, 2, 3)) if levels is None else levels
-    scales = ((1., .5) if branches else (1.,)) if scales is None else scales
-    def pyramid(scales):
-        trunk = resnet_backbone(50, width, weights)
-        return ReIDPyramid(trunk, dim or scale_channels(1024, width), levels, top_down=top_down, scales=scales)
-    reid = ScaleBranches([pyramid((1.,)) for _ in scales], scales) if branches else pyramid(scales)
+    reid = _second(width, weights, dim, levels, top_down, scales, branches)
     detector = dict(attention='none', rpn_channels=int(512 * width), roi_op='crop',
                     detections=kw.get('proposals', (100, 50))[1])  # all of them
-    return TwoStageNet(resnet_backbone(50, width, weights), num_ids, choose_anchors(anchors, heights), reid,
-                       _identity_loss(id_loss, reid, num_ids, align_temperature, detach), crop_size, min_size, **detector | kw)
+    backbone, anchors = resnet_backbone(50, width, weights), choose_anchors(anchors, heights)
+    loss = _identity_loss(id_loss, reid, num_ids, align_temperature, detach)
+    return TwoStageNet(backbone, num_ids, anchors, reid, loss, crop_size, min_size, **detector | kw)
 
 # %% ../nbs/70_clsa.ipynb #a1ecab57
-# Faster R-CNN and a ResNet-50 with softmax, each for itself: HDL's baseline 'FRCNN + R50' (its Table 4), which is CLSA without its levels
 build_separate = register_model('faster-rcnn-r50')(
     partial(build, levels=(3,), id_loss='softmax'))
-
 
 # %% ../nbs/70_clsa.ipynb #3ca8c169
 @register_model('detector+idnet')
@@ -299,9 +361,11 @@ def build_idnet(
     anchors: str = 'faster-rcnn',      # or 'pedestrian'
     **kw,                              # further arguments of `PersonSearchNet`, for the detector
 ) -> TwoStageNet:
-    "E2E's baseline of two parts: a VGG16 that finds people, and IDNet, a VGG16 that classifies them."
+    "E2E's baseline of two parts: a VGG16 that finds people, and IDNet, which classifies them."
     cutouts, searched = (vgg16_backbone(width, weights, batch_norm=batch_norm) for _ in range(2))
-    cutouts.blocks[2].append(nn.AdaptiveMaxPool2d(7))  # in place of RoI pooling: VGG's fully connected layers want 7 x 7
+    cutouts.blocks[2].append(nn.AdaptiveMaxPool2d(7))  # for VGG's fully connected layers
     reid = ReIDPyramid(cutouts, dim or 256, levels=(3,), norms=False)
-    detector = dict(attention='none', rpn_channels=int(512 * width), roi_op='pool', norms=False, rescore=False, refine=False, matching='euclidean')
-    return TwoStageNet(searched, num_ids, choose_anchors(anchors, heights), reid, _identity_loss(id_loss, reid, num_ids), crop_size, **detector | kw)
+    detector = dict(attention='none', rpn_channels=int(512 * width), roi_op='pool', norms=False,
+                    rescore=False, refine=False, matching='euclidean')
+    loss, anchors = _identity_loss(id_loss, reid, num_ids), choose_anchors(anchors, heights)
+    return TwoStageNet(searched, num_ids, anchors, reid, loss, crop_size, **detector | kw)

@@ -150,7 +150,8 @@ def show_proposals(
     norm = Normalize(min(float(scores.min()), .99) if len(scores) else 0, 1) # most are near 1
     colours = plt.colormaps['viridis_r'](norm(scores.numpy()))
     for box, c in zip(boxes.flip(0), colours[::-1]): _frame(ax, box, edgecolor=c) # best on top
-    bar = ax.figure.colorbar(ScalarMappable(norm, 'viridis_r'), ax=ax, shrink=.8, pad=.01, aspect=25)
+    mapped = ScalarMappable(norm, 'viridis_r')
+    bar = ax.figure.colorbar(mapped, ax=ax, shrink=.8, pad=.01, aspect=25)
     bar.outline.set_visible(False)
     ax.set_title(f'the {len(boxes)} best of {len(steps["boxes"])} candidates, by score')
     return ax

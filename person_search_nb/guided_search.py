@@ -6,6 +6,8 @@
 __all__ = ['run_queries', 'match_queries', 'evaluate_queries', 'pair_macs', 'search_macs']
 
 # %% ../nbs/72_guided_search.ipynb #f6c0ff85
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import nn
@@ -21,72 +23,114 @@ from .costs import count_macs, macs_by_part, meta_macs
 from .qeeps import QEEPS
 
 # %% ../nbs/72_guided_search.ipynb #84c217a7
-class _Asking(nn.Module):
-    "What `embed_queries` calls: a query's numbers as one row."
-    def __init__(self, model): super().__init__(); self.model = model
+@dataclass
+class _Search:
+    "What both loops need: the network, the data and how to run."
+    model: QEEPS
+    gallery: SceneDataset
+    queries: QuerySet
+    candidates: np.ndarray  # (Q, G) scenes of each query, padded with -1
+    batch_size: int
+    device: torch.device
+    workers: int
+    precision: str
+    progress: bool
+
+    def autocast(self):
+        "bf16 where that is wanted."
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == 'bf16')
+
+    def looks(self, scenes):
+        "(scene, its `SceneMap`) one after the other."
+        groups = [[(s, False, 0)] for s in scenes]
+        loader = SceneLoader(self.gallery, groups, self.workers, device=self.device)
+        bar = tqdm(loader, desc='searching scenes', unit='scene', leave=False,
+                   disable=not self.progress or rank() > 0)
+        for s, (images, _) in zip(scenes, bar):
+            with self.autocast(): yield s, self.model.look(images[0])
+
+# %% ../nbs/72_guided_search.ipynb #f6b109bd
+class _QueryRows(nn.Module):
+    "Its `embed` gives a query's numbers as one row."
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
     def embed(self, images, boxes): return self.model.ask(images, boxes).flatten(1)
 
-def _looks(model, gallery, scenes, device, workers, precision, progress):
-    "(scene, its `SceneMap`) one after the other."
-    loader = SceneLoader(gallery, [[(s, False, 0)] for s in scenes], workers, device=device)
-    bar = tqdm(loader, desc='searching scenes', unit='scene', leave=False, disable=not progress or rank() > 0)
-    for s, (images, _) in zip(scenes, bar):
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'): yield s, model.look(images[0])
+def _by_scene(run):
+    "Per scene of this process [(query, scene, what was found), ...]."
+    rows = embed_queries(_QueryRows(run.model), run.queries, run.gallery, run.batch_size,
+                         run.device, run.precision, run.progress)
+    rows = torch.from_numpy(rows)                               # (Q, ...)
+    scenes = share_out(np.unique(run.candidates[run.candidates >= 0]).tolist())
+    with evaluating(run.model), torch.inference_mode():
+        for s, scene in run.looks(scenes):
+            who, found = np.flatnonzero((run.candidates == s).any(1)), []
+            for k in range(0, len(who), run.batch_size):
+                few = rows[who[k:k + run.batch_size]].to(run.device)
+                with run.autocast(): found += run.model.search_scene(scene, few)
+            yield [(q, s, f) for q, f in zip(who, found)]
 
-def _by_scene(model, gallery, queries, candidates, batch_size, device, workers, precision, progress):
-    "Per scene of this process [(query, scene, what was found), ...]: all light queries at once."
-    asked = torch.from_numpy(embed_queries(_Asking(model), queries, gallery, batch_size, device, precision, progress))
-    scenes = share_out(np.unique(candidates[candidates >= 0]).tolist())
-    with evaluating(model), torch.inference_mode():
-        for s, scene in _looks(model, gallery, scenes, device, workers, precision, progress):
-            rows, found = np.flatnonzero((candidates == s).any(1)), []
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'):
-                for k in range(0, len(rows), batch_size): found += model.search_scene(scene, asked[rows[k:k + batch_size]].to(device))
-            yield [(q, s, f) for q, f in zip(rows, found)]
-
-def _by_query(model, gallery, queries, candidates, batch_size, device, workers, precision, progress):
-    "The same for queries that are whole maps: per few of them all their scenes."
-    with evaluating(model), torch.inference_mode():
-        few = [range(k, min(k + batch_size, len(queries))) for k in range(0, len(queries), batch_size)]
-        for rows in share_out(few):
-            pictures, boxes, _ = zip(*(queries[q] for q in rows))
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'):
-                asked = model.ask([p.to(device) for p in pictures], [b.to(device) for b in boxes])
-            wanted, found = candidates[rows.start:rows.stop], []
-            scenes = np.unique(wanted[wanted >= 0]).tolist()
-            for s, scene in _looks(model, gallery, scenes, device, workers, precision, progress):
+# %% ../nbs/72_guided_search.ipynb #f8e0102f
+def _by_query(run):
+    "Per few queries of this process [(query, scene, what was found), ...]."
+    n, step = len(run.queries), run.batch_size
+    with evaluating(run.model), torch.inference_mode():
+        for rows in share_out([range(k, min(k + step, n)) for k in range(0, n, step)]):
+            pictures, boxes, _ = zip(*(run.queries[q] for q in rows))
+            pictures, boxes = ([x.to(run.device) for x in xs] for xs in (pictures, boxes))
+            with run.autocast(): few = run.model.ask(pictures, boxes)
+            wanted, found = run.candidates[rows.start:rows.stop], []
+            for s, scene in run.looks(np.unique(wanted[wanted >= 0]).tolist()):
                 who = np.flatnonzero((wanted == s).any(1))
-                with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'):
-                    found += [(rows[k], s, f) for k, f in zip(who, model.search_scene(scene, [asked[k] for k in who]))]
+                with run.autocast(): these = run.model.search_scene(scene, [few[k] for k in who])
+                found += [(rows[k], s, f) for k, f in zip(who, these)]
             yield found
 
 # %% ../nbs/72_guided_search.ipynb #57fb2c91
+def _columns(group, gallery):
+    "(query, scene, boxes px of the original, scores, similarity) of what was found, as arrays."
+    for q, s, f in group:
+        boxes, *rest = (f[k].float().cpu().numpy() for k in ('boxes', 'scores', 'similarity'))
+        n = len(boxes)
+        yield np.full(n, q), np.full(n, s), boxes / gallery.scale(s), *rest
+
+def _table(parts):
+    "The detections of all pairs, by query and then by scene."
+    none = np.zeros(0, np.int64), np.zeros(0, np.float32)
+    start = none[0], none[0], np.zeros((0, 4), np.float32), none[1], none[1]
+    query, image, boxes, scores, similarity = (np.concatenate(x) for x in zip(start, *parts))
+    by = np.lexsort((image, query))  # stable: within a scene as found
+    return dict(det_query=query[by], det_image=image[by], det_boxes=boxes[by].astype(np.float32),
+                det_scores=scores[by], similarity=similarity[by])
+
+# %% ../nbs/72_guided_search.ipynb #869b680f
 def run_queries(
     model: QEEPS,
     gallery: SceneDataset,
     queries: QuerySet,
-    batch_size: int = 4,     # queries that look at a scene together
+    batch_size: int = 4,     # queries that search a scene together
     device=None,             # None: where the model is
     workers: int = 0,        # processes that read ahead
     precision: str = 'fp32', # 'bf16' runs under autocast
     progress: bool = True,   # bars
-) -> dict:                   # det_query (K,) rising, det_image (K,), det_boxes (K, 4) px of the original pictures, det_scores (K,), similarity (K,)
-    """Search each query's scenes with its guidance. What no query changes of a scene runs once; with qsse='all' once for
-    every `batch_size` queries."""
+) -> dict:
+    """Search each query's scenes with its guidance: det_query (K,) rising, det_image (K,),
+    det_boxes (K, 4) px of the original pictures, det_scores (K,), similarity (K,).
+    What no query changes of a scene runs once; with qsse='all' once for every `batch_size`
+    queries."""
     device = next(model.parameters()).device if device is None else torch.device(device)
-    candidates, mine = search_truth(queries, gallery)['candidates'], []
-    def numbers(x): return x.float().cpu().numpy()
-    walk = _by_query if model.qsse == 'all' else _by_scene
-    for group in walk(model, gallery, queries, candidates, batch_size, device, workers, precision, progress):
-        mine.append([(np.full(len(f['boxes']), q), np.full(len(f['boxes']), s), numbers(f['boxes']) / gallery.scale(s),
-                      numbers(f['scores']), numbers(f['similarity'])) for q, s, f in group])
-    done = [pair for group in collect(mine) for pair in group]
-    start = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.float32)
-    query, image, boxes, scores, similarity = (np.concatenate(part) for part in zip(start, *done))
-    by = np.lexsort((image, query))  # stable: within a scene as found
-    return dict(det_query=query[by], det_image=image[by], det_boxes=boxes[by].astype(np.float32), det_scores=scores[by], similarity=similarity[by])
+    candidates = search_truth(queries, gallery)['candidates']
+    run = _Search(model, gallery, queries, candidates, batch_size, device, workers, precision,
+                  progress)
+    groups = (_by_query if model.qsse == 'all' else _by_scene)(run)
+    mine = [list(_columns(group, gallery)) for group in groups]
+    return _table([pair for group in collect(mine) for pair in group])
 
 # %% ../nbs/72_guided_search.ipynb #9cccba47
+_FOUND = 'det_image', 'det_boxes', 'det_scores', 'similarity'
+
 def match_queries(
     found: dict,            # of `run_queries`
     queries: QuerySet,
@@ -99,14 +143,19 @@ def match_queries(
     truth, parts = search_truth(queries, gallery), []
     start = np.searchsorted(found['det_query'], np.arange(len(queries) + 1))
     for q, (a, b) in enumerate(zip(start, start[1:])):
+        image, boxes, scores, similarity = (found[k][a:b] for k in _FOUND)
         of = truth['gt_query'] == q
-        m = match_search(found['det_image'][a:b], found['det_boxes'][a:b], found['det_scores'][a:b], found['similarity'][a:b, None], np.ones((1, 1), np.float32),
-                         np.zeros(of.sum(), np.int64), truth['gt_image'][of], truth['gt_boxes'][of], truth['candidates'][q:q + 1], score_threshold,
+        m = match_search(image, boxes, scores, similarity[:, None], np.ones((1, 1), np.float32),
+                         np.zeros(of.sum(), np.int64), truth['gt_image'][of],
+                         truth['gt_boxes'][of], truth['candidates'][q:q + 1], score_threshold,
                          iou_threshold=iou_threshold, min_height=min_height)
         parts.append((m.query + q, m.detection + a, m.rank, m.positives, m.missed + [q, 0]))
     empty = np.zeros(0, np.int64)
-    return SearchMatches(*(np.concatenate(x) for x in zip((empty, empty, empty, empty, np.zeros((0, 2), np.int64)), *parts)))
+    start = empty, empty, empty, empty, np.zeros((0, 2), np.int64)
+    return SearchMatches(*(np.concatenate(x) for x in zip(start, *parts)))
 
+
+# %% ../nbs/72_guided_search.ipynb #89390caf
 def evaluate_queries(
     model: QEEPS,
     gallery: SceneDataset,
@@ -114,54 +163,68 @@ def evaluate_queries(
     score_threshold: float | None = None,  # None: the model's own, else 0.5
     topk: tuple = (1, 5, 10),
     iou_threshold: float | None = None,    # None: the model's own, else 0.5
-    min_height: float | None = None,       # px of the original pictures: lower people and detections do not count; None: the model's own, else 0
+    min_height: float | None = None,       # px of the originals; None: the model's own, else 0
     **kw,                          # of `run_queries`
-) -> dict:                         # mAP, top1, top5, top10, queries, unscored, subsets: as `evaluate`, without detection, which here has no meaning apart from a query
-    "Query-guided search of a gallery, scored as every other system."
+) -> dict:                         # mAP, top1, top5, top10, queries, unscored, subsets
+    """Query-guided search of a gallery, scored as every other system: as `evaluate`, but without
+    detection scores, which have no meaning apart from a query."""
     rules = protocol_of(model, score_threshold, iou_threshold, min_height)
     m = match_queries(run_queries(model, gallery, queries, **kw), queries, gallery, **rules)
-    return summarize(m, topk) | dict(subsets={k: summarize(m, topk, v) for k, v in queries.subsets.items()})
+    subsets = {k: summarize(m, topk, v) for k, v in queries.subsets.items()}
+    return summarize(m, topk) | dict(subsets=subsets)
 
 # %% ../nbs/72_guided_search.ipynb #e86513bf
 def _excite_macs(model):
-    parts = [getattr(model, 'early_excite', []), [model.squeeze_excite] if hasattr(model, 'squeeze_excite') else []]
-    return sum(meta_macs(e.excite, 1, e.excite[0].in_features)[0] for part in parts for e in part)
+    "MACs of all QSSE weights of one pair."
+    parts = [*getattr(model, 'early_excite', [])]
+    if hasattr(model, 'squeeze_excite'): parts.append(model.squeeze_excite)
+    return sum(meta_macs(e.excite, 1, e.excite[0].in_features)[0] for e in parts)
 
 def _query_rpn_macs(model, size):
+    "MACs of the QRPN in one scene; 0 without it."
     if not model.qrpn: return 0
     q, c = model.query_rpn, model.rpn.hidden[0].in_channels
     hidden, out = meta_macs(q.hidden, 1, c, *(-(-s // model.stride) for s in size))
     return meta_macs(q.excite, 1, c)[0] + hidden + meta_macs(q.objectness, *out.shape)[0]
 
+# %% ../nbs/72_guided_search.ipynb #d1440c3f
 def pair_macs(
     model: QEEPS,
     size: tuple = (800, 800),    # (h, w) px of the scenes
-    regions: int | None = None,  # head passes for one scene; None: as many as the model makes at most, proposals and detections
-) -> dict:                       # MACs: scene, query (once each); per pair its parts, and pair (their sum)
-    "What one more query in one more scene costs. Parts: trunk, excite, rpn, query_rpn, head, similarity."
+    regions: int | None = None,  # head passes per scene; None: all proposals and detections
+) -> dict:                       # MACs: scene, query (once each); per pair its parts and their sum
+    """What one more query in one more scene costs. Parts: trunk, excite, rpn, query_rpn, head,
+    similarity."""
     one, by, d = count_macs(model, size), macs_by_part(model, size), model.id_loss.dim
     n = model.rpn.post_nms[1] + model.detections if regions is None else regions
     whole, first = one['scene_without_rpn'], by['stem'] + by['block 0'] + by['attention 0']
-    of = dict(trunk=0, excite=_excite_macs(model), rpn=one['rpn'], query_rpn=_query_rpn_macs(model, size),
-              head=(n + 1) * one['person'], similarity=(n if regions is not None else model.detections) * d)
+    people = model.detections if regions is None else n
+    of = dict(trunk=0, excite=_excite_macs(model), rpn=one['rpn'],
+              query_rpn=_query_rpn_macs(model, size), head=(n + 1) * one['person'],
+              similarity=people * d)
     scene = query = whole
     if model.qsse == 'all': scene, query, of['trunk'] = first, first, 2 * (whole - first)
-    if model.qsse == 'none':  # a query has its embedding and a scene its RPN alone, and its people without the QRPN
-        scene, query, of['rpn'], of['head'] = whole + one['rpn'], whole + one['person'], 0, n * one['person']
-        if not model.qrpn: scene, of['head'] = scene + n * one['person'], 0
+    if model.qsse == 'none':  # the query's embedding and the scene's RPN are their own
+        scene, query = whole + one['rpn'], whole + one['person']
+        of |= dict(rpn=0, head=n * one['person'])
+        if not model.qrpn: scene, of['head'] = scene + n * one['person'], 0  # its people, too
     return dict(scene=scene, query=query) | of | dict(pair=sum(of.values()))
 
+# %% ../nbs/72_guided_search.ipynb #f3ce90da
 def search_macs(
     model: QEEPS,
     queries: int,                # or an array of numbers of queries
     scenes: int,
     size: tuple = (800, 800),    # (h, w) px of the scenes
     each: int | None = None,     # scenes each query searches; None: all
-    kept: bool = True,           # what scenes and queries have of their own runs once; False: for each pair
+    kept: bool = True,           # what is a scene's or a query's own runs once; False: per pair
 ) -> tuple:                      # (MACs guided, MACs without: embeddings compared by dot products)
     "The MACs of searching scenes for all queries."
     one, pair = count_macs(model, size), pair_macs(model, size)
-    n, pairs = model.rpn.post_nms[1] + model.detections, queries * (scenes if each is None else each)
-    own = scenes * pair['scene'] + queries * pair['query'] if kept else pairs * (pair['scene'] + pair['query'])
-    embedded = scenes * (one['scene'] + n * one['person']) + queries * (one['scene_without_rpn'] + one['person'])
+    n = model.rpn.post_nms[1] + model.detections
+    pairs = queries * (scenes if each is None else each)
+    own = scenes * pair['scene'] + queries * pair['query']
+    if not kept: own = pairs * (pair['scene'] + pair['query'])
+    of_scene = one['scene'] + n * one['person']
+    embedded = scenes * of_scene + queries * (one['scene_without_rpn'] + one['person'])
     return own + pairs * pair['pair'], embedded

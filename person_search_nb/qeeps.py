@@ -19,8 +19,10 @@ from .boxes import check_boxes
 from .anchors import AnchorGenerator
 from .rpn import AnchorLosses, RPN
 from .backbones import Backbone, build_backbone
-from .roi_head import at_least_float32, batch_norm, HeadOutput, RoIs
-from .person_search import evaluating, PersonSearchNet, sound_targets
+from .roi_head import at_least_float32, batch_norm, HeadOutput
+from .person_search import evaluating
+from .roi_head import RoIs
+from .person_search import PersonSearchNet, sound_targets
 from .systems import choose_anchors, network_parts, register_model
 
 # %% ../nbs/71_qeeps.ipynb #61d505e9
@@ -31,7 +33,8 @@ class Excitation(nn.Sequential):
         channels: int,        # C, channels to weigh
         reduction: int = 16,  # the hidden layer has C / reduction units
     ):
-        super().__init__(nn.Linear(inputs, max(channels // reduction, 1)), nn.ReLU(), nn.Linear(max(channels // reduction, 1), channels))
+        hidden = max(channels // reduction, 1)
+        super().__init__(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, channels))
         for p in self[2].parameters(): nn.init.zeros_(p)
 
     def forward(self,
@@ -40,6 +43,7 @@ class Excitation(nn.Sequential):
         "Two fully connected layers and twice a sigmoid."
         return 2 * super().forward(z).sigmoid()
 
+# %% ../nbs/71_qeeps.ipynb #685a6e64
 def weighed(
     x: Tensor,  # (B, C, h, w)
     w: Tensor,  # (B, C)
@@ -61,7 +65,7 @@ class QuerySqueezeExcite(nn.Module):
         query: Tensor,  # (B, C) mean features of the query scenes
         scene: Tensor,  # (B, C) mean features of the gallery scenes
     ) -> Tensor:        # (B, C)
-        "Who asks and what is asked, end to end."
+        "Channel weights of a pair: the two descriptors, concatenated, through an `Excitation`."
         return self.excite(torch.cat([query, scene], 1))
 
 # %% ../nbs/71_qeeps.ipynb #39374bfa
@@ -73,9 +77,10 @@ class QueryRPN(nn.Module):
         reduction: int = 16,  # of the excitation's hidden layer
     ):
         super().__init__()
-        self.judge = AnchorLosses()  # its own: who listens to the RPN's judge hears the RPN alone
+        self.judge = AnchorLosses()  # its own, so that hooks on the RPN's losses see the RPN alone
         own = RPN(channels, rpn.anchors, rpn.objectness.in_channels)
-        self.excite, self.hidden, self.objectness = Excitation(channels, channels, reduction), own.hidden, own.objectness
+        self.excite = Excitation(channels, channels, reduction)
+        self.hidden, self.objectness = own.hidden, own.objectness
         for p in self.objectness.parameters(): nn.init.zeros_(p)
 
     def forward(self,
@@ -83,17 +88,21 @@ class QueryRPN(nn.Module):
         query: Tensor,     # (B, C) mean features of the query's box
     ) -> Tensor:           # (B, M) logits, ordered as `RPN.predict`'s
         "How much every anchor looks like the query."
-        return at_least_float32(self.objectness(self.hidden(weighed(features, self.excite(query)))).permute(0, 2, 3, 1).flatten(1))
+        x = self.hidden(weighed(features, self.excite(query)))
+        scores = self.objectness(x).permute(0, 2, 3, 1)  # (B, h, w, A)
+        return at_least_float32(scores.flatten(1))
 
 # %% ../nbs/71_qeeps.ipynb #57c2dc4d
 class QuerySimilarity(nn.Module):
-    "QSimNet: log-odds that two unit vectors show the same person; at the start it ranks as the cosine does."
+    """QSimNet: log-odds that two unit vectors show the same person; at the start it ranks as the
+    cosine does."""
     def __init__(self,
         dim: int,  # D, embedding size
     ):
         super().__init__()
         self.norm, self.weigh = nn.BatchNorm1d(dim), nn.Linear(dim, 1)
-        nn.init.constant_(self.weigh.weight, -dim ** -0.5); nn.init.zeros_(self.weigh.bias)
+        nn.init.constant_(self.weigh.weight, -dim ** -0.5)
+        nn.init.zeros_(self.weigh.bias)
 
     def forward(self,
         query: Tensor,   # (R, D) unit length
@@ -101,14 +110,17 @@ class QuerySimilarity(nn.Module):
     ) -> Tensor:         # (R,)
         "Squared differences, normalised and weighed; in full precision, as rankings depend on it."
         with torch.autocast(query.device.type, enabled=False):
-            return self.weigh(batch_norm(self.norm, (at_least_float32(query) - at_least_float32(people)).square())).squeeze(1)
+            away = (at_least_float32(query) - at_least_float32(people)).square()  # (R, D)
+            return self.weigh(batch_norm(self.norm, away)).squeeze(1)
 
 # %% ../nbs/71_qeeps.ipynb #e1592a56
 def pick_queries(
-    targets: list,  # of dict(boxes (N, 4), person_id (N,)); scenes 2k and 2k + 1 may ask each other
+    targets: list,  # of dict(boxes (N, 4), person_id (N,)); scenes 2k and 2k + 1 are a pair
     sizes: list,    # (h, w) px of each scene
-) -> tuple:         # partner (B,): the scene that asks; person_id (B,) it asks for, -1 = nobody; boxes: per scene (1, 4), the person with whom it asks its partner
-    "For each pair of scenes a person both show, by lot; a scene without one has itself as partner and all of itself as box."
+) -> tuple:         # (partner (B,), person_id (B,) of the query, boxes: per scene (1, 4))
+    """For each pair of scenes a person both show, drawn at random. `partner` is each scene's query
+    scene, `boxes` the person it is the query scene for. A scene without a shared person has itself
+    as partner, person -1, and the whole scene as box."""
     partner, asked = list(range(len(targets))), [-1] * len(targets)
     boxes = [t['boxes'].new_tensor([[0, 0, w, h]]) for t, (h, w) in zip(targets, sizes)]
     for i in range(0, len(targets) - 1, 2):
@@ -117,7 +129,8 @@ def pick_queries(
         if not shared: continue
         who = shared[int(torch.randint(len(shared), ()))]
         for a, b in ((i, i + 1), (i + 1, i)):
-            partner[a], asked[a], boxes[a] = b, who, targets[a]['boxes'][targets[a]['person_id'] == who][:1]
+            partner[a], asked[a] = b, who
+            boxes[a] = targets[a]['boxes'][targets[a]['person_id'] == who][:1]
     device = targets[0]['boxes'].device
     return torch.tensor(partner, device=device), torch.tensor(asked, device=device), boxes
 
@@ -125,89 +138,111 @@ def pick_queries(
 @dataclass
 class SceneMap:
     "What all queries share of a scene."
-    features: Tensor  # (1, C, h, w) of the trunk, not yet weighed; with qsse='all' (1, c0, h0, w0) of its first block
+    features: Tensor  # (1, C, h, w) of the trunk, unweighed; with qsse='all' of its first block
     squeezed: Tensor  # (1, C) their mean
     size: tuple       # (h, w) px
-    judged: tuple | None = None  # the RPN's (objectness (1, M), deltas (1, M, 4)), where no query changes its map
-    found: tuple | None = None   # (boxes (N, 4), scores (N,), embeddings (N, D)), where only the similarity asks
+    judged: tuple | None = None  # the RPN's (objectness (1, M), deltas (1, M, 4)); qsse='none'
+    found: tuple | None = None   # (boxes (N, 4), scores (N,), embeddings (N, D)); only qsim
 
+# %% ../nbs/71_qeeps.ipynb #6a6317a4
 QSSE = ('trunk', 'all', 'none')
+_NEEDS = ("QEEPS compares people by unit vectors: it needs matching='cosine' and an id_loss "
+          "without a background class, such as 'oim'")
+_NO_TRANSFORMER = ("qsse='all' has no place for a spatial transformer; leave it out, "
+                   "or use qsse='trunk'")
 
+def _check_parts(net, qsse, qrpn, qsim, transformer):
+    "Raises ValueError for parts that do not exist, or do not fit the network."
+    if net.id_loss is None or net.with_background or net.matching != 'cosine':
+        raise ValueError(_NEEDS)
+    if qsse not in QSSE: raise ValueError(f"qsse={qsse!r}: choose one of {', '.join(QSSE)}")
+    for name, part in (('qrpn', qrpn), ('qsim', qsim)):
+        if not isinstance(part, bool): raise ValueError(f'{name}={part!r}: write True or False')
+    if qsse == 'all' and transformer: raise ValueError(_NO_TRANSFORMER)
+
+# %% ../nbs/71_qeeps.ipynb #f95aa3d6
 class QEEPS(PersonSearchNet):
-    "OIM's network, guided by a query in channel weights, proposals and similarity (Munjal et al., CVPR 2019)."
+    """OIM's network, guided by a query in channel weights, proposals and similarity (Munjal et al.,
+    CVPR 2019)."""
     def __init__(self,
         backbone: Backbone,        # stem and four blocks; the last block is the head
         num_ids: int,              # training identities
         anchors: AnchorGenerator,  # of both RPNs
         reduction: int = 16,       # of the excitations' hidden layers
-        qsse: str = 'trunk',       # channel weights of the pair: behind the 'trunk', after 'all' its blocks, or 'none'
+        qsse: str = 'trunk',       # channel weights behind the 'trunk', after 'all' blocks, 'none'
         qrpn: bool = True,         # a second RPN that looks for the query
         qsim: bool = True,         # a learned similarity; False: the cosine
         **kwargs,                  # further arguments of `PersonSearchNet`
     ):
         super().__init__(**network_parts(backbone, num_ids, anchors, **kwargs))
-        if self.id_loss is None or self.with_background or self.matching != 'cosine':
-            raise ValueError("QEEPS compares people by unit vectors: it needs matching='cosine' and an id_loss without a background class, such as 'oim'")
-        if qsse not in QSSE: raise ValueError(f"qsse={qsse!r}: choose one of {', '.join(QSSE)}")
-        for name, part in (('qrpn', qrpn), ('qsim', qsim)):
-            if not isinstance(part, bool): raise ValueError(f'{name}={part!r}: write True or False')
-        if qsse == 'all' and kwargs.get('transformer'):
-            raise ValueError("qsse='all' has no place for a spatial transformer; leave it out, or use qsse='trunk'")
+        _check_parts(self, qsse, qrpn, qsim, kwargs.get('transformer'))
         c, self.qsse, self.qrpn, self.qsim = backbone.channels, qsse, qrpn, qsim
         if qsse != 'none': self.squeeze_excite = QuerySqueezeExcite(c[2], reduction)
-        if qsse == 'all': self.early_excite = nn.ModuleList(QuerySqueezeExcite(n, reduction) for n in c[:2])
+        if qsse == 'all':
+            self.early_excite = nn.ModuleList(QuerySqueezeExcite(n, reduction) for n in c[:2])
         if qrpn: self.query_rpn = QueryRPN(c[2], self.rpn, reduction)
         if qsim: self.similarity = QuerySimilarity(kwargs.get('dim') or c[3])
 
-    def base(self, x: Tensor) -> Tensor:
-        "(B, c2, h, w) the trunk's features before anybody asks."
-        return super().trunk(x)
+# %% ../nbs/71_qeeps.ipynb #e06aa340
+@patch
+def base(self: QEEPS, x: Tensor) -> Tensor:
+    "(B, c2, h, w) the trunk's features, without a query's weights."
+    return PersonSearchNet.trunk(self, x)
 
-    def first(self, x: Tensor) -> Tensor:
-        "(B, c0, h0, w0) as far as the trunk gets before anybody asks with qsse='all': its stem and first block."
-        return self.attention[0](self.blocks[0](self.stem(x)))[0]
+@patch
+def first(self: QEEPS, x: Tensor) -> Tensor:
+    "(B, c0, h0, w0) the stem and the first block: all that no query changes with qsse='all'."
+    return self.attention[0](self.blocks[0](self.stem(x)))[0]
 
-    def squeeze(self,
-        x: Tensor | None,  # (B, 3, H, W) normalised; None: nothing is padded
-        features: Tensor,  # (B, C, h, w) of the trunk's block `level`
-        level: int = 2,    # 0, 1 or 2
-    ) -> Tensor:           # (B, C)
-        "Mean features of each scene, without the batch's padding."
-        if x is None: return features.mean((2, 3))
-        stride = self.stride >> 2 - level  # cells are centred on every 16th pixel (4th, 8th)
-        seen = (x[:, :, ::stride, ::stride] != 0).any(1, keepdim=True)  # (B, 1, h, w)
-        return (features * seen).sum((2, 3)) / seen.sum((2, 3)).clamp(min=1)
+# %% ../nbs/71_qeeps.ipynb #7753a9d1
+@patch
+def squeeze(self: QEEPS,
+    x: Tensor | None,  # (B, 3, H, W) normalised; None: nothing is padded
+    features: Tensor,  # (B, C, h, w) of the trunk's block `level`
+    level: int = 2,    # 0, 1 or 2
+) -> Tensor:           # (B, C)
+    "Mean features of each scene, without the batch's padding."
+    if x is None: return features.mean((2, 3))
+    stride = self.stride >> 2 - level  # cells are centred on every 16th pixel (4th, 8th)
+    seen = (x[:, :, ::stride, ::stride] != 0).any(1, keepdim=True)  # (B, 1, h, w)
+    return (features * seen).sum((2, 3)) / seen.sum((2, 3)).clamp(min=1)
 
-    def trunk(self,
-        x: Tensor,  # (B, 3, H, W) normalised
-    ) -> Tensor:    # (B, c2, h, w)
-        "The features of scenes of which nobody asks anything: each is its own query scene."
-        if self.qsse == 'all': return self.guide(self.first(x), x=x)[0]
-        base = self.base(x)
-        if self.qsse == 'none': return base
-        z = self.squeeze(x, base)
-        return weighed(base, self.squeeze_excite(z, z))
+# %% ../nbs/71_qeeps.ipynb #5fe09fb3
+@patch
+def trunk(self: QEEPS,
+    x: Tensor,  # (B, 3, H, W) normalised
+) -> Tensor:    # (B, c2, h, w)
+    "The features of scenes without a query: each is its own query scene."
+    if self.qsse == 'all': return self.guide(self.first(x), x=x)[0]
+    base = self.base(x)
+    if self.qsse == 'none': return base
+    z = self.squeeze(x, base)
+    return weighed(base, self.squeeze_excite(z, z))
 
-    def compare(self,
-        query: Tensor,   # (R, D) unit length
-        people: Tensor,  # (R, D) unit length
-    ) -> Tensor:         # (R,) QSimNet's log-odds, or the cosine
-        "How much each person looks like the one who is asked for."
-        return self.similarity(query, people) if self.qsim else (query * people).sum(1)
+# %% ../nbs/71_qeeps.ipynb #1402e2ac
+@patch
+def compare(self: QEEPS,
+    query: Tensor,   # (R, D) unit length
+    people: Tensor,  # (R, D) unit length
+) -> Tensor:         # (R,) QSimNet's log-odds, or the cosine
+    "How much each person looks like the query."
+    return self.similarity(query, people) if self.qsim else (query * people).sum(1)
 
 # %% ../nbs/71_qeeps.ipynb #3fff7a1c
 @patch
 def guide(self: QEEPS,
-    scene: Tensor,                 # (B, c0, h0, w0) of `first`: scenes that are searched
-    query: Tensor | None = None,   # (B, c0, h0', w0') the scenes that ask; None: each asks itself
-    x: Tensor | None = None,       # (B, 3, H, W) the batch `scene` is of; None: nothing is padded
-    asks: Tensor | None = None,    # (B, 3, H', W') the batch `query` is of
-) -> tuple:                        # (B, c2, h, w) of both; (of the scenes, None) where each asks itself
-    "The rest of the trunk with qsse='all': after every block the channels of both scenes are weighed by the pair."
+    scene: Tensor,                # (B, c0, h0, w0) of `first`: scenes that are searched
+    query: Tensor | None = None,  # (B, c0, h0', w0') their query scenes; None: each is its own
+    x: Tensor | None = None,      # (B, 3, H, W) the batch `scene` is of; None: nothing is padded
+    asks: Tensor | None = None,   # (B, 3, H', W') the batch `query` is of
+) -> tuple:                       # (B, c2, h, w) of both; (of the scenes, None) without a query
+    """The rest of the trunk with qsse='all': after every block the channels of both scenes are
+    weighed by the pair."""
     for j, excite in enumerate((*self.early_excite, self.squeeze_excite)):
-        run = lambda m: self.attention[j](self.blocks[j](m))[0] if j else m
+        def run(m): return self.attention[j](self.blocks[j](m))[0] if j else m
         if query is None: scene = run(scene)
-        elif query.shape == scene.shape: scene, query = run(torch.cat([scene, query])).chunk(2)  # BatchNorm sees both
+        elif query.shape == scene.shape:  # BatchNorm sees both
+            scene, query = run(torch.cat([scene, query])).chunk(2)
         else: scene, query = run(scene), run(query)
         z = self.squeeze(x, scene, j)
         w = excite(z if query is None else self.squeeze(asks, query, j), z)
@@ -218,10 +253,10 @@ def guide(self: QEEPS,
 @patch
 def pairs(self: QEEPS,
     x: Tensor,        # (B, 3, H, W) normalised
-    partner: Tensor,  # (B,) the scene that asks
-    boxes: list,      # per scene (1, 4): with whom it asks its partner
-) -> tuple:           # (B, c2, h, w) the scenes as their partners see them; (B, c2, k, k) their queries' patches
-    "One training batch, every scene searched by its partner."
+    partner: Tensor,  # (B,) each scene's query scene
+    boxes: list,      # per scene (1, 4): the query it holds for its partner
+) -> tuple:           # (B, c2, h, w) the scenes, weighed; (B, c2, k, k) their queries' patches
+    "One training batch, every scene searched for its partner's query."
     if self.qsse == 'all':
         first = self.first(x)
         features, asking = self.guide(first, first[partner], x, x[partner])
@@ -233,67 +268,101 @@ def pairs(self: QEEPS,
     w = self.squeeze_excite(z[partner], z)                                        # (B, C)
     return weighed(base, w), weighed(patch, w)
 
+# %% ../nbs/71_qeeps.ipynb #ee5b10c3
 @patch
-def training_pass(self: QEEPS,
-    images: list,   # of (3, H, W) float 0-1; scenes 2k and 2k + 1 ask each other
-    targets: list,  # of dict(boxes, person_id)
-) -> tuple:         # (losses, batch (B, 3, H, W), RoIs, HeadOutput)
-    "The losses of `PersonSearchNet` and query_rpn, query_sim; these are 0 where no pair shares a person."
-    if self.qsse == 'none' and not self.qrpn and not self.qsim:
-        return PersonSearchNet.training_pass(self, images, targets)
-    x, sizes = self.batch(images)
-    targets = sound_targets(targets, x)
-    partner, asked, boxes = pick_queries(targets, sizes)
-    known = asked >= 0                                                            # (B,)
-    features, patch = self.pairs(x, partner, boxes)
+def regions(self: QEEPS,
+    features: Tensor,  # (B, c2, h, w)
+    rois: RoIs,        # of these scenes
+    patch: Tensor,     # (B, c2, k, k) the queries'
+) -> tuple:            # (HeadOutput of the regions, (B, D) embeddings of the queries or None)
+    "The head over all regions and, for QSimNet, over the queries' patches with them."
+    x = self.roi_head.pooler(features, rois.boxes)
+    if not self.qsim: return self.roi_head.read(x, rois.positive), None
+    n = len(patch)
+    positive = torch.cat([rois.positive, rois.positive.new_ones(n)])
+    out = self.roi_head.read(torch.cat([x, patch]), positive)
+    score = None if out.score is None else out.score[:-n]
+    return HeadOutput(out.embedding[:-n], score, out.deltas[:-n]), out.embedding[-n:]
+
+# %% ../nbs/71_qeeps.ipynb #926d1e79
+@patch
+def similarity_loss(self: QEEPS,
+    query: Tensor,   # (P, D) embedding of the query, per person
+    people: Tensor,  # (P, D) embeddings of people in the gallery scenes
+    same: Tensor,    # (P,) bool: that is the query person
+    known: Tensor,   # (P,) bool: the scene has a query at all
+) -> Tensor:
+    """Binary cross entropy of 'this is the query person', mean over the people of scenes that have
+    a query."""
+    query, people = (F.normalize(at_least_float32(e[known]), dim=1) for e in (query, people))
+    logits = self.similarity(query, people)
+    wanted = same[known].to(logits.dtype)
+    loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction='sum')
+    return loss / mean_number(known.sum())
+
+# %% ../nbs/71_qeeps.ipynb #5cec8e09
+@patch
+def _proposals(self: QEEPS, features, patch, sizes, targets, asked):
+    "(losses of both RPNs, proposals per scene)."
     anchors = self.rpn.anchors(features.shape[-2:], device=features.device)
     inside = self.rpn.inside(anchors, sizes)                                      # (B, M)
     objectness, deltas = self.rpn.predict(features)
     losses = self.rpn.losses(objectness, deltas, anchors, inside, targets)
     if self.qrpn:
         guided = self.query_rpn(features, patch.mean((2, 3)))                     # (B, M)
-        sought = [dict(boxes=t['boxes'][t['person_id'] == who]) for t, who in zip(targets, asked)]
-        sample = self.rpn.sample(anchors, inside & known[:, None], sought)        # none where nobody is asked for
+        query = [t['boxes'][t['person_id'] == who] for t, who in zip(targets, asked)]
+        with_query = inside & (asked >= 0)[:, None]                               # (B, M)
+        sample = self.rpn.sample(anchors, with_query, [dict(boxes=b) for b in query])
         losses['query_rpn'] = self.query_rpn.judge(guided, deltas.detach(), sample)['rpn_cls']
         objectness = objectness + guided
-    rois = self.sample_rois(self.rpn.propose(objectness, deltas, anchors, inside, sizes)[0], targets)
+    return losses, self.rpn.propose(objectness, deltas, anchors, inside, sizes)[0]
+
+@patch
+def _query_loss(self: QEEPS, query, embedding, rois, asked):
+    "`similarity_loss` of the people among the regions."
+    counts = torch.tensor([len(b) for b in rois.boxes], device=asked.device)
+    image = torch.arange(len(counts), device=asked.device).repeat_interleave(counts)
+    image = image[rois.positive]                                                  # (P,)
+    same = rois.person_id[rois.positive] == asked[image]
+    return self.similarity_loss(query[image], embedding, same, asked[image] >= 0)
+
+# %% ../nbs/71_qeeps.ipynb #996e48d2
+@patch
+def training_pass(self: QEEPS,
+    images: list,   # of (3, H, W) float 0-1; scenes 2k and 2k + 1 are a pair
+    targets: list,  # of dict(boxes, person_id)
+) -> tuple:         # (losses, batch (B, 3, H, W), RoIs, HeadOutput)
+    """The losses of `PersonSearchNet` and query_rpn, query_sim; these are 0 where no pair shares a
+    person."""
+    if self.qsse == 'none' and not self.qrpn and not self.qsim:
+        return PersonSearchNet.training_pass(self, images, targets)
+    x, sizes = self.batch(images)
+    targets = sound_targets(targets, x)
+    partner, asked, boxes = pick_queries(targets, sizes)
+    features, patch = self.pairs(x, partner, boxes)
+    losses, proposals = self._proposals(features, patch, sizes, targets, asked)
+    rois = self.sample_rois(proposals, targets)
     out, query = self.regions(features, rois, patch)
     losses |= self.head_losses(out, rois)
-    if self.qsim:
-        counts = torch.tensor([len(b) for b in rois.boxes], device=x.device)
-        image = torch.arange(len(images), device=x.device).repeat_interleave(counts)[rois.positive]  # (P,)
-        same = rois.person_id[rois.positive] == asked[image]
-        losses['query_sim'] = self.similarity_loss(query[image], out.embedding, same, known[image])
+    if self.qsim: losses['query_sim'] = self._query_loss(query, out.embedding, rois, asked)
     return losses, x, rois, out
 
-# %% ../nbs/71_qeeps.ipynb #cb31794c
-@patch
-def regions(self: QEEPS,
-    features: Tensor,  # (B, c2, h, w)
-    rois: RoIs,        # of these scenes
-    patch: Tensor,     # (B, c2, k, k) the queries'
-) -> tuple:            # (HeadOutput of the regions alone, (B, D) embeddings of the queries; None without QSimNet)
-    "The head over all regions and, for QSimNet, over the queries' patches with them."
-    x = self.roi_head.pooler(features, rois.boxes)
-    if not self.qsim: return self.roi_head.read(x, rois.positive), None
-    n = len(patch)
-    out = self.roi_head.read(torch.cat([x, patch]), torch.cat([rois.positive, rois.positive.new_ones(n)]))
-    score = None if out.score is None else out.score[:-n]
-    return HeadOutput(out.embedding[:-n], score, out.deltas[:-n]), out.embedding[-n:]
-
-@patch
-def similarity_loss(self: QEEPS,
-    query: Tensor,   # (P, D) embedding of who is asked for, per person
-    people: Tensor,  # (P, D) embeddings of people in the gallery scenes
-    same: Tensor,    # (P,) bool: that is who is asked for
-    known: Tensor,   # (P,) bool: somebody is asked for at all
-) -> Tensor:
-    "Binary cross entropy of 'this is the person', mean over the people of scenes that are asked for somebody."
-    logits = self.similarity(*(F.normalize(at_least_float32(e[known]), dim=1) for e in (query, people)))
-    loss = F.binary_cross_entropy_with_logits(logits, same[known].to(logits.dtype), reduction='sum')
-    return loss / mean_number(known.sum())
-
 # %% ../nbs/71_qeeps.ipynb #b8bc5bd2
+@patch
+def find(self: QEEPS,
+    features: Tensor,    # (Q, c2, h, w) one scene, as each query sees it
+    objectness: Tensor,  # (Q, M)
+    deltas: Tensor,      # (Q, M, 4)
+    size: tuple,         # (h, w) px
+) -> list:               # per query (boxes (N, 4), scores (N,))
+    "From scored anchors to judged, refined boxes."
+    anchors = self.rpn.anchors(features.shape[-2:], device=features.device)
+    sizes = [size] * len(features)
+    inside = self.rpn.inside(anchors, sizes)
+    proposed = self.rpn.propose(objectness, deltas, anchors, inside, sizes)
+    return self.refine(features, sizes, *proposed)
+
+# %% ../nbs/71_qeeps.ipynb #3a243fde
 @patch
 def look(self: QEEPS,
     image: Tensor,  # (3, H, W) float 0-1
@@ -309,34 +378,25 @@ def look(self: QEEPS,
             scene.found = boxes, scores, self.searched(self.head(features, [boxes]).embedding)
     return scene
 
-@patch
-def find(self: QEEPS,
-    features: Tensor,    # (Q, c2, h, w) one scene, as each query sees it
-    objectness: Tensor,  # (Q, M)
-    deltas: Tensor,      # (Q, M, 4)
-    size: tuple,         # (h, w) px
-) -> list:               # per query (boxes (N, 4), scores (N,))
-    "From scored anchors to judged, refined boxes."
-    anchors, sizes = self.rpn.anchors(features.shape[-2:], device=features.device), [size] * len(features)
-    proposed = self.rpn.propose(objectness, deltas, anchors, self.rpn.inside(anchors, sizes), sizes)
-    return self.refine(features, sizes, *proposed)
-
+# %% ../nbs/71_qeeps.ipynb #8e3d6cda
 @patch
 def ask(self: QEEPS,
     images: list,  # of (3, H, W) float 0-1
     boxes: list,   # per image (N_i, 4) px
-):                 # (Q, C, 1 + k²); with qsse='none' (Q, C + D); with 'all' a list of (SceneMap, box (1, 4))
-    """All that a search wants of its queries. Raises ValueError on a bad box.
-    Per channel the mean over the query's scene, then the k x k cells of its box; with qsse='none' the mean over the
-    box, then the embedding."""
+):                 # (Q, C, 1 + k²); qsse='none': (Q, C + D); 'all': list of (SceneMap, box (1, 4))
+    "All that a search needs of its queries. Raises ValueError on a bad box."
     for i, b in enumerate(boxes): check_boxes(b, name=f'boxes of image {i}')
     if self.qsse == 'all':
-        return [(scene, box) for scene, b in zip(map(self.look, images), boxes) for box in b.split(1)]
+        scenes = map(self.look, images)
+        return [(scene, box) for scene, b in zip(scenes, boxes) for box in b.split(1)]
     x, _ = self.batch(images)
     base = self.base(x)
-    patch = self.roi_head.pooler(base, boxes)                                                # (Q, C, k, k)
-    if self.qsse == 'none': return torch.cat([patch.mean((2, 3)), self.asked(self.roi_head.read(patch).embedding)], 1)
-    z = self.squeeze(x, base).repeat_interleave(torch.tensor([len(b) for b in boxes], device=x.device), 0)
+    patch = self.roi_head.pooler(base, boxes)                                         # (Q, C, k, k)
+    if self.qsse == 'none':
+        embedding = self.asked(self.roi_head.read(patch).embedding)
+        return torch.cat([patch.mean((2, 3)), embedding], 1)
+    counts = torch.tensor([len(b) for b in boxes], device=x.device)
+    z = self.squeeze(x, base).repeat_interleave(counts, 0)                 # (Q, C)
     return torch.cat([z[:, :, None], patch.flatten(2)], 2)
 
 # %% ../nbs/71_qeeps.ipynb #8bcb6d64
@@ -344,8 +404,8 @@ def ask(self: QEEPS,
 def meet(self: QEEPS,
     scene: SceneMap,  # of `look`
     queries,          # Q of `ask`
-) -> tuple:           # (Q, c2, h, w) the scene as each query sees it; of the boxes mean features (Q, c2), embeddings (Q, D)
-    "Scene and queries, weighed for each other."
+) -> tuple:           # (scene (Q, c2, h, w), mean features of the boxes (Q, c2), embeddings (Q, D))
+    "The scene as each query sees it, and the queries as it sees them."
     if self.qsse == 'none':
         of_box, embedding = queries.tensor_split([scene.features.shape[1]], 1)
         return scene.features.expand(len(queries), -1, -1, -1), of_box, embedding
@@ -356,29 +416,34 @@ def meet(self: QEEPS,
     else:
         queries = queries.reshape(len(queries), scene.features.shape[1], -1)
         w = self.squeeze_excite(queries[:, :, 0], scene.squeezed.expand(len(queries), -1))  # (Q, C)
-        features, patch = weighed(scene.features, w), weighed(queries[:, :, 1:].unflatten(2, (self.roi_size, self.roi_size)), w)
+        cells = queries[:, :, 1:].unflatten(2, (self.roi_size, self.roi_size))
+        features, patch = weighed(scene.features, w), weighed(cells, w)
     return features, patch.mean((2, 3)), self.asked(self.roi_head.read(patch).embedding)
 
+# %% ../nbs/71_qeeps.ipynb #adcf3929
 @patch
 def search_scene(self: QEEPS,
     scene: SceneMap,  # of `look`
     queries,          # Q of `ask`
 ) -> list:            # per query dict(boxes (N, 4), scores (N,), similarity (N,))
-    "One scene, asked for several people: all that depends on a query runs for each. `similarity` is of `compare`."
+    "One scene for several queries: all that depends on a query. `similarity` is of `compare`."
     if not len(queries): return []
     features, of_box, query = self.meet(scene, queries)
     if scene.found is None:
         objectness, deltas = scene.judged or self.rpn.predict(features)
         if self.qrpn: objectness = objectness + self.query_rpn(features, of_box)
-        found = self.find(features, objectness, deltas.expand(len(features), -1, -1), scene.size)
+        deltas = deltas.expand(len(features), -1, -1)
+        found = self.find(features, objectness, deltas, scene.size)
         people = self.searched(self.head(features, [b for b, _ in found]).embedding)
     else:
         found = [scene.found[:2]] * len(queries)
         people = scene.found[2].repeat(len(queries), 1)
     counts = [len(b) for b, _ in found]
-    similarity = self.compare(query.repeat_interleave(torch.tensor(counts, device=query.device), 0), people)
-    return [dict(boxes=b, scores=s, similarity=v) for (b, s), v in zip(found, similarity.split(counts))]
+    each = query.repeat_interleave(torch.tensor(counts, device=query.device), 0)
+    similarity = self.compare(each, people).split(counts)
+    return [dict(boxes=b, scores=s, similarity=v) for (b, s), v in zip(found, similarity)]
 
+# %% ../nbs/71_qeeps.ipynb #eb3c9a01
 @patch
 @torch.no_grad()
 def search(self: QEEPS,
@@ -402,7 +467,7 @@ def build(
     anchors: str = 'faster-rcnn',    # OIM's, or 'pedestrian'
     cut: int | None = None,          # units of conv4_x in the trunk, 3 in OIM's paper; None: all
     reduction: int = 16,   # of the excitations
-    qsse: str = 'trunk',   # channel weights of the pair behind the 'trunk', after 'all' its blocks, or 'none'
+    qsse: str = 'trunk',   # channel weights behind the 'trunk', after 'all' its blocks, or 'none'
     qrpn: bool = True,     # a second RPN that looks for the query
     qsim: bool = True,     # a learned similarity; False: the cosine
     **kwargs,              # further arguments of `PersonSearchNet`
