@@ -16,40 +16,66 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
+from fastcore.basics import patch
 
 from .files import DataError, locked, read_json, write_whole
 from .pictures import pixel_limit
 from .scenes import CAMERAS, choose, QuerySet, Scene, SceneDataset, under_protocol
 from .specs import make_spec, opener
-from .people import _SPLIT, Body, draw_identity, identity, Pose, stream
-from .streets import _expose, _prop, _stamp, background, make_camera, prop_boxes
+from .people import SPLIT_NUMBER, Body, draw_identity, identity, Pose, stream
+from person_search_nb.streets import (
+    expose, place_prop, paint_props, background, make_camera, prop_boxes
+)
 from .streets import SYNTH, SynthConfig
 
 # %% ../nbs/35_synthetic.ipynb #06575fc0
-_SHAPE = np.array([(x, y) for y, half in zip(np.linspace(.03, .97, 14), [.2, .22, .5, .62, .64, .64, .62, .58, .5, .48, .46, .5, .55, .5])
-                   for x in np.linspace(-.45 * half, .45 * half, 3)], np.float32) + np.array([.5, 0], np.float32)  # points of a person within their box (x, y in 0-1)
-_HALF = np.interp(np.linspace(0, 1, 33), np.linspace(.03, .97, 14), np.array([.2, .22, .5, .62, .64, .64, .62, .58, .5, .48, .46, .5, .55, .5]) / 2)
+# points of a person within their box (x, y in 0-1)
+_SHAPE = np.array(
+    [
+        (x, y)
+        for y, half in zip(
+            np.linspace(0.03, 0.97, 14),
+            [0.2, 0.22, 0.5, 0.62, 0.64, 0.64, 0.62, 0.58, 0.5, 0.48, 0.46, 0.5, 0.55, 0.5],
+        )
+        for x in np.linspace(-0.45 * half, 0.45 * half, 3)
+    ],
+    np.float32,
+) + np.array([0.5, 0], np.float32)
+
+_HALF = np.interp(
+    np.linspace(0, 1, 33), np.linspace(0.03, 0.97, 14),
+    np.array([0.2, 0.22, 0.5, 0.62, 0.64, 0.64, 0.62, 0.58, 0.5, 0.48, 0.46, 0.5, 0.55, 0.5]) / 2,
+)
 
 def hidden_share(boxes: np.ndarray,  # (N, 4) px, whole people
                  feet: np.ndarray,  # (N,) rows they stand on: larger = nearer
                  props: np.ndarray,  # (K, 5): boxes of objects and the rows of their feet
                  size: tuple,  # h, w
                  ) -> np.ndarray:  # (N,) 0-1
-    "The share of each person that nearer people, objects and the image's border hide, by points on a body's shape."
+    """The share of each person that nearer people, objects and the image's border hide, by points
+    on a body's shape."""
     if len(boxes) == 0: return np.zeros(0, np.float32)
     wh = boxes[:, 2:] - boxes[:, :2]
     pts = boxes[:, None, :2] + _SHAPE[None] * wh[:, None]  # (N, P, 2)
     hid = (pts[..., 0] < 0) | (pts[..., 1] < 0) | (pts[..., 0] > size[1]) | (pts[..., 1] > size[0])
-    rel = (pts[:, None] - boxes[None, :, None, :2]) / wh[None, :, None]  # (N, M, P, 2) of every point in every other box
+    # (N, M, P, 2) of every point in every other box
+    rel = (pts[:, None] - boxes[None, :, None, :2]) / wh[None, :, None]
     row = np.clip(rel[..., 1] * 32, 0, 32).astype(np.int64)
     inside = (np.abs(rel[..., 0] - .5) < _HALF[row]) & (rel[..., 1] > 0) & (rel[..., 1] < 1)
     hid |= (inside & (feet[None, :, None] > feet[:, None, None])).any(1)  # (N, P)
     if len(props):
         b = props[None, :, None]
         p = pts[:, None]
-        hid |= ((p[..., 0] > b[..., 0]) & (p[..., 0] < b[..., 2]) & (p[..., 1] > b[..., 1]) & (p[..., 1] < b[..., 3]) & (b[..., 4] > feet[:, None, None])).any(1)
+        hid |= (
+            (p[..., 0] > b[..., 0])
+            & (p[..., 0] < b[..., 2])
+            & (p[..., 1] > b[..., 1])
+            & (p[..., 1] < b[..., 3])
+            & (b[..., 4] > feet[:, None, None])
+        ).any(1)
     return hid.mean(1).astype(np.float32)
 
+# %% ../nbs/35_synthetic.ipynb #cf05ce3d
 @dataclass
 class SynthScene:
     "What stands in a scene before it is painted."
@@ -59,28 +85,31 @@ class SynthScene:
     boxes: np.ndarray  # (N, 4) px of the whole people
     hidden: np.ndarray  # (N,)
 
+# %% ../nbs/35_synthetic.ipynb #3c72b27a
 HIDDEN = .7  # people hidden more than this carry no annotation
+
 OCCLUDED = .4  # queries hidden more than this make the occluded subset (E2E paper, section 3.1)
 
 class SynthWorld:
-    "The scenes of one split: `truth(i)` without painting, `render(i)` the picture; any order, any process."
+    """The scenes of one split: `truth(i)` without painting, `render(i)` the picture; any order, any
+    process."""
 
     def __init__(self, config: SynthConfig | str,  # or a name of `SYNTH`
                  split: str = 'train'):  # 'train' or 'test'
         if isinstance(config, str):
-            if config not in SYNTH: raise ValueError(f'no synthetic set {config!r}; there are {", ".join(SYNTH)}')
+            if config not in SYNTH:
+                raise ValueError(f'no synthetic set {config!r}; there are {", ".join(SYNTH)}')
             config = SYNTH[config]
-        if split not in _SPLIT: raise ValueError(f"split must be 'train' or 'test', not {split!r}")
-        self.config, self.split, self._split, self._truths = config, split, _SPLIT[split], {}
+        if split not in SPLIT_NUMBER:
+            raise ValueError(f"split must be 'train' or 'test', not {split!r}")
+        self.config, self.split, self._split, self._truths = config, split, SPLIT_NUMBER[split], {}
 
     def __len__(self): return getattr(self.config, f'{self.split}_scenes')
 
-    @property
-    def num_ids(self): return getattr(self.config, f'{self.split}_ids')
-
     @cached_property
     def plan(self):
-        "Which camera takes each scene and who is in it: (camera (S,), first person (S+1,), person_id (sum,))."
+        """Which camera takes each scene and who is in it: (camera (S,), first person (S+1,),
+        person_id (sum,))."""
         cfg, rng = self.config, stream(self.config.seed, 'plan', self._split)
         n = len(self)
         camera = rng.permutation(np.arange(n) % cfg.cameras)
@@ -89,7 +118,9 @@ class SynthWorld:
         with_id = rng.random(start[-1]) < cfg.labelled
         slots = int(with_id.sum())
         # everybody once before anybody twice: permutations laid end to end over the scenes in random order
-        ids = np.concatenate([rng.permutation(self.num_ids) for _ in range(-(-slots // self.num_ids))])[:slots]
+        ids = np.concatenate(
+            [rng.permutation(self.num_ids) for _ in range(-(-slots // self.num_ids))]
+        )[:slots]
         order = rng.permutation(n)
         person = np.full(start[-1], -1)
         k = 0
@@ -101,132 +132,232 @@ class SynthWorld:
             person[rows[first]] = new[first]
         return camera, start, person
 
-    def name(self, i):
-        "The file name of scene i: camera, split, number."
-        return f'c{self.plan[0][i] + 1}s{self._split + 1}_{i:06d}.jpg'
+# %% ../nbs/35_synthetic.ipynb #ceae90e3
+@patch(as_prop=True)
+def num_ids(self: SynthWorld): return getattr(self.config, f'{self.split}_ids')
 
-    def scene(self, i: int) -> SynthScene:
-        "Place the people and the moving objects of scene i."
-        camera, start, person = self.plan
-        cfg, cam = self.config, make_camera(self.config, int(camera[i]))
-        (h, w), rng = cfg.size, stream(cfg.seed, 'scene', self._split, i)
-        props = [*cam.props, *(p for p in (_prop(rng, cam, .45) for _ in range(int(rng.integers(0, 3)))) if p)]
-        solid = np.array([b for p in props for b in prop_boxes(*p)], np.float32).reshape(-1, 5)
-        low, high = .093 * h, cam.nearest
-        people, boxes, feet = [], np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
-        for k, pid in enumerate(person[start[i]:start[i + 1]]):
-            who = identity(cfg.seed, self._split, int(pid), cfg.lookalikes) if pid >= 0 else draw_identity(stream(cfg.seed, 'stranger', self._split, i, k))
-            beside = people[-1] if people and rng.random() < .3 else None
-            for _ in range(16):
-                if beside:  # two who walk together
-                    y = beside[4] + rng.uniform(-.04, .04) * beside[5]
-                    x, yaw = beside[3] + rng.choice([-1, 1]) * rng.uniform(.22, .5) * beside[5], beside[2].yaw + rng.normal(0, .15)
-                else:
-                    tall = low * (high / low) ** (rng.beta(*cfg.near) if pid >= 0 else rng.beta(1.7, 1.7))
-                    y, x, yaw = cam.horizon + tall / cam.scale, rng.uniform(-.03, 1.03) * w, rng.uniform(-math.pi, math.pi)
-                scale = cam.metre(y) * who.height
-                if not cam.stands(x, y) or scale > 1.05 * cam.nearest or scale < .9 * low: beside = None; continue
-                pose = Pose(float(yaw), float(rng.uniform(0, 2 * math.pi)), float(rng.uniform(.12, .5) if rng.random() < .8 else .03), float(rng.uniform(.05, .5)), cam.pitch, float(np.exp(cfg.cast * rng.uniform(-.38, .12))))
-                body = Body(who, pose)
-                x1, y1, x2, y2 = body.extent()
-                box = np.array([[x + scale * x1, y - scale * y2, x + scale * x2, y - scale * y1]], np.float32)
-                new, stand = np.concatenate([boxes, box]), np.append(feet, np.float32(y))
-                hidden = hidden_share(new, stand, solid, cfg.size)
-                if hidden.max() < .66: break
+# %% ../nbs/35_synthetic.ipynb #4a523ba2
+@patch
+def name(self: SynthWorld, i):
+    "The file name of scene i: camera, split, number."
+    return f'c{self.plan[0][i] + 1}s{self._split + 1}_{i:06d}.jpg'
+
+# %% ../nbs/35_synthetic.ipynb #0e36a0a3
+@patch
+def scene(self: SynthWorld, i: int) -> SynthScene:
+    "Place the people and the moving objects of scene i."
+    camera, start, person = self.plan
+    cfg, cam = self.config, make_camera(self.config, int(camera[i]))
+    (h, w), rng = cfg.size, stream(cfg.seed, 'scene', self._split, i)
+    props = [
+        *cam.props,
+        *(p for p in (place_prop(rng, cam, 0.45) for _ in range(int(rng.integers(0, 3)))) if p),
+    ]
+    solid = np.array([b for p in props for b in prop_boxes(*p)], np.float32).reshape(-1, 5)
+    low, high = .093 * h, cam.nearest
+    people, boxes, feet = [], np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+    for k, pid in enumerate(person[start[i]:start[i + 1]]):
+        who = (
+            identity(cfg.seed, self._split, int(pid), cfg.lookalikes)
+            if pid >= 0
+            else draw_identity(stream(cfg.seed, 'stranger', self._split, i, k))
+        )
+        beside = people[-1] if people and rng.random() < .3 else None
+        for _ in range(16):
+            if beside:  # two who walk together
+                y = beside[4] + rng.uniform(-.04, .04) * beside[5]
+                x, yaw = (
+                    beside[3] + rng.choice([-1, 1]) * rng.uniform(0.22, 0.5) * beside[5],
+                    beside[2].yaw + rng.normal(0, 0.15),
+                )
+            else:
+                tall = low * (high / low) ** (
+                    rng.beta(*cfg.near) if pid >= 0 else rng.beta(1.7, 1.7)
+                )
+                y, x, yaw = (
+                    cam.horizon + tall / cam.scale, rng.uniform(-0.03, 1.03) * w,
+                    rng.uniform(-math.pi, math.pi),
+                )
+            scale = cam.metre(y) * who.height
+            if not cam.stands(x, y) or scale > 1.05 * cam.nearest or scale < 0.9 * low:
                 beside = None
-            else: continue  # no room
-            people.append((int(pid), who, pose, float(x), float(y), float(scale)))
-            boxes, feet = new, stand
-        return SynthScene(int(camera[i]), people, props, boxes, hidden_share(boxes, feet, solid, cfg.size))
+                continue
+            pose = Pose(
+                float(yaw), float(rng.uniform(0, 2 * math.pi)),
+                float(rng.uniform(0.12, 0.5) if rng.random() < 0.8 else 0.03),
+                float(rng.uniform(0.05, 0.5)), cam.pitch,
+                float(np.exp(cfg.cast * rng.uniform(-0.38, 0.12))),
+            )
+            body = Body(who, pose)
+            x1, y1, x2, y2 = body.extent()
+            box = np.array(
+                [[x + scale * x1, y - scale * y2, x + scale * x2, y - scale * y1]], np.float32
+            )
+            new, stand = np.concatenate([boxes, box]), np.append(feet, np.float32(y))
+            hidden = hidden_share(new, stand, solid, cfg.size)
+            if hidden.max() < .66: break
+            beside = None
+        else: continue  # no room
+        people.append((int(pid), who, pose, float(x), float(y), float(scale)))
+        boxes, feet = new, stand
+    return SynthScene(
+        int(camera[i]), people, props, boxes, hidden_share(boxes, feet, solid, cfg.size)
+    )
 
-    def truth(self, i: int) -> dict:  # name, size (h, w), boxes (N, 4) float32, person_id (N,) int64, camera, occluded (N,) share hidden
-        "The annotation of scene i, without painting it."
-        if not 0 <= i < len(self): raise IndexError(f'scene {i} of {len(self)}')
-        if i not in self._truths: self._truths[i] = self._annotate(i)
-        return {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in self._truths[i].items()}
+# %% ../nbs/35_synthetic.ipynb #77bff8e7
+@patch
+def truth(self: SynthWorld, i: int) -> dict:  # name, size (h, w), boxes (N, 4) float32, person_id (N,) int64, camera, occluded (N,) share hidden
+    "The annotation of scene i, without painting it."
+    if not 0 <= i < len(self): raise IndexError(f'scene {i} of {len(self)}')
+    if i not in self._truths: self._truths[i] = self._annotate(i)
+    return {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in self._truths[i].items()}
 
-    def _annotate(self, i):
-        scene, (h, w) = self.scene(i), self.config.size
-        boxes = np.round(np.clip(scene.boxes, 0, np.array([w, h, w, h], np.float32)), 1).astype(np.float32)
-        keep = (scene.hidden <= HIDDEN) & (boxes[:, 2] - boxes[:, 0] >= 4) & (boxes[:, 3] - boxes[:, 1] >= 8)
-        ids = np.array([p[0] for p in scene.people], np.int64).reshape(-1)
-        return dict(name=self.name(i), size=(h, w), boxes=boxes[keep], person_id=ids[keep], camera=scene.camera, occluded=scene.hidden[keep])
+# %% ../nbs/35_synthetic.ipynb #76e955d4
+@patch
+def _annotate(self: SynthWorld, i):
+    scene, (h, w) = self.scene(i), self.config.size
+    boxes = np.round(np.clip(scene.boxes, 0, np.array([w, h, w, h], np.float32)), 1).astype(
+        np.float32
+    )
+    keep = (
+        (scene.hidden <= HIDDEN)
+        & (boxes[:, 2] - boxes[:, 0] >= 4)
+        & (boxes[:, 3] - boxes[:, 1] >= 8)
+    )
+    ids = np.array([p[0] for p in scene.people], np.int64).reshape(-1)
+    return dict(
+        name=self.name(i), size=(h, w), boxes=boxes[keep], person_id=ids[keep],
+        camera=scene.camera, occluded=scene.hidden[keep],
+    )
 
-    def paint(self, i: int) -> Image.Image:  # RGB
-        "What stands before the lens in scene i: far things first, nearer ones over them."
-        scene = self.scene(i)
-        image = background(self.config, scene.camera).copy()
-        things = [(p[2], p) for p in scene.props] + [(p[4], p) for p in scene.people]
-        for _, thing in sorted(things, key=lambda t: t[0]): _stamp(image, thing)
-        return image
+# %% ../nbs/35_synthetic.ipynb #7c719c1a
+@patch
+def paint(self: SynthWorld, i: int) -> Image.Image:  # RGB
+    "What stands before the lens in scene i: far things first, nearer ones over them."
+    scene = self.scene(i)
+    image = background(self.config, scene.camera).copy()
+    things = [(p[2], p) for p in scene.props] + [(p[4], p) for p in scene.people]
+    for _, thing in sorted(things, key=lambda t: t[0]): paint_props(image, thing)
+    return image
 
-    def jpeg(self, i: int) -> bytes:
-        "The picture of scene i as its camera stores it."
-        cam = make_camera(self.config, int(self.plan[0][i]))
-        image = _expose(self.paint(i), cam, stream(self.config.seed, 'noise', self._split, i))
-        out = io.BytesIO()
-        image.save(out, 'JPEG', quality=cam.quality, subsampling=2)
-        return out.getvalue()
+# %% ../nbs/35_synthetic.ipynb #408f6ffe
+@patch
+def jpeg(self: SynthWorld, i: int) -> bytes:
+    "The picture of scene i as its camera stores it."
+    cam = make_camera(self.config, int(self.plan[0][i]))
+    image = expose(self.paint(i), cam, stream(self.config.seed, 'noise', self._split, i))
+    out = io.BytesIO()
+    image.save(out, 'JPEG', quality=cam.quality, subsampling=2)
+    return out.getvalue()
 
-    def render(self, i: int) -> np.ndarray:  # (h, w, 3) uint8
-        "The picture of scene i."
-        return np.asarray(Image.open(io.BytesIO(self.jpeg(i))))
+# %% ../nbs/35_synthetic.ipynb #93f768cd
+@patch
+def render(self: SynthWorld, i: int) -> np.ndarray:  # (h, w, 3) uint8
+    "The picture of scene i."
+    return np.asarray(Image.open(io.BytesIO(self.jpeg(i))))
 
-    def truths(self, progress=False):
-        "All truths, in order."
-        return [self.truth(i) for i in tqdm(range(len(self)), desc=f'{self.split} truths', disable=not progress)]
+# %% ../nbs/35_synthetic.ipynb #cbf04e9d
+@patch
+def truths(self: SynthWorld, progress=False):
+    "All truths, in order."
+    return [
+        self.truth(i)
+        for i in tqdm(range(len(self)), desc=f'{self.split} truths', disable=not progress)
+    ]
 
-    def queries(self, gallery: int | None = None,  # scenes searched per query; default: the config's
-                ) -> dict:  # scene (Q,), box (Q, 4), person_id (Q,), candidates (Q, G) scene numbers, subsets {'occluded', 'low_resolution'}: query numbers
-        "Queries and galleries as in CUHK-SYSU: all scenes with the person but the query's own, filled up with scenes without."
-        cfg, rng = self.config, stream(self.config.seed, 'query', self._split)
-        truths = self.truths()
-        where = [[] for _ in range(self.num_ids)]
-        for s, t in enumerate(truths):
-            for row, pid in enumerate(t['person_id']):
-                if pid >= 0: where[pid].append((s, row))
-        where = [[w[j] for j in rng.permutation(len(w))] for w in where]
-        takes, turn = [], 0
-        while len(takes) < cfg.queries:  # everybody once before anybody twice
-            some = [(pid, w[turn]) for pid, w in enumerate(where) if len(w) >= 2 and turn < len(w)]
-            if not some: break
-            takes += [some[j] for j in rng.permutation(len(some))]
-            turn += 1
-        takes = takes[:cfg.queries]
-        size = min(gallery or cfg.gallery, len(self) - 1)
-        scene = np.array([s for _, (s, _) in takes], np.int64)
-        box = np.array([truths[s]['boxes'][r] for _, (s, r) in takes], np.float32).reshape(-1, 4)
-        hidden = np.array([truths[s]['occluded'][r] for _, (s, r) in takes], np.float32)
-        candidates = np.empty((len(takes), size), np.int64)
-        for q, (pid, (s, _)) in enumerate(takes):
-            right = np.array([o for o, _ in where[pid] if o != s], np.int64)[:size]
-            wrong = np.setdiff1d(np.arange(len(self)), [o for o, _ in where[pid]])
-            candidates[q] = np.sort(np.concatenate([right, rng.permutation(wrong)[:size - len(right)]]))  # a smaller gallery is part of a larger one
-        tall = box[:, 3] - box[:, 1]
-        few = max(1, round(.1 * len(takes)))
-        return dict(scene=scene, box=box, person_id=np.array([p for p, _ in takes], np.int64), candidates=candidates,
-                    subsets=dict(occluded=np.flatnonzero(hidden > OCCLUDED), low_resolution=np.sort(np.argsort(tall, kind='stable')[:few])))
+# %% ../nbs/35_synthetic.ipynb #1dc3b546
+@patch
+def queries(self: SynthWorld, gallery: int | None = None,  # scenes searched per query; default: the config's
+                # scene (Q,), box (Q, 4), person_id (Q,), candidates (Q, G) scene numbers,
+                # subsets {'occluded', 'low_resolution'}: query numbers
+            ) -> dict:
+    """Queries and galleries as in CUHK-SYSU: all scenes with the person but the query's own,
+    filled up with scenes without."""
+    cfg, rng = self.config, stream(self.config.seed, 'query', self._split)
+    truths = self.truths()
+    where = [[] for _ in range(self.num_ids)]
+    for s, t in enumerate(truths):
+        for row, pid in enumerate(t['person_id']):
+            if pid >= 0: where[pid].append((s, row))
+    where = [[w[j] for j in rng.permutation(len(w))] for w in where]
+    takes, turn = [], 0
+    while len(takes) < cfg.queries:  # everybody once before anybody twice
+        some = [(pid, w[turn]) for pid, w in enumerate(where) if len(w) >= 2 and turn < len(w)]
+        if not some: break
+        takes += [some[j] for j in rng.permutation(len(some))]
+        turn += 1
+    takes = takes[:cfg.queries]
+    size = min(gallery or cfg.gallery, len(self) - 1)
+    scene = np.array([s for _, (s, _) in takes], np.int64)
+    box = np.array([truths[s]['boxes'][r] for _, (s, r) in takes], np.float32).reshape(-1, 4)
+    hidden = np.array([truths[s]['occluded'][r] for _, (s, r) in takes], np.float32)
+    candidates = np.empty((len(takes), size), np.int64)
+    for q, (pid, (s, _)) in enumerate(takes):
+        right = np.array([o for o, _ in where[pid] if o != s], np.int64)[:size]
+        wrong = np.setdiff1d(np.arange(len(self)), [o for o, _ in where[pid]])
+        # a smaller gallery is part of a larger one
+        candidates[q] = np.sort(
+            np.concatenate([right, rng.permutation(wrong)[: size - len(right)]])
+        )
+    tall = box[:, 3] - box[:, 1]
+    few = max(1, round(.1 * len(takes)))
+    return dict(
+        scene=scene,
+        box=box,
+        person_id=np.array([p for p, _ in takes], np.int64),
+        candidates=candidates,
+        subsets=dict(
+            occluded=np.flatnonzero(hidden > OCCLUDED),
+            low_resolution=np.sort(np.argsort(tall, kind='stable')[:few]),
+        ),
+    )
 
 # %% ../nbs/35_synthetic.ipynb #d6a687ef
-LAYOUT = {'cuhk-sysu': ('Image', 'annotation'), 'prw': ('frames', 'annotations', 'frame_train.mat', 'frame_test.mat', 'ID_train.mat', 'ID_test.mat', 'query_info.txt')}  # what is written, beside synth.json
+# what is written, beside synth.json
+LAYOUT = {
+    'cuhk-sysu': ('Image', 'annotation'),
+    'prw': (
+        'frames', 'annotations', 'frame_train.mat', 'frame_test.mat', 'ID_train.mat', 'ID_test.mat',
+        'query_info.txt',
+    ),
+}
 
 def _claim(path, says, written):
     "Make the folder this set's, or raise ValueError where it is another's."
     stamp = path / 'synth.json'
     if not stamp.exists():
-        if there := [n for n in written if (path / n).exists()]: raise ValueError(f'{path}: holds {", ".join(there)} of another data set, which would be overwritten; write to an empty folder')
+        if there := [n for n in written if (path / n).exists()]:
+            raise ValueError(
+                f'{path}: holds {", ".join(there)} of another data set, which would be '
+                'overwritten; write to an empty folder'
+            )
         return write_whole(stamp, json.dumps(says).encode(), sync=False)
     before = read_json(stamp)
     if before != json.loads(json.dumps(says)):
-        differs = [k for k in says if not isinstance(before, dict) or before.get(k) != json.loads(json.dumps(says[k]))]
-        raise ValueError(f'{path} holds another synthetic set ({stamp.name} differs in {", ".join(differs[:4]) or "what it names"}); write to an empty folder')
+        differs = [
+            k
+            for k in says
+            if not isinstance(before, dict) or before.get(k) != json.loads(json.dumps(says[k]))
+        ]
+        raise ValueError(
+            f'{path} holds another synthetic set ({stamp.name} differs in '
+            f'{", ".join(differs[:4]) or "what it names"}); write to an empty folder'
+        )
 
 def _write_layout(train, test, path, layout, workers, galleries, progress):
     folder = path / ('Image/SSM' if layout == 'cuhk-sysu' else 'frames')
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [(w.split, i) for w in (train, test) for i in np.argsort(w.plan[0], kind='stable').tolist() if not (folder / w.name(i)).exists()]
+    jobs = [
+        (w.split, i)
+        for w in (train, test)
+        for i in np.argsort(w.plan[0], kind='stable').tolist()
+        if not (folder / w.name(i)).exists()
+    ]
     try:
-        if jobs: list(_each(partial(_write_jpeg, train.config, folder), jobs, workers, 'scenes', progress))
+        if jobs:
+            list(
+                _each(partial(_write_jpeg, train.config, folder), jobs, workers, 'scenes', progress)
+            )
         if layout == 'prw': _write_prw(path, train, test, progress)
         else: _write_cuhk(path, train, test, galleries, progress)
     except OSError as e: raise OSError(f'{e.strerror or e}: the set in {path} is incomplete; make room and call again, what is written is kept') from e
@@ -234,7 +365,8 @@ def _write_layout(train, test, path, layout, workers, galleries, progress):
 
 # %% ../nbs/35_synthetic.ipynb #99c05dec
 @lru_cache(maxsize=4)
-def _world(config, split): return SynthWorld(config, split)  # one per process, so that its plan is made once
+# one per process, so that its plan is made once
+def _world(config, split): return SynthWorld(config, split)
 
 def _jpeg_of(config, split, i): return i, _world(config, split).jpeg(i)
 
@@ -248,22 +380,34 @@ def _each(call, jobs, workers, desc, progress):
     workers = min(os.cpu_count() or 1 if workers is None else workers, len(jobs))
     bar = partial(tqdm, total=len(jobs), desc=desc, disable=not progress, unit='scene')
     if workers <= 1: yield from bar(map(call, jobs)); return
-    with mp.get_context('fork' if 'fork' in mp.get_all_start_methods() else 'spawn').Pool(workers) as pool:
-        yield from bar(pool.imap_unordered(call, jobs, chunksize=max(1, min(8, len(jobs) // workers))))
+    with mp.get_context('fork' if 'fork' in mp.get_all_start_methods() else 'spawn').Pool(
+        workers
+    ) as pool:
+        yield from bar(
+            pool.imap_unordered(call, jobs, chunksize=max(1, min(8, len(jobs) // workers)))
+        )
 
+# %% ../nbs/35_synthetic.ipynb #ef81a2f0
 def render_all(world: SynthWorld,
                workers: int | None = None,  # processes; default: one per core
                progress: bool = True) -> np.ndarray:  # (S, h, w, 3) uint8
     "Every picture of a world."
     out = np.empty((len(world), *world.config.size, 3), np.uint8)
-    order = np.argsort(world.plan[0], kind='stable').tolist()  # by camera: each process needs few backgrounds at a time
-    for i, data in _each(partial(_jpeg_of, world.config, world.split), order, workers, f'{world.split} scenes', progress):
+    # by camera: each process needs few backgrounds at a time
+    order = np.argsort(world.plan[0], kind='stable').tolist()
+    for i, data in _each(
+        partial(_jpeg_of, world.config, world.split), order, workers, f'{world.split} scenes',
+        progress,
+    ):
         out[i] = np.asarray(Image.open(io.BytesIO(data)))
     return out
 
+# %% ../nbs/35_synthetic.ipynb #5dcf3938
 def _scipy():
-    try: import scipy.io
-    except ImportError as e: raise ImportError('writing .mat annotations needs scipy: pip install scipy') from e
+    try:
+        import scipy.io
+    except ImportError as e:
+        raise ImportError('writing .mat annotations needs scipy: pip install scipy') from e
     return scipy.io
 
 def _savemat(path, key, value):
@@ -281,8 +425,10 @@ def _struct(names, rows):  # a MATLAB struct row
     for k, row in enumerate(rows): out[0, k] = row
     return out
 
-def _xywh(box): return np.array([box[0], box[1], box[2] - box[0], box[3] - box[1]], np.float64).round(1)
+def _xywh(box):
+    return np.array([box[0], box[1], box[2] - box[0], box[3] - box[1]], np.float64).round(1)
 
+# %% ../nbs/35_synthetic.ipynb #adbfbcc1
 GALLERIES = (50, 100, 500, 1000, 2000, 4000)  # CUHK-SYSU's
 
 def _write_cuhk(path, train, test, galleries, progress):
@@ -290,30 +436,72 @@ def _write_cuhk(path, train, test, galleries, progress):
     (base / 'test' / 'train_test').mkdir(parents=True, exist_ok=True)
     truths = dict(train=train.truths(progress), test=test.truths(progress))
     def located(b): return _xywh(b), 0
-    images = [(t['name'], len(t['boxes']), _struct(['idlocate', 'ishard'], [located(b) for b in t['boxes']])) for s in truths.values() for t in s]
+    images = [
+        (
+            t['name'], len(t['boxes']),
+            _struct(['idlocate', 'ishard'], [located(b) for b in t['boxes']]),
+        )
+        for s in truths.values()
+        for t in s
+    ]
     _savemat(base / 'Images.mat', 'Img', _struct(['imname', 'nAppear', 'box'], images))
     _savemat(base / 'pool.mat', 'pool', _cell([t['name'] for t in truths['test']]))
     seen = [[] for _ in range(train.num_ids)]
     for t in truths['train']:
         for b, pid in zip(t['boxes'], t['person_id']):
             if pid >= 0: seen[pid].append((t['name'], *located(b)))
-    _savemat(base / 'test' / 'train_test' / 'Train.mat', 'Train', _cell(
-        [_struct(['idname', 'nAppear', 'scene'], [(f'p{k + 1}', len(rows), _struct(['imname', 'idlocate', 'ishard'], rows))]) for k, rows in enumerate(seen) if rows]))
-    at = [{int(p): _xywh(b) for b, p in zip(t['boxes'], t['person_id']) if p >= 0} for t in truths['test']]
+    _savemat(
+        base / 'test' / 'train_test' / 'Train.mat',
+        'Train',
+        _cell(
+            [
+                _struct(
+                    ['idname', 'nAppear', 'scene'],
+                    [(f'p{k + 1}', len(rows), _struct(['imname', 'idlocate', 'ishard'], rows))],
+                )
+                for k, rows in enumerate(seen)
+                if rows
+            ]
+        ),
+    )
+    at = [
+        {int(p): _xywh(b) for b, p in zip(t['boxes'], t['person_id']) if p >= 0}
+        for t in truths['test']
+    ]
     none, names = np.zeros((1, 0)), [t['name'] for t in truths['test']]
     def save(file, q, take):
         rows = []
-        for s, box, pid, cand in zip(*(q[k][take] for k in ('scene', 'box', 'person_id', 'candidates'))):
-            query = _struct(['imname', 'idlocate', 'ishard', 'idname'], [(names[s], _xywh(box), 0, f'p{train.num_ids + pid + 1}')])
-            rows.append((query, _struct(['imname', 'idlocate', 'ishard'], [(names[c], at[c][pid], 0) if pid in at[c] else (names[c], none, none) for c in cand])))
+        for s, box, pid, cand in zip(
+            *(q[k][take] for k in ('scene', 'box', 'person_id', 'candidates'))
+        ):
+            query = _struct(
+                ['imname', 'idlocate', 'ishard', 'idname'],
+                [(names[s], _xywh(box), 0, f'p{train.num_ids + pid + 1}')],
+            )
+            rows.append(
+                (
+                    query,
+                    _struct(
+                        ['imname', 'idlocate', 'ishard'],
+                        [
+                            (names[c], at[c][pid], 0) if pid in at[c] else (names[c], none, none)
+                            for c in cand
+                        ],
+                    ),
+                )
+            )
         _savemat(file, file.stem, _struct(['Query', 'Gallery'], rows))
     sizes = [g for g in galleries if g < len(test)] or [len(test) - 1]
-    for size in tqdm(sizes, desc='protocols', disable=not progress): save(base / 'test' / 'train_test' / f'TestG{size}.mat', test.queries(size), slice(None))
-    q = test.queries(min(sizes, key=lambda g: abs(g - 100)))  # CUHK-SYSU's subsets search 100 scenes
+    for size in tqdm(sizes, desc='protocols', disable=not progress):
+        save(base / 'test' / 'train_test' / f'TestG{size}.mat', test.queries(size), slice(None))
+    # CUHK-SYSU's subsets search 100 scenes
+    q = test.queries(min(sizes, key=lambda g: abs(g - 100)))
     (base / 'test' / 'subset').mkdir(exist_ok=True)
     for name, file in (('occluded', 'Occlusion'), ('low_resolution', 'Resolution')):
-        if len(q['subsets'][name]): save(base / 'test' / 'subset' / f'{file}.mat', q, q['subsets'][name])
+        if len(q['subsets'][name]):
+            save(base / 'test' / 'subset' / f'{file}.mat', q, q['subsets'][name])
 
+# %% ../nbs/35_synthetic.ipynb #b1674aa2
 def _write_prw(path, train, test, progress):
     (path / 'annotations').mkdir(parents=True, exist_ok=True)
     for world, first in ((train, 1), (test, 1 + train.num_ids)):
@@ -322,25 +510,43 @@ def _write_prw(path, train, test, progress):
             file = path / 'annotations' / f"{t['name']}.mat"
             if file.exists(): continue
             pid = np.where(t['person_id'] >= 0, t['person_id'] + first, -2)
-            _savemat(file, 'box_new', np.array([[p, *_xywh(b)] for p, b in zip(pid, t['boxes'])], np.float64).reshape(-1, 5))
-        _savemat(path / f'frame_{world.split}.mat', f'img_index_{world.split}', _cell([Path(t['name']).stem for t in truths]))
+            _savemat(
+                file,
+                'box_new',
+                np.array([[p, *_xywh(b)] for p, b in zip(pid, t['boxes'])], np.float64).reshape(
+                    -1, 5
+                ),
+            )
+        _savemat(
+            path / f'frame_{world.split}.mat', f'img_index_{world.split}',
+            _cell([Path(t['name']).stem for t in truths]),
+        )
         ids = sorted({int(p) + first for t in truths for p in t['person_id'] if p >= 0})
         key = {'train': 'ID_train', 'test': 'ID_test2'}[world.split]
         _savemat(path / f'ID_{world.split}.mat', key, np.array([ids], np.float64))
     q = test.queries()
-    lines = [' '.join([str(p + 1 + train.num_ids), *(f'{v:.1f}' for v in _xywh(b)), Path(test.name(s)).stem]) for s, b, p in zip(q['scene'], q['box'], q['person_id'])]
+    lines = [
+        ' '.join(
+            [str(p + 1 + train.num_ids), *(f'{v:.1f}' for v in _xywh(b)), Path(test.name(s)).stem]
+        )
+        for s, b, p in zip(q['scene'], q['box'], q['person_id'])
+    ]
     write_whole(path / 'query_info.txt', ('\n'.join(lines) + '\n').encode(), sync=False)
 
+# %% ../nbs/35_synthetic.ipynb #b9d69f2b
 def write_dataset(config: SynthConfig | str,  # or a name of `SYNTH`
                   path: str | Path,  # folder, made if missing
                   layout: str = 'cuhk-sysu',  # or 'prw'
                   workers: int | None = None,  # processes; default: one per core
-                  galleries: tuple = GALLERIES,  # gallery sizes of the CUHK-SYSU protocol files; those the test set is too small for are left out
+                  # gallery sizes of the CUHK-SYSU protocol files; those the test set is too small
+                  # for are left out
+                  galleries: tuple = GALLERIES,
                   progress: bool = True) -> Path:
     """Write both splits to disk in a benchmark's layout; a broken run goes on where it stopped when called again.
     Raises ValueError where the folder holds other files of the layout's names, and BusyError where another process writes there."""
     train, test, path = SynthWorld(config, 'train'), SynthWorld(config, 'test'), Path(path)
-    if layout not in LAYOUT: raise ValueError(f"layout must be 'cuhk-sysu' or 'prw', not {layout!r}")
+    if layout not in LAYOUT:
+        raise ValueError(f"layout must be 'cuhk-sysu' or 'prw', not {layout!r}")
     _scipy()  # before hours are spent
     with locked(path, f'make-data, {layout}'):
         _claim(path, dict(asdict(train.config), layout=layout), LAYOUT[layout])
@@ -355,53 +561,97 @@ class Rendered:
 
 # %% ../nbs/35_synthetic.ipynb #7a797fcd
 def _numbers(text, like, least, most):
-    "A setting as text: a number of the kind of `like`, or as many with an x between them. Raises ValueError."
-    values = [type(v)(t) for v, t in zip(like, text.split('x'), strict=True)] if isinstance(like, tuple) else [type(like)(text)]
+    """A setting as text: a number of the kind of `like`, or as many with an x between them. Raises
+    ValueError."""
+    values = (
+        [type(v)(t) for v, t in zip(like, text.split('x'), strict=True)]
+        if isinstance(like, tuple)
+        else [type(like)(text)]
+    )
     if not all(least <= v <= most for v in values): raise ValueError  # NaN, too
     return tuple(values) if isinstance(like, tuple) else values[0]
 
-_RANGES = dict(size=(64, 20_000), people=(1, 50), labelled=(0, 1), lookalikes=(0, 1), cast=(0, 10), near=(.01, 100),
-               seed=(0, 2 ** 31 - 1), cameras=(1, 1000))  # of the fields of `SynthConfig`; all others are counts
+# of the fields of `SynthConfig`; all others are counts
+_RANGES = dict(
+    size=(64, 20_000), people=(1, 50), labelled=(0, 1), lookalikes=(0, 1), cast=(0, 10),
+    near=(0.01, 100), seed=(0, 2**31 - 1), cameras=(1, 1000),
+)
 
 def synth_config(
     name: str,      # 'tiny', 'small' or 'full'
     options: dict,  # fields of `SynthConfig` as text
 ):                  # SynthConfig
-    "The configuration a synth spec stands for. Raises `DataError` for an unknown name or option, and for a bad value."
-    if name not in SYNTH: raise DataError(f'synth:{name}: no such synthetic set; there are {", ".join(f"synth:{n}" for n in SYNTH)}')
+    """The configuration a synth spec stands for. Raises `DataError` for an unknown name or option,
+    and for a bad value."""
+    if name not in SYNTH:
+        raise DataError(
+            f'synth:{name}: no such synthetic set; there are '
+            f'{", ".join(f"synth:{n}" for n in SYNTH)}'
+        )
     config, kinds = SYNTH[name], [f.name for f in fields(SYNTH[name])]
     values = {}
     for key, text in options.items():
-        if key not in kinds: raise DataError(f'synth:{name}: no option {key!r}; there are {", ".join(kinds)}')
+        if key not in kinds:
+            raise DataError(f'synth:{name}: no option {key!r}; there are {", ".join(kinds)}')
         like, (least, most) = getattr(config, key), _RANGES.get(key, (1, 10 ** 6))
         try: values[key] = _numbers(text, like, least, most)
         except (ValueError, OverflowError):
-            kind = 'HEIGHTxWIDTH' if key == 'size' else 'AxB' if isinstance(like, tuple) else type(like).__name__
-            raise DataError(f'synth:{name}: {key}={text} is not a {kind} of at least {least} and at most {most}') from None
+            kind = (
+                'HEIGHTxWIDTH'
+                if key == 'size'
+                else 'AxB'
+                if isinstance(like, tuple)
+                else type(like).__name__
+            )
+            raise DataError(
+                f'synth:{name}: {key}={text} is not a {kind} of at least {least} and at most {most}'
+            ) from None
     try: config = replace(config, **values)
     except ValueError as e: raise DataError(f'synth:{name}: {e}') from None
     if math.prod(config.size) > pixel_limit():
-        raise DataError(f'synth:{name}: size={options["size"]} has more than {pixel_limit() / 1e6:g} million pixels; take a smaller one')
+        raise DataError(
+            f'synth:{name}: size={options["size"]} has more than {pixel_limit() / 1e6:g} million '
+            'pixels; take a smaller one'
+        )
     return config
 
 # %% ../nbs/35_synthetic.ipynb #f440a413
 @opener('synth')
 def open_synth(
     name: str,      # 'tiny', 'small' or 'full'
-    options: dict,  # fields of `SynthConfig` as text: seed=3, train_scenes=40, size=192x336; protocol=all or cross-camera
+    # fields of `SynthConfig` as text: seed=3, train_scenes=40, size=192x336; protocol=all or cross-
+    # camera
+    options: dict,
     split: str,     # 'train', 'gallery', 'query'
     **kw,
 ):
     "Synthetic scenes; training and test people differ."
     protocol = choose(f'synth:{name}', options, 'protocol', CAMERAS)
-    config, part = synth_config(name, {k: v for k, v in options.items() if k != 'protocol'}), 'train' if split == 'train' else 'test'
+    config, part = (
+        synth_config(name, {k: v for k, v in options.items() if k != 'protocol'}),
+        'train' if split == 'train' else 'test',
+    )
     try:
         world = SynthWorld(config, part)
-        truths = [world.truth(i) for i in tqdm(range(len(world)), desc=f'placing people of synth:{name} {split}', unit='scene',
-                                            delay=2, leave=False, disable=not kw.get('progress', True))]
+        truths = [
+            world.truth(i)
+            for i in tqdm(
+                range(len(world)), desc=f'placing people of synth:{name} {split}', unit='scene',
+                delay=2, leave=False, disable=not kw.get('progress', True),
+            )
+        ]
         q = world.queries() if split == 'query' else None
     except ValueError as e: raise DataError(f'synth:{name}: no scenes can be made with {make_spec("synth", name, options)} ({e}); take more people, scenes or identities') from None
     scenes = [Scene(t['name'], t['size'], t['boxes'], t['person_id'], t['camera']) for t in truths]
-    data = SceneDataset(scenes, Rendered(world), contiguous=split == 'train', source=f'synth:{name} {split}', **kw)
+    data = SceneDataset(
+        scenes, Rendered(world), contiguous=split == 'train', source=f'synth:{name} {split}', **kw
+    )
     if split != 'query': return data
-    return under_protocol(QuerySet(data, q['scene'], q['box'], q['person_id'], q['scene'].copy(), q['candidates'], q['subsets']), data.cameras, protocol)
+    return under_protocol(
+        QuerySet(
+            data, q['scene'], q['box'], q['person_id'], q['scene'].copy(), q['candidates'],
+            q['subsets'],
+        ),
+        data.cameras,
+        protocol,
+    )
