@@ -98,7 +98,8 @@ def pair_covariances(
     features: np.ndarray,  # (N, D)
     ids: np.ndarray,       # (N,) who it is
 ) -> tuple:                # (D, D) of pairs of one person, (D, D) of pairs of two
-    "Mean of (x_i - x_j)(x_i - x_j)^T over all pairs. Raises ValueError without a pair of either kind."
+    """Mean of (x_i - x_j)(x_i - x_j)^T over all pairs. Raises ValueError without a pair of either
+    kind."""
     x = np.asarray(features, np.float64)
     _, who, count = np.unique(ids, return_inverse=True, return_counts=True)
     sums = np.zeros((len(count), x.shape[1]))
@@ -106,16 +107,24 @@ def pair_covariances(
     same = (x * count[who, None]).T @ x - sums.T @ sums
     every = len(x) * x.T @ x - np.outer(x.sum(0), x.sum(0))
     n_same, n_every = (count * (count - 1)).sum() / 2, len(x) * (len(x) - 1) / 2
-    if not 0 < n_same < n_every: raise ValueError(f'{len(x)} views of {len(count)} people: a distance is learned from people seen twice, and from two people')
+    if not 0 < n_same < n_every:
+        raise ValueError(
+            f'{len(x)} views of {len(count)} people: a distance is learned from people seen twice, '
+            'and from two people'
+        )
     return same / n_same, (every - same) / (n_every - n_same)
 
 def kissme(
     features: np.ndarray,  # (N, D)
     ids: np.ndarray,       # (N,) who it is
-    ridge: float = 1e-3,   # of the mean variance, added to both covariances: few views leave directions without any
+    # of the mean variance, added to both covariances: few views leave directions without any
+    ridge: float = 1e-3,
 ) -> np.ndarray:           # (D, D') L: |L^T (x - y)| is the learned distance
     "KISSME (Koestinger et al. 2012, Eq. 12), as the factor of its positive part."
-    inverse = [np.linalg.inv(c + ridge * np.trace(c) / len(c) * np.eye(len(c))) for c in pair_covariances(features, ids)]
+    inverse = [
+        np.linalg.inv(c + ridge * np.trace(c) / len(c) * np.eye(len(c)))
+        for c in pair_covariances(features, ids)
+    ]
     value, vector = np.linalg.eigh(inverse[0] - inverse[1])
     return vector[:, value > 0] * np.sqrt(value[value > 0])
 
@@ -132,7 +141,11 @@ def lab(
     "Colours in a space where distances are about as large as they look."
     x = np.asarray(rgb, np.float64) / 255
     x = np.where(x <= .04045, x / 12.92, ((x + .055) / 1.055)**2.4)
-    xyz = x @ np.array([[.4124, .2126, .0193], [.3576, .7152, .1192], [.1805, .0722, .9505]]) / [.9505, 1., 1.089]
+    xyz = (
+        x
+        @ np.array([[0.4124, 0.2126, 0.0193], [0.3576, 0.7152, 0.1192], [0.1805, 0.0722, 0.9505]])
+        / [0.9505, 1.0, 1.089]
+    )
     f = np.where(xyz > .008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
     return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1)
 
@@ -142,7 +155,9 @@ def colour_names(
 ) -> np.ndarray:             # (N, 11) shares, each row sums to 1
     "How much a colour is called by each of the eleven names."
     x = lab(rgb)
-    apart = np.stack([((x[:, None] - lab(typical))**2).sum(2).min(1) for typical in COLOUR_NAMES.values()], 1)
+    apart = np.stack(
+        [((x[:, None] - lab(typical)) ** 2).sum(2).min(1) for typical in COLOUR_NAMES.values()], 1
+    )
     share = np.exp((apart.min(1, keepdims=True) - apart) / (2 * softness**2))
     return share / share.sum(1, keepdims=True)
 
@@ -152,17 +167,24 @@ def colour_patches(
     boxes: np.ndarray,    # (N, 4) xyxy px
     table: np.ndarray,    # (32768, 11) of `colour_names` for 32 levels of red, green and blue
 ) -> np.ndarray:          # (N, 32, 16, 11) float32
-    "Patches of 4 x 4 px of people scaled to 128 x 64: mean of the roots of their pixels' colour names."
+    """Patches of 4 x 4 px of people scaled to 128 x 64: mean of the roots of their pixels' colour
+    names."""
     h, w = picture.shape[:2]
     out = np.zeros((len(boxes), 32, 16, 11), np.float32)
     for row, (x1, y1, x2, y2) in zip(out, np.asarray(boxes, np.float64)):
         x1, y1 = min(max(int(x1), 0), w - 1), min(max(int(y1), 0), h - 1)
         part = picture[y1:max(int(np.ceil(y2)), y1 + 1), x1:max(int(np.ceil(x2)), x1 + 1)]
-        part = np.asarray(Image.fromarray(part).resize((64, 128), Image.Resampling.BILINEAR)).astype(np.int64) // 8
+        part = (
+            np.asarray(Image.fromarray(part).resize((64, 128), Image.Resampling.BILINEAR)).astype(
+                np.int64
+            )
+            // 8
+        )
         names = np.sqrt(table[part @ np.array([1024, 32, 1])])                # (128, 64, 11)
         row[:] = names.reshape(32, 4, 16, 4, 11).mean((1, 3))
     return out
 
+# %% ../nbs/53_baselines.ipynb #29168e0f
 def k_means(
     x: np.ndarray,      # (N, F)
     k: int,             # clusters; fewer where there are fewer different rows
@@ -172,7 +194,8 @@ def k_means(
     "Lloyd's algorithm; a cluster that loses all its rows takes the row farthest from its centre."
     centres = np.random.default_rng(seed).permutation(np.unique(x, axis=0))[:k].astype(np.float64)
     for _ in range(rounds):
-        apart = (centres**2).sum(1) - 2 * x @ centres.T                        # (N, K) without |x|^2, which is the same for all
+        # (N, K) without |x|^2, which is the same for all
+        apart = (centres**2).sum(1) - 2 * x @ centres.T
         near = apart.argmin(1)
         count = np.bincount(near, minlength=len(centres))
         sums = np.stack([np.bincount(near, column, len(centres)) for column in x.T], 1)
@@ -184,7 +207,8 @@ def k_means(
 
 # %% ../nbs/53_baselines.ipynb #d840ffad
 class BagOfWords:
-    "Colour words of people in horizontal strips (Zheng et al. 2015); called as `describe` of `describe_boxes`."
+    """Colour words of people in horizontal strips (Zheng et al. 2015); called as `describe` of
+    `describe_boxes`."""
     def __init__(self,
         training: SceneDataset,  # whose people the words are learned from
         image: np.ndarray,       # (N,) their scenes
@@ -197,7 +221,10 @@ class BagOfWords:
         seed: int = 0,
         progress: bool = True,   # a bar
     ):
-        if 32 % strips: raise ValueError(f'32 rows of patches cannot be cut into {strips} equal strips: take a divisor of 32')
+        if 32 % strips:
+            raise ValueError(
+                f'32 rows of patches cannot be cut into {strips} equal strips: take a divisor of 32'
+            )
         levels, rng = np.arange(32) * 8 + 4, np.random.default_rng(seed)
         cells = np.stack(np.meshgrid(levels, levels, levels, indexing='ij'), -1).reshape(-1, 3)
         self.table = colour_names(cells).astype(np.float32)                    # (32768, 11)
@@ -207,8 +234,14 @@ class BagOfWords:
         self.words = k_means(rng.permutation(seen)[:patches], words, seed=seed).astype(np.float32)
         self.strips, self.nearest = strips, min(nearest, len(self.words))
         y, x = (np.arange(32) + .5) / 32 - .5, (np.arange(16) + .5) / 16 - .5
-        self.centred = np.exp(-2 * (y[:, None]**2 + x**2)).ravel()             # (512,): the border of a box is seldom the person
-        has = np.array([np.bincount(self.assign(p).ravel(), minlength=len(self.words)) > 0 for p in seen.reshape(-1, 512, 11)])
+        # (512,): the border of a box is seldom the person
+        self.centred = np.exp(-2 * (y[:, None]**2 + x**2)).ravel()
+        has = np.array(
+            [
+                np.bincount(self.assign(p).ravel(), minlength=len(self.words)) > 0
+                for p in seen.reshape(-1, 512, 11)
+            ]
+        )
         self.idf = np.log(len(has) / np.maximum(has.sum(0), 1))                # (W,)
 
     def assign(self, patches):  # (512, 11) -> (512, nearest) numbers of words
@@ -220,8 +253,11 @@ class BagOfWords:
         boxes: np.ndarray,    # (N, 4) xyxy px
     ) -> np.ndarray:          # (N, strips * words) float32, unit length
         out = np.zeros((len(boxes), self.strips * len(self.words)), np.float32)
-        first = np.arange(512) * self.strips // 512 * len(self.words)          # of each patch: first cell of its strip
-        for row, patches in zip(out, colour_patches(picture, boxes, self.table).reshape(-1, 512, 11)):
+        # of each patch: first cell of its strip
+        first = np.arange(512) * self.strips // 512 * len(self.words)
+        for row, patches in zip(
+            out, colour_patches(picture, boxes, self.table).reshape(-1, 512, 11)
+        ):
             cell = first[:, None] + self.assign(patches)
             count = np.bincount(cell.ravel(), np.repeat(self.centred, self.nearest), len(row))
             row[:] = np.sqrt(count) * np.tile(self.idf, self.strips)
@@ -233,37 +269,56 @@ FEATURES, METRICS = ('strips', 'bow'), ('euclidean', 'kissme', 'cosine')
 def appearance_features(
     gallery: SceneDataset,
     queries: QuerySet,
-    training: SceneDataset,     # whose people words, principal components and distance are learned from
-    found: dict | None = None,  # detections, as `evaluation.run_detector` gives them; None: the true boxes
-    metric: str = 'euclidean',  # or 'kissme', both after principal components, or 'cosine' of the features as they are
+    # whose people words, principal components and distance are learned from
+    training: SceneDataset,
+    # detections, as `evaluation.run_detector` gives them; None: the true boxes
+    found: dict | None = None,
+    # or 'kissme', both after principal components, or 'cosine' of the features as they are
+    metric: str = 'euclidean',
     dim: int = 256,             # principal components
     progress: bool = True,      # bars
     features: str = 'strips',   # 'strips': colour histograms; 'bow': `BagOfWords`
-) -> tuple:                     # (found with det_feats (M, D), query_feats (Q, D)): what `evaluation.score_detections` takes
-    "Describe people by hand-made features, so that a dot product ranks them. Raises ValueError for unknown features or an unknown metric."
-    if metric not in METRICS: raise ValueError(f"metric is {', '.join(METRICS[:2])} or {METRICS[2]}, not '{metric}'")
-    if features not in FEATURES: raise ValueError(f"features are {' or '.join(FEATURES)}, not '{features}'")
+    # (found with det_feats (M, D), query_feats (Q, D)): what `evaluation.score_detections` takes
+) -> tuple:
+    """Describe people by hand-made features, so that a dot product ranks them. Raises ValueError
+    for unknown features or an unknown metric."""
+    if metric not in METRICS:
+        raise ValueError(f"metric is {', '.join(METRICS[:2])} or {METRICS[2]}, not '{metric}'")
+    if features not in FEATURES:
+        raise ValueError(f"features are {' or '.join(FEATURES)}, not '{features}'")
     if found is None:
         t = gallery_truth(gallery)
-        found = dict(det_image=t['gt_image'], det_boxes=t['gt_boxes'], det_scores=np.ones(len(t['gt_image']), np.float32))
+        found = dict(
+            det_image=t['gt_image'], det_boxes=t['gt_boxes'],
+            det_scores=np.ones(len(t['gt_image']), np.float32),
+        )
     known = gallery_truth(training)
     rows = known['person_id'] >= 0
     people, ids = (known['gt_image'][rows], known['gt_boxes'][rows]), known['person_id'][rows]
-    describe = BagOfWords(training, *people, progress=progress) if features == 'bow' else colour_histogram
+    describe = (
+        BagOfWords(training, *people, progress=progress) if features == 'bow' else colour_histogram
+    )
     look = lambda data, image, boxes: describe_boxes(data, image, boxes, describe, progress)
-    x, q = look(gallery, found['det_image'], found['det_boxes']), look(queries.dataset, queries.scene, queries.boxes)
+    x, q = (
+        look(gallery, found['det_image'], found['det_boxes']),
+        look(queries.dataset, queries.scene, queries.boxes),
+    )
     if metric == 'cosine': return found | dict(det_feats=x), q
     seen = look(training, *people)
     project = Principal(seen, dim)
     matrix = kissme(project(seen), ids) if metric == 'kissme' else np.eye(project.matrix.shape[1])
     x, q = project(x) @ matrix, project(q) @ matrix
-    return found | dict(det_feats=np.c_[x, -(x**2).sum(1) / 2]), np.c_[q, np.ones(len(q))]  # the product falls as the distance grows
+    # the product falls as the distance grows
+    return found | dict(det_feats=np.c_[x, -(x**2).sum(1) / 2]), np.c_[q, np.ones(len(q))]
 
+# %% ../nbs/53_baselines.ipynb #b5158196
 def appearance_search(
     gallery: SceneDataset,
     queries: QuerySet,
-    training: SceneDataset,     # whose people words, principal components and distance are learned from
-    found: dict | None = None,  # detections, as `evaluation.run_detector` gives them; None: the true boxes
+    # whose people words, principal components and distance are learned from
+    training: SceneDataset,
+    # detections, as `evaluation.run_detector` gives them; None: the true boxes
+    found: dict | None = None,
     metric: str = 'euclidean',  # as for `appearance_features`
     dim: int = 256,             # principal components
     progress: bool = True,      # bars
@@ -271,4 +326,7 @@ def appearance_search(
     **kw,                       # of `evaluation.score_detections`, such as `min_height`
 ) -> dict:                      # as `evaluation.evaluate`
     "Search by hand-made features. Raises ValueError for unknown features or an unknown metric."
-    return score_detections(*appearance_features(gallery, queries, training, found, metric, dim, progress, features), gallery, queries, **kw)
+    return score_detections(
+        *appearance_features(gallery, queries, training, found, metric, dim, progress, features),
+        gallery, queries, **kw,
+    )

@@ -119,7 +119,8 @@ def check_boxes(
         if bad.any():
             row = int(bad.nonzero()[0])
             raise ValueError(
-                f"{name}, row {row}: {[round(v, 2) for v in boxes[row].tolist()]} {problem}. {advice}"
+                f"{name}, row {row}: {[round(v, 2) for v in boxes[row].tolist()]} {problem}. "
+                f"{advice}"
             )
 
     refuse(

@@ -22,7 +22,8 @@ def meta_macs(
     module: nn.Module, # counted as if in eval mode
     *shape: int, # of its input
 ) -> tuple: # (multiply-accumulates, the output as a tensor on the meta device)
-    "MACs of one module for one input shape, without computing: shapes flow through the meta device, weights stay where they are."
+    """MACs of one module for one input shape, without computing: shapes flow through the meta
+    device, weights stay where they are."""
     state = {k: v.to('meta') for k, v in (*module.named_parameters(), *module.named_buffers())}
     with evaluating(module), torch.no_grad(), FlopCounterMode(display=False) as counter:
         out = functional_call(module, state, torch.empty(shape, device='meta'))
@@ -34,7 +35,9 @@ def count_params(
     training: bool = False, # count the identity classifier too, which only training needs
 ) -> int:
     "Number of learned weights a deployed model carries."
-    return sum(p.numel() for k, p in model.named_parameters() if training or not k.startswith('id_loss.'))
+    return sum(
+        p.numel() for k, p in model.named_parameters() if training or not k.startswith('id_loss.')
+    )
 
 # %% ../nbs/56_costs.ipynb #0ba0cfce
 PARTS = 'stem blocks attention transformer rpn pooled_norm mask project embedding_norm score deltas roi_size'.split()
@@ -43,9 +46,13 @@ def macs_by_part(
     model: nn.Module, # a `PersonSearchNet`
     size: tuple = (800, 800), # (h, w) px of the scene
 ) -> dict: # part -> MACs; the parts from 'pooled_norm' on run once for each person
-    "Where the MACs go, part by part, for one scene and one person. Raises TypeError for a model of another build."
+    """Where the MACs go, part by part, for one scene and one person. Raises TypeError for a model
+    of another build."""
     if missing := [p for p in PARTS if not hasattr(model, p)]:
-        raise TypeError(f"{type(model).__name__} has no {', '.join(missing)}: MACs are counted for PersonSearchNet; count other modules with `meta_macs`")
+        raise TypeError(
+            f"{type(model).__name__} has no {', '.join(missing)}: MACs are counted for "
+            "PersonSearchNet; count other modules with `meta_macs`"
+        )
     parts = {}
     def run(name, module, shape):
         parts[name], out = meta_macs(module, *shape)
@@ -65,9 +72,11 @@ def macs_by_part(
     run('embedding_norm', model.embedding_norm, run('project', model.project, pooled))
     if model.score is not None: run('score', model.score, pooled)
     if model.deltas is not None: run('deltas', model.deltas, pooled)
-    if hasattr(model, 'reid'): run('reid', model.reid, (1, 3, *model.crop_size)) # a second network says who (notebook 70)
+    # a second network says who (notebook 70)
+    if hasattr(model, 'reid'): run('reid', model.reid, (1, 3, *model.crop_size))
     return parts
 
+# %% ../nbs/56_costs.ipynb #b0afeeaa
 def count_macs(
     model: nn.Module, # a `PersonSearchNet`
     size: tuple = (800, 800), # (h, w) px of the scene
@@ -79,13 +88,16 @@ def count_macs(
     first = list(parts).index('pooled_norm')
     scene, person = set(list(parts)[:first]), set(list(parts)[first:])
     rpn = total(lambda k: k.startswith('rpn'))
-    return dict(scene=total(scene.__contains__), scene_without_rpn=total(scene.__contains__) - rpn, rpn=rpn,
-                scene_attention=total(lambda k: k in scene and k.startswith('attention')),
-                person=total(person.__contains__), person_attention=parts['attention 3'])
+    return dict(
+        scene=total(scene.__contains__), scene_without_rpn=total(scene.__contains__) - rpn, rpn=rpn,
+        scene_attention=total(lambda k: k in scene and k.startswith('attention')),
+        person=total(person.__contains__), person_attention=parts['attention 3'],
+    )
 
 # %% ../nbs/56_costs.ipynb #70454b3c
 PAPER_COSTS = [ # FLOP as printed in HDL Tables 2 (800x800), 3 and 4 (1920x1080); None: not printed
-    dict(name='MGTS', scene_800=1725.6e9, scene_1080=1725.6e9, person=52.8e9, at_least=True), # scene: '>'
+    # scene: '>'
+    dict(name='MGTS', scene_800=1725.6e9, scene_1080=1725.6e9, person=52.8e9, at_least=True),
     dict(name='CLSA', scene_800=410.7e9, scene_1080=1330.7e9, person=26.4e9, at_least=True),
     dict(name='Faster R-CNN + ResNet-50', scene_800=None, scene_1080=1330.7e9, person=26.4e9, at_least=True),
     dict(name='OIM', scene_800=410.7e9, scene_1080=1330.7e9, person=2.0e9),
@@ -98,7 +110,8 @@ PAPER_COSTS = [ # FLOP as printed in HDL Tables 2 (800x800), 3 and 4 (1920x1080)
 # %% ../nbs/56_costs.ipynb #7ae5c81b
 def measure_latency(
     model: nn.Module, # called with a list of images, in eval mode
-    images: list[Tensor], # of (3, H, W) float 0-1, moved to the model's device before the clock starts
+    # of (3, H, W) float 0-1, moved to the model's device before the clock starts
+    images: list[Tensor],
     repeats: int = 10, # timed runs
     warmup: int = 2, # runs before them, not timed
 ) -> dict: # ms per scene: median, min; and repeats
@@ -106,7 +119,8 @@ def measure_latency(
     device = next(model.parameters()).device
     images = [i.to(device) for i in images]
     def wait():
-        if device.type != 'cpu': getattr(torch, device.type).synchronize() # accelerators run behind our back
+        # accelerators run behind our back
+        if device.type != 'cpu': getattr(torch, device.type).synchronize()
     times = []
     with evaluating(model), torch.no_grad():
         for _ in range(warmup + repeats):
@@ -120,7 +134,8 @@ def measure_latency(
 def head_passes(
     model: nn.Module, # a `PersonSearchNet`
 ) -> str: # e.g. '50 + 30'
-    "Regions the head looks at in one scene: the proposals in its first pass, then at most so many detections; without refinement only these."
+    """Regions the head looks at in one scene: the proposals in its first pass, then at most so many
+    detections; without refinement only these."""
     if model.deltas is None: return str(model.detections)
     return f'{model.rpn.post_nms[1]} + {model.detections}'
 
@@ -131,17 +146,25 @@ def cost_table(
     latency: bool = True, # measure milliseconds too
     images: list[Tensor] | None = None, # scenes to measure with; None: one of grey noise, of `size`
     repeats: int = 5, # timed runs for each model
-) -> list: # per model: name, params, macs_scene, macs_person, passes, *_ratio; with latency ms_scene, ms_min, speedup
-    "Parameters, MACs and milliseconds of several models; people cost `macs_person` for each region of `passes`."
+    # per model: name, params, macs_scene, macs_person, passes, *_ratio; with latency ms_scene,
+    # ms_min, speedup
+) -> list:
+    """Parameters, MACs and milliseconds of several models; people cost `macs_person` for each
+    region of `passes`."""
     if images is None: images = [torch.rand(3, *size, generator=torch.Generator().manual_seed(0))]
     rows = []
     for name, model in models.items():
         macs = count_macs(model, size)
-        row = dict(name=name, params=count_params(model), macs_scene=macs['scene'], macs_person=macs['person'],
-                   passes=head_passes(model))
+        row = dict(
+            name=name, params=count_params(model), macs_scene=macs['scene'],
+            macs_person=macs['person'], passes=head_passes(model),
+        )
         first = rows[0] if rows else row
-        row |= dict(params_ratio=row['params'] / first['params'], scene_ratio=row['macs_scene'] / first['macs_scene'],
-                    person_ratio=row['macs_person'] / first['macs_person'])
+        row |= dict(
+            params_ratio=row['params'] / first['params'],
+            scene_ratio=row['macs_scene'] / first['macs_scene'],
+            person_ratio=row['macs_person'] / first['macs_person'],
+        )
         if latency:
             ms = measure_latency(model, images, repeats)
             row |= dict(ms_scene=ms['median'], ms_min=ms['min'])
@@ -155,10 +178,12 @@ def si(
 ) -> str: # e.g. '37.5 G'
     "A count with three digits and a thousands prefix."
     number, prefixes = float(number), ['', ' k', ' M', ' G', ' T']
-    while float(f'{abs(number):.3g}') >= 1000 and len(prefixes) > 1: number, prefixes = number / 1000, prefixes[1:]
+    while float(f'{abs(number):.3g}') >= 1000 and len(prefixes) > 1:
+        number, prefixes = number / 1000, prefixes[1:]
     text = f'{number:.3g}' if abs(number) < 1000 else f'{number:.0f}'
     return text + prefixes[0]
 
+# %% ../nbs/56_costs.ipynb #bbea8c6b
 COLUMNS = dict(name=('model', str), params=('parameters', si), macs_scene=('MACs/scene', si), macs_person=('MACs/person', si), # key -> title, form
                passes=('head passes', str), params_ratio=('parameters, share', '{:.3f}'.format), scene_ratio=('scene, share', '{:.3f}'.format),
                person_ratio=('person, share', '{:.3f}'.format), ms_scene=('ms/scene', '{:.1f}'.format), ms_min=('fastest', '{:.1f}'.format),
@@ -173,8 +198,11 @@ def table_cells(
     if columns is None: columns = list(dict.fromkeys(k for r in rows for k in r))
     def plain(v): return f'{v:.3f}' if isinstance(v, float) else str(v)
     titles, forms = zip(*(COLUMNS.get(c, (c, plain)) for c in columns)) if columns else ((), ())
-    return list(titles), [['–' if r.get(c) is None else f(r[c]) for c, f in zip(columns, forms)] for r in rows]
+    return list(titles), [
+        ['–' if r.get(c) is None else f(r[c]) for c, f in zip(columns, forms)] for r in rows
+    ]
 
+# %% ../nbs/56_costs.ipynb #f0fa25a5
 def format_table(
     rows: list[dict], # as `cost_table` makes them; other keys are welcome
     columns: list | None = None, # keys in order; None: all keys that occur
@@ -182,9 +210,13 @@ def format_table(
     "A table as text: first column left, numbers right."
     titles, cells = table_cells(rows, columns)
     widths = [max(map(len, column)) for column in zip(titles, *cells)]
-    def line(words): return '  '.join(w.rjust(n) if i else w.ljust(n) for i, (w, n) in enumerate(zip(words, widths)))
+    def line(words):
+        return '  '.join(
+            w.rjust(n) if i else w.ljust(n) for i, (w, n) in enumerate(zip(words, widths))
+        )
     return '\n'.join([line(titles), '  '.join('-' * n for n in widths), *map(line, cells)])
 
+# %% ../nbs/56_costs.ipynb #d3d4aa73
 def table_html(
     rows: list[dict], # as `cost_table` makes them; other keys are welcome
     columns: list | None = None, # keys in order; None: all keys that occur
@@ -192,7 +224,13 @@ def table_html(
     "The same table for a report."
     titles, cells = table_cells(rows, columns)
     def tr(words, tag):
-        aligned = (f'<{tag} style="text-align:{"right" if i else "left"};padding:2px 10px">{html.escape(w)}</{tag}>' for i, w in enumerate(words))
+        aligned = (
+            f'<{tag} style="text-align:{"right" if i else "left"};padding:2px '
+            f'10px">{html.escape(w)}</{tag}>'
+            for i, w in enumerate(words)
+        )
         return f'<tr>{"".join(aligned)}</tr>'
-    return (f'<table class="psnb" style="border-collapse:collapse"><thead>{tr(titles, "th")}</thead>'
-            f'<tbody>{"".join(tr(c, "td") for c in cells)}</tbody></table>')
+    return (
+        f'<table class="psnb" style="border-collapse:collapse"><thead>{tr(titles, "th")}</thead>'
+        f'<tbody>{"".join(tr(c, "td") for c in cells)}</tbody></table>'
+    )

@@ -31,30 +31,52 @@ def background_boxes(
         side = (boxes[k % len(boxes), 2:] - boxes[k % len(boxes), :2]).astype(np.float64)
         for x, y in rng.uniform(0, np.maximum([w, h] - side, 0), (tries, 2)):
             piece = np.array([x, y, *(np.array([x, y]) + side)])
-            overlap = np.clip(np.minimum(piece[2:], boxes[:, 2:]) - np.maximum(piece[:2], boxes[:, :2]), 0, None).prod(1)
+            overlap = np.clip(
+                np.minimum(piece[2:], boxes[:, 2:]) - np.maximum(piece[:2], boxes[:, :2]), 0, None
+            ).prod(1)
             if overlap.sum() <= cover * side.prod(): out.append(piece); break
     return np.array(out, np.float32).reshape(-1, 4)
 
 # %% ../nbs/65_crops.ipynb #68316562
 def found_boxes(
     dataset: SceneDataset,         # scenes with true boxes
-    found: dict,                   # det_image, det_boxes, det_scores of these scenes, as `evaluation.run_detector` gives them
+    # det_image, det_boxes, det_scores of these scenes, as `evaluation.run_detector` gives them
+    found: dict,
     iou: float = 0.5,              # overlap above which a detection shows the person
     score_threshold: float = 0.5,  # weaker detections are left out
-) -> tuple:                        # (scene (K,), boxes (K, 4) px of the original pictures, person_id (K,))
-    "Detections of people with an identity: that of the annotated box they overlap most (CLSA section 4)."
-    image, boxes = np.asarray(found['det_image'], np.int64), np.asarray(found['det_boxes'], np.float64).reshape(-1, 4)
+    # (scene (K,), boxes (K, 4) px of the original pictures, person_id (K,))
+) -> tuple:
+    """Detections of people with an identity: that of the annotated box they overlap most (CLSA
+    section 4)."""
+    image, boxes = (
+        np.asarray(found['det_image'], np.int64),
+        np.asarray(found['det_boxes'], np.float64).reshape(-1, 4),
+    )
     if len(image) and not 0 <= image.min() <= image.max() < len(dataset):
-        raise ValueError(f'det_image goes from {image.min()} to {image.max()}, the data set has {len(dataset)} scenes: '
-                         'run the detector on these scenes')
+        raise ValueError(
+            f'det_image goes from {image.min()} to {image.max()}, the data set has {len(dataset)} '
+            'scenes: '
+            'run the detector on these scenes'
+        )
     scores = np.asarray(found['det_scores'], np.float64)
-    if not len(image) == len(boxes) == len(scores): raise ValueError(f'det_image, det_boxes and det_scores have {len(image)}, {len(boxes)} and {len(scores)} rows; write one of each for a detection')
-    for i in np.flatnonzero(~(np.isfinite(boxes).all(1) & np.isfinite(scores)) | (boxes[:, 2:] <= boxes[:, :2]).any(1))[:1]:
-        raise ValueError(f'det_boxes row {i}: box {boxes[i].tolist()}, score {scores[i]:g}: is not finite or has no area; corners x1, y1, x2, y2 in px are wanted')
+    if not len(image) == len(boxes) == len(scores):
+        raise ValueError(
+            f'det_image, det_boxes and det_scores have {len(image)}, {len(boxes)} and '
+            f'{len(scores)} rows; write one of each for a detection'
+        )
+    for i in np.flatnonzero(
+        ~(np.isfinite(boxes).all(1) & np.isfinite(scores)) | (boxes[:, 2:] <= boxes[:, :2]).any(1)
+    )[:1]:
+        raise ValueError(
+            f'det_boxes row {i}: box {boxes[i].tolist()}, score {scores[i]:g}: is not finite or '
+            'has no area; corners x1, y1, x2, y2 in px are wanted'
+        )
     truth, kept = gallery_truth(dataset), np.flatnonzero(scores >= score_threshold)
-    d, t = same_image_pairs(image[kept], truth['gt_image'])          # all pairs of one scene, by detection
+    # all pairs of one scene, by detection
+    d, t = same_image_pairs(image[kept], truth['gt_image'])
     overlap = paired_iou(boxes[kept[d]], truth['gt_boxes'][t].astype(np.float64))
-    order = np.lexsort((-overlap, d))                                # of each detection the largest overlap first
+    # of each detection the largest overlap first
+    order = np.lexsort((-overlap, d))
     best = order[np.unique(d[order], return_index=True)[1]]          # one pair for each detection
     who = truth['person_id'][t[best]]
     good = (overlap[best] > iou) & (who >= 0)
@@ -78,7 +100,10 @@ class Cutter:
         own, scale = self.dataset, self.dataset.scale(s)
         whole = self.originals and scale != 1  # the data set's own picture is smaller or larger
         last = self._last
-        if last[0] != s: last = self._last = s, as_picture(own.read(s), own.names[s]) if whole else own.picture(s)
+        if last[0] != s:
+            last = self._last = (
+                s, as_picture(own.read(s), own.names[s]) if whole else own.picture(s)
+            )
         return last[1], 1. if whole else scale
 
     def __call__(self, i: int) -> np.ndarray:
@@ -96,13 +121,18 @@ def crop_dataset(
     size: tuple = (224, 224),    # (height, width) px of a cut-out
     background: bool = True,     # as many pieces of background as people; their identity is num_ids
     seed: int = 0,               # of the background's places
-    found: dict | None = None,   # detections in these scenes, as `evaluation.run_detector` gives them: see `found_boxes`
-    originals: bool = True,      # cut from the original pictures; False: from the scenes as `dataset` resizes them
-    **kw,                        # of `SceneDataset`; `cache=True` keeps the cut-outs: a scene is read once, not for each person
+    # detections in these scenes, as `evaluation.run_detector` gives them: see `found_boxes`
+    found: dict | None = None,
+    # cut from the original pictures; False: from the scenes as `dataset` resizes them
+    originals: bool = True,
+    # of `SceneDataset`; `cache=True` keeps the cut-outs: a scene is read once, not for each person
+    **kw,
 ) -> SceneDataset:               # a scene per cut-out, its only box the whole of it
     "Everybody with an identity, cut out."
     rng, where, ids = np.random.default_rng(seed), [], []
-    scene, boxes, who = found_boxes(dataset, found) if found is not None else (np.zeros(0, np.int64),) * 3
+    scene, boxes, who = (
+        found_boxes(dataset, found) if found is not None else (np.zeros(0, np.int64),) * 3
+    )
     for i, s in enumerate(dataset.scenes):
         known, more = np.flatnonzero(s.person_id >= 0), np.flatnonzero(scene == i)
         where += [(i, b) for b in (*s.boxes[known], *boxes[more])]
@@ -111,14 +141,23 @@ def crop_dataset(
             pieces = background_boxes(s.boxes, s.size, len(known) + len(more), rng)
             where += [(i, b) for b in pieces]; ids += [dataset.num_ids] * len(pieces)
     whole = np.array([[0, 0, size[1], size[0]]], np.float32)
-    scenes = [Scene(f'{dataset.names[i]} {k}', tuple(size), whole.copy(), np.array([p]), dataset.scenes[i].camera)
-              for k, ((i, _), p) in enumerate(zip(where, ids))]
-    return SceneDataset(scenes, Cutter(dataset, where, size, originals), source=f'cut-outs of {dataset.source}', **kw)
+    scenes = [
+        Scene(
+            f'{dataset.names[i]} {k}', tuple(size), whole.copy(), np.array([p]),
+            dataset.scenes[i].camera,
+        )
+        for k, ((i, _), p) in enumerate(zip(where, ids))
+    ]
+    return SceneDataset(
+        scenes, Cutter(dataset, where, size, originals), source=f'cut-outs of {dataset.source}',
+        **kw,
+    )
 
 # %% ../nbs/65_crops.ipynb #6db13179
 class CropIdentity(nn.Module):
     "Trains a network's trunk, head and identity loss on cut-outs."
-    partial = True  # proposals and boxes take no part: several processes must not wait for their gradients
+    # proposals and boxes take no part: several processes must not wait for their gradients
+    partial = True
 
     def __init__(self,
         model: PersonSearchNet,

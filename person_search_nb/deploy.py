@@ -44,25 +44,33 @@ def fold_norms(
 
 # %% ../nbs/86_deploy.ipynb #496292cd
 class ScenePart(nn.Module):
-    "One picture to the map that all its regions share, and the best anchors: everything that comes before the first NMS."
+    """One picture to the map that all its regions share, and the best anchors: everything that
+    comes before the first NMS."""
     def __init__(self,
         model: PersonSearchNet, # in eval mode; its parts are used as they are
     ):
         super().__init__()
-        self.stem, self.blocks, self.attention, self.rpn = model.stem, model.blocks[:3], model.attention[:3], model.rpn
+        self.stem, self.blocks, self.attention, self.rpn = (
+            model.stem, model.blocks[:3], model.attention[:3], model.rpn
+        )
         self.register_buffer('mean', model.mean); self.register_buffer('std', model.std)
 
     def forward(self,
         image: Tensor, # (1, 3, H, W) float 0-1
-    ) -> tuple:        # map (1, C, h, w), boxes (K, 4) px by falling score, scores (K,) 0-1; -1: no box
+        # map (1, C, h, w), boxes (K, 4) px by falling score, scores (K,) 0-1; -1: no box
+    ) -> tuple:
         height, width = image.shape[2:]
         x = self.stem((image - self.mean) / self.std)
         for block, attend in zip(self.blocks, self.attention): x, _ = attend(block(x))
-        objectness, deltas = self.rpn.predict(x)                                          # (1, M), (1, M, 4)
+        # (1, M), (1, M, 4)
+        objectness, deltas = self.rpn.predict(x)
         anchors, number = self.rpn.anchors(x.shape[-2:]), self.rpn.pre_nms[1]             # (M, 4)
         centre = (anchors[:, :2] + anchors[:, 2:]) / 2
-        logit = objectness[0].masked_fill((centre[:, 0] >= width) | (centre[:, 1] >= height), -torch.inf)
-        logit, top = torch.cat([logit, logit.new_full((number,), -torch.inf)]).topk(number)  # always K rows, however small the picture
+        logit = objectness[0].masked_fill(
+            (centre[:, 0] >= width) | (centre[:, 1] >= height), -torch.inf
+        )
+        # always K rows, however small the picture
+        logit, top = torch.cat([logit, logit.new_full((number,), -torch.inf)]).topk(number)
         top = torch.minimum(top, torch.full_like(top, anchors.shape[0] - 1))
         x1, y1, x2, y2 = decode_boxes(deltas[0][top], anchors[top]).unbind(1)
         x1, x2 = (torch.minimum(v.clamp(min=0), torch.full_like(v, width)) for v in (x1, x2))
@@ -73,37 +81,62 @@ class ScenePart(nn.Module):
 
 # %% ../nbs/86_deploy.ipynb #da24ecb4
 class HeadPart(nn.Module):
-    "Pooled regions to who they are, whether they are anybody, and where exactly: proposals, found people and queries alike."
+    """Pooled regions to who they are, whether they are anybody, and where exactly: proposals, found
+    people and queries alike."""
     def __init__(self,
         model: PersonSearchNet, # in eval mode; its parts are used as they are
     ):
         super().__init__()
-        self.mask, self.pooled_norm, self.block, self.attend = model.mask, model.pooled_norm, model.blocks[3], model.attention[3]
-        self.project, self.embedding_norm, self.region_norm, self.score, self.deltas = model.project, model.embedding_norm, model.region_norm, model.score, model.deltas
+        self.mask, self.pooled_norm, self.block, self.attend = (
+            model.mask, model.pooled_norm, model.blocks[3], model.attention[3]
+        )
+        self.project, self.embedding_norm, self.region_norm, self.score, self.deltas = (
+            model.project, model.embedding_norm, model.region_norm, model.score, model.deltas
+        )
         self.register_buffer('scale', torch.tensor(model.roi_head.delta_scale))
 
     def forward(self,
         pooled: Tensor, # (R, C, 7, 7)
         boxes: Tensor,  # (R, 4) px, where they were cut out
-    ) -> tuple:         # embeddings (R, D) unit length, scores (R,) 0-1, refined boxes (R, 4) px, not yet clipped
+        # embeddings (R, D) unit length, scores (R,) 0-1, refined boxes (R, 4) px, not yet clipped
+    ) -> tuple:
         x, _ = self.attend(self.block(self.mask(self.pooled_norm(pooled))[0]))
         x = x.mean((2, 3))                                                                # (R, c3)
         r = self.region_norm(x)
-        return F.normalize(self.embedding_norm(self.project(x)), dim=1), self.score(r).squeeze(1).sigmoid(), decode_boxes(self.deltas(r) * self.scale, boxes)
+        return (
+            F.normalize(self.embedding_norm(self.project(x)), dim=1),
+            self.score(r).squeeze(1).sigmoid(), decode_boxes(self.deltas(r) * self.scale, boxes),
+        )
 
 # %% ../nbs/86_deploy.ipynb #f5c217e2
 def describe(
     model: PersonSearchNet, # any
 ) -> dict:                  # plain numbers and words: what the two parts need beside their weights
     "What is written into a deployed file."
-    return dict(format=1, version=__version__, config=getattr(model, 'config', {}), size=getattr(model, 'size', None), fingerprint=fingerprint(model), precision='fp32',
-                dim=model.deltas.in_features if isinstance(model.project, nn.Identity) else model.project.out_features,
-                stride=model.stride, shift=model.roi_head.pooler.shift, roi_size=model.roi_size, proposals=model.rpn.post_nms[1], proposal_nms=model.rpn.nms_threshold,
-                score_threshold=model.score_threshold, nms_threshold=model.nms_threshold, detections=model.detections)
+    return dict(
+        format=1,
+        version=__version__,
+        config=getattr(model, 'config', {}),
+        size=getattr(model, 'size', None),
+        fingerprint=fingerprint(model),
+        precision='fp32',
+        dim=model.deltas.in_features
+        if isinstance(model.project, nn.Identity)
+        else model.project.out_features,
+        stride=model.stride,
+        shift=model.roi_head.pooler.shift,
+        roi_size=model.roi_size,
+        proposals=model.rpn.post_nms[1],
+        proposal_nms=model.rpn.nms_threshold,
+        score_threshold=model.score_threshold,
+        nms_threshold=model.nms_threshold,
+        detections=model.detections,
+    )
 
 # %% ../nbs/86_deploy.ipynb #adfc12ec
 class TwoParts(nn.Module):
-    "A detector made of two functions, `scene` and `head`, with region pooling and NMS between them; the contract of `PersonSearchNet` in eval mode."
+    """A detector made of two functions, `scene` and `head`, with region pooling and NMS between
+    them; the contract of `PersonSearchNet` in eval mode."""
     matching = 'cosine'
 
     def __init__(self,
@@ -112,8 +145,11 @@ class TwoParts(nn.Module):
         about: dict, # of `describe`
     ):
         super().__init__()
-        self.about, self.parts = about, dict(scene=scene, head=head)  # in a dict: an exported program is no module to be put in eval mode
-        for k, usual in dict(iou=0.5, search_threshold=0.5, min_height=0.).items(): setattr(self, k, about['config'].get(k, usual))  # the rules it is judged by
+        # in a dict: an exported program is no module to be put in eval mode
+        self.about, self.parts = about, dict(scene=scene, head=head)
+        # the rules it is judged by
+        for k, usual in dict(iou=0.5, search_threshold=0.5, min_height=0.0).items():
+            setattr(self, k, about['config'].get(k, usual))
 
     @property
     def config(self) -> dict: return self.about['config']
@@ -122,7 +158,11 @@ class TwoParts(nn.Module):
         image: Tensor, # (3, H, W) float 0-1
     ) -> tuple:        # what `scene` says of it
         "The scene pass. Raises ValueError for a picture smaller than two cells of the map."
-        if min(image.shape[-2:]) <= 2 * self.about['stride']: raise ValueError(f"a picture of {image.shape[-2]}x{image.shape[-1]} px is too small: both sides must be above {2 * self.about['stride']} px")
+        if min(image.shape[-2:]) <= 2 * self.about['stride']:
+            raise ValueError(
+                f"a picture of {image.shape[-2]}x{image.shape[-1]} px is too small: both sides "
+                f"must be above {2 * self.about['stride']} px"
+            )
         return self.parts['scene'](image[None])
 
     def regions(self,
@@ -132,7 +172,9 @@ class TwoParts(nn.Module):
         "Cut the regions out of the map and judge them; nobody to judge is nothing to run."
         a = self.about
         if not len(boxes): return boxes.new_zeros(0, a['dim']), boxes.new_zeros(0), boxes
-        return self.parts['head'](roi_align(features, [boxes + a['shift']], a['roi_size'], 1 / a['stride']), boxes)
+        return self.parts['head'](
+            roi_align(features, [boxes + a['shift']], a['roi_size'], 1 / a['stride']), boxes
+        )
 
     def one(self,
         image: Tensor, # (3, H, W) float 0-1
@@ -164,16 +206,31 @@ class TwoParts(nn.Module):
     ) -> Tensor:      # (sum N_i, D) unit length
         "Embeddings of given boxes. Raises ValueError on a bad box."
         for i, b in enumerate(boxes): check_boxes(b, name=f'boxes of image {i}')
-        return torch.cat([self.regions(self.look(image)[0], b)[0] for image, b in zip(images, boxes)])
+        return torch.cat(
+            [self.regions(self.look(image)[0], b)[0] for image, b in zip(images, boxes)]
+        )
 
 # %% ../nbs/86_deploy.ipynb #3d372435
 def deployable(
     model: PersonSearchNet, # stays as it is
 ) -> TwoParts:              # its copy, in PyTorch
-    "The form that is exported: norms folded, attention factored. Raises ValueError for a system that has parts beyond trunk, RPN and head."
+    """The form that is exported: norms folded, attention factored. Raises ValueError for a system
+    that has parts beyond trunk, RPN and head."""
     name = getattr(model, 'config', {}).get('name', type(model).__name__)
-    if type(model) is not PersonSearchNet or model.roi_op != 'align' or not isinstance(model.transformer, nn.Identity) or model.score is None or model.one_norm or not model.head_identifies or model.matching != 'cosine':
-        raise ValueError(f'{name} cannot be exported: only systems of trunk, RPN, RoIAlign (roi_op=align) and head with two norms and cosine matching can, as hdl-teacher, hdl-student, hdl-student-fast and oim of preset tiny')
+    if (
+        type(model) is not PersonSearchNet
+        or model.roi_op != 'align'
+        or not isinstance(model.transformer, nn.Identity)
+        or model.score is None
+        or model.one_norm
+        or not model.head_identifies
+        or model.matching != 'cosine'
+    ):
+        raise ValueError(
+            f'{name} cannot be exported: only systems of trunk, RPN, RoIAlign (roi_op=align) and '
+            'head with two norms and cosine matching can, as hdl-teacher, hdl-student, '
+            'hdl-student-fast and oim of preset tiny'
+        )
     about, net = describe(model), fold_norms(copy.deepcopy(model).cpu().float().eval())
     for m in net.modules():
         if isinstance(m, ARM): m.factored = True
@@ -184,9 +241,15 @@ def need(
     *names, # of packages
 ) -> list:  # the modules
     "Import what only deployment needs. Raises ValueError that says how to get it."
-    try: return [import_module(n) for n in names]
-    except ImportError as e: raise ValueError(f"{e.name or names[0]} is not installed; ONNX files need it: pip install 'person_search_nb[deploy]'") from None
+    try:
+        return [import_module(n) for n in names]
+    except ImportError as e:
+        raise ValueError(
+            f"{e.name or names[0]} is not installed; ONNX files need it: pip install "
+            "'person_search_nb[deploy]'"
+        ) from None
 
+# %% ../nbs/86_deploy.ipynb #6eff1d28
 @contextmanager
 def _quietly():
     "Exporters talk a lot, about themselves."
@@ -204,8 +267,16 @@ def head_path(
     path = Path(path)
     return path.with_name(f'{path.stem}.head{path.suffix}')
 
-AXES = dict(scene=({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},), head=({0: torch.export.Dim.DYNAMIC},) * 2)
-NAMES = dict(scene=(['image'], ['features', 'boxes', 'scores']), head=(['pooled', 'boxes'], ['embeddings', 'scores', 'refined']))
+# %% ../nbs/86_deploy.ipynb #a1a50b09
+AXES = dict(
+    scene=({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},),
+    head=({0: torch.export.Dim.DYNAMIC},) * 2,
+)
+
+NAMES = dict(
+    scene=(['image'], ['features', 'boxes', 'scores']),
+    head=(['pooled', 'boxes'], ['embeddings', 'scores', 'refined']),
+)
 
 def programs(
     parts: TwoParts, # of `deployable`
@@ -213,8 +284,14 @@ def programs(
     "Both parts as graphs; height, width and number of regions stay free."
     image, n = torch.rand(1, 3, 208, 240), parts.about['roi_size']
     with torch.no_grad():
-        given = dict(scene=(image,), head=(torch.rand(5, parts.parts['scene'](image)[0].shape[1], n, n), torch.rand(5, 4)))
-        return {k: torch.export.export(f, given[k], dynamic_shapes=AXES[k], strict=False) for k, f in parts.parts.items()}
+        given = dict(
+            scene=(image,),
+            head=(torch.rand(5, parts.parts['scene'](image)[0].shape[1], n, n), torch.rand(5, 4)),
+        )
+        return {
+            k: torch.export.export(f, given[k], dynamic_shapes=AXES[k], strict=False)
+            for k, f in parts.parts.items()
+        }
 
 # %% ../nbs/86_deploy.ipynb #382d820f
 TOLERANCE = 1e-4 # of the largest value
@@ -223,14 +300,23 @@ def part_errors(
     parts: TwoParts, # in PyTorch
     other: TwoParts, # its exported form
     sizes: tuple = ((160, 128), (131, 97)), # (h, w) px of the pictures of noise
-) -> dict:           # 'map', 'scores', 'boxes', 'embeddings', ... -> largest difference, as a share of the largest value (or of 1)
-    "How far two forms of a detector are apart, part by part, before NMS turns a rounding into another list."
+    # 'map', 'scores', 'boxes', 'embeddings', ... -> largest difference, as a share of the largest
+    # value (or of 1)
+) -> dict:
+    """How far two forms of a detector are apart, part by part, before NMS turns a rounding into
+    another list."""
     worst, draw = {}, torch.Generator().manual_seed(0)
     def note(name, a, b):
-        worst[name] = max(worst.get(name, 0.), float((a - b).abs().max() / b.abs().max().clamp(min=1)) if a.shape == b.shape else float('inf'))
+        worst[name] = max(
+            worst.get(name, 0.0),
+            float((a - b).abs().max() / b.abs().max().clamp(min=1))
+            if a.shape == b.shape
+            else float('inf'),
+        )
     for size in sizes:
         image = torch.rand(1, 3, *size, generator=draw)
-        with torch.no_grad(): (m1, b1, s1), (m2, b2, s2) = (p.parts['scene'](image) for p in (other, parts))
+        with torch.no_grad():
+            (m1, b1, s1), (m2, b2, s2) = (p.parts['scene'](image) for p in (other, parts))
         note('map', m1, m2); note('scores', s1, s2)
         sure = s2 > s2[s2 >= 0].min() + 1e-5 if (s2 >= 0).any() else s2 >= 0
         if sure.any(): # equal scores may change places: each box is compared with its nearest
@@ -239,7 +325,8 @@ def part_errors(
         regions = b2[s2 >= 0][:7]
         if len(regions):
             with torch.no_grad(): one, two = (p.regions(m2, regions) for p in (other, parts))
-            for name, a, b in zip(('embeddings', 'head scores', 'refined boxes'), one, two): note(name, a, b)
+            for name, a, b in zip(('embeddings', 'head scores', 'refined boxes'), one, two):
+                note(name, a, b)
     return worst
 
 def _raise_if_far(
@@ -247,7 +334,11 @@ def _raise_if_far(
     path,         # what the message names
 ):
     bad = {k: v for k, v in errors.items() if not v <= TOLERANCE}
-    if bad: raise ValueError(f"{path}: not written, since the exported network says something else than PyTorch's: {', '.join(f'{k} by {v:.1e}' for k, v in bad.items())} of the largest value")
+    if bad:
+        raise ValueError(
+            f"{path}: not written, since the exported network says something else than PyTorch's: "
+            f"{', '.join(f'{k} by {v:.1e}' for k, v in bad.items())} of the largest value"
+        )
 
 # %% ../nbs/86_deploy.ipynb #000e29d8
 def with_pooling(
@@ -260,18 +351,35 @@ def with_pooling(
     out = onnx.ModelProto(); out.CopyFrom(proto)
     pooled, boxes = proto.graph.input
     channels = pooled.type.tensor_type.shape.dim[1].dim_value
-    front = [make.make_node('Constant', [], ['shift'], value=make.make_tensor('shift', kinds.FLOAT, [], [about['shift']])), make.make_node('Add', ['boxes', 'shift'], ['shifted']),
-             make.make_node('Shape', ['boxes'], ['rows'], start=0, end=1),
-             make.make_node('ConstantOfShape', ['rows'], ['which'], value=make.make_tensor('zero', kinds.INT64, [1], [0])),
-             make.make_node('RoiAlign', ['features', 'shifted', 'which'], ['pooled'], mode='avg', coordinate_transformation_mode='half_pixel', sampling_ratio=2,
-                            output_height=about['roi_size'], output_width=about['roi_size'], spatial_scale=1 / about['stride'])]
-    nodes, inputs = [*front, *proto.graph.node], [make.make_tensor_value_info('features', kinds.FLOAT, [1, channels, 'h', 'w']), boxes]
+    front = [
+        make.make_node(
+            'Constant', [], ['shift'],
+            value=make.make_tensor('shift', kinds.FLOAT, [], [about['shift']]),
+        ),
+        make.make_node('Add', ['boxes', 'shift'], ['shifted']),
+        make.make_node('Shape', ['boxes'], ['rows'], start=0, end=1),
+        make.make_node(
+            'ConstantOfShape', ['rows'], ['which'],
+            value=make.make_tensor('zero', kinds.INT64, [1], [0]),
+        ),
+        make.make_node(
+            'RoiAlign', ['features', 'shifted', 'which'], ['pooled'], mode='avg',
+            coordinate_transformation_mode='half_pixel', sampling_ratio=2,
+            output_height=about['roi_size'], output_width=about['roi_size'],
+            spatial_scale=1 / about['stride'],
+        ),
+    ]
+    nodes, inputs = (
+        [*front, *proto.graph.node],
+        [make.make_tensor_value_info('features', kinds.FLOAT, [1, channels, 'h', 'w']), boxes],
+    )
     for field, values in (('node', nodes), ('input', inputs)):
         out.graph.ClearField(field); getattr(out.graph, field).extend(values)
     out.graph.value_info.append(pooled)
     onnx.checker.check_model(out)
     return out
 
+# %% ../nbs/86_deploy.ipynb #0adf3c8c
 def without_pooling(
     proto, # onnx.ModelProto of a head with `with_pooling`
 ):         # onnx.ModelProto with inputs `pooled`, `boxes`
@@ -284,12 +392,18 @@ def _session(proto_bytes, threads=None):
     ort, = need('onnxruntime')
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads or torch.get_num_threads(), 3
-    options.add_session_config_entry('session.intra_op.allow_spinning', '0')  # two sessions and PyTorch take turns: nobody should hold a core while waiting
+    # two sessions and PyTorch take turns: nobody should hold a core while waiting
+    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     return ort.InferenceSession(proto_bytes, options, providers=['CPUExecutionProvider'])
 
 def _runs(session):
     names = [i.name for i in session.get_inputs()]
-    return lambda *inputs: tuple(map(torch.from_numpy, session.run(None, {n: x.contiguous().numpy() for n, x in zip(names, inputs)})))
+    return lambda *inputs: tuple(
+        map(
+            torch.from_numpy,
+            session.run(None, {n: x.contiguous().numpy() for n, x in zip(names, inputs)}),
+        )
+    )
 
 # %% ../nbs/86_deploy.ipynb #eecc93c1
 KEY = 'person_search_nb'  # of the description in a file's metadata
@@ -301,35 +415,68 @@ def _write_pair(path, files):
 def _onnx_bytes(proto, about, part):
     onnx, = need('onnx')
     onnx.helper.set_model_props(proto, {KEY: json.dumps(about | dict(part=part))})
-    for node in proto.graph.node: del node.metadata_props[:]  # the exporter notes files and lines of this computer there
+    # the exporter notes files and lines of this computer there
+    for node in proto.graph.node: del node.metadata_props[:]
     return proto.SerializeToString()
 
 def export_onnx(
     model: PersonSearchNet, # what `deployable` takes
-    path,                   # STUDENT.onnx for the scene part; STUDENT.head.onnx is written beside it
+    # STUDENT.onnx for the scene part; STUDENT.head.onnx is written beside it
+    path,
 ) -> dict:                  # of `part_errors`
-    "Write a model as two ONNX files, compared with PyTorch before they are written. Raises ValueError when they differ by more than `TOLERANCE`."
+    """Write a model as two ONNX files, compared with PyTorch before they are written. Raises
+    ValueError when they differ by more than `TOLERANCE`."""
     need('onnx', 'onnxscript', 'onnxruntime')
     parts = deployable(model)
     with _quietly():
-        protos = {k: torch.onnx.export(p, dynamo=True, verbose=False, input_names=NAMES[k][0], output_names=NAMES[k][1]).model_proto for k, p in programs(parts).items()}
+        protos = {
+            k: torch.onnx.export(
+                p, dynamo=True, verbose=False, input_names=NAMES[k][0], output_names=NAMES[k][1]
+            ).model_proto
+            for k, p in programs(parts).items()
+        }
     full = with_pooling(protos['head'], parts.about)
-    errors = part_errors(parts, TwoParts(_runs(_session(protos['scene'].SerializeToString())), _runs(_session(without_pooling(full).SerializeToString())), parts.about))
+    errors = part_errors(
+        parts,
+        TwoParts(
+            _runs(_session(protos['scene'].SerializeToString())),
+            _runs(_session(without_pooling(full).SerializeToString())), parts.about,
+        ),
+    )
     errors |= _pooling_error(parts, _session(full.SerializeToString()))
     _raise_if_far(errors, path)
     about = parts.about | dict(errors=errors)
-    _write_pair(path, {k: _onnx_bytes(p, about, k) for k, p in (('scene', protos['scene']), ('head', full))})
+    _write_pair(
+        path, {k: _onnx_bytes(p, about, k) for k, p in (('scene', protos['scene']), ('head', full))}
+    )
     return errors
 
+# %% ../nbs/86_deploy.ipynb #70cd6299
 def _pooling_error(parts, session):
     "ONNX's RoIAlign against ours, through the head."
     draw = torch.Generator().manual_seed(1)
-    with torch.no_grad(): features = parts.parts['scene'](torch.rand(1, 3, 160, 128, generator=draw))[0]
-    corner, size = torch.rand(6, 2, generator=draw) * 100 - 20, torch.rand(6, 2, generator=draw) * 80 + 2  # some hang over the edge
+    with torch.no_grad():
+        features = parts.parts['scene'](torch.rand(1, 3, 160, 128, generator=draw))[0]
+    # some hang over the edge
+    corner, size = (
+        torch.rand(6, 2, generator=draw) * 100 - 20, torch.rand(6, 2, generator=draw) * 80 + 2
+    )
     boxes = torch.cat([corner, corner + size], 1)
     with torch.no_grad(): ours = parts.regions(features, boxes)[0]
-    return {'embeddings with ONNX RoIAlign': float((torch.from_numpy(session.run(None, dict(features=features.numpy(), boxes=boxes.numpy()))[0]) - ours).abs().max())}
+    return {
+        'embeddings with ONNX RoIAlign': float(
+            (
+                torch.from_numpy(
+                    session.run(None, dict(features=features.numpy(), boxes=boxes.numpy()))[0]
+                )
+                - ours
+            )
+            .abs()
+            .max()
+        )
+    }
 
+# %% ../nbs/86_deploy.ipynb #e7eefe83
 def export_program(
     model: PersonSearchNet, # what `deployable` takes
     path,                   # STUDENT.pt2 for the scene part; STUDENT.head.pt2 is written beside it
@@ -338,12 +485,18 @@ def export_program(
     parts = deployable(model)
     with _quietly():
         made = programs(parts)
-        errors = part_errors(parts, TwoParts(*(made[k].module() for k in ('scene', 'head')), parts.about))
+        errors = part_errors(
+            parts, TwoParts(*(made[k].module() for k in ('scene', 'head')), parts.about)
+        )
         _raise_if_far(errors, path)
         files = {}
         for k, p in made.items():
-            for node in p.graph.nodes: node.meta.pop('stack_trace', None)  # files and lines of this computer
-            torch.export.save(p, out := io.BytesIO(), extra_files={KEY: json.dumps(parts.about | dict(errors=errors, part=k))})
+            # files and lines of this computer
+            for node in p.graph.nodes: node.meta.pop('stack_trace', None)
+            torch.export.save(
+                p, out := io.BytesIO(),
+                extra_files={KEY: json.dumps(parts.about | dict(errors=errors, part=k))},
+            )
             files[k] = out.getvalue()
     _write_pair(path, files)
     return errors
@@ -360,7 +513,8 @@ def _tensors(message):
 def _load_onnx(path):
     onnx, = need('onnx')
     proto = onnx.load_model_from_string(regular_file(path).read_bytes())
-    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in _tensors(proto)): raise KeyError('weights in another file')
+    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in _tensors(proto)):
+        raise KeyError('weights in another file')
     return {p.key: p.value for p in proto.metadata_props}[KEY], proto
 
 def _load_program(path):
@@ -371,20 +525,36 @@ def _load_program(path):
 class _OtherNumbers(ValueError):
     "The numbers of a description are not those of its graph."
 
+# %% ../nbs/86_deploy.ipynb #773e1a22
 def _check_pooling(head, about, path):
-    "Raises ValueError where a head's own RoIAlign has other numbers than the description beside it."
+    """Raises ValueError where a head's own RoIAlign has other numbers than the description beside
+    it."""
     onnx, = need('onnx')
     node = next(x for x in head.graph.node if x.op_type == 'RoiAlign')
     found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     size, scale = about['roi_size'], 1 / about['stride']
     wrong = [k for k in ('output_height', 'output_width') if found[k] != size]
-    if wrong: raise _OtherNumbers(f'{path}: roi_size={size}, but its graph pools to {found[wrong[0]]}; export again')
+    if wrong:
+        raise _OtherNumbers(
+            f'{path}: roi_size={size}, but its graph pools to {found[wrong[0]]}; export again'
+        )
     if abs(found['spatial_scale'] - scale) > 1e-6:
-        raise _OtherNumbers(f'{path}: stride={about["stride"]}, but its graph has {1 / found["spatial_scale"]:g}; export again')
+        raise _OtherNumbers(
+            f'{path}: stride={about["stride"]}, but its graph has {1 / found["spatial_scale"]:g}; '
+            'export again'
+        )
 
 LOADERS = {'.onnx': _load_onnx, '.pt2': _load_program}
-_NUMBERS = ('dim', 'stride', 'shift', 'roi_size', 'proposals', 'proposal_nms', 'score_threshold', 'nms_threshold', 'detections')  # of `describe`
-_MOST = dict(dim=2 ** 16, stride=256, roi_size=64, proposals=10 ** 5, detections=10 ** 5)  # all from 1; the others from 0 to 1
+
+# of `describe`
+_NUMBERS = (
+    'dim', 'stride', 'shift', 'roi_size', 'proposals', 'proposal_nms', 'score_threshold',
+    'nms_threshold', 'detections',
+)
+
+# %% ../nbs/86_deploy.ipynb #c58c48da
+# all from 1; the others from 0 to 1
+_MOST = dict(dim=2 ** 16, stride=256, roi_size=64, proposals=10 ** 5, detections=10 ** 5)
 
 def _is_sound(k, v):
     "Whether a number of a description can be meant; NaN cannot."
@@ -396,39 +566,63 @@ def _checked(about, path):
     "A description, if an export could have written it. Raises ValueError naming file and field."
     wrong = [k for k in _NUMBERS if not _is_sound(k, about[k])]
     if not sound_size(about.get('size')): wrong.append('size')
-    if wrong: raise ValueError(f'{path}: {wrong[0]}={str(about[wrong[0]])[:40]} was not written by person-search export; write the file again')
+    if wrong:
+        raise ValueError(
+            f'{path}: {wrong[0]}={str(about[wrong[0]])[:40]} was not written by person-search '
+            'export; write the file again'
+        )
     return about
 
 class Deployed(TwoParts):
-    "A model from its two exported files, with the contract of the model it was: for `evaluate`, `Gallery` and all else."
+    """A model from its two exported files, with the contract of the model it was: for `evaluate`,
+    `Gallery` and all else."""
     def __init__(self,
         path,                  # of the scene part; the head lies beside it (`head_path`)
         threads: int | None = None, # of onnxruntime; None: as many as PyTorch has
         trust: bool = False,   # a .pt2 file runs code when it is opened: yes, this one may
     ):
         path = Path(path)
-        if path.suffix not in LOADERS: raise ValueError(f'{path}: a deployed model ends in .onnx or .pt2')
-        if path.stem.endswith('.head'): raise ValueError(f'{path}: this is the head; name the scene part, {path.stem[:-5]}{path.suffix}')
-        if path.suffix == '.pt2' and path.is_file() and not trust: raise ValueError(f'{path}: a .pt2 file can run any code when it is opened; open your own with trust=True (--trust), and share models as .onnx or .safetensors, which run none')
+        if path.suffix not in LOADERS:
+            raise ValueError(f'{path}: a deployed model ends in .onnx or .pt2')
+        if path.stem.endswith('.head'):
+            raise ValueError(
+                f'{path}: this is the head; name the scene part, {path.stem[:-5]}{path.suffix}'
+            )
+        if path.suffix == '.pt2' and path.is_file() and not trust:
+            raise ValueError(
+                f'{path}: a .pt2 file can run any code when it is opened; open your own with '
+                'trust=True (--trust), and share models as .onnx or .safetensors, which run none'
+            )
         if path.suffix == '.onnx': need('onnx', 'onnxruntime')
         found = {k: self._read(p, k) for k, p in (('scene', path), ('head', head_path(path)))}
         (about, scene), (other, head) = found['scene'], found['head']
         if any(about[k] != other[k] for k in ('fingerprint', 'precision')):
-            raise ValueError(f"{path} and {head_path(path).name} belong to different models ({about['fingerprint']} {about['precision']}, {other['fingerprint']} {other['precision']}); export again")
+            raise ValueError(
+                f"{path} and {head_path(path).name} belong to different models "
+                f"({about['fingerprint']} {about['precision']}, {other['fingerprint']} "
+                f"{other['precision']}); export again"
+            )
         try:
             if path.suffix == '.onnx':
                 _check_pooling(head, about, path)
-                parts = [_runs(_session(p.SerializeToString(), threads)) for p in (scene, without_pooling(head))]
+                parts = [
+                    _runs(_session(p.SerializeToString(), threads))
+                    for p in (scene, without_pooling(head))
+                ]
             else: parts = [scene.module(), head.module()]
         except _OtherNumbers: raise
         except Exception as e:  # of onnxruntime: a graph that is damaged or somebody else's
-            raise ValueError(f'{path} and {head_path(path).name}: not a pair of person-search export ({str(e)[:200]}); write them again') from None
+            raise ValueError(
+                f'{path} and {head_path(path).name}: not a pair of person-search export '
+                f'({str(e)[:200]}); write them again'
+            ) from None
         super().__init__(*parts, about)
         self.size = tuple(size) if isinstance(size := about.get('size'), list) else size
 
     @staticmethod
     def _read(path, part):
-        if not path.is_file(): raise ValueError(f'{path}: no such file; person-search export writes it')
+        if not path.is_file():
+            raise ValueError(f'{path}: no such file; person-search export writes it')
         try:
             text, graph = LOADERS[path.suffix](path)
             about = parse_json(text, path)
@@ -437,13 +631,20 @@ class Deployed(TwoParts):
         except ValueError as e:
             if 'pip install' in str(e): raise
             problem = e
-        except Exception as e: problem = e # of protobuf, zip, pickle: a file that is damaged or somebody else's
+        # of protobuf, zip, pickle: a file that is damaged or somebody else's
+        except Exception as e: problem = e
         else: return _checked(about, path), graph
-        raise ValueError(f'{path}: not a whole file of person-search export ({type(problem).__name__}); write it again') from None
+        raise ValueError(
+            f'{path}: not a whole file of person-search export ({type(problem).__name__}); write '
+            'it again'
+        ) from None
 
 # %% ../nbs/86_deploy.ipynb #4309d96f
-FLOATS = 'attention', 'attend', 'mask', 'rpn.objectness', 'rpn.deltas', 'stem' # convolutions that stay float: few weights, and every cell or box hangs on them
-ELEMENTWISE = 'Mul', 'Add', 'Sigmoid'  # of the trunk, where attention meets the maps: in float, every map would change its layout twice
+# convolutions that stay float: few weights, and every cell or box hangs on them
+FLOATS = 'attention', 'attend', 'mask', 'rpn.objectness', 'rpn.deltas', 'stem'
+
+# of the trunk, where attention meets the maps: in float, every map would change its layout twice
+ELEMENTWISE = 'Mul', 'Add', 'Sigmoid'
 
 class _Inputs:
     "Inputs of one part, one at a time, as onnxruntime's calibration asks for them."
@@ -454,16 +655,28 @@ def _quantised(proto, rows):
     "One part in 8 bits."
     from onnxruntime import quantization as q
     nodes, weights = list(proto.graph.node), lambda node: node.input[1]
-    trunk = next((k for k, n in enumerate(nodes) if n.op_type == 'Conv' and 'rpn.' in weights(n)), 0)  # nodes before the RPN; the head has none
-    chosen = [n.name for n in nodes if n.op_type == 'Conv' and not any(f in weights(n) for f in FLOATS)]
-    chosen += [n.name for n in nodes if n.op_type == 'Relu'] + [n.name for n in nodes[:trunk] if n.op_type in ELEMENTWISE]
+    # nodes before the RPN; the head has none
+    trunk = next(
+        (k for k, n in enumerate(nodes) if n.op_type == 'Conv' and 'rpn.' in weights(n)), 0
+    )
+    chosen = [
+        n.name for n in nodes if n.op_type == 'Conv' and not any(f in weights(n) for f in FLOATS)
+    ]
+    chosen += [n.name for n in nodes if n.op_type == 'Relu'] + [
+        n.name for n in nodes[:trunk] if n.op_type in ELEMENTWISE
+    ]
     with tempfile.TemporaryDirectory() as d, _quietly():
         out = Path(d)/'q.onnx'
-        q.quantize_static(proto, str(out), _Inputs(rows), quant_format=q.QuantFormat.QDQ, op_types_to_quantize=['Conv', 'Relu', *ELEMENTWISE], nodes_to_quantize=chosen, per_channel=True,
-                          activation_type=q.QuantType.QUInt8, weight_type=q.QuantType.QInt8, calibrate_method=q.CalibrationMethod.MinMax)
+        q.quantize_static(
+            proto, str(out), _Inputs(rows), quant_format=q.QuantFormat.QDQ,
+            op_types_to_quantize=['Conv', 'Relu', *ELEMENTWISE], nodes_to_quantize=chosen,
+            per_channel=True, activation_type=q.QuantType.QUInt8, weight_type=q.QuantType.QInt8,
+            calibrate_method=q.CalibrationMethod.MinMax,
+        )
         onnx, = need('onnx')
         return onnx.load(str(out))
 
+# %% ../nbs/86_deploy.ipynb #ccc1da23
 def quantise(
     path,              # of an exported .onnx in fp32
     out,               # .onnx to write; its head beside it
@@ -471,10 +684,12 @@ def quantise(
     number: int = 16,  # scenes
     progress: bool = True, # a bar
 ):
-    "Static int8: weights per output channel, activations with ranges measured on scenes; box decoding, norms and attention's own convolutions stay float."
+    """Static int8: weights per output channel, activations with ranges measured on scenes; box
+    decoding, norms and attention's own convolutions stay float."""
     need('onnx', 'onnxruntime')
     net = Deployed(path)
-    if net.about['precision'] != 'fp32': raise ValueError(f'{path}: already {net.about["precision"]}; name the fp32 file')
+    if net.about['precision'] != 'fp32':
+        raise ValueError(f'{path}: already {net.about["precision"]}; name the fp32 file')
     if not len(dataset): raise ValueError('there are no scenes to calibrate with')
     rows, look, regions = dict(scene=[], head=[]), net.look, net.regions
     def watched_look(image):
@@ -486,7 +701,10 @@ def quantise(
     net.look, net.regions = watched_look, watched_regions
     chosen = range(0, len(dataset), max(1, len(dataset) // number))[:number]
     for i in tqdm(chosen, 'calibrating', disable=not progress, leave=False): net([dataset[i][0]])
-    if not rows['head']: raise ValueError('the detector proposes nothing in these scenes; calibrate with scenes that show people')
+    if not rows['head']:
+        raise ValueError(
+            'the detector proposes nothing in these scenes; calibrate with scenes that show people'
+        )
     protos = {k: _load_onnx(p)[1] for k, p in (('scene', Path(path)), ('head', head_path(path)))}
     about = net.about | dict(precision='int8', calibrated=len(rows['scene']))
     _write_pair(out, {k: _onnx_bytes(_quantised(p, rows[k]), about, k) for k, p in protos.items()})

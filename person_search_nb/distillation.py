@@ -22,7 +22,8 @@ def energy(
     x: Tensor,                     # (N, C, h, w) features or attention
     inside: Tensor | None = None,  # (N, 1, h, w) bool: cells that count; None: all
 ) -> Tensor:                       # (N, h*w) unit vectors, 0 outside
-    "Sum the squares over the channels, flatten, scale to unit length: Eq. 4 and the vectors inside Eq. 5 and 6."
+    """Sum the squares over the channels, flatten, scale to unit length: Eq. 4 and the vectors
+    inside Eq. 5 and 6."""
     f = at_least_float32(x).square().sum(1)                           # (N, h, w)
     if inside is not None: f = f.where(inside[:, 0], f.new_zeros(()))
     return F.normalize(f.flatten(1), dim=1)
@@ -30,10 +31,14 @@ def energy(
 # %% ../nbs/66_distillation.ipynb #9eee19b1
 def _check_level(s, t, inside, where):
     if s.shape[0] != t.shape[0] or s.shape[2:] != t.shape[2:]:
-        raise ValueError(f'{where}: student {tuple(s.shape)} and teacher {tuple(t.shape)} differ in more than '
-                         'channels; both networks must see the same images and regions, with equal strides')
+        raise ValueError(
+            f'{where}: student {tuple(s.shape)} and teacher {tuple(t.shape)} differ in more than '
+            'channels; both networks must see the same images and regions, with equal strides'
+        )
     if inside is not None and inside.shape != (len(s), 1, *s.shape[2:]):
-        raise ValueError(f'{where}: inside is {tuple(inside.shape)}, the maps need {(len(s), 1, *s.shape[2:])}')
+        raise ValueError(
+            f'{where}: inside is {tuple(inside.shape)}, the maps need {(len(s), 1, *s.shape[2:])}'
+        )
 
 def _distance(s, t, inside, form):
     "Mean over samples of the distance between the maps of one level."
@@ -47,22 +52,28 @@ def _level_distance(student_levels, teacher_levels, form, inside, what):
     inside = [None] * len(student_levels) if inside is None else inside
     for who, levels in (('teacher levels', teacher_levels), ('masks', inside)):
         if len(student_levels) != len(levels):
-            raise ValueError(f'{what}: {len(student_levels)} student levels but {len(levels)} {who}')
+            raise ValueError(
+                f'{what}: {len(student_levels)} student levels but {len(levels)} {who}'
+            )
     total = 0.
     for j, (s, t, m) in enumerate(zip(student_levels, teacher_levels, inside)):
         _check_level(s, t, m, f'{what}, level {j}')
         total = total + _distance(s, t, m, form)
     return total / 2
 
+# %% ../nbs/66_distillation.ipynb #e30baf2b
 def feature_distillation(
     student_levels: list,        # of (N, C_j, h_j, w_j)
     teacher_levels: list,        # the same N, h_j, w_j; other channels
-    form: str = 'mse',           # 'mse': mean of squared differences; 'norm': mean length of the difference, as printed
-    inside: list | None = None,  # per level None (all cells) or (N, 1, h_j, w_j) bool, cells of the true picture
+    # 'mse': mean of squared differences; 'norm': mean length of the difference, as printed
+    form: str = 'mse',
+    # per level None (all cells) or (N, 1, h_j, w_j) bool, cells of the true picture
+    inside: list | None = None,
 ) -> Tensor:
     "FD, Eq. 5: half the sum over levels of the distance between the two energy maps of X^j."
     return _level_distance(student_levels, teacher_levels, form, inside, 'features')
 
+# %% ../nbs/66_distillation.ipynb #f5da8c1b
 def attention_distillation(
     student_levels: list,        # of (N, C_j, h_j, w_j), values in (0, 1)
     teacher_levels: list,        # the same N, h_j, w_j; other channels
@@ -82,10 +93,15 @@ def prediction_distillation(
 ) -> Tensor:
     "PD, Eq. 7-8: t^2 times the mean over rows of KL(student || teacher); 0 without rows."
     if student_logits.shape != teacher_logits.shape:
-        raise ValueError(f'student logits {tuple(student_logits.shape)} and teacher logits {tuple(teacher_logits.shape)} '
-                         'must match: same regions, same identities')
+        raise ValueError(
+            f'student logits {tuple(student_logits.shape)} and teacher logits '
+            f'{tuple(teacher_logits.shape)} '
+            'must match: same regions, same identities'
+        )
     s = F.log_softmax(at_least_float32(student_logits) / temperature, 1)
-    t = F.log_softmax(at_least_float32(teacher_logits.detach() if detach else teacher_logits) / temperature, 1)
+    t = F.log_softmax(
+        at_least_float32(teacher_logits.detach() if detach else teacher_logits) / temperature, 1
+    )
     p, q = (t, s) if hinton else (s, t)
     return temperature ** 2 * (p.exp() * (p - q)).sum() / mean_number(len(s), s.device)
 
@@ -116,15 +132,19 @@ class Distillation(nn.Module):
     def forward(self,
         images: list,                 # of (3, H, W) float 0-1
         targets: list | None = None,  # of dict(boxes, person_id)
-    ):                                # training: dict of weighted losses; eval: the student's detections
+        # training: dict of weighted losses; eval: the student's detections
+    ):
         return self.losses(images, targets) if self.training else self.student(images)
 
+# %% ../nbs/66_distillation.ipynb #c1d487b7
 class HDL(Distillation):
-    "Hierarchical distillation, Eq. 10: `HDL(teacher, student)(images, targets)` gives the student's weighted losses."
+    """Hierarchical distillation, Eq. 10: `HDL(teacher, student)(images, targets)` gives the
+    student's weighted losses."""
     def __init__(self,
         teacher: PersonSearchNet,             # trained; frozen from now on
         student: PersonSearchNet,             # same identities, same strides
-        lambdas: tuple = (0.9, 2e4, 2e3),     # lambda_0 (PD against ID), lambda_1 (AD), lambda_2 (FD); with form='mse'
+        # lambda_0 (PD against ID), lambda_1 (AD), lambda_2 (FD); with form='mse'
+        lambdas: tuple = (0.9, 2e4, 2e3),
                                               # the last two mean 3 times less at 1920x1080 than at 800x800
         temperature: float = 4.0,             # t of Eq. 8
         form: str = 'mse',                    # distance of FD and AD
@@ -133,13 +153,24 @@ class HDL(Distillation):
     ):
         super().__init__(teacher, student)
         if teacher.num_ids != student.num_ids:
-            raise ValueError(f'teacher knows {teacher.num_ids} identities and student {student.num_ids}: '
-                             'prediction distillation needs the same ones')
+            raise ValueError(
+                f'teacher knows {teacher.num_ids} identities and student {student.num_ids}: '
+                'prediction distillation needs the same ones'
+            )
         for who, net in (('teacher', teacher), ('student', student)):
-            if not net.head_identifies: raise ValueError(f"the {who}'s head does not recognise people, so HDL has nothing to compare; such networks take part through a table or as detectors (notebook 67)")
+            if not net.head_identifies:
+                raise ValueError(
+                    f"the {who}'s head does not recognise people, so HDL has nothing to compare; "
+                    "such networks take part through a table or as detectors (notebook 67)"
+                )
             if lambdas[1] and all(isinstance(a, NoAttention) for a in net.attention):
-                raise ValueError(f'the {who} has no attention to compare; leave AD out: lambdas=({lambdas[0]}, 0, {lambdas[2]})')
-        self.lambdas, self.temperature, self.form, self.hinton, self.levels = lambdas, temperature, form, hinton, levels
+                raise ValueError(
+                    f'the {who} has no attention to compare; leave AD out: lambdas=({lambdas[0]}, '
+                    f'0, {lambdas[2]})'
+                )
+        self.lambdas, self.temperature, self.form, self.hinton, self.levels = (
+            lambdas, temperature, form, hinton, levels
+        )
 
     def losses(self, images: list, targets: list) -> dict:
         "Both networks see the same images, and the teacher judges the regions the student sampled."
@@ -151,8 +182,18 @@ class HDL(Distillation):
         pick = lambda levels, kind: [levels[kind][j] for j in self.levels]
         inside = [true_map(x, j, m) for j, m in zip(self.levels, pick(s, 'features'))]
         losses['id'] = (1 - l0) * losses['id']
-        if l0: losses['pd'] = l0 * prediction_distillation(self.student.identity_logits(at_least_float32(out.embedding)),
-                                                           self.teacher.identity_logits(at_least_float32(taught.embedding)), self.temperature, self.hinton)
-        if l1: losses['ad'] = l1 * attention_distillation(pick(s, 'attention'), pick(t, 'attention'), self.form, inside)
-        if l2: losses['fd'] = l2 * feature_distillation(pick(s, 'features'), pick(t, 'features'), self.form, inside)
+        if l0:
+            losses['pd'] = l0 * prediction_distillation(
+                self.student.identity_logits(at_least_float32(out.embedding)),
+                self.teacher.identity_logits(at_least_float32(taught.embedding)), self.temperature,
+                self.hinton,
+            )
+        if l1:
+            losses['ad'] = l1 * attention_distillation(
+                pick(s, 'attention'), pick(t, 'attention'), self.form, inside
+            )
+        if l2:
+            losses['fd'] = l2 * feature_distillation(
+                pick(s, 'features'), pick(t, 'features'), self.form, inside
+            )
         return losses

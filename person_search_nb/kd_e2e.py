@@ -23,29 +23,52 @@ from .distillation import Distillation
 # %% ../nbs/67_kd_e2e.ipynb #7f68944f
 def teacher_table(
     teacher: PersonSearchNet,    # good at telling people apart
-    dataset,                     # the student's training scenes: items (image, dict(boxes, person_id))
-    num_ids: int | None = None,  # identities of the data; None: as many as the teacher was trained with
+    # the student's training scenes: items (image, dict(boxes, person_id))
+    dataset,
+    # identities of the data; None: as many as the teacher was trained with
+    num_ids: int | None = None,
     batch_size: int = 8,         # scenes at a time
     progress: bool = True,       # a bar
 ) -> Tensor:                     # (num_ids, D) unit rows, zeros for identities that do not occur
-    "Everybody's mean embedding as the teacher sees them. Raises ValueError for a teacher to whom all people look alike."
+    """Everybody's mean embedding as the teacher sees them. Raises ValueError for a teacher to whom
+    all people look alike."""
     table, _ = mean_embeddings(teacher, dataset, num_ids or teacher.num_ids, batch_size, progress)
-    if table.shape[1] < 2: raise ValueError("this teacher gives everybody the same embedding: it is a detector alone (id_loss='none'); take one that was trained to tell people apart")
+    if table.shape[1] < 2:
+        raise ValueError(
+            "this teacher gives everybody the same embedding: it is a detector alone "
+            "(id_loss='none'); take one that was trained to tell people apart"
+        )
     return table
 
 # %% ../nbs/67_kd_e2e.ipynb #2838b0d8
 @torch.no_grad()
 def freeze_table(
     student: PersonSearchNet,  # with OIM identities; changed in place
-    table: Tensor,             # (num_ids, D) as `teacher_table` makes it; rows of zeros are left to the student
+    # (num_ids, D) as `teacher_table` makes it; rows of zeros are left to the student
+    table: Tensor,
 ) -> PersonSearchNet:
-    "Fill the student's look-up table with a teacher's and keep it. Raises ValueError when it does not fit."
+    """Fill the student's look-up table with a teacher's and keep it. Raises ValueError when it does
+    not fit."""
     memory = student.id_loss
-    if not isinstance(memory, OIMLoss): raise ValueError(f"a table needs OIM identities, the student has {type(memory).__name__}; build it with id_loss='oim'")
+    if not isinstance(memory, OIMLoss):
+        raise ValueError(
+            f"a table needs OIM identities, the student has {type(memory).__name__}; build it with "
+            "id_loss='oim'"
+        )
     if table.shape != memory.lut.shape:
         (n, d), (own_n, own_d) = table.shape, memory.lut.shape
-        raise ValueError(f'the table holds {n} identities in {d} numbers each, the student {own_n} in {own_d}; ' + (f'build the student with dim={d}' if n == own_n else f'make the table with num_ids={own_n}'))
-    if not table.isfinite().all(): raise ValueError('the table holds numbers that are not finite; was the teacher trained to the end?')
+        raise ValueError(
+            f'the table holds {n} identities in {d} numbers each, the student {own_n} in {own_d}; '
+            + (
+                f'build the student with dim={d}'
+                if n == own_n
+                else f'make the table with num_ids={own_n}'
+            )
+        )
+    if not table.isfinite().all():
+        raise ValueError(
+            'the table holds numbers that are not finite; was the teacher trained to the end?'
+        )
     seen = table.any(1).to(memory.lut.device)
     memory.lut[seen] = F.normalize(table.to(memory.lut), dim=1)[seen]
     memory.frozen.copy_(seen)
@@ -57,21 +80,29 @@ def soft_scores(
     teacher_logits: Tensor,    # (S,) of the same anchors or regions
     background: float = 1.5,   # w_0: weight of the teacher's doubt
 ) -> Tensor:
-    "Weighted cross entropy with the teacher's probabilities, mean over the rows; 0 without rows (Chen et al., section 3.2)."
+    """Weighted cross entropy with the teacher's probabilities, mean over the rows; 0 without rows
+    (Chen et al., section 3.2)."""
     if student_logits.shape != teacher_logits.shape:
-        raise ValueError(f'student scores {tuple(student_logits.shape)} and teacher scores {tuple(teacher_logits.shape)} must be of the same anchors or regions')
+        raise ValueError(
+            f'student scores {tuple(student_logits.shape)} and teacher scores '
+            f'{tuple(teacher_logits.shape)} must be of the same anchors or regions'
+        )
     s, p = at_least_float32(student_logits), at_least_float32(teacher_logits.detach()).sigmoid()
-    return -(p * F.logsigmoid(s) + background * (1 - p) * F.logsigmoid(-s)).sum() / mean_number(len(s), s.device)
+    return -(p * F.logsigmoid(s) + background * (1 - p) * F.logsigmoid(-s)).sum() / mean_number(
+        len(s), s.device
+    )
 
 # %% ../nbs/67_kd_e2e.ipynb #40d4f6bf
 def bounded_boxes(
     student: Tensor,      # (P, 4) the student's refinements of anchors or regions with people
     teacher: Tensor,      # (P, 4) the teacher's, of the same ones
     goals: Tensor,        # (P, 4) the true ones
-    number: int,          # anchors or regions in the sample, background included: the sum is divided by it
+    # anchors or regions in the sample, background included: the sum is divided by it
+    number: int,
     margin: float = 0.,   # m: by how much the student's squared error must be below the teacher's
 ) -> Tensor:
-    "The student's squared error where it is not better than the teacher by a margin (Chen et al., section 3.3); 0 without people."
+    """The student's squared error where it is not better than the teacher by a margin (Chen et al.,
+    section 3.3); 0 without people."""
     student, teacher, goals = (at_least_float32(x) for x in (student, teacher.detach(), goals))
     error, mark = ((x - goals).square().sum(1) for x in (student, teacher))  # (P,)
     return error.where(error + margin > mark, 0.).sum() / mean_number(number, error.device)
@@ -83,7 +114,10 @@ def hint_loss(
 ) -> Tensor:
     "Mean squared difference of two maps (Chen et al., section 3.4)."
     if adapted.shape != teacher_map.shape:
-        raise ValueError(f"the student's map {tuple(adapted.shape)} and the teacher's {tuple(teacher_map.shape)} differ in size: both networks need the same stride")
+        raise ValueError(
+            f"the student's map {tuple(adapted.shape)} and the teacher's "
+            f"{tuple(teacher_map.shape)} differ in size: both networks need the same stride"
+        )
     d = at_least_float32(adapted) - at_least_float32(teacher_map.detach())
     return d.square().flatten(1).mean(1).sum() / mean_number(len(d), d.device)
 
@@ -92,22 +126,28 @@ def hint_loss(
 def record_anchors(
     model: PersonSearchNet,  # its RPN is listened to
 ):
-    "Within the block: `features`, `objectness`, `deltas` and the `AnchorSample` `sample` of the RPN's last training pass (empty before one)."
+    """Within the block: `features`, `objectness`, `deltas` and the `AnchorSample` `sample` of the
+    RPN's last training pass (empty before one)."""
     said = {}
     def given(module, inputs): said['features'] = inputs[0]
     def judged(module, inputs, output): said.update(zip(('objectness', 'deltas', 'sample'), inputs))
-    handles = [model.rpn.hidden.register_forward_pre_hook(given), model.rpn.judge.register_forward_hook(judged)]
+    handles = [
+        model.rpn.hidden.register_forward_pre_hook(given),
+        model.rpn.judge.register_forward_hook(judged),
+    ]
     try: yield said
     finally:
         for h in handles: h.remove()
 
 # %% ../nbs/67_kd_e2e.ipynb #a5ca28c7
 class DetectorDistillation(Distillation):
-    "A specialised detector teaches the student's detector: map, scores and boxes, of RPN and head (Chen et al. 2017, as KD-E2E adopts it)."
+    """A specialised detector teaches the student's detector: map, scores and boxes, of RPN and head
+    (Chen et al. 2017, as KD-E2E adopts it)."""
     def __init__(self,
         teacher: PersonSearchNet,   # trained to find people; the same anchors
         student: PersonSearchNet,   # any, also QEEPS; identities are its own affair
-        mu: float = 0.5,            # share of the labels in the scores' losses, against soft scores; 1: no soft scores
+        # share of the labels in the scores' losses, against soft scores; 1: no soft scores
+        mu: float = 0.5,
         nu: float = 0.5,            # weight of the bounded box losses; 0: none
         gamma: float = 0.5,         # weight of the hint; 0: none
         background: float = 1.5,    # w_0 of the soft scores
@@ -115,23 +155,47 @@ class DetectorDistillation(Distillation):
     ):
         super().__init__(teacher, student)
         a, b = teacher.rpn.anchors, student.rpn.anchors
-        if (a.stride, a.centre) != (b.stride, b.centre) or a.sizes.shape != b.sizes.shape or not torch.allclose(a.sizes.cpu(), b.sizes.cpu()):
-            raise ValueError(f"the teacher's {a.num_anchors} anchors are not the student's {b.num_anchors}; build both with the same kind of anchors and the same heights, such as heights=teacher.config['heights']")
-        if (teacher.score is None) != (student.score is None) or teacher.deltas is None or student.deltas is None:
-            raise ValueError('both teacher and student must score regions in their heads, or neither, and refine boxes there; build both with the same rescore= and refine=True')
+        if (
+            (a.stride, a.centre) != (b.stride, b.centre)
+            or a.sizes.shape != b.sizes.shape
+            or not torch.allclose(a.sizes.cpu(), b.sizes.cpu())
+        ):
+            raise ValueError(
+                f"the teacher's {a.num_anchors} anchors are not the student's {b.num_anchors}; "
+                "build both with the same kind of anchors and the same heights, such as "
+                "heights=teacher.config['heights']"
+            )
+        if (
+            (teacher.score is None) != (student.score is None)
+            or teacher.deltas is None
+            or student.deltas is None
+        ):
+            raise ValueError(
+                'both teacher and student must score regions in their heads, or neither, and '
+                'refine boxes there; build both with the same rescore= and refine=True'
+            )
         if not 0 <= mu <= 1: raise ValueError(f'mu={mu} is a share of the scores, between 0 and 1')
         for name, weight in dict(nu=nu, gamma=gamma, background=background).items():
-            if not 0 <= weight < float('inf'): raise ValueError(f'{name}={weight} is a weight: give a number from 0')
-        self.mu, self.nu, self.gamma, self.background, self.margin = mu, nu, gamma, background, margin
-        self.adapter = nn.Conv2d(*(net.rpn.hidden[0].in_channels for net in (student, teacher)), 1) if gamma else None
+            if not 0 <= weight < float('inf'):
+                raise ValueError(f'{name}={weight} is a weight: give a number from 0')
+        self.mu, self.nu, self.gamma, self.background, self.margin = (
+            mu, nu, gamma, background, margin
+        )
+        self.adapter = (
+            nn.Conv2d(*(net.rpn.hidden[0].in_channels for net in (student, teacher)), 1)
+            if gamma
+            else None
+        )
 
     def losses(self, images: list, targets: list) -> dict:
         "The student's losses and the teacher's advice about the same anchors and regions."
-        with record_anchors(self.student) as said: losses, x, rois, out = self.student.training_pass(images, targets)
+        with record_anchors(self.student) as said:
+            losses, x, rois, out = self.student.training_pass(images, targets)
         if self.mu == 1 and not self.nu and not self.gamma: return losses
         with torch.no_grad(): features = self.teacher.trunk(x)
         if self.mu < 1 or self.nu: losses |= self.advice(features, losses, said, rois, out)
-        if self.gamma: losses['hint'] = self.gamma * hint_loss(self.adapter(said['features']), features)
+        if self.gamma:
+            losses['hint'] = self.gamma * hint_loss(self.adapter(said['features']), features)
         return losses
 
 # %% ../nbs/67_kd_e2e.ipynb #b93b8844
@@ -142,7 +206,8 @@ def advice(self: DetectorDistillation,
     said: dict,        # of `record_anchors`
     rois: RoIs,        # the regions the student looked at
     out: HeadOutput,   # what its head says of them
-) -> dict:             # rpn_cls, head_cls as they now count; rpn_soft, head_soft; rpn_bound, head_bound
+    # rpn_cls, head_cls as they now count; rpn_soft, head_soft; rpn_bound, head_bound
+) -> dict:
     "Soft scores and bounded boxes, by the teacher's RPN and head."
     with torch.no_grad():
         objectness, deltas = self.teacher.rpn.predict(features)
@@ -150,14 +215,22 @@ def advice(self: DetectorDistillation,
         advice = self.teacher.head(features, rois.boxes, nobody)
     sample, near, found = said['sample'], rois.refined, {}
     if self.mu < 1:
-        scores = dict(rpn=(said['objectness'].flatten()[sample.rows], objectness.flatten()[sample.rows]))
+        scores = dict(
+            rpn=(said['objectness'].flatten()[sample.rows], objectness.flatten()[sample.rows])
+        )
         if out.score is not None: scores['head'] = out.score, advice.score
         for part, (s, t) in scores.items():
             found[f'{part}_cls'] = self.mu * losses[f'{part}_cls']
             found[f'{part}_soft'] = (1 - self.mu) * soft_scores(s, t, self.background)
     if self.nu:
         pick = lambda d: d.flatten(0, 1)[sample.people]
-        bounds = dict(rpn=(pick(said['deltas']), pick(deltas), sample.goals, len(sample.rows)),
-                      head=(out.deltas[near], advice.deltas[near], self.student.roi_head.box_goals(out, rois), len(near)))
-        for part, terms in bounds.items(): found[f'{part}_bound'] = self.nu * bounded_boxes(*terms, self.margin)
+        bounds = dict(
+            rpn=(pick(said['deltas']), pick(deltas), sample.goals, len(sample.rows)),
+            head=(
+                out.deltas[near], advice.deltas[near], self.student.roi_head.box_goals(out, rois),
+                len(near),
+            ),
+        )
+        for part, terms in bounds.items():
+            found[f'{part}_bound'] = self.nu * bounded_boxes(*terms, self.margin)
     return found

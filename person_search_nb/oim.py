@@ -220,7 +220,8 @@ class RSSLoss(nn.Module):
         person_id: Tensor, # (R,) int64 in 0..num_ids, num_ids = background
         generator: torch.Generator | None = None, # by default torch's global one
     ) -> Tensor: # (R, K) int64 classes, a row's own first, none twice
-        "Rules 1-3 of the paper as one sort: own class first, background second, the rest at random."
+        """Rules 1-3 of the paper as one sort: own class first, background second, the rest at
+        random."""
         lot = torch.rand(
             len(person_id), self.num_ids + 1, generator=generator, device=person_id.device
         )

@@ -38,19 +38,33 @@ class Recipe:
     data: str = 'synth:tiny'          # data spec
     size: str | tuple | None = None   # what scenes are resized to: see `datasets.resize_rule`
     cache: bool = False               # keep all scenes in memory
-    start: str = ''                   # '': random weights; 'imagenet'; 'shipped' or 'shipped:NAME': a small trunk that comes with the package; or a file
-    after: str = ''                   # model file of the stage before, whose weights are taken on top of the start's
-    stages: tuple = ()                # trainings that come first: dict(name=..., and their settings), see `stage_recipes`
-    crops: tuple = ()                 # (height, width) px: learn identities from cut-outs of that size, not from scenes (notebook 65)
-    crops_from: str = 'true'          # boxes that are cut out: 'true', or 'true+found': also those that the detector of the stage before finds
-    imprint: bool = False             # begin with the people's mean embeddings as identity classifier (notebook 47)
-    anchor_spacing: str = 'geometric' # how heights of pedestrian anchors are fitted to the data, or 'quantile' (notebook 21)
-    net: dict = field(default_factory=dict)  # further arguments of `build_model`, such as width=0.5 or id_loss='oim'
+    # '': random weights; 'imagenet'; 'shipped' or 'shipped:NAME': a small trunk that comes with the
+    # package; or a file
+    start: str = ''
+    # model file of the stage before, whose weights are taken on top of the start's
+    after: str = ''
+    # trainings that come first: dict(name=..., and their settings), see `stage_recipes`
+    stages: tuple = ()
+    # (height, width) px: learn identities from cut-outs of that size, not from scenes (notebook 65)
+    crops: tuple = ()
+    # boxes that are cut out: 'true', or 'true+found': also those that the detector of the stage
+    # before finds
+    crops_from: str = 'true'
+    # begin with the people's mean embeddings as identity classifier (notebook 47)
+    imprint: bool = False
+    # how heights of pedestrian anchors are fitted to the data, or 'quantile' (notebook 21)
+    anchor_spacing: str = 'geometric'
+    # further arguments of `build_model`, such as width=0.5 or id_loss='oim'
+    net: dict = field(default_factory=dict)
     teacher: str = ''                 # a trained model's file: learn from it
-    teach: str = 'hdl'                # what: 'hdl' (notebook 66), 'table', 'detector' or 'table+detector' (notebook 67)
+    # what: 'hdl' (notebook 66), 'table', 'detector' or 'table+detector' (notebook 67)
+    teach: str = 'hdl'
     detector: str = ''                # file of another teacher for 'detector'; '': the same
-    detect: dict = field(default_factory=dict)  # weights of a detector's advice: mu, nu, gamma, background, margin (notebook 67)
-    lambdas: tuple = (0.9, 2e4, 2e3)  # HDL's lambda_0 (PD against ID), lambda_1 (AD), lambda_2 (FD); with form 'mse' AD and FD shrink as the number of cells grows
+    # weights of a detector's advice: mu, nu, gamma, background, margin (notebook 67)
+    detect: dict = field(default_factory=dict)
+    # HDL's lambda_0 (PD against ID), lambda_1 (AD), lambda_2 (FD); with form 'mse' AD and FD shrink
+    # as the number of cells grows
+    lambdas: tuple = (0.9, 2e4, 2e3)
     temperature: float = 4.           # t of HDL's Eq. 8
     form: str = 'mse'                 # distance of FD and AD
     hinton: bool = False              # direction of PD's divergence
@@ -61,32 +75,81 @@ _RECIPE = [f.name for f in fields(Recipe) if f.name not in ('net', 'train')]
 _TRAIN = [f.name for f in fields(TrainConfig)]
 
 # %% ../nbs/74_presets.ipynb #dc6757fc
-_SIZE = Kind(lambda: f"HEIGHTxWIDTH in pixels, such as 192x336, or one of {', '.join(RESIZE)}", lambda v: several(whole(8, 20_000), 2, 2).fits(v) or isinstance(v, str) and v in RESIZE)
+_SIZE = Kind(
+    lambda: f"HEIGHTxWIDTH in pixels, such as 192x336, or one of {', '.join(RESIZE)}",
+    lambda v: several(whole(8, 20_000), 2, 2).fits(v) or isinstance(v, str) and v in RESIZE,
+)
+
 _SHARE, _PAIR = number(0, 1), several(whole(1, 10 ** 6), 2, 2)
+
 _CROP = several(whole(8, 2048), 2, 2)
 
 RECIPE_KINDS = dict(
-    model=one_of(MODELS), data=Kind('a data spec, such as synth:tiny or prw:PATH', lambda v: TEXT.fits(v) and v.strip()), size=maybe(_SIZE), cache=FLAG, start=TEXT, after=TEXT,
-    stages=several(Kind("a dict with a name of letters and settings", lambda v: isinstance(v, dict) and all(isinstance(k, str) for k in v) and isinstance(v.get('name'), str) and re.fullmatch(r'[\w-]{1,60}', v['name']))), crops=Kind(f'() or {kind_text(_CROP)}', lambda v: v in ((), []) or _CROP.fits(v)),
-    crops_from=one_of(('true', 'true+found')), imprint=FLAG, anchor_spacing=one_of(('geometric', 'quantile')), net=Kind('a dict', lambda v: isinstance(v, dict)), teacher=TEXT, teach=one_of(TEACH),
-    detector=TEXT, detect=table_of(number(0, 1e6), ('mu', 'nu', 'gamma', 'background', 'margin')), temperature=number(above=True, high=1e6), form=one_of(('mse', 'norm')), hinton=FLAG,
-    lambdas=Kind('three numbers from 0, the first at most 1', lambda v: several(number(), 3, 3).fits(v) and v[0] <= 1))
+    model=one_of(MODELS),
+    data=Kind('a data spec, such as synth:tiny or prw:PATH', lambda v: TEXT.fits(v) and v.strip()),
+    size=maybe(_SIZE),
+    cache=FLAG,
+    start=TEXT,
+    after=TEXT,
+    stages=several(
+        Kind(
+            "a dict with a name of letters and settings",
+            lambda v: (
+                isinstance(v, dict)
+                and all(isinstance(k, str) for k in v)
+                and isinstance(v.get('name'), str)
+                and re.fullmatch(r'[\w-]{1,60}', v['name'])
+            ),
+        )
+    ),
+    crops=Kind(f'() or {kind_text(_CROP)}', lambda v: v in ((), []) or _CROP.fits(v)),
+    crops_from=one_of(('true', 'true+found')),
+    imprint=FLAG,
+    anchor_spacing=one_of(('geometric', 'quantile')),
+    net=Kind('a dict', lambda v: isinstance(v, dict)),
+    teacher=TEXT,
+    teach=one_of(TEACH),
+    detector=TEXT,
+    detect=table_of(number(0, 1e6), ('mu', 'nu', 'gamma', 'background', 'margin')),
+    temperature=number(above=True, high=1e6),
+    form=one_of(('mse', 'norm')),
+    hinton=FLAG,
+    lambdas=Kind(
+        'three numbers from 0, the first at most 1',
+        lambda v: several(number(), 3, 3).fits(v) and v[0] <= 1,
+    ),
+)
 
+# %% ../nbs/74_presets.ipynb #265fae93
 NET_KINDS = dict(
-    width=number(0, 16, above=True), heights=maybe(several(number(0, 1e5, above=True), 1, 100)), trunk=one_of(BACKBONES), anchors=one_of(('faster-rcnn', 'pedestrian')), batch_norm=FLAG,
-    attention=one_of(ATTENTION), factored=FLAG, transformer=FLAG, mask=FLAG, id_loss=one_of(ID_LOSSES), dim=maybe(whole(1, 2 ** 16)), queue=whole(0, 10 ** 7), oim_scale=number(above=True),
-    oim_momentum=_SHARE, rss_classes=whole(2), rpn_channels=whole(1, 2 ** 14), separable_rpn=FLAG, roi_size=whole(1, 64), roi_op=one_of(ROI_OPS), norms=FLAG, one_norm=FLAG, rescore=FLAG,
-    refine=FLAG, matching=one_of(('cosine', 'euclidean')), rpn_high=_SHARE, rpn_low=_SHARE, rpn_batch=whole(1, 10 ** 6), rpn_fraction=_SHARE, rpn_nms=_SHARE, pre_nms=maybe(_PAIR),
-    min_size=number(0, 1e5), proposals=several(whole(1, 10 ** 5), 2, 2), rois_per_image=whole(1, 10 ** 5), positive_fraction=_SHARE, positive_iou=_SHARE, background_iou=_SHARE, box_iou=maybe(_SHARE),
-    score_threshold=_SHARE, nms_threshold=_SHARE, detections=whole(1, 10 ** 5), iou=number(0, 1, above=True), search_threshold=_SHARE, min_height=number(0, 1e5), head_padding=whole(0, 1),
-    cut=maybe(whole(1, 100)), crop_size=_CROP, levels=maybe(several(whole(0, 3), 1, 4)), align_temperature=number(above=True), detach=FLAG, top_down=whole(0, 2 ** 14),
-    scales=maybe(several(number(0, 1, above=True), 1, 8)), branches=FLAG, reduction=whole(1, 2 ** 14), qsse=one_of(('trunk', 'all', 'none')), qrpn=FLAG, qsim=FLAG)
+    width=number(0, 16, above=True), heights=maybe(several(number(0, 1e5, above=True), 1, 100)),
+    trunk=one_of(BACKBONES), anchors=one_of(('faster-rcnn', 'pedestrian')), batch_norm=FLAG,
+    attention=one_of(ATTENTION), factored=FLAG, transformer=FLAG, mask=FLAG,
+    id_loss=one_of(ID_LOSSES), dim=maybe(whole(1, 2**16)), queue=whole(0, 10**7),
+    oim_scale=number(above=True), oim_momentum=_SHARE, rss_classes=whole(2),
+    rpn_channels=whole(1, 2**14), separable_rpn=FLAG, roi_size=whole(1, 64), roi_op=one_of(ROI_OPS),
+    norms=FLAG, one_norm=FLAG, rescore=FLAG, refine=FLAG, matching=one_of(('cosine', 'euclidean')),
+    rpn_high=_SHARE, rpn_low=_SHARE, rpn_batch=whole(1, 10**6), rpn_fraction=_SHARE, rpn_nms=_SHARE,
+    pre_nms=maybe(_PAIR), min_size=number(0, 1e5), proposals=several(whole(1, 10**5), 2, 2),
+    rois_per_image=whole(1, 10**5), positive_fraction=_SHARE, positive_iou=_SHARE,
+    background_iou=_SHARE, box_iou=maybe(_SHARE), score_threshold=_SHARE, nms_threshold=_SHARE,
+    detections=whole(1, 10**5), iou=number(0, 1, above=True), search_threshold=_SHARE,
+    min_height=number(0, 1e5), head_padding=whole(0, 1), cut=maybe(whole(1, 100)), crop_size=_CROP,
+    levels=maybe(several(whole(0, 3), 1, 4)), align_temperature=number(above=True), detach=FLAG,
+    top_down=whole(0, 2**14), scales=maybe(several(number(0, 1, above=True), 1, 8)), branches=FLAG,
+    reduction=whole(1, 2**14), qsse=one_of(('trunk', 'all', 'none')), qrpn=FLAG, qsim=FLAG,
+)
 
-_LOSSES = {'rpn_cls', 'rpn_box', 'head_cls', 'head_box', 'id', 'pd', 'ad', 'fd', 'align', 'branches', 'query_rpn', 'query_sim', 'hint', 'rpn_soft', 'head_soft', 'rpn_bound', 'head_bound'}
-
+_LOSSES = {
+    'rpn_cls', 'rpn_box', 'head_cls', 'head_box', 'id', 'pd', 'ad', 'fd', 'align', 'branches',
+    'query_rpn', 'query_sim', 'hint', 'rpn_soft', 'head_soft', 'rpn_bound', 'head_bound',
+}
 
 # %% ../nbs/74_presets.ipynb #12e93f34
-_NOTED = Kind('a number, a text, True, False, None, or tuples and dicts of them', lambda v: _is_noted(v))  # of settings of somebody's own model
+# of settings of somebody's own model
+_NOTED = Kind(
+    'a number, a text, True, False, None, or tuples and dicts of them', lambda v: _is_noted(v)
+)
 
 def _is_noted(v):
     if isinstance(v, (tuple, list)): return all(map(_is_noted, v))
@@ -98,13 +161,22 @@ def kind_of(
     name: str,   # of a setting
 ) -> Kind:
     "What a setting may be."
-    if name == 'id_loss': return one_of((*ID_LOSSES, 'none', *(('clsa',) if model == 'clsa' else ())))
+    if name == 'id_loss':
+        return one_of((*ID_LOSSES, 'none', *(('clsa',) if model == 'clsa' else ())))
     return RECIPE_KINDS.get(name) or TRAIN_KINDS.get(name) or NET_KINDS.get(name, _NOTED)
 
 def _way_out(name, value):
     "For those who pass a function or a class: settings are kept in files, and files hold names."
-    tables = dict(attention='attention.ATTENTION', id_loss='oim.ID_LOSSES', trunk='backbones.BACKBONES', roi_op='roi_head.ROI_OPS', augment='loading.AUGMENT')
-    return f". Enter it in `{tables[name]}` under a name, and give the name: a recipe is written to a file" if callable(value) and name in tables else ''
+    tables = dict(
+        attention='attention.ATTENTION', id_loss='oim.ID_LOSSES', trunk='backbones.BACKBONES',
+        roi_op='roi_head.ROI_OPS', augment='loading.AUGMENT',
+    )
+    return (
+        f". Enter it in `{tables[name]}` under a name, and give the name: a recipe is written to a "
+        "file"
+        if callable(value) and name in tables
+        else ''
+    )
 
 
 # %% ../nbs/74_presets.ipynb #b4fd41f5
@@ -126,8 +198,14 @@ def _in_unit(
     new: dict,           # settings to come
 ) -> dict:               # with the other unit switched off and milestones converted
     if 'milestones' in new or 'steps' in new and 'epochs' in new: return new
-    if new.get('steps') and not train.steps: return new | dict(milestones=tuple(round(m * new['steps'] / train.epochs) for m in train.milestones))
-    if 'epochs' in new and train.steps: return new | dict(steps=0, milestones=tuple(m * new['epochs'] / train.steps for m in train.milestones))
+    if new.get('steps') and not train.steps:
+        return new | dict(
+            milestones=tuple(round(m * new['steps'] / train.epochs) for m in train.milestones)
+        )
+    if 'epochs' in new and train.steps:
+        return new | dict(
+            steps=0, milestones=tuple(m * new['epochs'] / train.steps for m in train.milestones)
+        )
     return new
 
 def change(
@@ -135,46 +213,79 @@ def change(
     /,
     **settings,    # fields of `Recipe` or `TrainConfig`, or `model_settings` of its model
 ) -> Recipe:
-    "The recipe with some settings changed. Raises ValueError for a name that does not exist, with the most similar ones, and for a value that a setting cannot have."
+    """The recipe with some settings changed. Raises ValueError for a name that does not exist, with
+    the most similar ones, and for a value that a setting cannot have."""
     check_setting('model', settings.get('model', recipe.model), RECIPE_KINDS['model'])
     if 'size' in settings: settings['size'] = parse_size(settings['size'])
     nets = model_settings(settings.get('model', recipe.model))
-    own, training, net = ({k: v for k, v in settings.items() if k in names} for names in (_RECIPE, _TRAIN, nets))
+    own, training, net = (
+        {k: v for k, v in settings.items() if k in names} for names in (_RECIPE, _TRAIN, nets)
+    )
     if unknown := [k for k in settings if k not in {**own, **training, **net}]:
         like = difflib.get_close_matches(unknown[0], names := [*_RECIPE, *_TRAIN, *nets], 3, 0.6)
-        raise ValueError(f"no setting '{unknown[0]}'" + (f': did you mean {" or ".join(like)}?' if like else f'; there are {", ".join(names)}'))
-    for k, v in settings.items(): check_setting(k, v, kind_of(settings.get('model', recipe.model), k), _way_out(k, v))
-    return replace(recipe, **own, net=recipe.net | net, train=replace(recipe.train, **_in_unit(recipe.train, training)))
+        raise ValueError(
+            f"no setting '{unknown[0]}'"
+            + (
+                f': did you mean {" or ".join(like)}?'
+                if like
+                else f'; there are {", ".join(names)}'
+            )
+        )
+    for k, v in settings.items():
+        check_setting(k, v, kind_of(settings.get('model', recipe.model), k), _way_out(k, v))
+    return replace(
+        recipe, **own, net=recipe.net | net,
+        train=replace(recipe.train, **_in_unit(recipe.train, training)),
+    )
 
 # %% ../nbs/74_presets.ipynb #7ed150f2
 def parse_setting(
     text: str,  # 'key=value'
 ) -> tuple:     # (key, value)
-    "A setting as typed: numbers, True, None, tuples with commas; anything else is text. Raises ValueError without '='."
+    """A setting as typed: numbers, True, None, tuples with commas; anything else is text. Raises
+    ValueError without '='."""
     key, equals, value = text.partition('=')
     if not equals: raise ValueError(f"'{text}': settings are given as key=value, such as lr=0.01")
-    try: return key.strip(), ast.literal_eval(value.strip())
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError): return key.strip(), value.strip()
+    try:
+        return key.strip(), ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return key.strip(), value.strip()
 
 
 # %% ../nbs/74_presets.ipynb #3b3da0b0
 def check(
     recipe: Recipe,
 ) -> Recipe:        # itself
-    "Raises ValueError, in one line, where a setting is not what it may be, or two contradict each other. What it names need not be here: see `check_here`."
+    """Raises ValueError, in one line, where a setting is not what it may be, or two contradict each
+    other. What it names need not be here: see `check_here`."""
     for f in fields(Recipe):
-        if f.name in RECIPE_KINDS: check_setting(f.name, getattr(recipe, f.name), RECIPE_KINDS[f.name])
+        if f.name in RECIPE_KINDS:
+            check_setting(f.name, getattr(recipe, f.name), RECIPE_KINDS[f.name])
     parse_spec(recipe.data)
     check_training(recipe.train)
-    for name, value in recipe.net.items(): check_setting(name, value, kind_of(recipe.model, name), _way_out(name, value))
+    for name, value in recipe.net.items():
+        check_setting(name, value, kind_of(recipe.model, name), _way_out(name, value))
     if recipe.crops and recipe.teacher and recipe.teach != 'table':
-        raise ValueError(f'crops={recipe.crops}: cut-outs have nothing to detect, so there a teacher can give its table only; set teach=table, or leave crops out')
+        raise ValueError(
+            f'crops={recipe.crops}: cut-outs have nothing to detect, so there a teacher can give '
+            'its table only; set teach=table, or leave crops out'
+        )
     if recipe.crops_from == 'true+found' and not (recipe.stages or recipe.after):
-        raise ValueError('crops_from=true+found cuts out what a trained detector finds: give its model file as after=, or a stage that trains it')
-    if recipe.detector and 'detector' not in recipe.teach: raise ValueError(f"detector= is for teach=detector or table+detector, not teach={recipe.teach}")
-    ours = getattr(builder_of(recipe.model), '__module__', '').startswith('person_search_nb')  # others may have other losses
+        raise ValueError(
+            'crops_from=true+found cuts out what a trained detector finds: give its model file as '
+            'after=, or a stage that trains it'
+        )
+    if recipe.detector and 'detector' not in recipe.teach:
+        raise ValueError(
+            f"detector= is for teach=detector or table+detector, not teach={recipe.teach}"
+        )
+    # others may have other losses
+    ours = getattr(builder_of(recipe.model), '__module__', '').startswith('person_search_nb')
     if ours and (unknown := set(recipe.train.weights) - _LOSSES):
-        raise ValueError(f"weights name {', '.join(sorted(unknown))}; there are losses {', '.join(sorted(_LOSSES))}")
+        raise ValueError(
+            f"weights name {', '.join(sorted(unknown))}; there are losses "
+            f"{', '.join(sorted(_LOSSES))}"
+        )
     return recipe
 
 
@@ -182,15 +293,25 @@ def check(
 def check_here(
     recipe: Recipe,
 ) -> Recipe:        # itself
-    "`check`, and whether this machine has what the recipe names: the device, files of teacher and start. The network is built once, without weights, to see that its settings fit together."
+    """`check`, and whether this machine has what the recipe names: the device, files of teacher and
+    start. The network is built once, without weights, to see that its settings fit together."""
     check(recipe)
     check_device(recipe.train.device)
     for _, r in stage_recipes(recipe):
         for name in ('teacher', 'detector', 'after', 'start'):
             file = getattr(r, name)
-            if not file or name == 'start' and (file == 'imagenet' or file.partition(':')[0] == 'shipped'): continue
-            try: regular_file(file)
-            except FileNotFoundError: raise ValueError(f'{name}={file}: no such model file; give the path of one') from None
+            if (
+                not file
+                or name == 'start'
+                and (file == 'imagenet' or file.partition(':')[0] == 'shipped')
+            ):
+                continue
+            try:
+                regular_file(file)
+            except FileNotFoundError:
+                raise ValueError(
+                    f'{name}={file}: no such model file; give the path of one'
+                ) from None
         if r.start.partition(':')[0] == 'shipped':
             try: shipped_trunk(r.start.partition(':')[2] or r.model)
             except ValueError as e: raise ValueError(f'start={r.start}: {e}') from None
@@ -204,7 +325,8 @@ class Rule:
     "Settings with their source, for some models and data sets."
     models: str     # patterns, separated by spaces
     data: str       # patterns of data schemes, separated by spaces
-    source: str     # paper and section, the code that the paper cites, or 'ours: ...' with the reason
+    # paper and section, the code that the paper cites, or 'ours: ...' with the reason
+    source: str
     settings: dict
 
 def rule(models, data, source, **settings): return Rule(models, data, source, settings)
@@ -216,155 +338,426 @@ def _trunk(model, settings):
 
 def _applies(rule, model, trunk, scheme):
     names = (model, f'{model}:{trunk}') if trunk else (model,)
-    return any(fnmatch(n, p) for n in names for p in rule.models.split()) and any(fnmatch(scheme, p) for p in rule.data.split())
+    return any(fnmatch(n, p) for n in names for p in rule.models.split()) and any(
+        fnmatch(scheme, p) for p in rule.data.split()
+    )
 
 # %% ../nbs/74_presets.ipynb #c377f68f
-_DETECTOR = dict(rpn_high=0.7, rpn_low=0.3, rpn_batch=256, rpn_fraction=0.5, rpn_nms=0.7, pre_nms=(12000, 6000), proposals=(2000, 300), min_size=16.,
-                 rois_per_image=128, positive_fraction=0.25, positive_iou=0.5, background_iou=0.5, nms_threshold=0.3, score_threshold=0.05, detections=100)
+_DETECTOR = dict(
+    rpn_high=0.7, rpn_low=0.3, rpn_batch=256, rpn_fraction=0.5, rpn_nms=0.7, pre_nms=(12000, 6000),
+    proposals=(2000, 300), min_size=16.0, rois_per_image=128, positive_fraction=0.25,
+    positive_iou=0.5, background_iou=0.5, nms_threshold=0.3, score_threshold=0.05, detections=100,
+)
 PY_FASTER_RCNN = 'py-faster-rcnn, on which the paper builds'
 _COMMON = [
     rule('*', '*', PY_FASTER_RCNN, **_DETECTOR),
-    rule('*', '*', PY_FASTER_RCNN, optimizer='sgd', momentum=0.9, weight_decay=5e-4, gamma=0.1, flip=0.5),
-    rule('*', '*', 'not printed, and py-faster-rcnn has none', warmup=0, clip=0., augment=None, ema=0.),
+    rule(
+        '*', '*', PY_FASTER_RCNN, optimizer='sgd', momentum=0.9, weight_decay=5e-4, gamma=0.1,
+        flip=0.5,
+    ),
+    rule(
+        '*', '*', 'not printed, and py-faster-rcnn has none', warmup=0, clip=0.0, augment=None,
+        ema=0.0,
+    ),
 ]
-_NOT_REAL = [rule('*', 'synth', 'ours: synthetic scenes have one size', size=None),
-             rule('*', 'synth', "ours: no photographs, so no ImageNet unless it is asked for; start=imagenet takes it", start='')]
+_NOT_REAL = [
+    rule('*', 'synth', 'ours: synthetic scenes have one size', size=None),
+    rule(
+        '*', 'synth',
+        "ours: no photographs, so no ImageNet unless it is asked for; start=imagenet takes it",
+        start='',
+    ),
+]
 
 # %% ../nbs/74_presets.ipynb #37f44811
 _HDL = [
-    rule('hdl-* oim-hdl', '*', 'HDL, section 4', size='hdl-cuhk-sysu', batch_size=8, lr=0.005, optimizer='sgd', momentum=0.9, weight_decay=5e-4, schedule='step'),
+    rule(
+        'hdl-* oim-hdl', '*', 'HDL, section 4', size='hdl-cuhk-sysu', batch_size=8, lr=0.005,
+        optimizer='sgd', momentum=0.9, weight_decay=5e-4, schedule='step',
+    ),
     rule('hdl-* oim-hdl', 'prw duke', 'HDL, section 4', size='hdl-prw', batch_size=4),
-    rule('hdl-*', '*', "HDL, section 3.2: 'as [46]', which is CityPersons: the end points of ten quantile bins", anchor_spacing='quantile'),
+    rule(
+        'hdl-*', '*',
+        "HDL, section 3.2: 'as [46]', which is CityPersons: the end points of ten quantile bins",
+        anchor_spacing='quantile',
+    ),
     rule('hdl-teacher', '*', 'HDL, section 4', epochs=60, milestones=(50,), gamma=0.1),
     rule('hdl-teacher', '*', 'HDL, section 3.2: ResNet-50 [42]', start='imagenet'),
     rule('hdl-student*', '*', 'HDL, section 4', epochs=150, milestones=(50, 100), gamma=0.2),
-    rule('hdl-student', '*', "ours: Eq. 5 and 6 compare level 3 cell by cell, and the teacher's conv5 makes 4 x 4 of 7 x 7; the printed 3 x 3 (Table 2's 76.4 MFLOP) is head_padding=0", head_padding=1),
-    rule('hdl-student*', '*', 'ours: not printed; there are no ImageNet weights of this network', start=''),
-    rule('hdl-student*', '*', 'HDL, section 4', lambdas=(0.9, 2e4, 2e3), temperature=4.),
+    rule(
+        'hdl-student', '*',
+        "ours: Eq. 5 and 6 compare level 3 cell by cell, and the teacher's conv5 makes 4 x 4 of 7 "
+        "x 7; the printed 3 x 3 (Table 2's 76.4 MFLOP) is head_padding=0",
+        head_padding=1,
+    ),
+    rule(
+        'hdl-student*', '*', 'ours: not printed; there are no ImageNet weights of this network',
+        start='',
+    ),
+    rule('hdl-student*', '*', 'HDL, section 4', lambdas=(0.9, 2e4, 2e3), temperature=4.0),
     rule('hdl-student*', '*', 'HDL, Eq. 7: KL(student || teacher)', hinton=False),
-    rule('hdl-student*', '*', 'ours: the printed norm would drown every other loss at these weights (notebook 66)', form='mse'),
-    rule('oim-hdl', '*', "ours: HDL prints no schedule for its OIM row; the teacher's", epochs=60, milestones=(50,), gamma=0.1, start='imagenet'),
+    rule(
+        'hdl-student*', '*',
+        'ours: the printed norm would drown every other loss at these weights (notebook 66)',
+        form='mse',
+    ),
+    rule(
+        'oim-hdl', '*', "ours: HDL prints no schedule for its OIM row; the teacher's", epochs=60,
+        milestones=(50,), gamma=0.1, start='imagenet',
+    ),
 ]
+
+# %% ../nbs/74_presets.ipynb #9ac6de27
 _OIM = [
-    rule('oim qeeps', '*', 'Xiao 2017, section 4', batch_size=2, lr=0.001, steps=50_000, milestones=(40_000,), start='imagenet', schedule='step'),
-    rule('oim qeeps', '*', 'Xiao 2017, section 3: the first convolution, and BatchNorm of the stem, are constant', freeze=1, norm='frozen-trunk'),
-    rule('oim qeeps', '*', 'Xiao 2017, section 3: RoI pooling of 14 x 14, no further BatchNorm', roi_op='pool', roi_size=14, norms=False),
-    rule('oim:resnet50 qeeps:resnet50', '*', 'Xiao 2017, section 3: conv1 to conv4_3 are the trunk', cut=3),
-    rule('oim qeeps', '*', 'Xiao 2017, section 3.3: temperature 0.1, momentum 0.5', oim_scale=10., oim_momentum=0.5),
+    rule(
+        'oim qeeps', '*', 'Xiao 2017, section 4', batch_size=2, lr=0.001, steps=50_000,
+        milestones=(40_000,), start='imagenet', schedule='step',
+    ),
+    rule(
+        'oim qeeps', '*',
+        'Xiao 2017, section 3: the first convolution, and BatchNorm of the stem, are constant',
+        freeze=1, norm='frozen-trunk',
+    ),
+    rule(
+        'oim qeeps', '*', 'Xiao 2017, section 3: RoI pooling of 14 x 14, no further BatchNorm',
+        roi_op='pool', roi_size=14, norms=False,
+    ),
+    rule(
+        'oim:resnet50 qeeps:resnet50', '*', 'Xiao 2017, section 3: conv1 to conv4_3 are the trunk',
+        cut=3,
+    ),
+    rule(
+        'oim qeeps', '*', 'Xiao 2017, section 3.3: temperature 0.1, momentum 0.5', oim_scale=10.0,
+        oim_momentum=0.5,
+    ),
     rule('oim qeeps', '*', 'py-faster-rcnn: 600 px, at most 1000', size='faster-rcnn'),
     rule('oim oim-hdl qeeps', '*', 'Xiao 2017, section 4', queue=5000),
     rule('oim oim-hdl qeeps', 'prw', 'Xiao 2017, section 4', queue=500),
-    rule('qeeps', '*', "the authors' page: 900 px; the longer side, 1500, is ours", size='attention-embedding'),
-    rule('qeeps', '*', 'QEEPS, abstract: pairs of query scene and gallery scene; the schedule is not known here and is that of OIM', pairs=True),
+    rule(
+        'qeeps', '*', "the authors' page: 900 px; the longer side, 1500, is ours",
+        size='attention-embedding',
+    ),
+    rule(
+        'qeeps', '*',
+        'QEEPS, abstract: pairs of query scene and gallery scene; the schedule is not known here '
+        'and is that of OIM',
+        pairs=True,
+    ),
 ]
 
 # %% ../nbs/74_presets.ipynb #91665694
 _E2E = [
-    rule('e2e-rss detector+idnet', '*', 'E2E, section 5.1', lr=0.001, steps=120_000, milestones=(100_000,), schedule='step'),
-    rule('e2e-rss detector+idnet', '*', 'E2E, section 4.2: two scenes a step, from ImageNet', batch_size=2, start='imagenet'),
+    rule(
+        'e2e-rss detector+idnet', '*', 'E2E, section 5.1', lr=0.001, steps=120_000,
+        milestones=(100_000,), schedule='step',
+    ),
+    rule(
+        'e2e-rss detector+idnet', '*', 'E2E, section 4.2: two scenes a step, from ImageNet',
+        batch_size=2, start='imagenet',
+    ),
     rule('e2e-rss detector+idnet', '*', 'py-faster-rcnn: 600 px, at most 1000', size='faster-rcnn'),
     rule('e2e-rss', '*', 'E2E, section 4.2: K = 100', rss_classes=100),
-    rule('e2e-rss detector+idnet', '*', 'E2E, section 5.5: no threshold is printed for search, the recall is swept', search_threshold=0.),
-    rule('e2e-rss detector+idnet', 'cuhk-sysu', 'E2E, section 3.1: boxes below 50 px are not evaluated', min_height=50.),
-    rule('e2e-rss', '*', 'E2E, section 4.2: cut-outs of 224 px with as much background, softmax, 256 a step; their number and rate are ours: 20 epochs, a tenth after 16',
-         stages=(dict(name='cutouts', crops=(224, 224), batch_size=256, id_loss='softmax+background', epochs=20., milestones=(16.,), steps=0),)),
-    rule('detector+idnet', '*', 'E2E, section 5.1: the detector without re-id parts, by itself',
-         stages=(dict(name='detector', model='detector', trunk='vgg16', lr=0.001, steps=120_000, milestones=(100_000,), batch_size=2, search_threshold=0.),)),
-    rule('detector+idnet', '*', 'E2E, section 5.1: IDNet learns from cut-outs alone; 4.2: 224 px, 256 a step; 20 epochs and the milestone are ours',
-         crops=(224, 224), batch_size=256, steps=0, epochs=20., milestones=(16.,)),
+    rule(
+        'e2e-rss detector+idnet', '*',
+        'E2E, section 5.5: no threshold is printed for search, the recall is swept',
+        search_threshold=0.0,
+    ),
+    rule(
+        'e2e-rss detector+idnet', 'cuhk-sysu',
+        'E2E, section 3.1: boxes below 50 px are not evaluated', min_height=50.0,
+    ),
+    rule(
+        'e2e-rss',
+        '*',
+        'E2E, section 4.2: cut-outs of 224 px with as much background, softmax, 256 a step; their '
+        'number and rate are ours: 20 epochs, a tenth after 16',
+        stages=(
+            dict(
+                name='cutouts', crops=(224, 224), batch_size=256, id_loss='softmax+background',
+                epochs=20.0, milestones=(16.0,), steps=0,
+            ),
+        ),
+    ),
+    rule(
+        'detector+idnet',
+        '*',
+        'E2E, section 5.1: the detector without re-id parts, by itself',
+        stages=(
+            dict(
+                name='detector', model='detector', trunk='vgg16', lr=0.001, steps=120_000,
+                milestones=(100_000,), batch_size=2, search_threshold=0.0,
+            ),
+        ),
+    ),
+    rule(
+        'detector+idnet', '*',
+        'E2E, section 5.1: IDNet learns from cut-outs alone; 4.2: 224 px, 256 a step; 20 epochs '
+        'and the milestone are ours',
+        crops=(224, 224), batch_size=256, steps=0, epochs=20.0, milestones=(16.0,),
+    ),
 ]
+
+# %% ../nbs/74_presets.ipynb #67abc5d4
 _ATTENTION = [
-    rule('attention-embedding', '*', 'attention embedding, section IV-B', size='attention-embedding', lr=0.001, epochs=50, milestones=(25,), start='imagenet', augment='attention-embedding', schedule='step'),
-    rule('attention-embedding', '*', 'attention embedding, section IV-B: right from an IoU of 0.75, in training and test', positive_iou=0.75, background_iou=0.75, iou=0.75),
-    rule('attention-embedding', '*', 'py-faster-rcnn: boxes are refined from 0.5; two scenes a step', box_iou=0.5, batch_size=2),
-    rule('attention-embedding', '*', 'attention embedding, section III: RoI pooling of 14 x 14', roi_op='pool', roi_size=14),
+    rule(
+        'attention-embedding', '*', 'attention embedding, section IV-B', size='attention-embedding',
+        lr=0.001, epochs=50, milestones=(25,), start='imagenet', augment='attention-embedding',
+        schedule='step',
+    ),
+    rule(
+        'attention-embedding', '*',
+        'attention embedding, section IV-B: right from an IoU of 0.75, in training and test',
+        positive_iou=0.75, background_iou=0.75, iou=0.75,
+    ),
+    rule(
+        'attention-embedding', '*', 'py-faster-rcnn: boxes are refined from 0.5; two scenes a step',
+        box_iou=0.5, batch_size=2,
+    ),
+    rule(
+        'attention-embedding', '*', 'attention embedding, section III: RoI pooling of 14 x 14',
+        roi_op='pool', roi_size=14,
+    ),
     rule('attention-embedding', '*', 'attention embedding, section IV-B', queue=2048),
-    rule('attention-embedding', '*', 'not printed; the code of OIM, on which it builds', freeze=1, norm='frozen-trunk'),
+    rule(
+        'attention-embedding', '*', 'not printed; the code of OIM, on which it builds', freeze=1,
+        norm='frozen-trunk',
+    ),
 ]
+
+# %% ../nbs/74_presets.ipynb #6cf09ae5
 TF_FASTER_RCNN = 'CLSA, section 3.1, cites the code of Chen and Gupta: '
+
 _CLSA = [
-    rule('clsa faster-rcnn-r50', '*', 'CLSA, section 4', crops=(256, 128), crop_size=(256, 128), batch_size=64, lr=0.01, weight_decay=1e-5, epochs=100, milestones=(40, 80), gamma=0.1, momentum=0.9, schedule='step'),
-    rule('clsa faster-rcnn-r50', '*', 'CLSA, section 4: annotated boxes, and detected ones of IoU > 0.5', crops_from='true+found'),
-    rule('clsa', '*', 'CLSA, section 3.2: T and K = 3 levels', align_temperature=3., levels=(1, 2, 3)),
+    rule(
+        'clsa faster-rcnn-r50', '*', 'CLSA, section 4', crops=(256, 128), crop_size=(256, 128),
+        batch_size=64, lr=0.01, weight_decay=1e-5, epochs=100, milestones=(40, 80), gamma=0.1,
+        momentum=0.9, schedule='step',
+    ),
+    rule(
+        'clsa faster-rcnn-r50', '*',
+        'CLSA, section 4: annotated boxes, and detected ones of IoU > 0.5', crops_from='true+found',
+    ),
+    rule(
+        'clsa', '*', 'CLSA, section 3.2: T and K = 3 levels', align_temperature=3.0,
+        levels=(1, 2, 3),
+    ),
     rule('clsa faster-rcnn-r50', '*', 'CLSA, section 3.1: from ImageNet', start='imagenet'),
     rule('clsa faster-rcnn-r50', '*', TF_FASTER_RCNN + '600 px, at most 1000', size='faster-rcnn'),
-    rule('clsa faster-rcnn-r50', '*', 'CLSA, section 3.1: all sizes, above 0.5, at most 256 in a scene', min_size=1., search_threshold=0.5, proposals=(2000, 256), detections=256),
-    rule('clsa faster-rcnn-r50', '*', 'CLSA, sections 3.1 and 4: first block fixed, 110,000 steps, a tenth every 30,000; ' + TF_FASTER_RCNN + 'one scene a step, 256 regions, BatchNorm as ImageNet has it',
-         stages=(dict(name='detector', model='detector', crops=(), crops_from='true', batch_size=1, lr=0.001, weight_decay=1e-4, steps=110_000, milestones=(30_000, 60_000, 90_000),
-                      freeze=2, norm='frozen-backbone', rois_per_image=256, min_size=1., proposals=(2000, 256), detections=256),)),
-    rule('faster-rcnn-r50', 'duke', 'HDL, Table 4 prints nothing of this baseline; its size is that of the HDL rows', size='hdl-prw'),
-    rule('detector', '*', PY_FASTER_RCNN, lr=0.001, batch_size=2, steps=70_000, milestones=(50_000,), start='imagenet', size='faster-rcnn', schedule='step'),
-    rule('detector:vgg16', 'cuhk-sysu', 'E2E, section 3.1: boxes below 50 px are not evaluated', min_height=50.),
+    rule(
+        'clsa faster-rcnn-r50', '*',
+        'CLSA, section 3.1: all sizes, above 0.5, at most 256 in a scene', min_size=1.0,
+        search_threshold=0.5, proposals=(2000, 256), detections=256,
+    ),
+    rule(
+        'clsa faster-rcnn-r50',
+        '*',
+        'CLSA, sections 3.1 and 4: first block fixed, 110,000 steps, a tenth every 30,000; '
+        + TF_FASTER_RCNN
+        + 'one scene a step, 256 regions, BatchNorm as ImageNet has it',
+        stages=(
+            dict(
+                name='detector', model='detector', crops=(), crops_from='true', batch_size=1,
+                lr=0.001, weight_decay=1e-4, steps=110_000, milestones=(30_000, 60_000, 90_000),
+                freeze=2, norm='frozen-backbone', rois_per_image=256, min_size=1.0,
+                proposals=(2000, 256), detections=256,
+            ),
+        ),
+    ),
+    rule(
+        'faster-rcnn-r50', 'duke',
+        'HDL, Table 4 prints nothing of this baseline; its size is that of the HDL rows',
+        size='hdl-prw',
+    ),
+    rule(
+        'detector', '*', PY_FASTER_RCNN, lr=0.001, batch_size=2, steps=70_000, milestones=(50_000,),
+        start='imagenet', size='faster-rcnn', schedule='step',
+    ),
+    rule(
+        'detector:vgg16', 'cuhk-sysu', 'E2E, section 3.1: boxes below 50 px are not evaluated',
+        min_height=50.0,
+    ),
 ]
+
 PAPER = _COMMON + _HDL + _OIM + _E2E + _ATTENTION + _CLSA + _NOT_REAL
 
 # %% ../nbs/74_presets.ipynb #ccc46de2
 OURS = 'ours: '
-_DISTIL = rule('hdl-student*', '*', OURS + 'short runs learn more with less weight on the teacher, t = 2, and KL(teacher || student) (benchmarks/training.md)', lambdas=(0.5, 4e2, 1e2), temperature=2., hinton=True)
+
+_DISTIL = rule(
+    'hdl-student*',
+    '*',
+    OURS
+    + 'short runs learn more with less weight on the teacher, t = 2, and KL(teacher || student) (benchmarks/training.md)',
+    lambdas=(0.5, 4e2, 1e2),
+    temperature=2.0,
+    hinton=True,
+)
+
 _FAST = [
     rule('*', '*', OURS + 'the regions of Faster R-CNN', **_DETECTOR),
-    rule('*', '*', OURS + 'AdamW, a cosine and a running mean get further in few epochs', batch_size=16, optimizer='adamw', lr=5e-4, weight_decay=0.05, epochs=20, schedule='cosine', warmup=500, ema=0.999),
-    rule('*', '*', OURS + 'speed and memory of a GPU', group=True, compile=True, workers=8, norm='shared'),
-    rule('*', '*', OURS + 'cameras differ in light', augment='colour'), _DISTIL,
+    rule(
+        '*', '*', OURS + 'AdamW, a cosine and a running mean get further in few epochs',
+        batch_size=16, optimizer='adamw', lr=5e-4, weight_decay=0.05, epochs=20, schedule='cosine',
+        warmup=500, ema=0.999,
+    ),
+    rule(
+        '*', '*', OURS + 'speed and memory of a GPU', group=True, compile=True, workers=8,
+        norm='shared',
+    ),
+    rule('*', '*', OURS + 'cameras differ in light', augment='colour'),
+    _DISTIL,
     rule('*', '*', 'HDL, section 4', size='hdl-cuhk-sysu'),
     rule('hdl-student*', '*', OURS + 'students start from random numbers', epochs=40),
-    rule('hdl-teacher oim oim-hdl e2e-rss qeeps clsa faster-rcnn-r50 detector detector+idnet attention-embedding', '*', "the papers'", start='imagenet'),
+    rule(
+        'hdl-teacher oim oim-hdl e2e-rss qeeps clsa faster-rcnn-r50 detector detector+idnet '
+        'attention-embedding',
+        '*', "the papers'", start='imagenet',
+    ),
     rule('qeeps', '*', "QEEPS, abstract", pairs=True),
-    rule('e2e-rss detector+idnet', '*', 'E2E, section 5.5', search_threshold=0.),
-    rule('e2e-rss detector+idnet', 'cuhk-sysu', 'E2E, section 3.1', min_height=50.),
-    rule('attention-embedding', '*', 'attention embedding, section IV-B', size='attention-embedding', augment='attention-embedding', positive_iou=0.75, background_iou=0.75, box_iou=0.5, iou=0.75),
+    rule('e2e-rss detector+idnet', '*', 'E2E, section 5.5', search_threshold=0.0),
+    rule('e2e-rss detector+idnet', 'cuhk-sysu', 'E2E, section 3.1', min_height=50.0),
+    rule(
+        'attention-embedding', '*', 'attention embedding, section IV-B', size='attention-embedding',
+        augment='attention-embedding', positive_iou=0.75, background_iou=0.75, box_iou=0.5,
+        iou=0.75,
+    ),
     rule('* ', 'prw duke', 'HDL, section 4', size='hdl-prw'),
-    rule('*', 'prw duke', OURS + 'memory', batch_size=8), *_NOT_REAL,
+    rule('*', 'prw duke', OURS + 'memory', batch_size=8),
+    *_NOT_REAL,
 ]
+
+# %% ../nbs/74_presets.ipynb #40d92e1f
 _TINY = [
-    rule('*', '*', OURS + 'few steps on two cores', optimizer='adamw', weight_decay=0.05, warmup=50, batch_size=4, schedule='cosine', epochs=2., lr=1.5e-3, checkpoint_every=200, cache=True),
-    rule('*', '*', OURS + 'a quarter of the width, few regions: a laptop', width=0.25, factored=True, rois_per_image=12, proposals=(60, 60)),
-    rule('*', '*', OURS + 'small boxes are the hardest to learn', weights={'rpn_box': 5.}),
-    rule('*', '*', OURS + 'cameras differ in light', augment='colour'), _DISTIL,
-    rule('hdl-student*', '*', OURS + 'a student four times cheaper than its teacher', width=0.625, rpn_channels=64, epochs=3., lr=2e-3),
-    rule('hdl-teacher hdl-student-fast', '*', OURS + 'the small trunk that comes with the package takes the place of ImageNet', start='shipped', imprint=True),
-    rule('[!h]*', '*', OURS + "Faster R-CNN's anchors of 128 px and more are too large here", factored=False, anchors='pedestrian'),
-    rule('oim:resnet50 oim-hdl:resnet50 qeeps:resnet50 attention-embedding:resnet50', '*', OURS + "the HDL teacher's small trunk takes the place of ImageNet", start='shipped:hdl-teacher', imprint=True),
-    rule('clsa faster-rcnn-r50 detector:resnet50', '*', OURS + "the HDL teacher's small trunk takes the place of ImageNet", start='shipped:hdl-teacher'),
-    rule('e2e-rss detector+idnet detector:vgg16', '*', OURS + 'VGG16 works at full resolution, and without BatchNorm', width=0.125, lr=5e-4),
+    rule(
+        '*', '*', OURS + 'few steps on two cores', optimizer='adamw', weight_decay=0.05, warmup=50,
+        batch_size=4, schedule='cosine', epochs=2.0, lr=1.5e-3, checkpoint_every=200, cache=True,
+    ),
+    rule(
+        '*', '*', OURS + 'a quarter of the width, few regions: a laptop', width=0.25, factored=True,
+        rois_per_image=12, proposals=(60, 60),
+    ),
+    rule('*', '*', OURS + 'small boxes are the hardest to learn', weights={'rpn_box': 5.0}),
+    rule('*', '*', OURS + 'cameras differ in light', augment='colour'),
+    _DISTIL,
+    rule(
+        'hdl-student*', '*', OURS + 'a student four times cheaper than its teacher', width=0.625,
+        rpn_channels=64, epochs=3.0, lr=2e-3,
+    ),
+    rule(
+        'hdl-teacher hdl-student-fast', '*',
+        OURS + 'the small trunk that comes with the package takes the place of ImageNet',
+        start='shipped', imprint=True,
+    ),
+    rule(
+        '[!h]*', '*', OURS + "Faster R-CNN's anchors of 128 px and more are too large here",
+        factored=False, anchors='pedestrian',
+    ),
+    rule(
+        'oim:resnet50 oim-hdl:resnet50 qeeps:resnet50 attention-embedding:resnet50', '*',
+        OURS + "the HDL teacher's small trunk takes the place of ImageNet",
+        start='shipped:hdl-teacher', imprint=True,
+    ),
+    rule(
+        'clsa faster-rcnn-r50 detector:resnet50', '*',
+        OURS + "the HDL teacher's small trunk takes the place of ImageNet",
+        start='shipped:hdl-teacher',
+    ),
+    rule(
+        'e2e-rss detector+idnet detector:vgg16', '*',
+        OURS + 'VGG16 works at full resolution, and without BatchNorm', width=0.125, lr=5e-4,
+    ),
     rule('detector+idnet', '*', OURS + 'laptop', crop_size=(112, 112)),
     rule('clsa faster-rcnn-r50', '*', OURS + 'laptop', crop_size=(128, 64)),
     rule('qeeps', '*', "QEEPS, abstract", pairs=True),
-    rule('e2e-rss detector+idnet', '*', 'E2E, section 5.5', search_threshold=0.),
-    rule('attention-embedding', '*', 'attention embedding, section IV-B', background_iou=0.75, box_iou=0.5, iou=0.75),
+    rule('e2e-rss detector+idnet', '*', 'E2E, section 5.5', search_threshold=0.0),
+    rule(
+        'attention-embedding', '*', 'attention embedding, section IV-B', background_iou=0.75,
+        box_iou=0.5, iou=0.75,
+    ),
 ]
 
 # %% ../nbs/74_presets.ipynb #986b9687
-_FAST_CROPS = [rule('*', '*', OURS + 'cut-outs are small, so more fit', crops=(256, 128), batch_size=128, epochs=10)]
-_TINY_CROPS = [rule('*', '*', OURS + 'laptop', crops=(144, 64), batch_size=48, imprint=False, pairs=False, start=''),
-               rule('clsa faster-rcnn-r50', '*', OURS + 'laptop', crops=(128, 64)),
-               rule('detector+idnet', '*', OURS + 'laptop', crops=(112, 112))]
-_PAPER_CROPS = [rule('*', '*', 'CLSA, section 4, for all systems', crops=(256, 128), crops_from='true', batch_size=64),
-                rule('e2e-rss detector+idnet', '*', 'E2E, section 4.2', crops=(224, 224), batch_size=256)]
+_FAST_CROPS = [
+    rule(
+        '*', '*', OURS + 'cut-outs are small, so more fit', crops=(256, 128), batch_size=128,
+        epochs=10,
+    )
+]
 
+_TINY_CROPS = [
+    rule(
+        '*', '*', OURS + 'laptop', crops=(144, 64), batch_size=48, imprint=False, pairs=False,
+        start='',
+    ),
+    rule('clsa faster-rcnn-r50', '*', OURS + 'laptop', crops=(128, 64)),
+    rule('detector+idnet', '*', OURS + 'laptop', crops=(112, 112)),
+]
+
+_PAPER_CROPS = [
+    rule(
+        '*', '*', 'CLSA, section 4, for all systems', crops=(256, 128), crops_from='true',
+        batch_size=64,
+    ),
+    rule('e2e-rss detector+idnet', '*', 'E2E, section 4.2', crops=(224, 224), batch_size=256),
+]
+
+# %% ../nbs/74_presets.ipynb #7b4952d7
 def _staged(crops):
-    "Stages of a preset: E2E's cut-outs first; a detector first for the systems of two networks, whose second one learns from cut-outs."
-    of = lambda model: {k: v for r in crops if _applies(r, model, '', 'synth') for k, v in r.settings.items() if k != 'start'}
-    return [rule('e2e-rss', '*', 'E2E, section 4.2: cut-outs first, with softmax', stages=(dict(name='cutouts', id_loss='softmax+background') | of('e2e-rss'),)),
-            rule('detector+idnet', '*', 'E2E, section 5.1: detector and IDNet apart', stages=(dict(name='detector', model='detector', trunk='vgg16'),), **of('detector+idnet')),
-            rule('clsa faster-rcnn-r50', '*', 'CLSA, section 4: the detector, then cut-outs', stages=(dict(name='detector', model='detector'),), crops_from='true+found', **of('clsa'))]
+    """Stages of a preset: E2E's cut-outs first; a detector first for the systems of two networks,
+    whose second one learns from cut-outs."""
+    of = lambda model: {
+        k: v
+        for r in crops
+        if _applies(r, model, '', 'synth')
+        for k, v in r.settings.items()
+        if k != 'start'
+    }
+    return [
+        rule(
+            'e2e-rss', '*', 'E2E, section 4.2: cut-outs first, with softmax',
+            stages=(dict(name='cutouts', id_loss='softmax+background') | of('e2e-rss'),),
+        ),
+        rule(
+            'detector+idnet', '*', 'E2E, section 5.1: detector and IDNet apart',
+            stages=(dict(name='detector', model='detector', trunk='vgg16'),),
+            **of('detector+idnet'),
+        ),
+        rule(
+            'clsa faster-rcnn-r50', '*', 'CLSA, section 4: the detector, then cut-outs',
+            stages=(dict(name='detector', model='detector'),), crops_from='true+found',
+            **of('clsa'),
+        ),
+    ]
 
 PRESETS = dict(paper=PAPER, fast=_FAST + _staged(_FAST_CROPS), tiny=_TINY + _staged(_TINY_CROPS))
-PRESETS |= {f'{name}-crops': PRESETS[name] + crops + [rule('*', '*', OURS + 'cut-outs only', stages=(), crops_from='true')]
-            for name, crops in (('paper', _PAPER_CROPS), ('fast', _FAST_CROPS), ('tiny', _TINY_CROPS))}
+
+PRESETS |= {
+    f'{name}-crops': PRESETS[name]
+    + crops
+    + [rule('*', '*', OURS + 'cut-outs only', stages=(), crops_from='true')]
+    for name, crops in (('paper', _PAPER_CROPS), ('fast', _FAST_CROPS), ('tiny', _TINY_CROPS))
+}
 
 # %% ../nbs/74_presets.ipynb #d10a3a68
-_DEFINE = ('model', 'crops', 'crops_from', 'id_loss', 'trunk', 'refine', 'stages')            # what a stage is
-_LAST = ('teacher', 'teach', 'detector', 'detect', 'after', 'imprint', 'stages')              # what only the last stage has
+# what a stage is
+_DEFINE = ('model', 'crops', 'crops_from', 'id_loss', 'trunk', 'refine', 'stages')
+
+# what only the last stage has
+_LAST = ('teacher', 'teach', 'detector', 'detect', 'after', 'imprint', 'stages')
 
 def flat(
     recipe: Recipe,
 ) -> dict:  # setting -> value
     "All settings of a recipe that are not the plain default, side by side."
     own = {k: getattr(recipe, k) for k in _RECIPE if getattr(recipe, k) != getattr(Recipe(), k)}
-    training = {k: getattr(recipe.train, k) for k in _TRAIN if getattr(recipe.train, k) != getattr(TrainConfig(), k)}
+    training = {
+        k: getattr(recipe.train, k)
+        for k in _TRAIN
+        if getattr(recipe.train, k) != getattr(TrainConfig(), k)
+    }
     return dict(model=recipe.model, data=recipe.data) | own | training | recipe.net
 
+# %% ../nbs/74_presets.ipynb #46c18e3f
 def _preset_recipe(model, data, preset, settings):
     "What the rules alone say."
     recipe = Recipe(model, data)
@@ -372,23 +765,41 @@ def _preset_recipe(model, data, preset, settings):
     return recipe
 
 def _stage(recipe, preset, stage, given, own):
-    "One stage in full: its model's preset, or the recipe itself where it is of the same model; its own settings; and what was given."
+    """One stage in full: its model's preset, or the recipe itself where it is of the same model;
+    its own settings; and what was given."""
     model = stage.get('model', recipe.model)
     known = {*_RECIPE, *_TRAIN, *model_settings(model)}
-    other = ('crops', 'crops_from', 'id_loss', 'dim') if model != recipe.model else ()  # of another network
-    base = _preset_recipe(model, recipe.data, preset, stage) if other else change(Recipe(), **{k: v for k, v in flat(recipe).items() if k in known and k not in _LAST})
+    # of another network
+    other = ('crops', 'crops_from', 'id_loss', 'dim') if model != recipe.model else ()
+    base = (
+        _preset_recipe(model, recipe.data, preset, stage)
+        if other
+        else change(
+            Recipe(), **{k: v for k, v in flat(recipe).items() if k in known and k not in _LAST}
+        )
+    )
     r = change(base, **{k: v for k, v in stage.items() if k != 'name'})
-    given = {k: v for k, v in given.items() if k in known and k not in _LAST and k not in other and not (k in _DEFINE and (k in stage or model != recipe.model))}
+    given = {
+        k: v
+        for k, v in given.items()
+        if k in known
+        and k not in _LAST
+        and k not in other
+        and not (k in _DEFINE and (k in stage or model != recipe.model))
+    }
     return dict(name=stage['name']) | flat(change(change(r, **given), **own))
 
+# %% ../nbs/74_presets.ipynb #17098964
 def make_recipe(
     model: str = 'hdl-teacher',
     data: str = 'synth:tiny',  # data spec
     preset: str = 'paper',     # a name of `PRESETS`
-    **settings,                # changes, as in `change`; 'STAGE.key' for one stage, 'PART.key' for a part of the network
+    # changes, as in `change`; 'STAGE.key' for one stage, 'PART.key' for a part of the network
+    **settings,
 ) -> Recipe:
     "The preset's recipe for a model and a data set. Raises ValueError for unknown names."
-    if preset not in PRESETS: raise ValueError(f"unknown preset '{preset}': choose one of {', '.join(PRESETS)}")
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset '{preset}': choose one of {', '.join(PRESETS)}")
     check(Recipe(model, data))
     recipe = _preset_recipe(model, data, preset, settings)
     given = {k: v for k, v in settings.items() if '.' not in k}
@@ -398,10 +809,19 @@ def make_recipe(
         if '.' in key: of.setdefault(key.rpartition('.')[0], {})[key.rpartition('.')[2]] = v
     final = change(recipe, **given)
     stages = tuple(_stage(recipe, preset, s, given, of.pop(s['name'], {})) for s in final.stages)
-    if of: final = change(final, parts={**final.train.parts, **{part: {**final.train.parts.get(part, {}), **own} for part, own in of.items()}})
-    if not stages and not final.after and 'crops_from' not in given: final = replace(final, crops_from='true')
+    if of:
+        final = change(
+            final,
+            parts={
+                **final.train.parts,
+                **{part: {**final.train.parts.get(part, {}), **own} for part, own in of.items()},
+            },
+        )
+    if not stages and not final.after and 'crops_from' not in given:
+        final = replace(final, crops_from='true')
     return check(replace(final, stages=stages))
 
+# %% ../nbs/74_presets.ipynb #15e4b3b7
 def rules_for(
     model: str,
     data: str,               # data spec
@@ -413,18 +833,24 @@ def rules_for(
     return [r for r in PRESETS[preset] if _applies(r, model, trunk, scheme)]
 
 def _known(rule, model):
-    "A rule's settings as far as a model has them: a rule for all speaks of regions to those that have some."
+    """A rule's settings as far as a model has them: a rule for all speaks of regions to those that
+    have some."""
     names = {*_RECIPE, *_TRAIN, *model_settings(model)}
     return {k: v for k, v in rule.settings.items() if k in names}
 
 # %% ../nbs/74_presets.ipynb #c30ef1d9
-_FREE = ('device', 'workers', 'compile', 'checkpoint_every', 'evaluate_every', 'cache')  # change the time, not the weights
+# change the time, not the weights
+_FREE = ('device', 'workers', 'compile', 'checkpoint_every', 'evaluate_every', 'cache')
 
 def stage_recipes(
     recipe: Recipe,
-) -> list:  # of (name, Recipe without stages), the last one named ''; `after` is still to be filled in
+    # of (name, Recipe without stages), the last one named ''; `after` is still to be filled in
+) -> list:
     "The trainings that a recipe consists of, in their order."
-    return [(s['name'], change(Recipe(), **{k: v for k, v in s.items() if k != 'name'})) for s in recipe.stages] + [('', replace(recipe, stages=()))]
+    return [
+        (s['name'], change(Recipe(), **{k: v for k, v in s.items() if k != 'name'}))
+        for s in recipe.stages
+    ] + [('', replace(recipe, stages=()))]
 
 def fingerprint(
     recipe: Recipe,
@@ -438,8 +864,16 @@ def fingerprint(
 
 # %% ../nbs/74_presets.ipynb #df6cd6dd
 _STRUCTURE = 'the system itself, built after the paper: '
-_PLACES = {'hdl-*': 'HDL, section 3.2 (notebooks 42, 44, 47)', 'oim*': 'Xiao 2017, section 3 (notebooks 45, 47)', 'e2e-rss': 'E2E, section 4.1 (notebook 47)', 'detector*': 'E2E, section 5.1; CLSA, section 3.1 (notebook 70)',
-           'attention-embedding': 'attention embedding, section III (notebooks 43, 47)', 'clsa': 'CLSA, section 3 (notebook 70)', 'faster-rcnn-r50': 'HDL, Table 4 (notebook 70)', 'qeeps': 'QEEPS, abstract (notebook 71)'}
+
+_PLACES = {
+    'hdl-*': 'HDL, section 3.2 (notebooks 42, 44, 47)',
+    'oim*': 'Xiao 2017, section 3 (notebooks 45, 47)', 'e2e-rss': 'E2E, section 4.1 (notebook 47)',
+    'detector*': 'E2E, section 5.1; CLSA, section 3.1 (notebook 70)',
+    'attention-embedding': 'attention embedding, section III (notebooks 43, 47)',
+    'clsa': 'CLSA, section 3 (notebook 70)', 'faster-rcnn-r50': 'HDL, Table 4 (notebook 70)',
+    'qeeps': 'QEEPS, abstract (notebook 71)',
+}
+
 _SOURCES = {  # of settings that no rule of `paper` needs to set
     'time and memory only, not the result': ('cache', 'workers', 'device', 'compile', 'checkpoint_every', 'evaluate_every', 'accumulate', 'factored'),
     'yours': ('model', 'data', 'seed', 'teacher', 'teach', 'detector', 'after', 'width'),
@@ -453,31 +887,57 @@ _SOURCES = {  # of settings that no rule of `paper` needs to set
     "ours: the trainer's default (notebook 64)": ('momentum', 'clip', 'flip', 'gamma', 'schedule', 'optimizer', 'lr', 'weight_decay', 'warmup', 'batch_size'),
     'ours: as the data have it': ('size', 'start'),
 }
+
+# %% ../nbs/74_presets.ipynb #7f6dceb5
 _SOURCE_OF = {k: source for source, names in reversed(_SOURCES.items()) for k in names}
 
 @lru_cache
 def _built(model, net):
-    with torch.device('meta'): made = build_model(model, 10, **{k: list(v) if k == 'heights' else v for k, v in net})
-    own = {k: p.default for k, p in inspect.signature(builder_of(model)).parameters.items() if p.default is not p.empty and k != 'weights'}
+    with torch.device('meta'):
+        made = build_model(model, 10, **{k: list(v) if k == 'heights' else v for k, v in net})
+    own = {
+        k: p.default
+        for k, p in inspect.signature(builder_of(model)).parameters.items()
+        if p.default is not p.empty and k != 'weights'
+    }
     return dict(width=1.) | made.settings | own | dict(net)
 
 def _hashable(v): return tuple(map(_hashable, v)) if isinstance(v, (list, tuple)) else v
 
 def _network_settings(recipe):
-    "Every setting of a recipe's network, read off the network itself. Raises ValueError where they do not fit together."
-    try: return _built(recipe.model, tuple(sorted((k, _hashable(v)) for k, v in recipe.net.items() if not isinstance(v, dict))))
-    except ValueError: raise
-    except (TypeError, KeyError, AttributeError, IndexError, RuntimeError, OverflowError, ZeroDivisionError, MemoryError) as e:
+    """Every setting of a recipe's network, read off the network itself. Raises ValueError where
+    they do not fit together."""
+    try:
+        return _built(
+            recipe.model,
+            tuple(
+                sorted((k, _hashable(v)) for k, v in recipe.net.items() if not isinstance(v, dict))
+            ),
+        )
+    except ValueError:
+        raise
+    except (
+        TypeError, KeyError, AttributeError, IndexError, RuntimeError, OverflowError,
+        ZeroDivisionError, MemoryError,
+    ) as e:
         given = ', '.join(f'{k}={v!r}' for k, v in recipe.net.items() if k != 'heights')[:300]
-        raise ValueError(f'{recipe.model}: cannot be built with {given} ({type(e).__name__}: {str(e)[:200]})') from None
+        raise ValueError(
+            f'{recipe.model}: cannot be built with {given} ({type(e).__name__}: {str(e)[:200]})'
+        ) from None
 
+# %% ../nbs/74_presets.ipynb #41ecd5de
 def values(
     recipe: Recipe,
 ) -> dict:  # setting -> value
     "Every setting of a recipe with the value that holds, those of the network included."
     net = _network_settings(recipe)
-    return {k: getattr(recipe, k) for k in _RECIPE} | {k: getattr(recipe.train, k) for k in _TRAIN} | {k: net[k] for k in model_settings(recipe.model) if k in net}
+    return (
+        {k: getattr(recipe, k) for k in _RECIPE}
+        | {k: getattr(recipe.train, k) for k in _TRAIN}
+        | {k: net[k] for k in model_settings(recipe.model) if k in net}
+    )
 
+# %% ../nbs/74_presets.ipynb #f7837726
 def source_of(
     name: str,
     recipe: Recipe,
@@ -487,9 +947,11 @@ def source_of(
     said = [r.source for r in rules if name in r.settings]
     if said: return said[-1]
     if name in _SOURCE_OF: return _SOURCE_OF[name]
-    if name in model_settings(recipe.model): return _STRUCTURE + next(v for k, v in _PLACES.items() if fnmatch(recipe.model, k))
+    if name in model_settings(recipe.model):
+        return _STRUCTURE + next(v for k, v in _PLACES.items() if fnmatch(recipe.model, k))
     raise KeyError(name)
 
+# %% ../nbs/74_presets.ipynb #e7055afa
 def preset_table(
     model: str,
     data: str,              # data spec
@@ -497,16 +959,27 @@ def preset_table(
     **settings,             # changes, as in `make_recipe`
 ) -> str:                   # Markdown: setting, value, source
     "Every setting of a preset's recipe with its source; stages below."
-    recipe, rules = make_recipe(model, data, preset, **settings), rules_for(model, data, preset, settings)
+    recipe, rules = (
+        make_recipe(model, data, preset, **settings), rules_for(model, data, preset, settings)
+    )
     source = lambda k: 'given' if k in settings else source_of(k, recipe, rules)
     lines = ['| setting | value | source |', '|---|---|---|']
-    lines += [f'| `{k}` | `{v!r}` | {source(k)} |' for k, v in values(recipe).items() if k != 'stages']
+    lines += [
+        f'| `{k}` | `{v!r}` | {source(k)} |' for k, v in values(recipe).items() if k != 'stages'
+    ]
     for s in recipe.stages:
-        lines.append(f'| stage before: `{s["name"]}` | ' + ', '.join(f'`{k}={v!r}`' for k, v in s.items() if k not in ('name', 'data')) + f' | {source("stages")} |')
+        lines.append(
+            f'| stage before: `{s["name"]}` | '
+            + ', '.join(f'`{k}={v!r}`' for k, v in s.items() if k not in ('name', 'data'))
+            + f' | {source("stages")} |'
+        )
     return '\n'.join(lines) + '\n'
 
 # %% ../nbs/74_presets.ipynb #4ac5d145
-_BESIDE = ('data', 'cache', 'workers', 'device', 'compile', 'checkpoint_every', 'evaluate_every', 'accumulate', 'seed', 'teacher', 'detector', 'after', 'precision', 'model', 'group', 'stages')
+_BESIDE = (
+    'data', 'cache', 'workers', 'device', 'compile', 'checkpoint_every', 'evaluate_every',
+    'accumulate', 'seed', 'teacher', 'detector', 'after', 'precision', 'model', 'group', 'stages',
+)
 
 def differences(
     recipe: Recipe,
@@ -514,6 +987,13 @@ def differences(
 ) -> dict:                          # setting -> (here, there)
     "The settings in which a recipe is not the paper's."
     trunk = {k: recipe.net[k] for k in ('trunk',) if k in recipe.net}
-    mine, printed = values(recipe), values(printed or make_recipe(recipe.model, 'cuhk-sysu:PATH', 'paper', **trunk))
+    mine, printed = (
+        values(recipe),
+        values(printed or make_recipe(recipe.model, 'cuhk-sysu:PATH', 'paper', **trunk)),
+    )
     plain = lambda v: list(v) if isinstance(v, tuple) else v
-    return {k: (v, printed[k]) for k, v in mine.items() if k not in _BESIDE and plain(v) != plain(printed[k])}
+    return {
+        k: (v, printed[k])
+        for k, v in mine.items()
+        if k not in _BESIDE and plain(v) != plain(printed[k])
+    }

@@ -412,7 +412,9 @@ def meet(self: QEEPS,
     if self.qsse == 'all':
         maps = [self.guide(scene.features, asking.features) for asking, _ in queries]
         features = torch.cat([m for m, _ in maps])
-        patch = torch.cat([self.roi_head.pooler(m, [box]) for (_, m), (_, box) in zip(maps, queries)])
+        patch = torch.cat(
+            [self.roi_head.pooler(m, [box]) for (_, m), (_, box) in zip(maps, queries)]
+        )
     else:
         queries = queries.reshape(len(queries), scene.features.shape[1], -1)
         w = self.squeeze_excite(queries[:, :, 0], scene.squeezed.expand(len(queries), -1))  # (Q, C)

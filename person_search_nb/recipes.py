@@ -40,7 +40,8 @@ from .presets import check, check_here, Recipe, stage_recipes
 def read_state(
     path,      # a model file, a training's checkpoint, or a PyTorch file with a state dict
 ) -> dict:     # name -> tensor
-    "The weights in a file; runs no code of it. Raises ValueError naming the file when there are none."
+    """The weights in a file; runs no code of it. Raises ValueError naming the file when there are
+    none."""
     path = Path(path)
     if path.suffix == '.safetensors':
         try: return read_weights(path)[0]
@@ -48,15 +49,21 @@ def read_state(
             if not path.exists(): raise
             try: return load_tree(path)['model']
             except ValueError: raise e from None
-    try: state = torch.load(path, map_location='cpu', weights_only=True)
-    except FileNotFoundError: raise ValueError(f'{path}: no such file') from None
-    except Exception as e: raise ValueError(f'{path}: not a file of weights ({type(e).__name__})') from None
-    for key in ('model', 'state_dict'): state = state.get(key, state) if isinstance(state, dict) else {}
+    try:
+        state = torch.load(path, map_location='cpu', weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f'{path}: no such file') from None
+    except Exception as e:
+        raise ValueError(f'{path}: not a file of weights ({type(e).__name__})') from None
+    for key in ('model', 'state_dict'):
+        state = state.get(key, state) if isinstance(state, dict) else {}
     state = {k: v for k, v in state.items() if isinstance(k, str) and torch.is_tensor(v)}
     if not state: raise ValueError(f'{path}: holds no weights by name; save model.state_dict()')
     return _without_prefix(state)
 
-PREFIXES = 'module.', 'model.', 'backbone.body.'  # of DataParallel, wrappers, torchvision's detectors
+# %% ../nbs/75_recipes.ipynb #7f4d8101
+# of DataParallel, wrappers, torchvision's detectors
+PREFIXES = 'module.', 'model.', 'backbone.body.'
 
 def _without_prefix(state):
     "Names without what stands before all of them, or before all of a trunk inside a detector."
@@ -65,41 +72,83 @@ def _without_prefix(state):
         if inner and (len(inner) == len(state) or p == 'backbone.body.'): state = inner
     return state
 
-def _trunk_names(model): return tuple(t + part for t in getattr(model, 'trunks', ('',)) for part in ('stem.', 'blocks.'))  # of all its networks
+# of all its networks
+def _trunk_names(model):
+    return tuple(t + part for t in getattr(model, 'trunks', ('',)) for part in ('stem.', 'blocks.'))
 
-def _is_weight(name, tensor): return tensor.ndim > 1 and name.endswith('weight')  # of a convolution or a linear layer
+# of a convolution or a linear layer
+def _is_weight(name, tensor): return tensor.ndim > 1 and name.endswith('weight')
 
 def warm_start(
     model: PersonSearchNet,  # changed in place
     path,                    # as for `read_state`
-    skip: tuple = ('rpn.anchors.',),  # names that begin so are not looked at: anchors belong to the data
+    # names that begin so are not looked at: anchors belong to the data
+    skip: tuple = ('rpn.anchors.',),
     both: bool = True,       # of a network with a second one for identities: a trunk is for both
-) -> dict:                   # taken, other_shape, missing (stays as it is), unused: lists of names; weights: (taken, all) of convolutions and linear layers
-    "Take all weights of the same name and shape. Raises ValueError when the file can't be read, when a trunk has other shapes, or when nothing that counts fits."
+    # taken, other_shape, missing (stays as it is), unused: lists of names; weights: (taken, all) of
+    # convolutions and linear layers
+) -> dict:
+    """Take all weights of the same name and shape. Raises ValueError when the file can't be read,
+    when a trunk has other shapes, or when nothing that counts fits."""
     state = read_state(path)
-    if not any(k.startswith('stem.') for k in state): state = from_torchvision(state, model.names) or state  # a backbone's file as torchvision publishes it
+    # a backbone's file as torchvision publishes it
+    if not any(k.startswith('stem.') for k in state):
+        state = from_torchvision(state, model.names) or state
     if both and not any(k.startswith('reid.') for k in state):
-        state = state | {trunk + k: v for trunk in getattr(model, 'trunks', ('',))[1:] for k, v in state.items() if k.startswith(('stem.', 'blocks.'))}
-    own, state = ({k: v for k, v in s.items() if not k.startswith(skip)} for s in (model.state_dict(), state))
+        state = state | {
+            trunk + k: v
+            for trunk in getattr(model, 'trunks', ('',))[1:]
+            for k, v in state.items()
+            if k.startswith(('stem.', 'blocks.'))
+        }
+    own, state = (
+        {k: v for k, v in s.items() if not k.startswith(skip)} for s in (model.state_dict(), state)
+    )
     check_finite({k: v for k, v in state.items() if k in own}, path)
-    found = dict(taken=[k for k in own if k in state and state[k].shape == own[k].shape], other_shape=[k for k in own if k in state and state[k].shape != own[k].shape],
-                 missing=[k for k in own if k not in state], unused=[k for k in state if k not in own])
+    found = dict(
+        taken=[k for k in own if k in state and state[k].shape == own[k].shape],
+        other_shape=[k for k in own if k in state and state[k].shape != own[k].shape],
+        missing=[k for k in own if k not in state], unused=[k for k in state if k not in own],
+    )
     weights = [k for k, v in own.items() if _is_weight(k, v)]
     found['weights'] = (len(set(weights) & set(found['taken'])), len(weights))
-    if wrong := [k for k in found['other_shape'] if k.startswith(_trunk_names(model)) and k in weights]:
-        raise ValueError(f'{path}: {len(wrong)} weights of its trunk have another shape, the first is {wrong[0]}: {tuple(state[wrong[0]].shape)} in the file, {tuple(own[wrong[0]].shape)} in this network; '
-                         'set the width (and trunk) the file was made with, or start from another file (start=; start= alone is a random start)')
-    if not found['weights'][0]: raise ValueError(f'{path}: none of its {len(state)} tensors is a convolution or linear layer with the name and shape of one of this model, such as {(weights or [None])[0]}')
+    if wrong := [
+        k for k in found['other_shape'] if k.startswith(_trunk_names(model)) and k in weights
+    ]:
+        raise ValueError(
+            f'{path}: {len(wrong)} weights of its trunk have another shape, the first is '
+            f'{wrong[0]}: {tuple(state[wrong[0]].shape)} in the file, {tuple(own[wrong[0]].shape)} '
+            'in this network; '
+            'set the width (and trunk) the file was made with, or start from another file (start=; '
+            'start= alone is a random start)'
+        )
+    if not found['weights'][0]:
+        raise ValueError(
+            f'{path}: none of its {len(state)} tensors is a convolution or linear layer with the '
+            f'name and shape of one of this model, such as {(weights or [None])[0]}'
+        )
     model.load_state_dict({k: state[k] for k in found['taken']}, strict=False)
     return found
 
+# %% ../nbs/75_recipes.ipynb #93ce77d1
 def start_text(
     found: dict,  # of `warm_start`
 ) -> str:
     "The report in a few lines."
-    lines = ["{} of {} weights of convolutions and linear layers taken, {} tensors in all".format(*found['weights'], len(found['taken']))]
-    for key, name in (('other_shape', 'of another shape, left as they are'), ('missing', 'not in the file, left as they are'), ('unused', 'in the file only')):
-        if found[key]: lines.append(f"{len(found[key])} {name}: {', '.join(found[key][:4])}{' ...' if len(found[key]) > 4 else ''}")
+    lines = [
+        "{} of {} weights of convolutions and linear layers taken, {} tensors in all".format(
+            *found['weights'], len(found['taken'])
+        )
+    ]
+    for key, name in (
+        ('other_shape', 'of another shape, left as they are'),
+        ('missing', 'not in the file, left as they are'), ('unused', 'in the file only'),
+    ):
+        if found[key]:
+            lines.append(
+                f"{len(found[key])} {name}: "
+                f"{', '.join(found[key][:4])}{' ...' if len(found[key]) > 4 else ''}"
+            )
     return '\n'.join(lines)
 
 # %% ../nbs/75_recipes.ipynb #00aa4b93
@@ -109,9 +158,14 @@ def _apply_start(model, recipe):
     told = f"start: {recipe.start or 'random weights'}"
     report = dict(start=recipe.start, after='')
     if recipe.start not in ('', 'imagenet'):
-        path = shipped_trunk(recipe.start.partition(':')[2] or recipe.model) if named else recipe.start
-        try: found = warm_start(model, path, ('rpn.anchors.', *('id_loss.',) * named))
-        except ValueError as e: raise ValueError(str(e).replace(str(path), f'start={recipe.start}')) from None  # a package's own path helps nobody
+        path = (
+            shipped_trunk(recipe.start.partition(':')[2] or recipe.model) if named else recipe.start
+        )
+        # a package's own path helps nobody
+        try:
+            found = warm_start(model, path, ('rpn.anchors.', *('id_loss.',) * named))
+        except ValueError as e:
+            raise ValueError(str(e).replace(str(path), f'start={recipe.start}')) from None
         report |= {k: v if k == 'weights' else len(v) for k, v in found.items()}
         told += '\n' + start_text(found)
     if recipe.after:
@@ -124,7 +178,8 @@ def build_started(
     recipe: Recipe,  # without stages
     num_ids: int,    # training identities
 ) -> tuple:          # (model, report of its start: start, weights (taken, all), text, ...)
-    "The network of a recipe with its start. Raises ValueError where the start is of another network."
+    """The network of a recipe with its start. Raises ValueError where the start is of another
+    network."""
     torch.manual_seed(recipe.train.seed)
     imagenet = dict(weights='imagenet') if recipe.start == 'imagenet' else {}
     model = build_model(recipe.model, num_ids, **recipe.net | imagenet)
@@ -132,73 +187,120 @@ def build_started(
 
 # %% ../nbs/75_recipes.ipynb #0431f3ca
 def _found_in_training(model, data, file, recipe, progress):
-    "Detections of a trained detector in the training scenes, read from `file` if this run has written them."
+    """Detections of a trained detector in the training scenes, read from `file` if this run has
+    written them."""
     kept = None
     if rank() == 0 and (file.parent / CHECKPOINT).exists():  # without one it may be of another run
-        with suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(file) as f: kept = dict(f)
+        with suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(file) as f:
+            kept = dict(f)
     if (kept := from_first(kept)) is not None: return kept
-    found = {k: v for k, v in run_detector(model.to(connect(recipe.train.device)), data, 4, workers=recipe.train.workers, progress=progress).items() if k != 'det_feats'}
+    found = {
+        k: v
+        for k, v in run_detector(
+            model.to(connect(recipe.train.device)), data, 4, workers=recipe.train.workers,
+            progress=progress,
+        ).items()
+        if k != 'det_feats'
+    }
     if rank() == 0:
         buffer = io.BytesIO()
         np.savez(buffer, **found)
         write_whole(file, buffer.getvalue())
     return from_first(found if rank() == 0 else None)
 
+# %% ../nbs/75_recipes.ipynb #7cc23115
 def schedule(
     recipe: Recipe,  # without stages
 ) -> TrainConfig:
     "How it is trained: cut-outs have no detector, so weights of its losses are left out."
     if not recipe.crops: return recipe.train
-    return replace(recipe.train, weights={k: v for k, v in recipe.train.weights.items() if not k.startswith(('rpn_', 'head_'))})
+    return replace(
+        recipe.train,
+        weights={
+            k: v for k, v in recipe.train.weights.items() if not k.startswith(('rpn_', 'head_'))
+        },
+    )
 
+# %% ../nbs/75_recipes.ipynb #008ab9d0
 def _cut_outs(model, data, recipe, out, progress):
     "The data set of cut-outs."
-    found = _found_in_training(model, data, out / 'found.npz', recipe, progress) if recipe.crops_from == 'true+found' else None
-    cuts = crop_dataset(data, recipe.crops, model.with_background, recipe.train.seed, **dict(found=found) if found else {}, cache=recipe.cache, progress=progress)
+    found = (
+        _found_in_training(model, data, out / 'found.npz', recipe, progress)
+        if recipe.crops_from == 'true+found'
+        else None
+    )
+    cuts = crop_dataset(
+        data, recipe.crops, model.with_background, recipe.train.seed,
+        **dict(found=found) if found else {}, cache=recipe.cache, progress=progress,
+    )
     return cuts
 
 def _learner(model, recipe, guide, advisor, teach):
     "What the trainer calls: the network itself, or one with a teacher beside it."
     if recipe.crops: return CropIdentity(model)
-    if 'hdl' in teach: return HDL(guide, model, recipe.lambdas, recipe.temperature, recipe.form, recipe.hinton)
+    if 'hdl' in teach:
+        return HDL(guide, model, recipe.lambdas, recipe.temperature, recipe.form, recipe.hinton)
     if 'detector' in teach: return DetectorDistillation(advisor, model, **recipe.detect)
     return model
 
 def _grader(recipe, data, say, progress):
     "A function that searches the data's gallery with a network; None where the data have none."
     if data.num_ids: must_split(recipe.data)
-    try: gallery, queries = (open_dataset(recipe.data, part, size=recipe.size, progress=progress) for part in ('gallery', 'query'))
-    except DataError as e: return say(f'not evaluated: {e}')
+    try:
+        gallery, queries = (
+            open_dataset(recipe.data, part, size=recipe.size, progress=progress)
+            for part in ('gallery', 'query')
+        )
+    except DataError as e:
+        return say(f'not evaluated: {e}')
     if warning := in_common_warning(data, gallery, queries): say(f'warning: {warning}')
     blind = bool(recipe.crops) and not recipe.after  # cut-outs teach nobody to find people
-    return lambda net: evaluate(net, gallery, queries, min(recipe.train.batch_size, 16), workers=recipe.train.workers, progress=progress, true_boxes=blind)
+    return lambda net: evaluate(
+        net, gallery, queries, min(recipe.train.batch_size, 16), workers=recipe.train.workers,
+        progress=progress, true_boxes=blind,
+    )
 
 # %% ../nbs/75_recipes.ipynb #b6d49345
 def _teachers(recipe, data):
-    guide, teach = (load_model(recipe.teacher), recipe.teach.split('+')) if recipe.teacher else (None, [])
+    guide, teach = (
+        (load_model(recipe.teacher), recipe.teach.split('+')) if recipe.teacher else (None, [])
+    )
     if 'hdl' in teach and guide.num_ids != data.num_ids:
-        raise ValueError(f'{recipe.teacher}: knows {guide.num_ids} identities, {recipe.data} has {data.num_ids}; distil on the data the teacher was trained on')
+        raise ValueError(
+            f'{recipe.teacher}: knows {guide.num_ids} identities, {recipe.data} has '
+            f'{data.num_ids}; distil on the data the teacher was trained on'
+        )
     return guide, load_model(recipe.detector) if recipe.detector else guide, teach
 
 def _content(path):
     "A file's digest, in place of its name."
-    with suppress(SafetensorError), safe_open(str(regular_file(path)), 'np') as f:  # the order of its header changes from one writing to the next
-        return digest(*(x for k in sorted(f.keys()) for x in (k, f.get_tensor(k))), *(f'{k}={v}' for k, v in sorted((f.metadata() or {}).items())))
+    # the order of its header changes from one writing to the next
+    with suppress(SafetensorError), safe_open(str(regular_file(path)), 'np') as f:
+        return digest(
+            *(x for k in sorted(f.keys()) for x in (k, f.get_tensor(k))),
+            *(f'{k}={v}' for k, v in sorted((f.metadata() or {}).items())),
+        )
     return digest(Path(path).read_bytes())
 
+# %% ../nbs/75_recipes.ipynb #b6a1b0a7
 def _scene_records(recipe):
     "What a run of this recipe may have noted of its training scenes (`data_record`)."
     data = open_dataset(recipe.data, 'train', progress=False)
     if not recipe.crops: return [data_record(data)]
-    cuts = (crop_dataset(data, recipe.crops, b, recipe.train.seed, progress=False) for b in (True, False))
+    cuts = (
+        crop_dataset(data, recipe.crops, b, recipe.train.seed, progress=False)
+        for b in (True, False)
+    )
     return [data_record(c) for c in cuts]
 
 def _data_name(recipe, folder):
-    "The data spec of a recipe, or that of the run in a folder where only the place of the same scenes is another."
+    """The data spec of a recipe, or that of the run in a folder where only the place of the same
+    scenes is another."""
     if not (file := Path(folder) / CHECKPOINT).exists(): return recipe.data
     saved = read_run(file)['record']
     before = saved.get('recipe', {}).get('data', recipe.data)
-    if before == recipe.data or parse_spec(before)[::2] != parse_spec(recipe.data)[::2]: return recipe.data
+    if before == recipe.data or parse_spec(before)[::2] != parse_spec(recipe.data)[::2]:
+        return recipe.data
     return before if saved.get('data') in map(as_json, _scene_records(recipe)) else recipe.data
 
 def recipe_record(
@@ -206,12 +308,23 @@ def recipe_record(
     folder,          # of its run
 ) -> dict:           # dict(recipe=...), see `train`
     "What decides a run of a recipe, besides `recipe.train`. A data set that was moved is the same."
-    r = {f.name: getattr(recipe, f.name) for f in fields(recipe) if f.name not in ('train', 'cache', 'net', 'stages')}
+    r = {
+        f.name: getattr(recipe, f.name)
+        for f in fields(recipe)
+        if f.name not in ('train', 'cache', 'net', 'stages')
+    }
     r['data'] = _data_name(recipe, folder)
     for k in ('start', 'after', 'teacher', 'detector'):
-        if r[k] and not (k == 'start' and (r[k] == 'imagenet' or r[k].partition(':')[0] == 'shipped')): r[k] = 'file ' + _content(r[k])
-    return dict(recipe=r | {k: v for k, v in recipe.net.items() if k not in ('heights', 'dim', 'factored')})  # heights and length follow from data and teacher
+        if r[k] and not (
+            k == 'start' and (r[k] == 'imagenet' or r[k].partition(':')[0] == 'shipped')
+        ):
+            r[k] = 'file ' + _content(r[k])
+    # heights and length follow from data and teacher
+    return dict(
+        recipe=r | {k: v for k, v in recipe.net.items() if k not in ('heights', 'dim', 'factored')}
+    )
 
+# %% ../nbs/75_recipes.ipynb #2734f32f
 def same_run(
     recipe: Recipe,          # without stages
     folder,
@@ -223,33 +336,71 @@ def same_run(
     compare_run(read_run(file), folder, schedule(recipe), recipe_record(recipe, folder), extend)
     return True
 
+# %% ../nbs/75_recipes.ipynb #52ccc581
 def _resolved(recipe, out, say):
-    "The recipe with the number format that it is trained in: the one of the run that goes on, or what the processor computes in."
+    """The recipe with the number format that it is trained in: the one of the run that goes on, or
+    what the processor computes in."""
     if recipe.train.precision != 'auto': return recipe
     there = (out / CHECKPOINT).exists()
-    precision = from_first((read_run(out / CHECKPOINT)['precision'] if there else pick_precision(connect(recipe.train.device))) if rank() == 0 else None)
-    say(f'precision: {precision}, ' + ('as the run began' if there else 'as this processor computes'))
+    precision = from_first(
+        (
+            read_run(out / CHECKPOINT)['precision']
+            if there
+            else pick_precision(connect(recipe.train.device))
+        )
+        if rank() == 0
+        else None
+    )
+    say(
+        f'precision: {precision}, '
+        + ('as the run began' if there else 'as this processor computes')
+    )
     return replace(recipe, train=replace(recipe.train, precision=precision))
 
+# %% ../nbs/75_recipes.ipynb #d9671cf0
 def _one_stage(recipe, out, extend, progress, say):
     "Build, start, train and evaluate a recipe without stages."
     if rank() == 0: refuse_foreign(out)
     going = from_first(same_run(recipe, out, extend) if rank() == 0 else None)
-    data = open_dataset(recipe.data, 'train', size=recipe.size, cache=recipe.cache, progress=progress)
+    data = open_dataset(
+        recipe.data, 'train', size=recipe.size, cache=recipe.cache, progress=progress
+    )
     guide, advisor, teach = _teachers(recipe, data)
-    heights = advisor.config['heights'] if advisor else fit_heights(data.heights(), spacing=recipe.anchor_spacing)
-    long = dict(dim=guide.id_loss.dim) if 'table' in teach and guide.id_loss is not None else {}  # as long as the table's rows
-    recipe = _resolved(replace(recipe, net=dict(heights=[float(h) for h in heights]) | long | recipe.net), out, say)
+    heights = (
+        advisor.config['heights']
+        if advisor
+        else fit_heights(data.heights(), spacing=recipe.anchor_spacing)
+    )
+    # as long as the table's rows
+    long = dict(dim=guide.id_loss.dim) if 'table' in teach and guide.id_loss is not None else {}
+    recipe = _resolved(
+        replace(recipe, net=dict(heights=[float(h) for h in heights]) | long | recipe.net), out, say
+    )
     model, report = build_started(recipe, data.num_ids)
     model.size = recipe.size  # `evaluate` and others resize as training did
     say(report['text'])
-    if recipe.imprint and not going and model.id_loss is not None: imprint(model, data, progress=progress)  # a detector has nobody to imprint
-    if 'table' in teach and not going: freeze_table(model, from_first(teacher_table(guide.to(connect(recipe.train.device)), data, data.num_ids, progress=progress).cpu()))
+    # a detector has nobody to imprint
+    if recipe.imprint and not going and model.id_loss is not None:
+        imprint(model, data, progress=progress)
+    if 'table' in teach and not going:
+        freeze_table(
+            model,
+            from_first(
+                teacher_table(
+                    guide.to(connect(recipe.train.device)), data, data.num_ids, progress=progress
+                ).cpu()
+            ),
+        )
     grade = _grader(recipe, data, say, progress)
-    notes = {name: json.dumps(x, indent=1).encode() for name, x in {'recipe.json': asdict(recipe), 'start.json': report}.items()}
+    notes = {
+        name: json.dumps(x, indent=1).encode()
+        for name, x in {'recipe.json': asdict(recipe), 'start.json': report}.items()
+    }
     if recipe.crops: data = _cut_outs(model, data, recipe, out, progress)
-    return model, train(_learner(model, recipe, guide, advisor, teach), data, schedule(recipe), out, progress, recipe.model, grade, extend=extend, record=recipe_record(recipe, out), notes=notes)
-
+    return model, train(
+        _learner(model, recipe, guide, advisor, teach), data, schedule(recipe), out, progress,
+        recipe.model, grade, extend=extend, record=recipe_record(recipe, out), notes=notes,
+    )
 
 # %% ../nbs/75_recipes.ipynb #2fe864b7
 def run_recipe(
@@ -265,16 +416,20 @@ def run_recipe(
     connect(recipe.train.device)  # before anybody asks for the rank
     say = print if progress and rank() == 0 else lambda *text: None
     with holding(out):
-        if restart and rank() == 0 and (aside := set_aside(out)): say(f'the run that was there is now in {aside}')
+        if restart and rank() == 0 and (aside := set_aside(out)):
+            say(f'the run that was there is now in {aside}')
         if rank() == 0: refuse_foreign(out)  # before its first stage
         return _all_stages(recipe, Path(out), extend, progress, say)
 
+# %% ../nbs/75_recipes.ipynb #9c616354
 def _all_stages(recipe, out, extend, progress, say):
     done, (*before, last) = recipe.after, stage_recipes(recipe)
     for k, (name, r) in enumerate(before, 1):
         folder, r = out / f'{k}-{name}', replace(r, after=done)
         say(f'stage {k} of {len(before) + 1}: {name}')
-        if not from_first((folder / 'done').exists() and same_run(r, folder, extend) if rank() == 0 else None):
+        if not from_first(
+            (folder / 'done').exists() and same_run(r, folder, extend) if rank() == 0 else None
+        ):
             _one_stage(r, folder, extend, progress, say)
             if rank() == 0: write_whole(folder / 'done', b'')
         done = str(folder / 'model.safetensors')
@@ -284,10 +439,15 @@ def _all_stages(recipe, out, extend, progress, say):
 def read_recipe(
     path,        # recipe.json of a run
 ) -> Recipe:
-    "The recipe a run was made with: `run_recipe(read_recipe(path))` makes it again. Raises ValueError naming the file."
+    """The recipe a run was made with: `run_recipe(read_recipe(path))` makes it again. Raises
+    ValueError naming the file."""
     r = read_json(path)
     try:
         made = {k: tuple(v) if isinstance(v, list) else v for k, v in r.pop('train').items()}
-        return check(Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in r.items()}, train=TrainConfig(**made)))
+        return check(
+            Recipe(
+                **{k: tuple(v) if isinstance(v, list) else v for k, v in r.items()},
+                train=TrainConfig(**made),
+            )
+        )
     except (TypeError, AttributeError, KeyError, ValueError) as e: raise ValueError(f'{path}: not a recipe of this version ({e})') from None
-

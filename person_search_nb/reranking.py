@@ -22,7 +22,8 @@ def k_reciprocal_distance(
 ) -> np.ndarray:           # (N - 1,) new distances of the query
     "Re-ranking with k-reciprocal encoding (Zhong et al. 2017, Eq. 2 to 12)."
     n = len(distance)
-    order = np.argsort(distance - np.eye(n), axis=1, kind='stable')  # everybody is nearest to itself, whatever the ties
+    # everybody is nearest to itself, whatever the ties
+    order = np.argsort(distance - np.eye(n), axis=1, kind='stable')
     def mutual(k):
         near = np.zeros((n, n), bool)
         np.put_along_axis(near, order[:, :k], True, 1)
@@ -37,6 +38,7 @@ def k_reciprocal_distance(
     least = np.minimum(v[0], v[1:]).sum(1)
     return (1 - weight) * (1 - least / (2 - least)) + weight * distance[0, 1:]
 
+# %% ../nbs/55_reranking.ipynb #fe4bacf1
 def k_reciprocal(
     found: dict,              # det_feats (M, D)
     query_feats: np.ndarray,  # (Q, D)
@@ -44,8 +46,10 @@ def k_reciprocal(
     k1: int = 20,
     k2: int = 6,
     weight: float = 0.3,
-    most: int = 500,          # so many of the most similar detections are re-ranked; the rest stays behind them, in its order
-):                            # function (query number, rows) -> similarities, for `match_search(rerank=...)`
+    # so many of the most similar detections are re-ranked; the rest stays behind them, in its order
+    most: int = 500,
+    # function (query number, rows) -> similarities, for `match_search(rerank=...)`
+):
     "Similarities of a query's list by k-reciprocal encoding within this list."
     def rerank(q, rows):
         # float64, cut to ten digits: what rounding left to chance would decide who is a neighbour
@@ -56,7 +60,9 @@ def k_reciprocal(
         distance = np.maximum(np.round(1 - part @ part.T, 10), 0)
         np.fill_diagonal(distance, 0)
         new = -10 - near
-        new[top] = -np.round(k_reciprocal_distance(distance, min(k1, len(part)), min(k2, len(part)), weight), 10)
+        new[top] = -np.round(
+            k_reciprocal_distance(distance, min(k1, len(part)), min(k2, len(part)), weight), 10
+        )
         return new
     return rerank
 
@@ -64,36 +70,62 @@ def k_reciprocal(
 def best_matching(
     similarity: np.ndarray,  # (R, C), R small
 ) -> tuple:                  # (sum, (R,) column of each row, -1: alone)
-    "One-to-one matching of rows and columns with the largest sum; pairs of negative similarity are not matched."
+    """One-to-one matching of rows and columns with the largest sum; pairs of negative similarity
+    are not matched."""
     r, c = similarity.shape
     k = min(r, c)
-    columns = np.argsort(-similarity, axis=1, kind='stable')[:, :k]                      # (R, k) each row's best partners
+    # (R, k) each row's best partners
+    columns = np.argsort(-similarity, axis=1, kind='stable')[:, :k]
     gain = np.maximum(np.take_along_axis(similarity, columns, 1), 0)
-    columns = np.where(gain > 0, columns, -1 - np.arange(r)[:, None])                    # alone: a number nobody else has
+    # alone: a number nobody else has
+    columns = np.where(gain > 0, columns, -1 - np.arange(r)[:, None])
     gain, columns = np.c_[gain, np.zeros(r)], np.c_[columns, -1 - np.arange(r)]
     choice = np.array(list(product(range(k + 1), repeat=r)))                             # (ways, R)
     taken, total = columns[np.arange(r), choice], gain[np.arange(r), choice].sum(1)
     ordered = np.sort(taken, 1)
-    total[(ordered[:, 1:] == ordered[:, :-1]).any(1)] = -1                               # somebody twice
+    # somebody twice
+    total[(ordered[:, 1:] == ordered[:, :-1]).any(1)] = -1
     best = int(np.argmax(total))
     return float(total[best]), np.maximum(taken[best], -1)
 
+# %% ../nbs/55_reranking.ipynb #ca78faf8
 def cbgm(
     found: dict,              # det_image, det_boxes, det_scores, det_feats
     query_feats: np.ndarray,  # (Q, D)
     queries: QuerySet,        # their own scenes have to be in the gallery: there the context is
-    k1: int = 10,             # most similar detections, whose scenes are looked at; the authors take 10 for CUHK-SYSU, 30 for PRW
-    k2: int = 3,              # people of the query's scene, the query among them; the authors take 3 and 4
+    # most similar detections, whose scenes are looked at; the authors take 10 for CUHK-SYSU, 30 for
+    # PRW
+    k1: int = 10,
+    # people of the query's scene, the query among them; the authors take 3 and 4
+    k2: int = 3,
     score_threshold: float = 0.5,  # of context people
-):                            # function (query number, rows) -> similarities, for `match_search(rerank=...)`
-    "Context bipartite graph matching (SeqNet). Raises ValueError for a query whose own scene is not in the gallery, or k2 above 5."
-    if not 1 <= k2 <= 5: raise ValueError(f'k2 is {k2}: from 1 to 5 people can be matched with one another; more are slow and no better')
+    # function (query number, rows) -> similarities, for `match_search(rerank=...)`
+):
+    """Context bipartite graph matching (SeqNet). Raises ValueError for a query whose own scene is
+    not in the gallery, or k2 above 5."""
+    if not 1 <= k2 <= 5:
+        raise ValueError(
+            f'k2 is {k2}: from 1 to 5 people can be matched with one another; more are slow and no '
+            'better'
+        )
     if (np.asarray(queries.gallery_index) < 0).any():
-        raise ValueError(f'query {int(np.argmax(np.asarray(queries.gallery_index) < 0))} has no scene in the gallery, so nobody is known to stand beside it: leave cbgm off')
+        raise ValueError(
+            f'query {int(np.argmax(np.asarray(queries.gallery_index) < 0))} has no scene in the '
+            'gallery, so nobody is known to stand beside it: leave cbgm off'
+        )
     image, feats = np.asarray(found['det_image']), np.asarray(found['det_feats'])
     def context(q):  # (k2, D) the query, then the surest others of its scene
-        rows = np.flatnonzero((image == queries.gallery_index[q]) & (found['det_scores'] >= score_threshold))
-        rows = rows[paired_iou(found['det_boxes'][rows].astype(np.float64), np.repeat(queries.boxes[q:q + 1].astype(np.float64), len(rows), 0)) < .5]  # not the query again
+        rows = np.flatnonzero(
+            (image == queries.gallery_index[q]) & (found['det_scores'] >= score_threshold)
+        )
+        # not the query again
+        rows = rows[
+            paired_iou(
+                found['det_boxes'][rows].astype(np.float64),
+                np.repeat(queries.boxes[q : q + 1].astype(np.float64), len(rows), 0),
+            )
+            < 0.5
+        ]
         rows = rows[np.argsort(-found['det_scores'][rows], kind='stable')[:k2 - 1]]
         return np.concatenate([query_feats[q:q + 1], feats[rows]]).astype(np.float64)
     def rerank(q, rows):

@@ -17,6 +17,7 @@ from .neighbours import Rows
 
 # %% ../nbs/81_shards.ipynb #59d8667e
 MANIFEST, FORMAT, VERSION = 'manifest.json', 'person-search gallery', 1
+
 REPAIR = 'run person-search index on the same pictures again (or build_gallery): it makes anew what is broken, and keeps the rest'
 
 def new_manifest(
@@ -28,60 +29,156 @@ def new_manifest(
     **more,           # other settings to remember
 ) -> dict:
     "The manifest of an empty gallery."
-    return dict(format=FORMAT, version=VERSION, model=model, matching=matching, dim=dim, size=size, dtype=dtype, next=0, shards=[], sources=[], skipped=[], dropped=[], index=None) | more
+    return (
+        dict(
+            format=FORMAT, version=VERSION, model=model, matching=matching, dim=dim, size=size,
+            dtype=dtype, next=0, shards=[], sources=[], skipped=[], dropped=[], index=None,
+        )
+        | more
+    )
 
+# %% ../nbs/81_shards.ipynb #01b14ad7
 def write_manifest(folder, manifest: dict):
     "Replace it in one step: what it says is true from now on."
     write_whole(Path(folder)/MANIFEST, json.dumps(manifest, indent=1).encode())
 
+# %% ../nbs/81_shards.ipynb #c37c3351
 def _is_count(x): return type(x) is int and 0 <= x < 2 ** 40
+
 def _is_shard(s):
-    return (isinstance(s, dict) and re.fullmatch(r'\d{6}', str(s.get('name'))) and _is_count(s.get('scenes')) and _is_count(s.get('people'))
-            and isinstance(s.get('bytes'), dict) and s['bytes'].keys() == {f'{s["name"]}.npz', f'{s["name"]}.rows.npy'} and all(map(_is_count, s['bytes'].values()))
-            and isinstance(s.get('sums', {}), dict) and s.get('sums', {}).keys() <= s['bytes'].keys() and all(map(_is_count, s.get('sums', {}).values()))
-            and isinstance(s.get('sources', []), list) and all(type(v) is int for v in s.get('sources', [])))
+    return (
+        isinstance(s, dict)
+        and re.fullmatch(r'\d{6}', str(s.get('name')))
+        and _is_count(s.get('scenes'))
+        and _is_count(s.get('people'))
+        and isinstance(s.get('bytes'), dict)
+        and s['bytes'].keys() == {f'{s["name"]}.npz', f'{s["name"]}.rows.npy'}
+        and all(map(_is_count, s['bytes'].values()))
+        and isinstance(s.get('sums', {}), dict)
+        and s.get('sums', {}).keys() <= s['bytes'].keys()
+        and all(map(_is_count, s.get('sums', {}).values()))
+        and isinstance(s.get('sources', []), list)
+        and all(type(v) is int for v in s.get('sources', []))
+    )
+
 def _is_index(x):
-    return x is None or (isinstance(x, dict) and x.get('name') in ('hnsw', 'ivf-pq') and re.fullmatch(r'\d{6}\.' + x['name'], str(x.get('file'))) and _is_count(x.get('rows')) and _is_count(x.get('bytes')))
+    return x is None or (
+        isinstance(x, dict)
+        and x.get('name') in ('hnsw', 'ivf-pq')
+        and re.fullmatch(r'\d{6}\.' + x['name'], str(x.get('file')))
+        and _is_count(x.get('rows'))
+        and _is_count(x.get('bytes'))
+    )
+
+# %% ../nbs/81_shards.ipynb #cd6ec86c
 def _is_source(s):
     own = dict(folder=set(), data={'split'}, film={'every'})
-    return (isinstance(s, dict) and s.get('kind') in ('folder', 'data', 'film') and isinstance(s.get('path'), str) and s.keys() - {'kind', 'path'} <= own[s['kind']]
-            and s.get('split', '') in ('', 'train', 'gallery', 'query') and type(s.get('every', 1.)) in (int, float) and 0 < s.get('every', 1.) < math.inf)
-def _is_skipped(s): return isinstance(s, dict) and _is_count(s.get('source')) and all(isinstance(s.get(k), str) for k in ('key', 'stamp', 'why'))
+    return (
+        isinstance(s, dict)
+        and s.get('kind') in ('folder', 'data', 'film')
+        and isinstance(s.get('path'), str)
+        and s.keys() - {'kind', 'path'} <= own[s['kind']]
+        and s.get('split', '') in ('', 'train', 'gallery', 'query')
+        and type(s.get('every', 1.0)) in (int, float)
+        and 0 < s.get('every', 1.0) < math.inf
+    )
+
+def _is_skipped(s):
+    return (
+        isinstance(s, dict)
+        and _is_count(s.get('source'))
+        and all(isinstance(s.get(k), str) for k in ('key', 'stamp', 'why'))
+    )
+
 def _every(f): return lambda x: isinstance(x, list) and all(map(f, x))
 
-FIELDS = dict(version=_is_count, model=lambda x: isinstance(x, str), matching=lambda x: x in ('cosine', 'euclidean'), dim=lambda x: _is_count(x) and x <= 2 ** 16, size=sound_size,
-              dtype=lambda x: x in ('float16', 'float32'), next=lambda x: _is_count(x) and x < 10 ** 6, shards=_every(_is_shard), sources=_every(_is_source), skipped=_every(_is_skipped),
-              dropped=_every(lambda d: isinstance(d, list) and len(d) == 2 and type(d[0]) is int and isinstance(d[1], str)), index=_is_index)
+FIELDS = dict(
+    version=_is_count,
+    model=lambda x: isinstance(x, str),
+    matching=lambda x: x in ('cosine', 'euclidean'),
+    dim=lambda x: _is_count(x) and x <= 2**16,
+    size=sound_size,
+    dtype=lambda x: x in ('float16', 'float32'),
+    next=lambda x: _is_count(x) and x < 10**6,
+    shards=_every(_is_shard),
+    sources=_every(_is_source),
+    skipped=_every(_is_skipped),
+    dropped=_every(
+        lambda d: (
+            isinstance(d, list) and len(d) == 2 and type(d[0]) is int and isinstance(d[1], str)
+        )
+    ),
+    index=_is_index,
+)
 
+# %% ../nbs/81_shards.ipynb #b3a75bf1
 def check_manifest(
     m,     # what the file holds
     path,  # of the file, for the message
 ):
-    "Raises ValueError for a manifest that lacks a field, or whose field is not of its kind: files are named by number, and lie in the folder."
-    if not isinstance(m, dict) or m.get('format') != FORMAT: raise ValueError(f'{path}: is not the manifest of a gallery; give the folder that person-search index made')
-    if _is_count(m.get('version')) and m['version'] > VERSION: raise ValueError(f'{path}: has version {m["version"]}, this library reads up to {VERSION}; use a newer one')
+    """Raises ValueError for a manifest that lacks a field, or whose field is not of its kind: files
+    are named by number, and lie in the folder."""
+    if not isinstance(m, dict) or m.get('format') != FORMAT:
+        raise ValueError(
+            f'{path}: is not the manifest of a gallery; give the folder that person-search index '
+            'made'
+        )
+    if _is_count(m.get('version')) and m['version'] > VERSION:
+        raise ValueError(
+            f'{path}: has version {m["version"]}, this library reads up to {VERSION}; use a newer '
+            'one'
+        )
     for k, fits in FIELDS.items():
-        if k not in m or not fits(m[k]): raise ValueError(f'{path}: its field {k!r} is ' + (f'not what it should be ({str(m[k])[:60]!r})' if k in m else 'missing') + '; make the gallery anew, or take an older copy of this file')
+        if k not in m or not fits(m[k]):
+            raise ValueError(
+                f'{path}: its field {k!r} is '
+                + (f'not what it should be ({str(m[k])[:60]!r})' if k in m else 'missing')
+                + '; make the gallery anew, or take an older copy of this file'
+            )
     name = m.get('model_file', '')
-    if not isinstance(name, str): raise ValueError(f'{path}: its field \'model_file\' is not a name; make the gallery anew')
-    if type(m.get('least', .5)) not in (int, float) or not 0 <= m.get('least', .5) <= 1: raise ValueError(f'{path}: its field \'least\' is not a score; make the gallery anew')
+    if not isinstance(name, str):
+        raise ValueError(f'{path}: its field \'model_file\' is not a name; make the gallery anew')
+    if type(m.get('least', 0.5)) not in (int, float) or not 0 <= m.get('least', 0.5) <= 1:
+        raise ValueError(f'{path}: its field \'least\' is not a score; make the gallery anew')
 
+# %% ../nbs/81_shards.ipynb #cc406a79
 def read_manifest(
     folder,
     files: bool = True,  # look at the sizes of the files, too
 ) -> dict:
-    "What a gallery folder holds. Raises ValueError naming the file that is missing, cut short, or of another version."
+    """What a gallery folder holds. Raises ValueError naming the file that is missing, cut short, or
+    of another version."""
     path = Path(folder)/MANIFEST
-    try: m = read_json(path, limit=2 ** 28)
-    except (FileNotFoundError, NotADirectoryError): raise ValueError(f'{folder}: no gallery there (no {MANIFEST}); make one with person-search index PICTURES --model MODEL --out {folder}') from None
-    except (OSError, ValueError) as e: raise ValueError(f'{path}: cannot be read ({e}); make the gallery anew, or take an older copy of this file') from None
+    try:
+        m = read_json(path, limit=2**28)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(
+            f'{folder}: no gallery there (no {MANIFEST}); make one with person-search index '
+            f'PICTURES --model MODEL --out {folder}'
+        ) from None
+    except (OSError, ValueError) as e:
+        raise ValueError(
+            f'{path}: cannot be read ({e}); make the gallery anew, or take an older copy of this '
+            'file'
+        ) from None
     check_manifest(m, path)
     if files:
-        listed = [(n, b) for s in m['shards'] for n, b in s['bytes'].items()] + ([(m['index']['file'], m['index']['bytes'])] if m['index'] else [])
+        listed = [(n, b) for s in m['shards'] for n, b in s['bytes'].items()] + (
+            [(m['index']['file'], m['index']['bytes'])] if m['index'] else []
+        )
         for name, size in listed:
             file = Path(folder)/name
             there = regular_file(file).stat().st_size if file.exists() else None
-            if there != size: raise ValueError(f'{file}: ' + ('is missing' if there is None else f'has {there:,} bytes instead of {size:,}: cut short, or changed') + f'; {REPAIR}')
+            if there != size:
+                raise ValueError(
+                    f'{file}: '
+                    + (
+                        'is missing'
+                        if there is None
+                        else f'has {there:,} bytes instead of {size:,}: cut short, or changed'
+                    )
+                    + f'; {REPAIR}'
+                )
     return m
 
 # %% ../nbs/81_shards.ipynb #89a30a2b
@@ -89,7 +186,8 @@ def _header(archive, name):
     "(shape, bytes) of an array, as its header says and its place in the archive has them."
     with archive.open(f'{name}.npy') as f:
         version = np.lib.format.read_magic(f)
-        if version not in ((1, 0), (2, 0)): raise ValueError(f'{name}: is of another version {version}')
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f'{name}: is of another version {version}')
         read = getattr(np.lib.format, f'read_array_header_{version[0]}_0')
         (shape, _, dtype), begins = read(f), f.tell()
     size = math.prod(shape) * dtype.itemsize
@@ -102,7 +200,8 @@ def read_npz(
     path,
     names: tuple,           # of its arrays
     optional: tuple = (),   # of those that may be absent
-    check=lambda shapes: None,  # raises ValueError for {name: shape} that cannot be; is called before anything is read
+    # raises ValueError for {name: shape} that cannot be; is called before anything is read
+    check=lambda shapes: None,
 ) -> dict:                  # {name: array}
     """Arrays of an .npz file, which may be a stranger's. Memory is taken only after the sizes were looked at:
     256 MB, or 16 times the bytes of the file where that is more. Raises ValueError, and the errors of `zipfile`."""
@@ -113,8 +212,10 @@ def read_npz(
         headers = {k: _header(archive, k) for k in names}
     total = sum(size for _, size in headers.values())
     if total > most:
-        raise ValueError(f'it holds {total / 2 ** 20:,.0f} MB, more than the {most / 2 ** 20:,.0f} MB '
-                         'that a file of its length may unpack to')
+        raise ValueError(
+            f'it holds {total / 2**20:,.0f} MB, more than the {most / 2**20:,.0f} MB '
+            'that a file of its length may unpack to'
+        )
     check({k: shape for k, (shape, _) in headers.items()})
     with np.load(path, allow_pickle=False) as z: return {k: z[k] for k in names}
 
@@ -129,8 +230,15 @@ COLUMNS = dict(image=(np.int32, ()),      # (M,) scene of each person
 
 def _rows(file, feats, dtype):
     "A .npy file, 65,536 rows at a time: the table may be longer than memory."
-    np.lib.format.write_array_header_1_0(file, dict(descr=np.lib.format.dtype_to_descr(np.dtype(dtype)), fortran_order=False, shape=tuple(feats.shape)))
-    for a in range(0, len(feats), 65536): file.write(np.ascontiguousarray(feats[a:a + 65536], dtype).data)
+    np.lib.format.write_array_header_1_0(
+        file,
+        dict(
+            descr=np.lib.format.dtype_to_descr(np.dtype(dtype)), fortran_order=False,
+            shape=tuple(feats.shape),
+        ),
+    )
+    for a in range(0, len(feats), 65536):
+        file.write(np.ascontiguousarray(feats[a : a + 65536], dtype).data)
 
 def checksum(path) -> int:
     "CRC-32 of a file: tells whether it is as it was written, not who wrote it."
@@ -139,51 +247,96 @@ def checksum(path) -> int:
         while part := f.read(2 ** 22): total = zlib.crc32(part, total)
     return total
 
+# %% ../nbs/81_shards.ipynb #55ce5c35
 def is_whole(
     folder,
     shard: dict,  # of the manifest
 ) -> bool:
     "Whether a shard's files are there, and as they were written."
     sums = shard.get('sums', {})
-    return all((p := Path(folder)/f).is_file() and p.stat().st_size == size and (f not in sums or checksum(p) == sums[f]) for f, size in shard['bytes'].items())
+    return all(
+        (p := Path(folder) / f).is_file()
+        and p.stat().st_size == size
+        and (f not in sums or checksum(p) == sums[f])
+        for f, size in shard['bytes'].items()
+    )
 
+# %% ../nbs/81_shards.ipynb #0c8b5fc9
 def _check_people(people, shard):
     "Raises ValueError for columns that do not belong together, or hold what cannot be."
     n, s = shard['people'], shard['scenes']
     for k, (dtype, shape) in COLUMNS.items():
         x, rows = people[k], n if k in ('image', 'boxes', 'scores') else s
-        if x.shape != (rows, *shape) or x.dtype.kind != np.dtype(dtype).kind: raise ValueError(f'{k}: {x.dtype} {x.shape}, wanted {np.dtype(dtype)} {(rows, *shape)}')
+        if x.shape != (rows, *shape) or x.dtype.kind != np.dtype(dtype).kind:
+            raise ValueError(f'{k}: {x.dtype} {x.shape}, wanted {np.dtype(dtype)} {(rows, *shape)}')
     for k in ('boxes', 'scores'):
-        if len(bad := np.argwhere(~np.isfinite(people[k]))): raise ValueError(f'{k}: row {bad[0][0]} is not finite')
-    if n and not 0 <= people['image'].min() <= people['image'].max() < s: raise ValueError(f'image: scenes are numbered from 0 to {s - 1}')
-    if np.isinf(people['times']).any() or (np.abs(np.nan_to_num(people['times'])) > 1e11).any(): raise ValueError('times: beyond all calendars')
-    if not isinstance(people['names'], list) or len(people['names']) != s or not all(isinstance(x, str) for x in people['names']): raise ValueError('names: not one text for each scene')
-    if len(people['scenes']) != s or not all(isinstance(x, list) and len(x) == 3 and type(x[0]) is int and x[0] >= -1 and isinstance(x[1], str) and isinstance(x[2], str) for x in people['scenes']):
+        if len(bad := np.argwhere(~np.isfinite(people[k]))):
+            raise ValueError(f'{k}: row {bad[0][0]} is not finite')
+    if n and not 0 <= people['image'].min() <= people['image'].max() < s:
+        raise ValueError(f'image: scenes are numbered from 0 to {s - 1}')
+    if np.isinf(people['times']).any() or (np.abs(np.nan_to_num(people['times'])) > 1e11).any():
+        raise ValueError('times: beyond all calendars')
+    if (
+        not isinstance(people['names'], list)
+        or len(people['names']) != s
+        or not all(isinstance(x, str) for x in people['names'])
+    ):
+        raise ValueError('names: not one text for each scene')
+    if len(people['scenes']) != s or not all(
+        isinstance(x, list)
+        and len(x) == 3
+        and type(x[0]) is int
+        and x[0] >= -1
+        and isinstance(x[1], str)
+        and isinstance(x[2], str)
+        for x in people['scenes']
+    ):
         raise ValueError('scenes: not (source, key, stamp) for each')
 
+# %% ../nbs/81_shards.ipynb #66090aad
 def _store(folder, manifest, people):
     "A shard's two files; its entry for the manifest."
     manifest['next'] += 1
     name, out = f'{manifest["next"]:06d}', io.BytesIO()
-    np.savez(out, **{k: np.asarray(people[k], dtype).reshape(-1, *shape) for k, (dtype, shape) in COLUMNS.items()},
-             text=np.frombuffer(json.dumps({k: people[k] for k in ('names', 'scenes')}).encode(), np.uint8))
-    files = {f'{name}.rows.npy': lambda file: _rows(file, people['rows'], manifest['dtype']), f'{name}.npz': out.getbuffer()}
+    np.savez(
+        out,
+        **{
+            k: np.asarray(people[k], dtype).reshape(-1, *shape)
+            for k, (dtype, shape) in COLUMNS.items()
+        },
+        text=np.frombuffer(
+            json.dumps({k: people[k] for k in ('names', 'scenes')}).encode(), np.uint8
+        ),
+    )
+    files = {
+        f'{name}.rows.npy': lambda file: _rows(file, people['rows'], manifest['dtype']),
+        f'{name}.npz': out.getbuffer(),
+    }
     for file, data in files.items(): write_whole(Path(folder)/file, data)
-    return dict(name=name, scenes=len(people['names']), people=len(people['image']), bytes={f: (Path(folder)/f).stat().st_size for f in files},
-                sums={f: checksum(Path(folder)/f) for f in files}, sources=sorted({int(s[0]) for s in people['scenes']}))
+    return dict(
+        name=name, scenes=len(people['names']), people=len(people['image']),
+        bytes={f: (Path(folder) / f).stat().st_size for f in files},
+        sums={f: checksum(Path(folder) / f) for f in files},
+        sources=sorted({int(s[0]) for s in people['scenes']}),
+    )
 
+# %% ../nbs/81_shards.ipynb #f3bb92ff
 def add_shard(
     folder,          # of the gallery; made when missing
     manifest: dict,  # of the gallery so far; changed
-    people: dict,    # `COLUMNS`; rows: (M, D) embeddings; names: of the S scenes; scenes: [source number, key, stamp] of each
+    # `COLUMNS`; rows: (M, D) embeddings; names: of the S scenes; scenes: [source number, key,
+    # stamp] of each
+    people: dict,
 ):
-    "Write a shard, then the manifest that names it. Raises OSError naming the file when the disk is full; the gallery is as it was."
+    """Write a shard, then the manifest that names it. Raises OSError naming the file when the disk
+    is full; the gallery is as it was."""
     try: shard = _store(folder, manifest, people)
     except OSError as e: raise OSError(f'{e}. The gallery is as it was') from None
     manifest['shards'].append(shard)
     manifest['dim'] = people['rows'].shape[1] or manifest['dim']
     write_manifest(folder, manifest)
 
+# %% ../nbs/81_shards.ipynb #63575e54
 def read_shard(
     folder,
     shard: dict,     # of the manifest
@@ -197,9 +350,20 @@ def read_shard(
         out |= {k: text[k] for k in ('names', 'scenes')}
         _check_people(out, shard)
         file = Path(folder)/f'{shard["name"]}.rows.npy'
-        out['rows'] = np.load(file, mmap_mode='c') if shard['people'] else np.zeros((0, manifest['dim']), manifest['dtype'])  # 'c': writable for torch, and nothing reaches the disk
-        if out['rows'].shape != (len(out['boxes']), manifest['dim']) or out['rows'].dtype.name != manifest['dtype']:
-            raise ValueError(f'{out["rows"].dtype} {out["rows"].shape} rows for {len(out["boxes"])} people of {manifest["dim"]} numbers')
+        # 'c': writable for torch, and nothing reaches the disk
+        out['rows'] = (
+            np.load(file, mmap_mode='c')
+            if shard['people']
+            else np.zeros((0, manifest['dim']), manifest['dtype'])
+        )
+        if (
+            out['rows'].shape != (len(out['boxes']), manifest['dim'])
+            or out['rows'].dtype.name != manifest['dtype']
+        ):
+            raise ValueError(
+                f'{out["rows"].dtype} {out["rows"].shape} rows for {len(out["boxes"])} people of '
+                f'{manifest["dim"]} numbers'
+            )
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as e:
         raise ValueError(f'{file}: not a part of a gallery ({e}); {REPAIR}') from None
     return out
@@ -211,10 +375,18 @@ def join_shards(
 ) -> dict:        # the same, of all; rows: a `Rows`
     "Several shards as one table: scenes are numbered on, nothing of the embeddings is read."
     at = np.cumsum([0, *(len(p['names']) for p in parts)])
-    out = {k: np.concatenate([np.zeros((0, *shape), dtype), *(p[k] for p in parts)]) for k, (dtype, shape) in COLUMNS.items()}
+    out = {
+        k: np.concatenate([np.zeros((0, *shape), dtype), *(p[k] for p in parts)])
+        for k, (dtype, shape) in COLUMNS.items()
+    }
     out['image'] += np.repeat(at[:-1], [len(p['image']) for p in parts]).astype(np.int32)
-    return out | {k: [x for p in parts for x in p[k]] for k in ('names', 'scenes')} | dict(rows=Rows([p['rows'] for p in parts if len(p['rows'])], dim))
+    return (
+        out
+        | {k: [x for p in parts for x in p[k]] for k in ('names', 'scenes')}
+        | dict(rows=Rows([p['rows'] for p in parts if len(p['rows'])], dim))
+    )
 
+# %% ../nbs/81_shards.ipynb #0fef499f
 def compact(
     folder,
     people: int = 2**20,  # in one shard, at most
@@ -225,9 +397,18 @@ def compact(
     if len(manifest['shards']) <= most: return
     groups, old = [[]], manifest['shards']
     for s in old:
-        if groups[-1] and sum(g['people'] for g in groups[-1]) + s['people'] > people: groups.append([])
+        if groups[-1] and sum(g['people'] for g in groups[-1]) + s['people'] > people:
+            groups.append([])
         groups[-1].append(s)
-    manifest['shards'] = [g[0] if len(g) == 1 else _store(folder, manifest, join_shards([read_shard(folder, s, manifest) for s in g], manifest['dim'])) for g in groups]
+    manifest['shards'] = [
+        g[0]
+        if len(g) == 1
+        else _store(
+            folder, manifest,
+            join_shards([read_shard(folder, s, manifest) for s in g], manifest['dim']),
+        )
+        for g in groups
+    ]
     write_manifest(folder, manifest)  # from here on the old ones are not named any more
     for s in old:
         if s not in manifest['shards']:

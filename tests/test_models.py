@@ -1,145 +1,115 @@
-"""Switches of `PersonSearchNet`: which regions train what, one BatchNorm, no head, where a ResNet is cut, what a file keeps."""
+"Every system of `list_models()` trains, resumes, searches, is saved, started from and counted by the same few functions."
+import json
+
 import pytest
 import torch
-import torch.nn.functional as F
 
-from person_search_nb.boxes import box_iou
-from person_search_nb.backbones import from_torchvision, resnet_backbone
-from person_search_nb.model_files import save_model
-from person_search_nb.evaluation import protocol_of
-from person_search_nb.models import build_model, load_model
-from person_search_nb.recipes import read_state, warm_start
+from person_search_nb.datasets import open_dataset
+from person_search_nb.evaluation import gallery_truth, score_detections
+from person_search_nb.costs import cost_table
+from person_search_nb.checkpoints import load_tree
+from person_search_nb.runs import CHECKPOINT
+from person_search_nb.training import train
+from person_search_nb.distillation import HDL
+from person_search_nb.models import build_model, list_models, load_model, model_settings
+from person_search_nb.presets import make_recipe
+from person_search_nb.recipes import run_recipe, warm_start
+from person_search_nb.grad_cam import grad_cam
+from person_search_nb.cli import export
 
-SMALL = dict(width=0.125, rpn_channels=16, proposals=(40, 20))
-TRUE = torch.tensor([[100., 40, 140, 140]])
-PROPOSALS = TRUE + torch.tensor([[0., 0, 0, 0], [0, 8, 0, 8], [0, 20, 0, 20], [0, 45, 0, 45], [0, 58, 0, 58], [200, 0, 200, 0]])  # IoU 1, .85, .67, .38, .27, 0
-
-
-def net(name='hdl-teacher', seed=0, **kw):
-    torch.manual_seed(seed)
-    return build_model(name, 4, **SMALL | kw)
-
-
-def sampled(**kw):
-    "{overlap with the true box: (positive, refined)} of the proposals that are drawn when all may be."
-    of = net(**dict(rois_per_image=100) | kw).sample_rois([PROPOSALS], [dict(boxes=TRUE, person_id=torch.tensor([2]))])
-    rows = zip(box_iou(of.flat, TRUE)[1:, 0].tolist(), of.positive[1:].tolist(), of.refined[1:].tolist())  # the first is the true box itself
-    return {round(iou, 2): (p, r) for iou, p, r in rows}
+SPEC = 'synth:tiny?train_scenes=8&test_scenes=6&train_ids=12&test_ids=4&queries=4&gallery=4&size=96x160'
+FAST = dict(stages=(), crops=(), width=0.125, rpn_channels=16, start='', imprint=False, batch_size=4, epochs=2, warmup=1, rois_per_image=8, proposals=(30, 20), precision='fp32', device='cpu')
+EMPTY = dict(boxes=torch.zeros(0, 4), person_id=torch.zeros(0, dtype=torch.int64))
 
 
-def test_overlaps_decide_what_a_region_teaches():
-    yes, no = (True, True), (False, False)
-    assert sampled() == {1.: yes, .85: yes, .67: yes, .27: no, 0.: no}  # .38 is left out
-    assert sampled(background_iou=.5) == {1.: yes, .85: yes, .67: yes, .38: no, .27: no, 0.: no}
-    assert sampled(positive_iou=.75, background_iou=.75) == {1.: yes, .85: yes, .67: no, .38: no, .27: no, 0.: no}
-    assert sampled(positive_iou=.75, background_iou=.75, box_iou=.5)[.67] == (False, True)  # wrong as a detection, near enough to be moved
-    with pytest.raises(ValueError, match='low=0.75, high=0.5'): sampled(background_iou=.75)
+def equal(a, b): return all(torch.equal(v, b[k]) for k, v in a.items()) and a.keys() == b.keys()
 
 
-def test_share_of_positive_regions():
-    of = net(rois_per_image=4, positive_fraction=.25).sample_rois([PROPOSALS], [dict(boxes=TRUE, person_id=torch.tensor([2]))])
-    assert of.positive.tolist() == [True, True, False, False]  # the true box, one proposal of four, both strangers there are
+@pytest.mark.parametrize('name', list_models())
+def test_trains_resumes_and_searches(name, tmp_path):
+    recipe = lambda **kw: make_recipe(name, SPEC, 'tiny', **FAST | kw)
+    whole, history = run_recipe(recipe(), tmp_path / 'whole', progress=False)
+    assert len(history) == 4 and all(torch.isfinite(torch.tensor(list(h.values()))).all() for h in history)
+    scores = json.loads((tmp_path / 'whole/scores.json').read_text())[-1]
+    assert 0 <= scores['mAP'] <= 1 and 0 <= scores['det_ap'] <= 1
+
+    data = open_dataset(SPEC, 'train', progress=False)
+
+    def build(seed):
+        torch.manual_seed(seed)
+        return build_model(name, data.num_ids, **recipe().net | dict(heights=whole.config['heights']))
+
+    def stop(net): raise KeyError('stop here')
+    with pytest.raises(KeyError): train(build(recipe().train.seed), data, recipe(checkpoint_every=1, evaluate_every=1.5).train, tmp_path / 'half', progress=False, evaluate=stop)
+    second = build(99)                                                                  # what it begins with must not matter
+    assert load_tree(tmp_path / 'half' / CHECKPOINT)['step'] == 2
+    train(second, data, recipe().train, tmp_path / 'half', progress=False)
+    assert equal(second.state_dict(), whole.state_dict()), 'a resumed run differs from an unbroken one'
+
+    again = load_model(tmp_path / 'whole/model.safetensors').eval()
+    assert equal(again.state_dict(), whole.state_dict()) and json.dumps(again.config) == json.dumps(whole.config)
+    image = data[0][0]
+    with torch.no_grad(): assert all(torch.equal(a, b) for a, b in zip(again([image])[0].values(), whole.eval()([image])[0].values()))
+
+    other = build_model(name, 3, **recipe().net | dict(heights=whole.config['heights']))
+    found = warm_start(other, tmp_path / 'whole/model.safetensors')
+    assert len(found['taken']) > 20 and not found['missing'] and not found['unused']
+
+    export(str(tmp_path / 'whole/model.safetensors'), str(tmp_path / 'trunk.safetensors'), half=True, trunk=True)
+    trunk = load_model(tmp_path / 'trunk.safetensors')
+    assert trunk.num_ids == 1 and all(torch.allclose(v, trunk.state_dict()[k], atol=1e-2, rtol=1e-2) for k, v in again.state_dict().items() if k.startswith(('stem.', 'blocks.')))
+
+    row = cost_table(dict(a=again), (96, 160), latency=False)[0]
+    assert row['params'] > 1e4 and row['macs_scene'] > 1e6 and row['macs_person'] > 1e4
 
 
-def test_near_misses_move_without_being_people():
-    "A region of box_iou <= IoU < positive_iou has a goal for its box, and is background for the score."
-    n = net(positive_iou=.75, background_iou=.75, box_iou=.5, rois_per_image=100).train()
-    rois = n.sample_rois([PROPOSALS], [dict(boxes=TRUE, person_id=torch.tensor([2]))])
-    near = (rois.refined & ~rois.positive).nonzero().squeeze(1)
-    assert len(near) == 1
-    out = n.head(n.trunk(torch.randn(1, 3, 200, 400)), rois.boxes)
-    goals = n.roi_head.box_goals(out, rois)
-    row = int(rois.refined[:near + 1].sum()) - 1
-    moved = goals[row] * torch.tensor(n.roi_head.delta_scale)
-    torch.testing.assert_close(moved, torch.tensor([0., -.2, 0., 0.]), atol=1e-5, rtol=0)  # up by 20 of its 100 px
-
-
-def test_one_norm_is_read_by_embedding_score_and_box():
-    one, two = net(one_norm=True).train(), net().train()
-    maps = torch.randn(6, one.pooled_norm.num_features, 7, 7)
-    pooled = one.attention[3](one.blocks[3](one.pooled_norm(maps)))[0].mean((2, 3))
-    known = F.batch_norm(pooled, None, None, training=True)
-    out = one.roi_head.read(maps)
-    torch.testing.assert_close(out.embedding, known)
-    torch.testing.assert_close(out.score, F.linear(known, one.score.weight, one.score.bias).squeeze(1))
-    torch.testing.assert_close(out.deltas, F.linear(known, one.deltas.weight, one.deltas.bias))
-    people = torch.tensor([True, False, True, True, False, False])
-    torch.testing.assert_close(one.roi_head.read(maps, people).embedding, known[people])                # statistics of all regions
-    assert not torch.allclose(two.roi_head.read(maps, people).embedding, two.roi_head.read(maps).embedding[people], atol=1e-3)  # of people only
-    for wrong in (dict(dim=16), dict(norms=False)):
-        with pytest.raises(ValueError, match='one_norm'): net(one_norm=True, **wrong)
-
-
-def test_without_a_head_the_proposals_are_the_detections():
-    n = net('detector', refine=False, score_threshold=0., nms_threshold=1., detections=20).eval()
-    image = torch.rand(3, 96, 160)
-    with torch.no_grad():
-        x, sizes = n.batch([image])
-        boxes, scores, _ = n.rpn(n.trunk(x), sizes)
-        found = n([image])[0]
-    assert len(found['boxes']) > 3
-    torch.testing.assert_close(found['boxes'], boxes[0]); torch.testing.assert_close(found['scores'], scores[0])
-    losses = n.train()([image], [dict(boxes=torch.tensor([[20., 10, 50, 80]]), person_id=torch.tensor([1]))])
-    assert sorted(losses) == ['rpn_box', 'rpn_cls'] and not any(k.startswith(('score', 'deltas', 'blocks.3')) for k in n.state_dict())
-    with pytest.raises(ValueError, match="id_loss='none'"): net(refine=False)
-
-
-@pytest.mark.parametrize('cut', (1, 3, 6))
-def test_a_cut_within_conv4_moves_units_and_changes_nothing(cut):
+@pytest.mark.parametrize('name', list_models())
+def test_scenes_without_people_or_identities(name):
     torch.manual_seed(0)
-    whole, other = resnet_backbone(50, 0.125, zero_last=False).eval(), resnet_backbone(50, 0.125, cut=cut).eval()
-    theirs = lambda key: next(their + key[len(ours):] for their, ours in whole.names.items() if key.startswith(ours))
-    state = {theirs(k): v for k, v in whole.state_dict().items()}
-    other.load_state_dict(from_torchvision(state, other.names))
-    x = torch.randn(2, 3, 64, 96)
-    def run(net):
-        y = net.stem(x)
-        for block in net.blocks: y = block(y)
-        return y
-    with torch.no_grad(): torch.testing.assert_close(run(other), run(whole))
-    assert len(other.blocks[2]) == cut and len(other.blocks[3]) == 3 + 6 - cut
+    net = build_model(name, 5, **{k: v for k, v in make_recipe(name, SPEC, 'tiny', **FAST).net.items() if k != 'heights'})
+    image = torch.rand(3, 96, 160)
+    nobody = dict(boxes=torch.tensor([[20., 20, 50, 90]]), person_id=torch.tensor([-1]))
+    for targets in ([EMPTY, EMPTY], [nobody, EMPTY]):
+        losses = net([image, image], targets)
+        total = sum(losses.values())
+        assert torch.isfinite(total)
+        total.backward()
+    net.eval()
+    assert net.embed([image], [EMPTY['boxes']]).shape[0] == 0
+    a, b = (net.embed([image], [nobody['boxes']], searched=s) for s in (False, True))
+    assert a.shape == b.shape and torch.isfinite(a).all()
 
 
-def test_a_file_keeps_the_rules_it_is_judged_by(tmp_path):
-    n = net(iou=.75, search_threshold=.1, min_height=50.)
-    save_model(n, tmp_path/'m.safetensors')
-    want = dict(score_threshold=.1, iou_threshold=.75, min_height=50.)
-    assert protocol_of(load_model(tmp_path/'m.safetensors')) == want
-    assert protocol_of(n, iou_threshold=.5) == want | dict(iou_threshold=.5)
-    assert protocol_of(None) == dict(score_threshold=.5, iou_threshold=.5, min_height=0.)
+@pytest.mark.parametrize('name', list_models())
+def test_takes_its_settings(name):
+    assert {'width', 'rpn_channels', 'proposals', 'rois_per_image', 'score_threshold'} <= set(model_settings(name))
+    with pytest.raises(ValueError, match='did you mean'): make_recipe(name, SPEC, 'tiny', rpn_chanels=3)
 
 
-@pytest.mark.parametrize('prefix', ['', 'module.', 'model.', 'backbone.body.', 'module.backbone.body.'])
-def test_weights_start_a_trunk_whatever_stands_before_their_names(tmp_path, prefix):
-    from torchvision.models import resnet18
-    state = resnet18(weights=None).state_dict()
-    more = {prefix.replace('backbone.body.', 'rpn.head.conv.weight'): torch.zeros(1)} if 'backbone' in prefix else {}
-    torch.save(dict(state_dict={prefix + k: v for k, v in state.items()} | more, epoch=3), tmp_path/'w.pth')
-    model = build_model('oim', 2, trunk='resnet18')
-    assert len(warm_start(model, tmp_path/'w.pth')['taken']) == 120
-    torch.testing.assert_close(model.stem[0].weight, state['conv1.weight'])
+def test_a_stricter_overlap_finds_less():
+    gallery, queries = (open_dataset(SPEC, s, progress=False) for s in ('gallery', 'query'))
+    t = gallery_truth(gallery)
+    off = t['gt_boxes'].copy()
+    off[:, [0, 2]] -= (off[:, 2] - off[:, 0])[:, None] / 5                              # everybody is found, but for an IoU of 2/3
+    feats = torch.eye(len(off)).numpy()
+    found = dict(det_image=t['gt_image'], det_boxes=off, det_scores=torch.ones(len(off)).numpy(), det_feats=feats)
+    loose, strict = (score_detections(found, feats[:len(queries)], gallery, queries, iou_threshold=i) for i in (0.5, 0.75))
+    assert loose['det_ap'] > 0.9 and strict['det_ap'] < 0.1 and strict['mAP'] <= loose['mAP']
 
 
-def test_a_file_without_weights_by_name(tmp_path):
-    for what in ([1, 2], {1: torch.zeros(2)}, dict(a='text'), torch.zeros(3)):
-        torch.save(what, tmp_path/'w.pth')
-        with pytest.raises(ValueError, match='w.pth: holds no weights by name'): read_state(tmp_path/'w.pth')
-
-
-@pytest.mark.parametrize('boxes, why', [([[10., 20, 10, 60]], 'image 0, row 0'), ([[float('nan')] * 4], 'not finite'), ([[0., 0, 0, 0]], 'no area')])
-def test_degenerate_targets_are_refused(boxes, why):
-    for name in ('hdl-student-fast', 'qeeps', 'clsa'):
-        n, target = net(name).train(), dict(boxes=torch.tensor(boxes), person_id=torch.tensor([0]))
-        with pytest.raises(ValueError, match=why): n([torch.rand(3, 64, 96)] * 2, [target] * 2)
-
-
-def test_types_of_targets_and_pictures():
-    image, boxes, ids = torch.rand(3, 64, 96), torch.tensor([[10., 10, 40, 60]]), torch.tensor([1])
-    def losses(b, i):
-        n = net('hdl-student-fast').train()
-        torch.manual_seed(0)
-        return {k: v.item() for k, v in n([image] * 2, [dict(boxes=b, person_id=i)] * 2).items()}
-    want = losses(boxes, ids)
-    assert losses(boxes.double(), ids) == losses(boxes.long(), ids) == losses(boxes, ids.int()) == want
-    with pytest.raises(TypeError, match='float tensors from 0 to 1'): net().eval()([(image * 255).byte()])
-    with pytest.raises(ValueError, match='one identity for each box'): losses(boxes, torch.tensor([1, 2]))
+def test_what_a_system_cannot_do_is_said():
+    small = dict(width=0.125, rpn_channels=16)
+    student, clsa, e2e = (build_model(n, 5, **small) for n in ('hdl-student-fast', 'clsa', 'e2e-rss'))
+    with pytest.raises(ValueError, match='nothing to compare'): HDL(clsa, student)
+    with pytest.raises(ValueError, match='nothing to compare'): HDL(build_model('hdl-teacher', 5, **small, id_loss='none'), student)
+    image, box = torch.rand(3, 96, 160), torch.tensor([20., 20, 50, 90])
+    with pytest.raises(ValueError, match='give a query'): grad_cam(e2e, image, box)
+    with pytest.raises(ValueError, match='leave the query out'): grad_cam(clsa, image, box, clsa.eval().embed([image], [box[None]])[0].detach())
+    for net in (e2e, student):
+        net.eval()
+        with torch.no_grad(): query = net.embed([image], [box[None]])[0]
+        heat = grad_cam(net, image, box, query)                                         # also where distances are compared
+        assert heat.shape == (6, 10) and (heat >= 0).all()
+    for name in ('oim', 'e2e-rss', 'attention-embedding', 'clsa', 'detector+idnet', 'qeeps'):
+        with pytest.raises(ValueError, match="'faster-rcnn' or 'pedestrian'"): build_model(name, 5, **small, anchors='square')
+    with pytest.raises(ValueError, match='its table only'): make_recipe('oim', SPEC, 'tiny-crops', teacher='a.safetensors')
