@@ -76,7 +76,7 @@ def draw_network(
     "Teacher and student from scene to embedding. Raises ValueError for an unknown part."
     if here not in (None, *PARTS):
         raise ValueError(f'no part {here!r}: choose one of {", ".join(PARTS)}')
-    fig, ax = plt.subplots(figsize=(9, 2.9))
+    fig, ax = plt.subplots(figsize=(9, 2.9), dpi=80)  # small: many notebooks have one
     top, low = 2.1, .3
     _box(ax, _X['scene'], (top + low) / 2, 'scene', here == 'scene', .9)
     for y, who in ((top, 'teacher'), (low, 'student')):
