@@ -17,46 +17,42 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .person_search import evaluating
 
-# %% ../nbs/56_costs.ipynb #d7049543
+# %% ../nbs/56_costs.ipynb #659d82ad
 def meta_macs(
-    module: nn.Module, # counted as if in eval mode
-    *shape: int, # of its input
-) -> tuple: # (multiply-accumulates, the output as a tensor on the meta device)
-    """MACs of one module for one input shape, without computing: shapes flow through the meta
-    device, weights stay where they are."""
-    state = {k: v.to('meta') for k, v in (*module.named_parameters(), *module.named_buffers())}
+    module: nn.Module,  # counted as if in eval mode
+    *shape: int,        # of its input
+) -> tuple:             # (multiply-accumulates, the output as a tensor on the meta device)
+    "MACs of one module for one input shape, without computing."
+    weights = (*module.named_parameters(), *module.named_buffers())
+    state = {k: v.to('meta') for k, v in weights}  # the real ones stay where they are
     with evaluating(module), torch.no_grad(), FlopCounterMode(display=False) as counter:
         out = functional_call(module, state, torch.empty(shape, device='meta'))
-    return counter.get_total_flops() // 2, out # torch counts a multiply and an add as two
+    return counter.get_total_flops() // 2, out     # torch counts a multiply and an add as two
 
-# %% ../nbs/56_costs.ipynb #89577e0c
+# %% ../nbs/56_costs.ipynb #b7eba7b0
 def count_params(
-    model: nn.Module, # any
-    training: bool = False, # count the identity classifier too, which only training needs
+    model: nn.Module,
+    training: bool = False,  # count the identity classifier too, which only training needs
 ) -> int:
     "Number of learned weights a deployed model carries."
-    return sum(
-        p.numel() for k, p in model.named_parameters() if training or not k.startswith('id_loss.')
-    )
+    return sum(p.numel() for k, p in model.named_parameters()
+               if training or not k.startswith('id_loss.'))
 
-# %% ../nbs/56_costs.ipynb #0ba0cfce
-PARTS = 'stem blocks attention transformer rpn pooled_norm mask project embedding_norm score deltas roi_size'.split()
+# %% ../nbs/56_costs.ipynb #5718b208
+PARTS = ('stem blocks attention transformer rpn pooled_norm mask project '
+         'embedding_norm score deltas roi_size').split()
 
-def macs_by_part(
-    model: nn.Module, # a `PersonSearchNet`
-    size: tuple = (800, 800), # (h, w) px of the scene
-) -> dict: # part -> MACs; the parts from 'pooled_norm' on run once for each person
-    """Where the MACs go, part by part, for one scene and one person. Raises TypeError for a model
-    of another build."""
-    if missing := [p for p in PARTS if not hasattr(model, p)]:
-        raise TypeError(
-            f"{type(model).__name__} has no {', '.join(missing)}: MACs are counted for "
-            "PersonSearchNet; count other modules with `meta_macs`"
-        )
-    parts = {}
-    def run(name, module, shape):
-        parts[name], out = meta_macs(module, *shape)
-        return (out[0] if isinstance(out, tuple) else out).shape # attention gives (H, A)
+class _Counter:
+    "MACs of parts, one after the other; `parts` keeps them by name."
+    def __init__(self): self.parts = {}
+
+    def __call__(self, name, module, shape):
+        "Count a module -> the shape of its output."
+        self.parts[name], out = meta_macs(module, *shape)
+        return (out[0] if isinstance(out, tuple) else out).shape  # attention gives (H, A)
+
+def _count_scene(run, model, size):
+    "Count what runs once for a scene -> the shape of its map."
     shape = run('stem', model.stem, (1, 3, *size))
     for j in range(3):
         shape = run(f'block {j}', model.blocks[j], shape)
@@ -65,117 +61,133 @@ def macs_by_part(
     hidden = run('rpn conv', model.rpn.hidden, shape)
     run('rpn scores', model.rpn.objectness, hidden)
     run('rpn boxes', model.rpn.deltas, hidden)
-    shape = run('pooled_norm', model.pooled_norm, (1, shape[1], model.roi_size, model.roi_size))
+    return shape
+
+def _count_person(run, model, channels):
+    "Count what runs once for a person."
+    shape = run('pooled_norm', model.pooled_norm, (1, channels, model.roi_size, model.roi_size))
     shape = run('block 3', model.blocks[3], run('mask', model.mask, shape))
-    shape = run('attention 3', model.attention[3], shape)
-    pooled = (1, shape[1])
+    pooled = (1, run('attention 3', model.attention[3], shape)[1])
     run('embedding_norm', model.embedding_norm, run('project', model.project, pooled))
     if model.score is not None: run('score', model.score, pooled)
     if model.deltas is not None: run('deltas', model.deltas, pooled)
-    # a second network says who (notebook 70)
-    if hasattr(model, 'reid'): run('reid', model.reid, (1, 3, *model.crop_size))
-    return parts
+    if hasattr(model, 'reid'): run('reid', model.reid, (1, 3, *model.crop_size))  # a second network
 
-# %% ../nbs/56_costs.ipynb #b0afeeaa
+# %% ../nbs/56_costs.ipynb #274b7e18
+def macs_by_part(
+    model: nn.Module,          # a `PersonSearchNet`
+    size: tuple = (800, 800),  # (h, w) px of the scene
+) -> dict:                     # part -> MACs; from 'pooled_norm' on once for each person
+    "MACs of each part for one scene and one person. Raises TypeError for another kind of model."
+    if missing := [p for p in PARTS if not hasattr(model, p)]:
+        raise TypeError(f"{type(model).__name__} has no {', '.join(missing)}: MACs are counted "
+                        'for PersonSearchNet; count other modules with `meta_macs`')
+    run = _Counter()
+    _, channels, *_ = _count_scene(run, model, size)
+    _count_person(run, model, channels)
+    return run.parts
+
+# %% ../nbs/56_costs.ipynb #4191f707
 def count_macs(
-    model: nn.Module, # a `PersonSearchNet`
-    size: tuple = (800, 800), # (h, w) px of the scene
-) -> dict: # MACs: scene, scene_without_rpn, rpn, scene_attention, person, person_attention
-    """Multiply-accumulates of convolutions and matrix products, for one scene and for one person (RoI) in it.
+    model: nn.Module,          # a `PersonSearchNet`
+    size: tuple = (800, 800),  # (h, w) px of the scene
+) -> dict:  # MACs: scene, scene_without_rpn, rpn, scene_attention, person, person_attention
+    """Multiply-accumulates of convolutions and matrix products, for one scene and for one person.
+
     A person's cost leaves out RoIAlign and the identity classifier, which only training needs."""
     parts = macs_by_part(model, size)
-    def total(chosen): return sum(n for k, n in parts.items() if chosen(k))
-    first = list(parts).index('pooled_norm')
-    scene, person = set(list(parts)[:first]), set(list(parts)[first:])
-    rpn = total(lambda k: k.startswith('rpn'))
-    return dict(
-        scene=total(scene.__contains__), scene_without_rpn=total(scene.__contains__) - rpn, rpn=rpn,
-        scene_attention=total(lambda k: k in scene and k.startswith('attention')),
-        person=total(person.__contains__), person_attention=parts['attention 3'],
-    )
+    names = list(parts)
+    first = names.index('pooled_norm')
+    def total(names, start=''): return sum(parts[k] for k in names if k.startswith(start))
+    scene, rpn = total(names[:first]), total(names[:first], 'rpn')
+    return dict(scene=scene, scene_without_rpn=scene - rpn, rpn=rpn,
+                scene_attention=total(names[:first], 'attention'),
+                person=total(names[first:]), person_attention=parts['attention 3'])
 
-# %% ../nbs/56_costs.ipynb #70454b3c
-PAPER_COSTS = [ # FLOP as printed in HDL Tables 2 (800x800), 3 and 4 (1920x1080); None: not printed
-    # scene: '>'
-    dict(name='MGTS', scene_800=1725.6e9, scene_1080=1725.6e9, person=52.8e9, at_least=True),
+# %% ../nbs/56_costs.ipynb #8b4a2939
+PAPER_COSTS = [  # FLOP as printed in HDL's Tables 2 (800x800), 3 and 4 (1920x1080)
+    dict(name='MGTS', scene_800=1725.6e9, scene_1080=1725.6e9, person=52.8e9,
+         at_least=True),  # printed as 'more than'
     dict(name='CLSA', scene_800=410.7e9, scene_1080=1330.7e9, person=26.4e9, at_least=True),
-    dict(name='Faster R-CNN + ResNet-50', scene_800=None, scene_1080=1330.7e9, person=26.4e9, at_least=True),
+    dict(name='Faster R-CNN + ResNet-50', scene_800=None, scene_1080=1330.7e9, person=26.4e9,
+         at_least=True),
     dict(name='OIM', scene_800=410.7e9, scene_1080=1330.7e9, person=2.0e9),
     dict(name='IAN (ResNet-101)', scene_800=1146.2e9, scene_1080=3713.7e9, person=2.0e9),
-    dict(name='CGPS', scene_800=410.7e9, scene_1080=None, person=2.0e9),
+    dict(name='CGPS', scene_800=410.7e9, scene_1080=None, person=2.0e9),  # None: not printed
     dict(name='HDL teacher', scene_800=427.5e9, scene_1080=1381.6e9, person=2.1e9),
-    dict(name='HDL student', scene_800=37.5e9, scene_1080=121.4e9, person=76.4e6),
-]
+    dict(name='HDL student', scene_800=37.5e9, scene_1080=121.4e9, person=76.4e6)]
 
-# %% ../nbs/56_costs.ipynb #7ae5c81b
+# %% ../nbs/56_costs.ipynb #d13a2ea4
+def _wait(device):
+    "Until an accelerator has computed everything that was asked of it."
+    if device.type != 'cpu': getattr(torch, device.type).synchronize()
+
 def measure_latency(
-    model: nn.Module, # called with a list of images, in eval mode
-    # of (3, H, W) float 0-1, moved to the model's device before the clock starts
-    images: list[Tensor],
-    repeats: int = 10, # timed runs
-    warmup: int = 2, # runs before them, not timed
-) -> dict: # ms per scene: median, min; and repeats
+    model: nn.Module,      # called with a list of images, in eval mode
+    images: list[Tensor],  # (3, H, W) float 0-1, moved to the device before the clock starts
+    repeats: int = 10,     # timed runs
+    warmup: int = 2,       # runs before them, not timed
+) -> dict:                 # ms per scene: median, min; and repeats
     "Wall-clock milliseconds per scene, everything included that `model(images)` does."
-    device = next(model.parameters()).device
+    device, times = next(model.parameters()).device, []
     images = [i.to(device) for i in images]
-    def wait():
-        # accelerators run behind our back
-        if device.type != 'cpu': getattr(torch, device.type).synchronize()
-    times = []
     with evaluating(model), torch.no_grad():
         for _ in range(warmup + repeats):
-            wait(); start = time.perf_counter()
-            model(images); wait()
+            _wait(device)
+            start = time.perf_counter()
+            model(images)
+            _wait(device)
             times.append((time.perf_counter() - start) * 1000 / len(images))
     times = times[warmup:]
     return dict(median=median(times), min=min(times), repeats=repeats)
 
-# %% ../nbs/56_costs.ipynb #0533e0d0
+# %% ../nbs/56_costs.ipynb #30ace1cf
 def head_passes(
-    model: nn.Module, # a `PersonSearchNet`
-) -> str: # e.g. '50 + 30'
-    """Regions the head looks at in one scene: the proposals in its first pass, then at most so many
-    detections; without refinement only these."""
-    if model.deltas is None: return str(model.detections)
+    model: nn.Module,  # a `PersonSearchNet`
+) -> str:              # such as '50 + 30'
+    "Regions the head looks at in one scene: proposals, then at most so many detections."
+    if model.deltas is None: return str(model.detections)  # nothing is refined
     return f'{model.rpn.post_nms[1]} + {model.detections}'
 
-# %% ../nbs/56_costs.ipynb #6d4645a3
+# %% ../nbs/56_costs.ipynb #19fcfb91
+def _cost_row(name, model, size, images, repeats):
+    "The numbers of one model; milliseconds only with images."
+    macs = count_macs(model, size)
+    row = dict(name=name, params=count_params(model), macs_scene=macs['scene'],
+               macs_person=macs['person'], passes=head_passes(model))
+    if not images: return row
+    ms = measure_latency(model, images, repeats)
+    return row | dict(ms_scene=ms['median'], ms_min=ms['min'])
+
+def _ratios(row, first):
+    "Shares of the first model's costs."
+    found = dict(params_ratio=row['params'] / first['params'],
+                 scene_ratio=row['macs_scene'] / first['macs_scene'],
+                 person_ratio=row['macs_person'] / first['macs_person'])
+    if 'ms_scene' not in row: return found
+    ms = {k: row.pop(k) for k in ('ms_scene', 'ms_min')}  # behind the ratios
+    return found | ms | dict(speedup=first['ms_scene'] / ms['ms_scene'])
+
 def cost_table(
-    models: dict, # name -> model; ratios are to the first
-    size: tuple = (800, 800), # (h, w) px of the scene
-    latency: bool = True, # measure milliseconds too
-    images: list[Tensor] | None = None, # scenes to measure with; None: one of grey noise, of `size`
-    repeats: int = 5, # timed runs for each model
-    # per model: name, params, macs_scene, macs_person, passes, *_ratio; with latency ms_scene,
-    # ms_min, speedup
-) -> list:
-    """Parameters, MACs and milliseconds of several models; people cost `macs_person` for each
-    region of `passes`."""
-    if images is None: images = [torch.rand(3, *size, generator=torch.Generator().manual_seed(0))]
-    rows = []
-    for name, model in models.items():
-        macs = count_macs(model, size)
-        row = dict(
-            name=name, params=count_params(model), macs_scene=macs['scene'],
-            macs_person=macs['person'], passes=head_passes(model),
-        )
-        first = rows[0] if rows else row
-        row |= dict(
-            params_ratio=row['params'] / first['params'],
-            scene_ratio=row['macs_scene'] / first['macs_scene'],
-            person_ratio=row['macs_person'] / first['macs_person'],
-        )
-        if latency:
-            ms = measure_latency(model, images, repeats)
-            row |= dict(ms_scene=ms['median'], ms_min=ms['min'])
-            row |= dict(speedup=(rows[0] if rows else row)['ms_scene'] / row['ms_scene'])
-        rows.append(row)
+    models: dict,               # name -> model; ratios are to the first
+    size: tuple = (800, 800),   # (h, w) px of the scene
+    latency: bool = True,       # measure milliseconds, too
+    images: list[Tensor] | None = None,  # scenes to measure with; None: noise, of `size`
+    repeats: int = 5,           # timed runs for each model
+) -> list:  # of dict: name, params, macs_*, passes, *_ratio; ms_scene, ms_min, speedup
+    "Parameters, MACs and milliseconds of several models; `macs_person` is for one region."
+    if images is None:
+        images = [torch.rand(3, *size, generator=torch.Generator().manual_seed(0))]
+    rows = [_cost_row(name, model, size, images if latency else None, repeats)
+            for name, model in models.items()]
+    first = dict(rows[0]) if rows else {}
+    for row in rows: row |= _ratios(row, first)
     return rows
 
-# %% ../nbs/56_costs.ipynb #c9a58ee8
+# %% ../nbs/56_costs.ipynb #317080ea
 def si(
-    number: float, # e.g. 37_500_000_000
-) -> str: # e.g. '37.5 G'
+    number: float,  # such as 37_500_000_000
+) -> str:           # such as '37.5 G'
     "A count with three digits and a thousands prefix."
     number, prefixes = float(number), ['', ' k', ' M', ' G', ' T']
     while float(f'{abs(number):.3g}') >= 1000 and len(prefixes) > 1:
@@ -183,54 +195,59 @@ def si(
     text = f'{number:.3g}' if abs(number) < 1000 else f'{number:.0f}'
     return text + prefixes[0]
 
-# %% ../nbs/56_costs.ipynb #bbea8c6b
-COLUMNS = dict(name=('model', str), params=('parameters', si), macs_scene=('MACs/scene', si), macs_person=('MACs/person', si), # key -> title, form
-               passes=('head passes', str), params_ratio=('parameters, share', '{:.3f}'.format), scene_ratio=('scene, share', '{:.3f}'.format),
-               person_ratio=('person, share', '{:.3f}'.format), ms_scene=('ms/scene', '{:.1f}'.format), ms_min=('fastest', '{:.1f}'.format),
-               speedup=('times faster', '{:.1f}'.format), mAP=('mAP', '{:.3f}'.format), top1=('top-1', '{:.3f}'.format), top5=('top-5', '{:.3f}'.format),
-               top10=('top-10', '{:.3f}'.format), det_ap=('detection AP', '{:.3f}'.format), det_recall=('recall', '{:.3f}'.format))
+# %% ../nbs/56_costs.ipynb #54b53246
+def _share(x): return f'{x:.3f}'
+def _tenth(x): return f'{x:.1f}'
+
+COLUMNS = dict(  # key -> title, form
+    name=('model', str), params=('parameters', si), macs_scene=('MACs/scene', si),
+    macs_person=('MACs/person', si), passes=('head passes', str),
+    params_ratio=('parameters, share', _share), scene_ratio=('scene, share', _share),
+    person_ratio=('person, share', _share), ms_scene=('ms/scene', _tenth),
+    ms_min=('fastest', _tenth), speedup=('times faster', _tenth), mAP=('mAP', _share),
+    top1=('top-1', _share), top5=('top-5', _share), top10=('top-10', _share),
+    det_ap=('detection AP', _share), det_recall=('recall', _share))
+
+def _plain(v): return f'{v:.3f}' if isinstance(v, float) else str(v)
 
 def table_cells(
-    rows: list[dict], # as `cost_table` makes them; other keys are welcome
-    columns: list | None = None, # keys in order; None: all keys that occur
-) -> tuple: # (titles, list of rows of strings); a missing value is '–'
-    "The words of a table."
+    rows: list[dict],             # of `cost_table`; other keys may be added
+    columns: list | None = None,  # keys in order; None: all keys that occur
+) -> tuple:                       # (titles, list of rows of texts); a missing value is '–'
+    "The titles and texts of a table."
     if columns is None: columns = list(dict.fromkeys(k for r in rows for k in r))
-    def plain(v): return f'{v:.3f}' if isinstance(v, float) else str(v)
-    titles, forms = zip(*(COLUMNS.get(c, (c, plain)) for c in columns)) if columns else ((), ())
-    return list(titles), [
-        ['–' if r.get(c) is None else f(r[c]) for c, f in zip(columns, forms)] for r in rows
-    ]
+    looks = [COLUMNS.get(c, (c, _plain)) for c in columns]
+    cells = [['–' if r.get(c) is None else form(r[c]) for c, (_, form) in zip(columns, looks)]
+             for r in rows]
+    return [title for title, _ in looks], cells
 
-# %% ../nbs/56_costs.ipynb #f0fa25a5
+# %% ../nbs/56_costs.ipynb #30322fd0
 def format_table(
-    rows: list[dict], # as `cost_table` makes them; other keys are welcome
-    columns: list | None = None, # keys in order; None: all keys that occur
-) -> str: # one line per row, for a terminal
+    rows: list[dict],             # of `cost_table`; other keys may be added
+    columns: list | None = None,  # keys in order; None: all keys that occur
+) -> str:                         # one line per row, for a terminal
     "A table as text: first column left, numbers right."
     titles, cells = table_cells(rows, columns)
     widths = [max(map(len, column)) for column in zip(titles, *cells)]
     def line(words):
-        return '  '.join(
-            w.rjust(n) if i else w.ljust(n) for i, (w, n) in enumerate(zip(words, widths))
-        )
+        return '  '.join(w.rjust(n) if i else w.ljust(n)
+                         for i, (w, n) in enumerate(zip(words, widths)))
     return '\n'.join([line(titles), '  '.join('-' * n for n in widths), *map(line, cells)])
 
-# %% ../nbs/56_costs.ipynb #d3d4aa73
+# %% ../nbs/56_costs.ipynb #eebe3fe8
+def _tr(words, tag):
+    "A row of a table in HTML."
+    look = 'text-align:{};padding:2px 10px'
+    cells = (f'<{tag} style="{look.format("right" if i else "left")}">{html.escape(w)}</{tag}>'
+             for i, w in enumerate(words))
+    return f'<tr>{"".join(cells)}</tr>'
+
 def table_html(
-    rows: list[dict], # as `cost_table` makes them; other keys are welcome
-    columns: list | None = None, # keys in order; None: all keys that occur
-) -> str: # a <table> of class 'psnb'
+    rows: list[dict],             # of `cost_table`; other keys may be added
+    columns: list | None = None,  # keys in order; None: all keys that occur
+) -> str:                         # a <table> of class 'psnb'
     "The same table for a report."
     titles, cells = table_cells(rows, columns)
-    def tr(words, tag):
-        aligned = (
-            f'<{tag} style="text-align:{"right" if i else "left"};padding:2px '
-            f'10px">{html.escape(w)}</{tag}>'
-            for i, w in enumerate(words)
-        )
-        return f'<tr>{"".join(aligned)}</tr>'
-    return (
-        f'<table class="psnb" style="border-collapse:collapse"><thead>{tr(titles, "th")}</thead>'
-        f'<tbody>{"".join(tr(c, "td") for c in cells)}</tbody></table>'
-    )
+    return ('<table class="psnb" style="border-collapse:collapse">'
+            f'<thead>{_tr(titles, "th")}</thead>'
+            f'<tbody>{"".join(_tr(c, "td") for c in cells)}</tbody></table>')
