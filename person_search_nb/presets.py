@@ -36,7 +36,7 @@ class Recipe:
     "Everything that decides a training run."
     model: str = 'hdl-teacher'        # a name of `list_models()`
     data: str = 'synth:tiny'          # data spec
-    size: str | tuple | None = None   # what scenes are resized to: see `datasets.resize_rule`
+    size: str | tuple | None = None   # what scenes are resized to: see `pictures.resize_rule`
     cache: bool = False               # keep all scenes in memory
     # '': random weights; 'imagenet'; 'shipped' or 'shipped:NAME': a small trunk that comes with the
     # package; or a file

@@ -40,7 +40,7 @@ class SearchExplorer(Explorer):
 
     def __init__(self,
         model,           # a `PersonSearchNet`
-        gallery,         # its `search.Gallery` of `scenes`, or the folder of one;
+        gallery,         # its `Gallery` of `scenes`, or the folder of one;
                          # None: made now, which runs the model on every scene
         scenes=None,     # `SceneDataset` of the gallery; None: the pictures it was made from
         queries=None,    # `SceneDataset` to choose people from, identities numbered as in `scenes`;
