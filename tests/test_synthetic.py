@@ -22,7 +22,7 @@ def test_same_bytes_in_any_order_and_process():
     assert forward == backward and len(set(forward.values())) == 14
     one, two = render_all(SynthWorld(MINI), workers=1, progress=False), render_all(SynthWorld(MINI), workers=2, progress=False)
     assert (one == two).all() and (one[5] == SynthWorld(MINI).render(5)).all()
-    code = ('import hashlib; from dataclasses import replace; from person_search_nb.synthetic import *; '
+    code = ('import hashlib; from dataclasses import replace; from person_search_nb.synthetic import *; from person_search_nb.streets import SYNTH; '
             "c = replace(SYNTH['tiny'], size=(96, 160), train_scenes=14, test_scenes=30, train_ids=12, test_ids=20, cameras=3, queries=25, gallery=12); "
             'print(hashlib.sha256(SynthWorld(c).jpeg(9)).hexdigest())')
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == forward[9]
