@@ -9,7 +9,8 @@ from person_search_nb.datasets import open_dataset
 from person_search_nb.model_files import save_model, shipped_trunk
 from person_search_nb.evaluation import evaluate
 from person_search_nb.models import build_model, load_model
-from person_search_nb.gallery import fingerprint, Gallery
+from person_search_nb.gallery import fingerprint
+from person_search_nb.search import Gallery
 from person_search_nb.deploy import deployable, Deployed, export_onnx, export_program, head_path
 from person_search_nb.deploy import part_errors, quantise
 

@@ -19,8 +19,8 @@ from person_search_nb.neighbours import Approximate, choose_engine, crowd, exact
 from person_search_nb.neighbours import recall, Rows
 from person_search_nb.shards import compact, read_manifest
 from person_search_nb.sources import open_source, time_in
-from person_search_nb.gallery import fingerprint, Gallery, moment, thumbnail
-from person_search_nb.search import hits_page
+from person_search_nb.gallery import fingerprint, moment, thumbnail
+from person_search_nb.search import Gallery, hits_page
 from person_search_nb.indexing import build_gallery
 
 SPEC = 'synth:tiny?test_scenes=10&test_ids=6&queries=4&gallery=9&size=128x224&seed=3'

@@ -20,8 +20,8 @@ from person_search_nb.models import load_model
 from person_search_nb.shards import add_shard, compact, FIELDS, MANIFEST, new_manifest
 from person_search_nb.shards import read_manifest
 from person_search_nb.sources import Film, open_source, time_in
-from person_search_nb.gallery import Gallery, moment
-from person_search_nb.search import hits_page
+from person_search_nb.gallery import moment
+from person_search_nb.search import Gallery, hits_page
 from person_search_nb.indexing import build_gallery
 
 MODEL = 'shipped:hdl-student-fast'
