@@ -34,10 +34,13 @@ from .costs import cost_table, count_macs, si
 from .runs import change_text, changes, holding, OtherRun, set_aside
 from .guided_search import evaluate_queries
 from .models import build_model, load_model
-from .presets import check_here, differences, fingerprint, make_recipe, PRESETS
-from .presets import Recipe, stage_recipes
+from .recipe_settings import Recipe
+from .preset_rules import PRESETS
+from .presets import check_here, differences, fingerprint, make_recipe
+from .presets import stage_recipes
 from .recipes import run_recipe, same_run
-from .tables import FEATURES, Row, Table, TABLES
+from .paper_tables import Row, SEARCH_FEATURES, Table
+from .tables import TABLES
 from .figures import plot_runs
 
 # %% ../nbs/94_ablations.ipynb #3bbdc716
@@ -202,7 +205,7 @@ def _train_all(networks, workers, progress, name):
 _NO_SEARCH = "unknown search '{}': choose true boxes, query-guided, {}"
 
 def search_features(
-    how: str,      # '', 'true boxes', a name of `tables.FEATURES`, or one with ', true boxes'
+    how: str,      # '', 'true boxes', a name of `paper_tables.SEARCH_FEATURES`, or one with ', true boxes'
     net,           # a trained network
     gallery, queries,
     training,      # function without arguments -> training scenes, for colours and KISSME
@@ -210,12 +213,12 @@ def search_features(
     "What is found in the gallery and how it is described. Raises ValueError for another way."
     exact = how.endswith('true boxes')
     feature = how.removesuffix('true boxes').removesuffix(', ')
-    if feature in FEATURES:
+    if feature in SEARCH_FEATURES:
         kind, metric = feature.split(', ')
         found = None if exact else run_detector(net, gallery, progress=False)
         return appearance_features(gallery, queries, training(), found, metric, progress=False,
                                    features=dict(colours='strips').get(kind, kind))
-    if feature: raise ValueError(_NO_SEARCH.format(how, ', '.join(FEATURES)))
+    if feature: raise ValueError(_NO_SEARCH.format(how, ', '.join(SEARCH_FEATURES)))
     find = embed_truth if exact else run_detector
     found = find(net, gallery, progress=False)
     return found, embed_queries(net, queries, gallery, progress=False)

@@ -71,7 +71,7 @@ def data(
 # %% ../nbs/99_cli.ipynb #5fbaacb1
 def _given(settings):
     "What --set says, by name."
-    from person_search_nb.presets import parse_setting
+    from person_search_nb.recipe_settings import parse_setting
     given = dict(map(parse_setting, settings or ()))
     for k in ('model', 'data', 'preset'):
         if k in given: raise ValueError(f'{k} is not a setting; give --{k} {given[k]}')
@@ -180,7 +180,7 @@ def _network(name, device, trust=False):
 def _size_of(net, size):
     "How scenes are resized: as given, else as in the training. Says so where they differ."
     from person_search_nb.distributed import rank
-    from person_search_nb.presets import parse_size
+    from person_search_nb.recipe_settings import parse_size
     own, size = getattr(net, 'size', None), size.strip()
     own = tuple(own) if isinstance(own, list) else own
     used = parse_size('' if size.lower() == 'none' else size) if size else own
@@ -497,7 +497,7 @@ def cost(
     "Parameters and multiply-accumulates of models, per scene and per person."
     from person_search_nb.costs import cost_table, format_table
     from person_search_nb.models import build_model, load_model
-    from person_search_nb.presets import parse_size
+    from person_search_nb.recipe_settings import parse_size
     nets = {n: load_model(n) if Path(n).suffix == '.safetensors' else build_model(n, 1, width=width)
             for n in models.split(',')}
     if not (size := parse_size(size)) or isinstance(size, str):

@@ -16,7 +16,7 @@ import torch
 
 from .files import parse_json, regular_file, sound_size, write_whole
 from .person_search import PersonSearchNet
-from .systems import MODELS, build_model, model_settings, network_parts
+from .systems import build_model, model_settings, MODELS, network_parts
 
 # %% ../nbs/49_model_files.ipynb #843c422a
 _NOT_FINITE = ('{}: {} is not finite (row {}); the training diverged, or the file is damaged: '

@@ -9,7 +9,8 @@ from person_search_nb.model_files import shipped_trunk
 from person_search_nb.models import build_model
 from person_search_nb.presets import make_recipe, stage_recipes
 from person_search_nb.recipes import build_started, read_state, warm_start
-from person_search_nb.tables import Row, TABLES
+from person_search_nb.paper_tables import Row
+from person_search_nb.tables import TABLES
 from person_search_nb.ablations import ablation_table, list_tables, network_of, overridden, Plan
 from person_search_nb.ablations import run_ablation
 from person_search_nb.cli import ablate

@@ -3,9 +3,10 @@ import pytest
 import torch
 
 from person_search_nb.models import build_model, list_models, model_settings
-from person_search_nb.presets import _RECIPE, _TRAIN, change, differences, fingerprint
-from person_search_nb.presets import make_recipe, preset_table, PRESETS, rules_for, source_of
-from person_search_nb.presets import stage_recipes, values
+from person_search_nb.recipe_settings import RECIPE_FIELDS, TRAIN_FIELDS, change
+from person_search_nb.preset_rules import PRESETS
+from person_search_nb.presets import differences, fingerprint, make_recipe, preset_table
+from person_search_nb.presets import rules_for, source_of, stage_recipes, values
 from person_search_nb.cli import presets as presets_command
 
 CUHK, PRW = 'cuhk-sysu:PATH', 'prw:PATH'
@@ -64,7 +65,7 @@ def test_no_setting_is_without_a_source(model):
 
 def test_every_rule_is_of_use():
     "A rule's settings may not belong to all of its models, but a misspelt one belongs to none."
-    known = {m: {*_RECIPE, *_TRAIN, *model_settings(m)} for m in list_models()}
+    known = {m: {*RECIPE_FIELDS, *TRAIN_FIELDS, *model_settings(m)} for m in list_models()}
     for preset, rules in PRESETS.items():
         for r in rules:
             assert r.source.strip() and r.settings
@@ -116,3 +117,12 @@ def test_the_command_prints_every_source(capsys):
     assert capsys.readouterr().out.strip() == text.strip()
     assert '| `steps` | `50000` | Xiao 2017, section 4 |' in text and '| `queue` | `500` |' in text and '`oim_scale` | `10.0` | Xiao 2017' in text
     assert '| `lr` | `0.02` | given |' in presets_command('oim', PRW, set=['lr=0.02'])
+
+
+def test_settings_of_a_part_need_a_part():
+    "A name in front of the point is a stage or a part of the network; anything else is said at once, with what there is."
+    assert make_recipe('hdl-teacher', 'synth:tiny', 'tiny', **{'rpn.lr': .1}).train.parts == {'rpn': {'lr': .1}}
+    with pytest.raises(ValueError, match="'typo' is no stage and no part of hdl-teacher; there are .*rpn"):
+        make_recipe('hdl-teacher', 'synth:tiny', 'tiny', **{'typo.lr': .1})
+    with pytest.raises(ValueError, match="'typo' is no stage.*detector"):
+        make_recipe('clsa', 'prw:PATH', **{'typo.lr': .1})

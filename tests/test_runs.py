@@ -21,7 +21,8 @@ from person_search_nb.settings import computes_bf16, pick_precision, TrainConfig
 from person_search_nb.runs import CHECKPOINT, OtherRun, read_log
 from person_search_nb.training import train
 from person_search_nb.models import build_model, load_model
-from person_search_nb.presets import change, make_recipe
+from person_search_nb.recipe_settings import change
+from person_search_nb.presets import make_recipe
 from person_search_nb.recipes import read_recipe, run_recipe
 from person_search_nb.ablations import run_ablation
 from person_search_nb.demo import DemoConfig, run_demo, WRITTEN

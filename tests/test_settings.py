@@ -13,8 +13,10 @@ from person_search_nb.attention import ARM, ATTENTION
 from person_search_nb.loading import AUGMENT
 from person_search_nb.settings import check_device, check_training, TRAIN_KINDS, TrainConfig
 from person_search_nb.models import list_models, model_settings, MODELS
-from person_search_nb.presets import check_here, kind_of, make_recipe, NET_KINDS, parse_setting
-from person_search_nb.presets import parse_size, PRESETS, Recipe, RECIPE_KINDS, values
+from person_search_nb.recipe_settings import kind_of, NET_KINDS, parse_setting, parse_size, Recipe
+from person_search_nb.recipe_settings import RECIPE_KINDS
+from person_search_nb.preset_rules import PRESETS
+from person_search_nb.presets import check_here, make_recipe, values
 from person_search_nb.recipes import read_recipe
 
 SPEC = 'synth:tiny?train_scenes=6&test_scenes=4&train_ids=6&test_ids=4&queries=3&gallery=3&size=96x160'
