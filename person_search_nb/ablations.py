@@ -205,7 +205,7 @@ def _train_all(networks, workers, progress, name):
 _NO_SEARCH = "unknown search '{}': choose true boxes, query-guided, {}"
 
 def search_features(
-    how: str,      # '', 'true boxes', a name of `paper_tables.SEARCH_FEATURES`, or one with ', true boxes'
+    how: str,      # '', 'true boxes', one of `SEARCH_FEATURES`, or one with ', true boxes'
     net,           # a trained network
     gallery, queries,
     training,      # function without arguments -> training scenes, for colours and KISSME

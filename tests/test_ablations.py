@@ -6,9 +6,10 @@ import torch
 
 from person_search_nb import ablations
 from person_search_nb.model_files import shipped_trunk
+from person_search_nb.warm_start import read_state, warm_start
 from person_search_nb.models import build_model
 from person_search_nb.presets import make_recipe, stage_recipes
-from person_search_nb.recipes import build_started, read_state, warm_start
+from person_search_nb.recipes import build_started
 from person_search_nb.paper_tables import Row
 from person_search_nb.tables import TABLES
 from person_search_nb.ablations import ablation_table, list_tables, network_of, overridden, Plan

@@ -16,11 +16,11 @@ from person_search_nb.costs import count_macs, count_params, macs_by_part, meta_
 from person_search_nb.settings import TrainConfig
 from person_search_nb.training import train
 from person_search_nb.crops import CropIdentity
+from person_search_nb.warm_start import warm_start
 from person_search_nb.clsa import CLSALoss, ConsensusLoss, ReIDPyramid, ScaleBranches, shrunk
 from person_search_nb.models import build_model, list_models, load_model, model_settings
 from person_search_nb.recipe_settings import change, Recipe
 from person_search_nb.presets import make_recipe
-from person_search_nb.recipes import warm_start
 
 SMALL = dict(width=0.125, rpn_channels=16, proposals=(20, 10), crop_size=(64, 32))
 

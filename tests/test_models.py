@@ -11,9 +11,10 @@ from person_search_nb.checkpoints import load_tree
 from person_search_nb.runs import CHECKPOINT
 from person_search_nb.training import train
 from person_search_nb.distillation import HDL
+from person_search_nb.warm_start import warm_start
 from person_search_nb.models import build_model, list_models, load_model, model_settings
 from person_search_nb.presets import make_recipe
-from person_search_nb.recipes import run_recipe, warm_start
+from person_search_nb.recipes import run_recipe
 from person_search_nb.grad_cam import grad_cam
 from person_search_nb.cli import export
 

@@ -7,8 +7,8 @@ from person_search_nb.boxes import box_iou
 from person_search_nb.backbones import from_torchvision, resnet_backbone
 from person_search_nb.model_files import save_model
 from person_search_nb.evaluation import protocol_of
+from person_search_nb.warm_start import read_state, warm_start
 from person_search_nb.models import build_model, load_model
-from person_search_nb.recipes import read_state, warm_start
 
 SMALL = dict(width=0.125, rpn_channels=16, proposals=(40, 20))
 TRUE = torch.tensor([[100., 40, 140, 140]])
