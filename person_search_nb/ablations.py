@@ -18,10 +18,9 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from matplotlib import style
-from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
-from .files import read_json, save_figure, write_whole
+from .files import blank_figure, read_json, save_figure, write_whole
 from .datasets import open_dataset, parse_spec, with_options
 from .ranking import match_detections
 from .evaluation import embed_queries, embed_truth, gallery_truth, protocol_of
@@ -430,7 +429,7 @@ def ablation_table(
 def _bars(result):
     "Mean and single seeds of each row, and the paper's values of the same data set as crosses."
     rows, key, own = result['rows'], result['measure'], parse_spec(result['data'])[0]
-    fig = Figure(figsize=(7, 0.8 + 0.42 * len(rows)), layout='constrained')
+    fig = blank_figure(7, 0.8 + 0.42 * len(rows))
     ax, y = fig.subplots(), np.arange(len(rows))
     ax.barh(y, [np.mean([run[key] for run in r['runs']]) for r in rows], color='C0', alpha=.35)
     for k, r in enumerate(rows):

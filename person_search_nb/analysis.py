@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import save_figure, write_whole
+from .files import blank_figure, save_figure, write_whole
 from .scenes import QuerySet, SceneDataset
 from .ranking import DetectionMatches, match_detections, match_search, per_query
 from .ranking import search_metrics, SearchMatches, summarize
@@ -132,9 +132,8 @@ def _compared(curves, ax, draw, **labels):
     "The figure of `draw(ax, curves)`, on the given axes or on new ones with a legend."
     if not curves: raise ValueError('no curves to compare: give a dict label -> data')
     from matplotlib import style
-    from matplotlib.figure import Figure
     with style.context('person_search_nb.psnb'):
-        if own := ax is None: ax = Figure(figsize=(5, 3), layout='constrained').subplots()
+        if own := ax is None: ax = blank_figure(5, 3).subplots()
         draw(ax, curves)
         ax.set(**labels)
         if own: ax.legend()
@@ -506,9 +505,8 @@ def show_report(
 ):             # a figure
     "Curves of the search and of the detector, and the groups of queries."
     from matplotlib import style
-    from matplotlib.figure import Figure
     with style.context('person_search_nb.psnb'):
-        fig = Figure(figsize=(12, 2.8), layout='constrained')
+        fig = blank_figure(12, 2.8)
         *curves, groups = fig.subplots(1, 4)
         _show_curves(r, *curves)
         _show_groups(r, groups)

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from .distributed import rank
-from .files import LOCK, locked, parse_json, regular_file, write_whole
+from .files import blank_figure, LOCK, locked, parse_json, regular_file, write_whole
 from .settings import TrainConfig
 
 # %% ../nbs/62_runs.ipynb #69007116
@@ -146,11 +146,10 @@ def plot_losses(
 ):                         # a figure
     "Losses over the steps on a log scale, a panel for each history, and evaluations if any."
     from matplotlib import style
-    from matplotlib.figure import Figure
     histories = history if isinstance(history, dict) else {'': history}
     styles, panels = _loss_styles(names or _loss_names(histories)), len(histories) + bool(scores)
     with style.context('person_search_nb.psnb'):
-        fig = Figure(figsize=(max(7, 4.2 * panels), 3.5), layout='constrained')
+        fig = blank_figure(max(7, 4.2 * panels), 3.5)
         axes = fig.subplots(1, panels, squeeze=False)[0]
         for ax, (title, rows) in zip(axes, histories.items()):
             _draw_losses(ax, rows, styles, weight)
