@@ -7,7 +7,8 @@ import argparse, json, os, platform, time
 from datetime import date
 from pathlib import Path
 import torch
-from person_search_nb.synthetic import synth_config, write_dataset
+from person_search_nb.streets import synth_config
+from person_search_nb.synthetic import write_dataset
 from person_search_nb.datasets import open_dataset
 from person_search_nb.costs import count_macs
 from person_search_nb.presets import make_recipe

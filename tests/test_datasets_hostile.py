@@ -10,7 +10,7 @@ from person_search_nb.files import DataError, user_path
 from person_search_nb.pictures import check_picture, read_picture, resize_picture
 from person_search_nb.scenes import check_scene, cut_boxes, read_query_list, Scene, SceneDataset
 from person_search_nb.specs import make_spec, SPLITS
-from person_search_nb.synthetic import synth_config
+from person_search_nb.streets import synth_config
 from person_search_nb.coco import camera_in, find_coco
 from person_search_nb.layouts import recognize
 from person_search_nb.datasets import format_summary, in_common, in_common_warning, must_split
