@@ -9,9 +9,11 @@ __all__ = ['COLOUR_NAMES', 'FEATURES', 'METRICS', 'colour_histogram', 'describe_
 
 # %% ../nbs/53_baselines.ipynb #7e48eb46
 from functools import partial
-from tqdm.auto import tqdm
+
 import numpy as np
+from fastcore.basics import patch
 from PIL import Image
+from tqdm.auto import tqdm
 
 from .scenes import QuerySet, SceneDataset
 from .evaluation import gallery_truth, score_detections
@@ -93,13 +95,12 @@ class Principal:
     ) -> np.ndarray:           # (M, D)
         return (features - self.mean) @ self.matrix
 
-# %% ../nbs/53_baselines.ipynb #acf1182f
+# %% ../nbs/53_baselines.ipynb #9eb05fb2
 def pair_covariances(
     features: np.ndarray,  # (N, D)
-    ids: np.ndarray,       # (N,) who it is
+    ids: np.ndarray,       # (N,) identities
 ) -> tuple:                # (D, D) of pairs of one person, (D, D) of pairs of two
-    """Mean of (x_i - x_j)(x_i - x_j)^T over all pairs. Raises ValueError without a pair of either
-    kind."""
+    "Mean of (x_i - x_j)(x_i - x_j)^T over all pairs. Raises ValueError where a kind is missing."
     x = np.asarray(features, np.float64)
     _, who, count = np.unique(ids, return_inverse=True, return_counts=True)
     sums = np.zeros((len(count), x.shape[1]))
@@ -108,46 +109,52 @@ def pair_covariances(
     every = len(x) * x.T @ x - np.outer(x.sum(0), x.sum(0))
     n_same, n_every = (count * (count - 1)).sum() / 2, len(x) * (len(x) - 1) / 2
     if not 0 < n_same < n_every:
-        raise ValueError(
-            f'{len(x)} views of {len(count)} people: a distance is learned from people seen twice, '
-            'and from two people'
-        )
+        raise ValueError(f'{len(x)} views of {len(count)} people: a distance is learned from '
+                         'people seen twice, and from two people')
     return same / n_same, (every - same) / (n_every - n_same)
 
+# %% ../nbs/53_baselines.ipynb #461455ef
 def kissme(
     features: np.ndarray,  # (N, D)
-    ids: np.ndarray,       # (N,) who it is
-    # of the mean variance, added to both covariances: few views leave directions without any
-    ridge: float = 1e-3,
+    ids: np.ndarray,       # (N,) identities
+    ridge: float = 1e-3,   # share of the mean variance that is added to both covariances
 ) -> np.ndarray:           # (D, D') L: |L^T (x - y)| is the learned distance
     "KISSME (Koestinger et al. 2012, Eq. 12), as the factor of its positive part."
-    inverse = [
-        np.linalg.inv(c + ridge * np.trace(c) / len(c) * np.eye(len(c)))
-        for c in pair_covariances(features, ids)
-    ]
-    value, vector = np.linalg.eigh(inverse[0] - inverse[1])
+    def inverse(c): return np.linalg.inv(c + ridge * np.trace(c) / len(c) * np.eye(len(c)))
+    same, different = map(inverse, pair_covariances(features, ids))
+    value, vector = np.linalg.eigh(same - different)
     return vector[:, value > 0] * np.sqrt(value[value > 0])
 
-# %% ../nbs/53_baselines.ipynb #11b69f18
-COLOUR_NAMES = dict(                    # typical colours, the first one the most typical
-    black=[(0, 0, 0), (35, 35, 38)], blue=[(20, 60, 220), (0, 0, 255), (0, 0, 128), (50, 100, 190), (130, 185, 235)], brown=[(120, 75, 40), (90, 55, 30)],
-    grey=[(128, 128, 128), (85, 85, 85), (185, 185, 185)], green=[(20, 140, 40), (0, 90, 20), (90, 110, 40), (80, 200, 80)], orange=[(245, 130, 20)],
-    pink=[(245, 150, 190), (255, 190, 205), (255, 105, 180)], purple=[(120, 30, 150), (75, 0, 130), (165, 90, 200)], red=[(205, 20, 30), (130, 10, 15), (255, 0, 0)],
-    white=[(255, 255, 255)], yellow=[(245, 220, 30)])
-
+# %% ../nbs/53_baselines.ipynb #dd74b77d
 def lab(
     rgb,           # (N, 3) sRGB 0-255
 ) -> np.ndarray:   # (N, 3) CIELAB: lightness 0-100, green-red, blue-yellow
     "Colours in a space where distances are about as large as they look."
     x = np.asarray(rgb, np.float64) / 255
     x = np.where(x <= .04045, x / 12.92, ((x + .055) / 1.055)**2.4)
-    xyz = (
-        x
-        @ np.array([[0.4124, 0.2126, 0.0193], [0.3576, 0.7152, 0.1192], [0.1805, 0.0722, 0.9505]])
-        / [0.9505, 1.0, 1.089]
-    )
+    to_xyz = np.array([[.4124, .2126, .0193], [.3576, .7152, .1192], [.1805, .0722, .9505]])
+    xyz = x @ to_xyz / [.9505, 1., 1.089]
     f = np.where(xyz > .008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
-    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1)
+    a, b = 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])
+    return np.stack([116 * f[:, 1] - 16, a, b], 1)
+
+# %% ../nbs/53_baselines.ipynb #41495d79
+COLOUR_NAMES = dict(                    # typical colours, the first one the most typical
+    black=[(0, 0, 0), (35, 35, 38)],
+    blue=[(20, 60, 220), (0, 0, 255), (0, 0, 128), (50, 100, 190), (130, 185, 235)],
+    brown=[(120, 75, 40), (90, 55, 30)],
+    grey=[(128, 128, 128), (85, 85, 85), (185, 185, 185)],
+    green=[(20, 140, 40), (0, 90, 20), (90, 110, 40), (80, 200, 80)],
+    orange=[(245, 130, 20)],
+    pink=[(245, 150, 190), (255, 190, 205), (255, 105, 180)],
+    purple=[(120, 30, 150), (75, 0, 130), (165, 90, 200)],
+    red=[(205, 20, 30), (130, 10, 15), (255, 0, 0)],
+    white=[(255, 255, 255)],
+    yellow=[(245, 220, 30)])
+
+def _nearest(x, typical):
+    "(N,) squared distance of each colour to the nearest typical one."
+    return ((x[:, None] - lab(typical))**2).sum(2).min(1)
 
 def colour_names(
     rgb,                     # (N, 3) 0-255
@@ -155,47 +162,46 @@ def colour_names(
 ) -> np.ndarray:             # (N, 11) shares, each row sums to 1
     "How much a colour is called by each of the eleven names."
     x = lab(rgb)
-    apart = np.stack(
-        [((x[:, None] - lab(typical)) ** 2).sum(2).min(1) for typical in COLOUR_NAMES.values()], 1
-    )
+    apart = np.stack([_nearest(x, typical) for typical in COLOUR_NAMES.values()], 1)
     share = np.exp((apart.min(1, keepdims=True) - apart) / (2 * softness**2))
     return share / share.sum(1, keepdims=True)
 
-# %% ../nbs/53_baselines.ipynb #348b0518
+# %% ../nbs/53_baselines.ipynb #b5ef702b
 def colour_patches(
     picture: np.ndarray,  # (H, W, 3) uint8
     boxes: np.ndarray,    # (N, 4) xyxy px
     table: np.ndarray,    # (32768, 11) of `colour_names` for 32 levels of red, green and blue
 ) -> np.ndarray:          # (N, 32, 16, 11) float32
-    """Patches of 4 x 4 px of people scaled to 128 x 64: mean of the roots of their pixels' colour
-    names."""
+    "Patches of 4 x 4 px of people scaled to 128 x 64: mean of the roots of their colour names."
     h, w = picture.shape[:2]
     out = np.zeros((len(boxes), 32, 16, 11), np.float32)
     for row, (x1, y1, x2, y2) in zip(out, np.asarray(boxes, np.float64)):
         x1, y1 = min(max(int(x1), 0), w - 1), min(max(int(y1), 0), h - 1)
         part = picture[y1:max(int(np.ceil(y2)), y1 + 1), x1:max(int(np.ceil(x2)), x1 + 1)]
-        part = (
-            np.asarray(Image.fromarray(part).resize((64, 128), Image.Resampling.BILINEAR)).astype(
-                np.int64
-            )
-            // 8
-        )
-        names = np.sqrt(table[part @ np.array([1024, 32, 1])])                # (128, 64, 11)
+        part = Image.fromarray(part).resize((64, 128), Image.Resampling.BILINEAR)
+        level = np.asarray(part).astype(np.int64) // 8            # (128, 64, 3)
+        names = np.sqrt(table[level @ np.array([1024, 32, 1])])   # (128, 64, 11)
         row[:] = names.reshape(32, 4, 16, 4, 11).mean((1, 3))
     return out
 
-# %% ../nbs/53_baselines.ipynb #29168e0f
+def _name_table():
+    "(32768, 11) colour names of 32 levels of red, green and blue."
+    levels = np.arange(32) * 8 + 4
+    cells = np.stack(np.meshgrid(levels, levels, levels, indexing='ij'), -1)
+    return colour_names(cells.reshape(-1, 3)).astype(np.float32)
+
+# %% ../nbs/53_baselines.ipynb #2e2becae
 def k_means(
     x: np.ndarray,      # (N, F)
     k: int,             # clusters; fewer where there are fewer different rows
     rounds: int = 20,
     seed: int = 0,
 ) -> np.ndarray:        # (K, F) centres
-    "Lloyd's algorithm; a cluster that loses all its rows takes the row farthest from its centre."
-    centres = np.random.default_rng(seed).permutation(np.unique(x, axis=0))[:k].astype(np.float64)
+    "Lloyd's algorithm; a cluster without rows takes the row farthest from its centre."
+    rng = np.random.default_rng(seed)
+    centres = rng.permutation(np.unique(x, axis=0))[:k].astype(np.float64)
     for _ in range(rounds):
-        # (N, K) without |x|^2, which is the same for all
-        apart = (centres**2).sum(1) - 2 * x @ centres.T
+        apart = (centres**2).sum(1) - 2 * x @ centres.T           # (N, K), less |x|^2
         near = apart.argmin(1)
         count = np.bincount(near, minlength=len(centres))
         sums = np.stack([np.bincount(near, column, len(centres)) for column in x.T], 1)
@@ -205,10 +211,9 @@ def k_means(
         centres[empty] = x[far[:empty.sum()]]
     return centres
 
-# %% ../nbs/53_baselines.ipynb #d840ffad
+# %% ../nbs/53_baselines.ipynb #c14ea51f
 class BagOfWords:
-    """Colour words of people in horizontal strips (Zheng et al. 2015); called as `describe` of
-    `describe_boxes`."""
+    "Colour words of people in strips (Zheng et al. 2015): a `describe` of `describe_boxes`."
     def __init__(self,
         training: SceneDataset,  # whose people the words are learned from
         image: np.ndarray,       # (N,) their scenes
@@ -222,111 +227,114 @@ class BagOfWords:
         progress: bool = True,   # a bar
     ):
         if 32 % strips:
-            raise ValueError(
-                f'32 rows of patches cannot be cut into {strips} equal strips: take a divisor of 32'
-            )
-        levels, rng = np.arange(32) * 8 + 4, np.random.default_rng(seed)
-        cells = np.stack(np.meshgrid(levels, levels, levels, indexing='ij'), -1).reshape(-1, 3)
-        self.table = colour_names(cells).astype(np.float32)                    # (32768, 11)
+            raise ValueError(f'32 rows of patches cannot be cut into {strips} equal strips: '
+                             'take a divisor of 32')
+        self.table, rng = _name_table(), np.random.default_rng(seed)       # (32768, 11)
         some = np.sort(rng.permutation(len(boxes))[:people])
-        flat = lambda picture, b: colour_patches(picture, b, self.table).reshape(len(b), -1)
-        seen = describe_boxes(training, image[some], boxes[some], flat, progress).reshape(-1, 11)
+        seen = describe_boxes(training, image[some], boxes[some], self.flat, progress)
+        seen = seen.reshape(-1, 11)
         self.words = k_means(rng.permutation(seen)[:patches], words, seed=seed).astype(np.float32)
         self.strips, self.nearest = strips, min(nearest, len(self.words))
+        # the border of a box is seldom the person
         y, x = (np.arange(32) + .5) / 32 - .5, (np.arange(16) + .5) / 16 - .5
-        # (512,): the border of a box is seldom the person
-        self.centred = np.exp(-2 * (y[:, None]**2 + x**2)).ravel()
-        has = np.array(
-            [
-                np.bincount(self.assign(p).ravel(), minlength=len(self.words)) > 0
-                for p in seen.reshape(-1, 512, 11)
-            ]
-        )
-        self.idf = np.log(len(has) / np.maximum(has.sum(0), 1))                # (W,)
+        self.centred = np.exp(-2 * (y[:, None]**2 + x**2)).ravel()         # (512,)
+        has = np.array([self.count(p) > 0 for p in seen.reshape(-1, 512, 11)])
+        self.idf = np.log(len(has) / np.maximum(has.sum(0), 1))            # (W,)
 
-    def assign(self, patches):  # (512, 11) -> (512, nearest) numbers of words
-        apart = (self.words**2).sum(1) - 2 * patches @ self.words.T
-        return np.argpartition(apart, self.nearest - 1, axis=1)[:, :self.nearest]
+# %% ../nbs/53_baselines.ipynb #aa9dcaa8
+@patch
+def flat(self: BagOfWords, picture, boxes):
+    "(N, 512 * 11) the patches of each person in one row."
+    return colour_patches(picture, boxes, self.table).reshape(len(boxes), 512 * 11)
 
-    def __call__(self,
-        picture: np.ndarray,  # (H, W, 3) uint8
-        boxes: np.ndarray,    # (N, 4) xyxy px
-    ) -> np.ndarray:          # (N, strips * words) float32, unit length
-        out = np.zeros((len(boxes), self.strips * len(self.words)), np.float32)
-        # of each patch: first cell of its strip
-        first = np.arange(512) * self.strips // 512 * len(self.words)
-        for row, patches in zip(
-            out, colour_patches(picture, boxes, self.table).reshape(-1, 512, 11)
-        ):
-            cell = first[:, None] + self.assign(patches)
-            count = np.bincount(cell.ravel(), np.repeat(self.centred, self.nearest), len(row))
-            row[:] = np.sqrt(count) * np.tile(self.idf, self.strips)
-        return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
+@patch
+def assign(self: BagOfWords, patches):
+    "(512, nearest) numbers of the words that are nearest to each patch (512, 11)."
+    apart = (self.words**2).sum(1) - 2 * patches @ self.words.T
+    return np.argpartition(apart, self.nearest - 1, axis=1)[:, :self.nearest]
 
-# %% ../nbs/53_baselines.ipynb #d3115d21
+@patch
+def count(self: BagOfWords, patches):
+    "(W,) how often each word stands in a person's patches (512, 11)."
+    return np.bincount(self.assign(patches).ravel(), minlength=len(self.words))
+
+# %% ../nbs/53_baselines.ipynb #428c9a24
+@patch
+def __call__(self: BagOfWords,
+    picture: np.ndarray,  # (H, W, 3) uint8
+    boxes: np.ndarray,    # (N, 4) xyxy px
+) -> np.ndarray:          # (N, strips * words) float32, unit length
+    out = np.zeros((len(boxes), self.strips * len(self.words)), np.float32)
+    first = np.arange(512) * self.strips // 512 * len(self.words)  # first cell of a patch's strip
+    for row, patches in zip(out, self.flat(picture, boxes).reshape(-1, 512, 11)):
+        cell = first[:, None] + self.assign(patches)
+        count = np.bincount(cell.ravel(), np.repeat(self.centred, self.nearest), len(row))
+        row[:] = np.sqrt(count) * np.tile(self.idf, self.strips)
+    return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
+
+# %% ../nbs/53_baselines.ipynb #ff6204e6
 FEATURES, METRICS = ('strips', 'bow'), ('euclidean', 'kissme', 'cosine')
 
-def appearance_features(
-    gallery: SceneDataset,
-    queries: QuerySet,
-    # whose people words, principal components and distance are learned from
-    training: SceneDataset,
-    # detections, as `evaluation.run_detector` gives them; None: the true boxes
-    found: dict | None = None,
-    # or 'kissme', both after principal components, or 'cosine' of the features as they are
-    metric: str = 'euclidean',
-    dim: int = 256,             # principal components
-    progress: bool = True,      # bars
-    features: str = 'strips',   # 'strips': colour histograms; 'bow': `BagOfWords`
-    # (found with det_feats (M, D), query_feats (Q, D)): what `evaluation.score_detections` takes
-) -> tuple:
-    """Describe people by hand-made features, so that a dot product ranks them. Raises ValueError
-    for unknown features or an unknown metric."""
+def _check_names(metric, features):
+    "Raises ValueError for unknown features or an unknown metric."
     if metric not in METRICS:
         raise ValueError(f"metric is {', '.join(METRICS[:2])} or {METRICS[2]}, not '{metric}'")
     if features not in FEATURES:
         raise ValueError(f"features are {' or '.join(FEATURES)}, not '{features}'")
-    if found is None:
-        t = gallery_truth(gallery)
-        found = dict(
-            det_image=t['gt_image'], det_boxes=t['gt_boxes'],
-            det_scores=np.ones(len(t['gt_image']), np.float32),
-        )
+
+def _true_boxes(gallery):
+    "The true boxes as detections of score 1."
+    t = gallery_truth(gallery)
+    scores = np.ones(len(t['gt_image']), np.float32)
+    return dict(det_image=t['gt_image'], det_boxes=t['gt_boxes'], det_scores=scores)
+
+def _as_products(x, q, L):
+    "Gallery (M, D) and queries (Q, D) whose dot product falls as the distance |L^T (x - q)| grows."
+    x, q = x @ L, q @ L
+    return np.c_[x, -(x**2).sum(1) / 2], np.c_[q, np.ones(len(q))]
+
+# %% ../nbs/53_baselines.ipynb #9bf5597b
+def appearance_features(
+    gallery: SceneDataset,
+    queries: QuerySet,
+    training: SceneDataset,     # words, principal components and distance are learned from it
+    found: dict | None = None,  # detections, of `run_detector`; None: the true boxes
+    metric: str = 'euclidean',  # or 'kissme', both after principal components; or 'cosine' without
+    dim: int = 256,             # principal components
+    progress: bool = True,      # bars
+    features: str = 'strips',   # 'strips': colour histograms; 'bow': `BagOfWords`
+) -> tuple:                     # (found with det_feats (M, D), query_feats (Q, D))
+    "Hand-made features for `score_detections`. Raises ValueError for an unknown name."
+    _check_names(metric, features)
+    if found is None: found = _true_boxes(gallery)
     known = gallery_truth(training)
     rows = known['person_id'] >= 0
     people, ids = (known['gt_image'][rows], known['gt_boxes'][rows]), known['person_id'][rows]
-    describe = (
-        BagOfWords(training, *people, progress=progress) if features == 'bow' else colour_histogram
-    )
-    look = lambda data, image, boxes: describe_boxes(data, image, boxes, describe, progress)
-    x, q = (
-        look(gallery, found['det_image'], found['det_boxes']),
-        look(queries.dataset, queries.scene, queries.boxes),
-    )
+    describe = colour_histogram
+    if features == 'bow': describe = BagOfWords(training, *people, progress=progress)
+    look = partial(describe_boxes, describe=describe, progress=progress)
+    x = look(gallery, found['det_image'], found['det_boxes'])
+    q = look(queries.dataset, queries.scene, queries.boxes)
     if metric == 'cosine': return found | dict(det_feats=x), q
     seen = look(training, *people)
     project = Principal(seen, dim)
-    matrix = kissme(project(seen), ids) if metric == 'kissme' else np.eye(project.matrix.shape[1])
-    x, q = project(x) @ matrix, project(q) @ matrix
-    # the product falls as the distance grows
-    return found | dict(det_feats=np.c_[x, -(x**2).sum(1) / 2]), np.c_[q, np.ones(len(q))]
+    L = kissme(project(seen), ids) if metric == 'kissme' else np.eye(project.matrix.shape[1])
+    x, q = _as_products(project(x), project(q), L)
+    return found | dict(det_feats=x), q
 
-# %% ../nbs/53_baselines.ipynb #b5158196
+# %% ../nbs/53_baselines.ipynb #761963d7
 def appearance_search(
     gallery: SceneDataset,
     queries: QuerySet,
-    # whose people words, principal components and distance are learned from
-    training: SceneDataset,
-    # detections, as `evaluation.run_detector` gives them; None: the true boxes
-    found: dict | None = None,
+    training: SceneDataset,     # words, principal components and distance are learned from it
+    found: dict | None = None,  # detections, of `run_detector`; None: the true boxes
     metric: str = 'euclidean',  # as for `appearance_features`
     dim: int = 256,             # principal components
     progress: bool = True,      # bars
     features: str = 'strips',   # as for `appearance_features`
-    **kw,                       # of `evaluation.score_detections`, such as `min_height`
-) -> dict:                      # as `evaluation.evaluate`
+    **kw,                       # of `score_detections`, such as `min_height`
+) -> dict:                      # as `evaluate`
     "Search by hand-made features. Raises ValueError for unknown features or an unknown metric."
-    return score_detections(
-        *appearance_features(gallery, queries, training, found, metric, dim, progress, features),
-        gallery, queries, **kw,
-    )
+    described = appearance_features(gallery, queries, training, found, metric, dim, progress,
+                                    features)
+    return score_detections(*described, gallery, queries, **kw)
