@@ -129,8 +129,10 @@ def test_notebook_outputs(path):
 
 FIRST_CELL = '''
 import importlib.util, os
-if not importlib.util.find_spec('person_search_nb'):   # on Colab or Binder: a name, a wheel or a git address that pip knows
-    %pip install -q {os.environ.get('PERSON_SEARCH_NB', 'person_search_nb')}
+# on Colab or Binder: a name, a wheel or a git address that pip knows
+if not importlib.util.find_spec('person_search_nb'):
+    package = os.environ.get('PERSON_SEARCH_NB', 'person_search_nb')
+    %pip install -q {package}
 '''.strip()
 
 
