@@ -22,7 +22,7 @@ from .pictures import check_picture, data_file, Files
 from .scenes import CAMERAS, check_scene, choose, QuerySet, Scene, SceneDataset
 from .scenes import under_protocol
 from .specs import opener
-from .coco import camera_in, COCO_FILES
+from .coco import camera_in, camera_told, COCO_FILES
 
 # %% ../nbs/37_layouts.ipynb #79c67bb5
 PUBLISHED = {  # images, boxes, identities, queries as the field's loaders count them
@@ -577,7 +577,8 @@ def listed_queries(
     box = _inside(np.array([box for _, _, box, _ in rows]), data, scene)
     who = np.array([who for _, who, *_ in rows], np.int64)
     index = np.array([own.get(name, -1) for *_, name in rows], np.int64)
-    return under_protocol(QuerySet(data, scene, box, who, index), gallery.cameras, protocol)
+    queries = QuerySet(data, scene, box, who, index)
+    return under_protocol(queries, gallery.cameras, protocol, gallery.scenes)
 
 # %% ../nbs/37_layouts.ipynb #acfb1605
 @opener('prw')
@@ -592,6 +593,11 @@ def open_prw(
     protocol = choose('prw', options, 'protocol', CAMERAS)
     half = 'train' if split == 'train' else 'test'
     scenes, faults = prw_scenes(folder, half, kw.get('progress', True))
+    untold = [s.name for s in scenes if camera_told(s.name) is None]
+    if protocol == 'cross-camera' and half == 'test' and untold:
+        raise DataError(f'{folder}: protocol=cross-camera wants the camera in the name of every '
+                        f'test frame, as in c3s1_000501.jpg, and {untold[0]} tells none; '
+                        'rename the frames, or take protocol=all')
     source = folder / f'frame_{half}.mat'
     paths = [data_file(folder, f'frames/{s.name}', source) for s in scenes]
     files = [folder / 'annotations' / f'{s.name}.mat' for s in scenes]

@@ -301,10 +301,27 @@ def under_protocol(
     queries: QuerySet,
     cameras: np.ndarray,  # (G,) camera of every gallery scene
     protocol: str,        # of `CAMERAS`
+    scenes: list | None = None,  # of the gallery: somebody has to be in what is searched
 ) -> QuerySet:            # the same, with its candidates
-    "Queries that search what they would, or of that only other cameras."
-    if protocol == 'cross-camera': queries.candidates = cross_camera(queries, cameras)
+    "Queries that search what they would, or only other cameras. `DataError` if that is nothing."
+    if protocol != 'cross-camera' or not len(queries): return queries
+    queries.candidates = cross_camera(queries, cameras)
+    advice = "take protocol=all, or check the pictures' cameras"
+    if not queries.candidates.size:
+        raise DataError(f'{queries.dataset.source}: protocol=cross-camera leaves nothing to '
+                        'search, because no gallery scene is of another camera than the queries; '
+                        f'{advice}')
+    if scenes is not None and not _answered(queries, scenes).any():
+        raise DataError(f'{queries.dataset.source}: protocol=cross-camera leaves nothing to find, '
+                        'because nobody who is searched for is seen by another camera; '
+                        f'{advice} and identities')
     return queries
+
+def _answered(queries, scenes):
+    "(Q,) whether the person is in one of the scenes that each query searches."
+    people = [{*s.person_id.tolist()} for s in scenes]
+    return np.array([any(p in people[s] for s in row if s >= 0) for p, row in
+                     zip(queries.person_id.tolist(), queries.candidates.tolist())], bool)
 
 # %% ../nbs/30_scenes.ipynb #6802fef8
 def _listed_text(line):

@@ -93,7 +93,7 @@ def _tallest(scenes):
 def _made_queries(data, source, protocol):
     "Queries of a set without a list."
     queries = query_set(data, data.scenes, source, _tallest(data.scenes) or None)
-    return under_protocol(queries, data.cameras, protocol)
+    return under_protocol(queries, data.cameras, protocol, data.scenes)
 
 def _number(scheme, options, key, default, kind=int):
     "The value of an option that is a number. Raises `DataError`."

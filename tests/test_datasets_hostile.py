@@ -11,7 +11,7 @@ from person_search_nb.pictures import check_picture, read_picture, resize_pictur
 from person_search_nb.scenes import check_scene, cut_boxes, read_query_list, Scene, SceneDataset
 from person_search_nb.specs import make_spec, SPLITS
 from person_search_nb.synthetic import synth_config
-from person_search_nb.coco import camera_in, find_coco
+from person_search_nb.coco import camera_in, camera_told, find_coco
 from person_search_nb.layouts import recognize
 from person_search_nb.datasets import format_summary, in_common, in_common_warning, must_split
 from person_search_nb.datasets import open_dataset, open_protocol, parse_spec, summary
@@ -584,3 +584,43 @@ def test_data_without_a_home(tmp_path, monkeypatch):
     spec = write_cuhk(tmp_path)
     before = sorted(tmp_path.rglob('*'))
     assert len(opened(spec, 'query')) == 2 and sorted(tmp_path.rglob('*')) == before
+
+
+# -- searches in which nothing can be found ---------------------------------------------------------------------------
+
+ACROSS = 'protocol=cross-camera'
+
+@pytest.mark.parametrize('camera,message', [(7, 'no gallery scene is of another camera'), (-1, 'wants the camera of every picture')])
+def test_cross_camera_wants_two_cameras_of_coco(tmp_path, camera, message):
+    spec = write(tmp_path, lambda d: [im.update(camera=camera) for im in d['images']])
+    refused(f'{spec}?{ACROSS}', message, 'query')
+    assert len(opened(spec, 'query')) == 5
+    assert message in format_summary(summary(spec, progress=False))
+
+def test_cross_camera_wants_somebody_seen_by_two(tmp_path):
+    spec = write(tmp_path, ids=((4, 9), (4, 9), (5,), (5,)))
+    refused(f'{spec}?{ACROSS}', 'nobody who is searched for is seen by another camera', 'query')
+
+def test_cross_camera_wants_the_cameras_of_prw(tmp_path):
+    spec = write_prw(tmp_path)
+    opened(f'{spec}?{ACROSS}', 'query')
+    names = {'c1s1_000001': 'yard_000001', 'c2s1_000001': 'road_000001', 'c2s1_000002': 'road_000002'}
+    for old, new in names.items():
+        for f in tmp_path.rglob(f'{old}*'): f.rename(f.with_name(f.name.replace(old, new)))
+    save(tmp_path/'frame_test.mat', img_index_test=cell([*names.values()]))
+    (tmp_path/'query_info.txt').write_text('7 10 10 20 40 yard_000001\n')
+    assert len(opened(spec, 'query')) == 1
+    refused(f'{spec}?{ACROSS}', 'wants the camera in the name of every test frame.*yard_000001', 'query')
+
+def test_cross_camera_wants_two_films_of_the_same_people(tmp_path):
+    refused(f'{write_mot(tmp_path/"one", films=("A-01",))}?{ACROSS}', 'no gallery scene is of another camera', 'query')
+    two = write_mot(tmp_path/'two')
+    refused(f'{two}?{ACROSS}', 'nobody who is searched for is seen by another camera', 'query')
+    opened(f'{two}?shared=yes&{ACROSS}', 'query')
+
+def test_camera_0_is_a_camera(tmp_path):
+    names = ('cam0_0.jpg', 'cam0_1.jpg', 'cam1_2.jpg', 'cam1_3.jpg')
+    spec = write(tmp_path, names=names)
+    assert opened(spec).cameras.tolist() == [0, 0, 1, 1] and not opened(spec).notes
+    assert opened(f'{spec}?{ACROSS}', 'query').candidates.tolist()[0] == [2, 3]
+    assert camera_told('cam0/1.jpg') == 0 and camera_told('1.jpg') is None
