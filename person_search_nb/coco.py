@@ -181,12 +181,16 @@ def _picture_places(file):
     names = ('frames', 'images', part, f'images/{part}')
     return own[-1], [*own, *(d / n for d in own for n in names if (d / n).is_dir())]
 
+def _last(name):
+    "A name in an annotation without its folders."
+    return name.replace('\\', '/').rpartition('/')[2]
+
 def _picture(name, root, places, source):
-    "The file of a name in an annotation, and whether it is there: as written, or without folders."
+    "The file of a name in an annotation, and whether it is there."
     written = [place for place in places if is_written(place, name)]
     if not written: data_file(root, name, source)
     plain = name.replace('\\', '/')
-    for tail in dict.fromkeys((name, plain, plain.rpartition('/')[2])):
+    for tail in dict.fromkeys((name, plain)):
         for place in written if tail == name else places:
             if not os.path.lexists(place / tail): continue
             return data_file(root, (place / tail).relative_to(root).as_posix(), source), True
@@ -304,15 +308,26 @@ class _SceneMaker:
     found: Coco
     skip: bool  # leave out pictures that are not there
     clip: bool  # cut boxes to the picture
+    last: Counter  # names without their folders: how often there are
     seen: dict = field(default_factory=dict)  # picture -> where it is listed
+    bare: list = field(default_factory=list)  # names whose folders are not there
     cut: int = 0                              # boxes cut
 
     def __post_init__(self): self.root, self.places = _picture_places(self.found.file)
 
+    def find(self, name, source):
+        "The file of a name, and whether it is there; without folders if no other name ends so."
+        path, there = _picture(name, self.root, self.places, source)
+        last = _last(name)
+        if there or not last or last == name or self.last[last] > 1: return path, there
+        bare, there = _picture(last, self.root, self.places, source)
+        if there: self.bare.append(name)
+        return bare if there else path, there
+
     def path(self, what, name, rows):
         "The picture of an image, or None when it is left out."
         file, found = self.found.file, self.found
-        path, there = _picture(name, self.root, self.places, f'{file}: {what}')
+        path, there = self.find(name, f'{file}: {what}')
         if not there and self.skip:
             found.left_out['pictures that are not there'] += 1
             found.left_out['boxes in them'] += len(rows)
@@ -349,7 +364,8 @@ def add(self: _SceneMaker, what, image, name, rows):
 # %% ../nbs/36_coco.ipynb #d6d13116
 def _coco_scenes(by_id, found, skip, clip, progress):
     "Make the scenes; {id of an image: number of its scene}."
-    maker, number, file = _SceneMaker(found, skip, clip), {}, found.file
+    last = Counter(_last(name) for _, name, _ in by_id.values())
+    maker, number, file = _SceneMaker(found, skip, clip, last), {}, found.file
     bar = tqdm(by_id.items(), desc=f'checking {file.name}', unit='scene', delay=2, leave=False,
                disable=not progress)
     for n, (key, (image, name, rows)) in enumerate(bar):
@@ -359,6 +375,9 @@ def _coco_scenes(by_id, found, skip, clip, progress):
         raise DataError(f'{file}: none of its {len(by_id)} pictures is there; '
                         f'put them in {maker.places[0]}, or in frames/ or images/')
     found.left_out = +found.left_out  # without zeros
+    if maker.bare:
+        found.notes.append(f'{len(maker.bare)} pictures were found without the folders of their '
+                           f'names, such as {maker.bare[0]}')
     if maker.cut: found.notes.append(cut_note(maker.cut))
     if found.untold:
         found.notes.append(f'the camera of {len(found.untold)} of {len(found.scenes)} pictures '

@@ -624,3 +624,21 @@ def test_camera_0_is_a_camera(tmp_path):
     assert opened(spec).cameras.tolist() == [0, 0, 1, 1] and not opened(spec).notes
     assert opened(f'{spec}?{ACROSS}', 'query').candidates.tolist()[0] == [2, 3]
     assert camera_told('cam0/1.jpg') == 0 and camera_told('1.jpg') is None
+
+
+# -- COCO: which picture, which box, which query is meant -------------------------------------------------------------
+
+def test_a_picture_of_another_folder_is_not_taken(tmp_path):
+    "Two cameras number their pictures alike, and one picture is missing."
+    names = ('cam1/1.jpg', 'cam2/1.jpg', 'cam1/2.jpg', 'cam2/2.jpg')
+    for c in ('cam1', 'cam2'): (tmp_path/'frames'/c).mkdir(parents=True)
+    spec = write(tmp_path, names=names)
+    picture(tmp_path/'1.jpg')
+    (tmp_path/'frames'/'cam2'/'1.jpg').unlink()
+    refused(spec, 'cam2/1.jpg: no such picture')
+    data = opened(spec + '?missing=skip')
+    assert data.names == ['cam1/1.jpg', 'cam1/2.jpg', 'cam2/2.jpg'] and data.left_out == {'pictures that are not there': 1}
+
+def test_pictures_found_without_their_folders_are_said(tmp_path):
+    spec = write(tmp_path, lambda d: [im.update(file_name='upload/7/' + im['file_name']) for im in d['images']])
+    assert opened(spec).notes == ['4 pictures were found without the folders of their names, such as upload/7/c1_0.jpg']
