@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COCO_FILES', 'CAMERA_KEYS', 'IDENTITIES', 'OUTSIDE', 'COCO_OPTIONS', 'find_coco', 'camera_told', 'camera_in',
-           'people_categories', 'Coco', 'cut_note', 'read_coco', 'query_set', 'open_coco']
+           'people_categories', 'Coco', 'cut_note', 'twice_note', 'read_coco', 'query_set', 'open_coco']
 
 # %% ../nbs/36_coco.ipynb #5248ad0d
 from fastcore.basics import patch
@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 
 from .files import DataError, is_written, read_json, regular_file, user_path
 from .pictures import check_picture, data_file, Files
-from .scenes import CAMERAS, check_scene, choose, cut_boxes, QuerySet, Scene
-from .scenes import SceneDataset, under_protocol
+from .scenes import beyond, CAMERAS, check_scene, choose, cut_boxes, QuerySet
+from .scenes import repeated, Scene, SceneDataset, under_protocol
 from .specs import opener, SPLITS
 
 # %% ../nbs/36_coco.ipynb #72fe7f85
@@ -260,7 +260,7 @@ def _counting(data, by_id, category, found):
 
 # %% ../nbs/36_coco.ipynb #bb40fa2c
 def _coco_people(data, by_id, category, found):
-    "Put each annotation that counts to its image; {id of an annotation: (image, row)}."
+    "Put each annotation that counts to its image; {id of an annotation: [(image, row)]}."
     file, at, nameless = found.file, {}, 0
     counting = _counting(data, by_id, category, found)
     place = _identity_place([a for *_, a in counting]) or (False, 'person_id')
@@ -273,7 +273,7 @@ def _coco_people(data, by_id, category, found):
         box, who = _box(raw, file, row), _identity(a, place, file, row)
         nameless += who is None
         by_id[key][2].append((row, box, -1 if who is None else who))
-        if 'id' in a: at[_key(a['id'], file, f'{row} has id')] = key, row
+        if 'id' in a: at.setdefault(_key(a['id'], file, f'{row} has id'), []).append((key, row))
     if nameless:
         found.notes.append(f'{nameless} people have no {place[1]}: '
                            'they are people without identity')
@@ -301,6 +301,21 @@ def _corners(rows):
     xywh = np.array([b for _, b, _ in rows], np.float64).reshape(-1, 4)
     return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)
 
+def _fit_as_corners(rows, size):
+    "(N,) bool whether the four numbers of each row would be a box in the picture as corners."
+    (h, w), box = size, np.array([b for _, b, _ in rows], np.float64).reshape(-1, 4)
+    rising = (box[:, 2:] > box[:, :2]).all(1)
+    return rising & (box >= 0).all(1) & (box[:, 2:] <= [w, h]).all(1)
+
+# %% ../nbs/36_coco.ipynb #0b0298ff
+def twice_note(
+    twice: int,  # boxes that repeat another
+    first: str,  # where one is
+) -> str:
+    "What a summary says of boxes that are listed twice."
+    return (f'{twice} boxes repeat another box of their picture, such as {first}: '
+            'they count twice; delete one of the two')
+
 # %% ../nbs/36_coco.ipynb #df20af6f
 @dataclass
 class _SceneMaker:
@@ -312,6 +327,8 @@ class _SceneMaker:
     seen: dict = field(default_factory=dict)  # picture -> where it is listed
     bare: list = field(default_factory=list)  # names whose folders are not there
     cut: int = 0                              # boxes cut
+    corners: list = field(default_factory=list)  # rows of those that would fit as corners
+    twice: list = field(default_factory=list)    # rows of boxes that repeat another
 
     def __post_init__(self): self.root, self.places = _picture_places(self.found.file)
 
@@ -342,6 +359,26 @@ class _SceneMaker:
 
 # %% ../nbs/36_coco.ipynb #9494dd4a
 @patch
+def count(self: _SceneMaker, rows, boxes, size):
+    "Remember boxes that reach outside or are there twice; all of them are kept as they are."
+    out, again = beyond(boxes, size), repeated(boxes)
+    if not self.clip: self.cut += int(out.sum())
+    self.corners += [r for (r, *_), o, c in zip(rows, out, _fit_as_corners(rows, size)) if o and c]
+    self.twice += [r for (r, *_), a in zip(rows, again) if a]
+
+@patch
+def notes(self: _SceneMaker):
+    "What one should know of the pictures and boxes."
+    if self.bare:
+        yield (f'{len(self.bare)} pictures were found without the folders of their names, '
+               f'such as {self.bare[0]}')
+    if self.cut: yield cut_note(self.cut)
+    if 2 * len(self.corners) >= self.cut > 0:
+        yield (f'of these, {len(self.corners)} would be inside if bbox were corners, such as '
+               f'{self.corners[0]}: are they x1, y1, x2, y2 instead of x, y, width, height?')
+    if self.twice: yield twice_note(len(self.twice), self.twice[0])
+
+@patch
 def add(self: _SceneMaker, what, image, name, rows):
     "Make one scene; whether it was made."
     file, found = self.found.file, self.found
@@ -350,6 +387,7 @@ def add(self: _SceneMaker, what, image, name, rows):
     size, boxes = check_picture(path, _size(image, file, what)), _corners(rows)
     camera = _camera(image, name, file, what)
     if camera is None: found.untold.append(name)
+    self.count(rows, boxes, size)
     if self.clip:
         boxes, keep, some = cut_boxes(boxes, size)
         boxes, rows = boxes[keep], [r for r, k in zip(rows, keep) if k]
@@ -375,10 +413,7 @@ def _coco_scenes(by_id, found, skip, clip, progress):
         raise DataError(f'{file}: none of its {len(by_id)} pictures is there; '
                         f'put them in {maker.places[0]}, or in frames/ or images/')
     found.left_out = +found.left_out  # without zeros
-    if maker.bare:
-        found.notes.append(f'{len(maker.bare)} pictures were found without the folders of their '
-                           f'names, such as {maker.bare[0]}')
-    if maker.cut: found.notes.append(cut_note(maker.cut))
+    found.notes += maker.notes()
     if found.untold:
         found.notes.append(f'the camera of {len(found.untold)} of {len(found.scenes)} pictures '
                            'is not known: neither the file nor names such as '
@@ -388,13 +423,18 @@ def _coco_scenes(by_id, found, skip, clip, progress):
 # %% ../nbs/36_coco.ipynb #4421fcc5
 def _coco_queries(listed, at, number, found):
     "(scene, row) of each listed annotation."
-    out = []
+    out, first = [], {}
+    def fail(n, a, what): raise DataError(f'{found.file}: queries[{n}] is {a!r}, {what}')
     for n, a in enumerate(listed):
         key = _key(a, found.file, f'queries[{n}] is')
         if key not in at:
-            raise DataError(f'{found.file}: queries[{n}] is {a!r}, which is the id of no '
-                            'annotation; list ids of annotations with an identity')
-        image, row = at[key]
+            fail(n, a, 'which is the id of no annotation; '
+                       'list ids of annotations with an identity')
+        if key in first: fail(n, a, f'as queries[{first[key]}] is; delete one of them')
+        if len(at[key]) > 1:
+            rows = ' and '.join(row for _, row in at[key][:2])
+            fail(n, a, f'which is the id of {rows}; give each annotation its own')
+        [(image, row)], first[key] = at[key], n
         scene = number.get(image)
         if scene is not None and row in found.scenes[scene].rows:
             out.append((scene, found.scenes[scene].rows.index(row)))
@@ -510,6 +550,9 @@ def open_coco(
     if split != 'query': return data
     gallery = [found.scenes[i] for i in _pick(found, options, 'gallery')]
     listed = _listed(found, _pick(found, options, split))
+    if listed == []:
+        raise DataError(f'{found.file}: its list "queries" names nobody in the query scenes; '
+                        'list ids of annotations there, or delete the list')
     queries = query_set(data, gallery, str(found.file), listed)
     cameras = np.array([s.camera for s in gallery], np.int64)
     return under_protocol(queries, cameras, protocol, gallery)

@@ -19,10 +19,10 @@ from tqdm.auto import tqdm
 from .files import DataError, regular_file, user_path
 from .matfile import cached, MatFile, spread
 from .pictures import check_picture, data_file, Files
-from .scenes import CAMERAS, check_scene, choose, QuerySet, Scene, SceneDataset
-from .scenes import under_protocol
+from .scenes import beyond, CAMERAS, check_scene, choose, QuerySet, repeated
+from .scenes import Scene, SceneDataset, under_protocol
 from .specs import opener
-from .coco import camera_in, camera_told, COCO_FILES
+from .coco import camera_in, camera_told, COCO_FILES, cut_note, twice_note
 
 # %% ../nbs/37_layouts.ipynb #79c67bb5
 PUBLISHED = {  # images, boxes, identities, queries as the field's loaders count them
@@ -135,12 +135,14 @@ def checked_dataset(
     "Compare scenes with their pictures and make the data set."
     bar = tqdm(scenes, desc=f'checking {source}', unit='scene', delay=2, leave=False,
                disable=not kw.get('progress', True))
-    kept = []
+    kept, out, twice = [], 0, []
     for scene, path, file in zip(bar, paths, files):
         if missing and not path.exists():
             if missing == 'skip': continue
             raise DataError(f'{path}: no such picture; put it there, or open with missing=skip')
         scene.size = check_picture(path, scene.size)
+        out += int(beyond(scene.boxes, scene.size).sum())
+        twice += [f'{file}, scene {scene.name}'] * int(repeated(scene.boxes).sum())
         kept.append((check_scene(scene, str(file)), path))
     if scenes and not kept:
         raise DataError(f'{paths[0]}: no such picture, and none of the {len(scenes)} '
@@ -149,6 +151,8 @@ def checked_dataset(
                         contiguous=split == 'train', source=source, **kw)
     data.faults, lost = list(faults), len(scenes) - len(kept)
     if lost: data.left_out['pictures that are not there'] = lost
+    if out: data.notes.append(cut_note(out))
+    if twice: data.notes.append(twice_note(len(twice), twice[0]))
     return data
 
 # %% ../nbs/37_layouts.ipynb #75bead4b

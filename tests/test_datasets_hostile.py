@@ -642,3 +642,39 @@ def test_a_picture_of_another_folder_is_not_taken(tmp_path):
 def test_pictures_found_without_their_folders_are_said(tmp_path):
     spec = write(tmp_path, lambda d: [im.update(file_name='upload/7/' + im['file_name']) for im in d['images']])
     assert opened(spec).notes == ['4 pictures were found without the folders of their names, such as upload/7/c1_0.jpg']
+
+def test_boxes_written_as_corners_are_asked_about(tmp_path):
+    "Read as x, y, width, height they lie mostly inside, and are cut."
+    spec = write(tmp_path, lambda d: d['annotations'][3].update(bbox=[55, 5, 64, 40]))
+    first, second = opened(spec).notes
+    assert first == '1 boxes reach outside their pictures and were cut to them'
+    assert second.startswith('of these, 1 would be inside if bbox were corners, such as annotations[3]: are they x1')
+    assert second in format_summary(summary(spec, progress=False))
+    whole = write(tmp_path/'whole', lambda d: d['annotations'][3].update(bbox=[-5, 10, 20, 40]))
+    assert opened(whole).notes == [first]
+    assert not opened(write(tmp_path/'hasty', lambda d: d['annotations'][3].update(bbox=[-1, 10, 20, 50.5]))).notes
+    assert opened(write_prw(tmp_path/'prw', change=lambda rows: rows['c2s1_000001'].append([-2, 90, 5, 15, 30]))).notes == [first]
+
+def test_a_box_listed_twice_is_said(tmp_path):
+    spec = write(tmp_path, lambda d: d['annotations'].append(dict(id=77, image_id=14, bbox=[35, 10, 20, 40], category_id=1, person_id=-1)))
+    [note] = opened(spec).notes
+    assert note.startswith('1 boxes repeat another box of their picture, such as annotations[6]: they count twice')
+    prw = write_prw(tmp_path/'prw', change=lambda rows: rows['c2s1_000001'].append([-2, 5, 5, 12, 30]))
+    [note] = opened(prw).notes
+    assert 'c2s1_000001.jpg.mat, scene c2s1_000001.jpg' in note
+
+@pytest.mark.parametrize('change,message', [
+    (lambda d: (d['annotations'][3].update(id=0), d.update(queries=[0])), r'queries\[0\] is 0, which is the id of annotations\[0\] and annotations\[3\]; give each'),
+    (lambda d: d.update(queries=[1, '1']), r"queries\[1\] is '1', as queries\[0\] is; delete one"), (lambda d: d.update(queries=[0, 1, 1.0]), r'queries\[2\] is 1.0, as queries\[1\] is'),
+    (lambda d: d.update(queries=[]), 'its list "queries" names nobody in the query scenes')])
+def test_lists_of_queries_are_clear(tmp_path, change, message):
+    spec = write(tmp_path, change)
+    refused(spec, message, 'query')
+
+def test_a_list_of_queries_of_other_scenes(tmp_path):
+    spec = write(tmp_path, lambda d: d.update(queries=[0]))
+    refused(spec + '?query=c2*', 'names nobody in the query scenes', 'query')
+    assert len(opened(spec + '?query=c2*')) == 4
+
+def test_ids_of_annotations_matter_only_to_queries(tmp_path):
+    assert len(opened(write(tmp_path, lambda d: [a.update(id=5) for a in d['annotations']]), 'query')) == 5
