@@ -1219,6 +1219,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'person_search_nb/layouts.py'),
                                           'person_search_nb.layouts._joined': ('layouts.html#_joined', 'person_search_nb/layouts.py'),
                                           'person_search_nb.layouts._mended': ('layouts.html#_mended', 'person_search_nb/layouts.py'),
+                                          'person_search_nb.layouts._not_the_person': ( 'layouts.html#_not_the_person',
+                                                                                        'person_search_nb/layouts.py'),
                                           'person_search_nb.layouts._own_and_again': ( 'layouts.html#_own_and_again',
                                                                                        'person_search_nb/layouts.py'),
                                           'person_search_nb.layouts._padded': ('layouts.html#_padded', 'person_search_nb/layouts.py'),

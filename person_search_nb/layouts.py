@@ -548,8 +548,22 @@ def prw_queries(
     return out
 
 # %% ../nbs/37_layouts.ipynb #dbfb1d93
+def _not_the_person(scene, who, box):
+    "What is wrong with a query of a scene where its box is another's, or the person elsewhere."
+    away = np.abs(scene.boxes - np.clip(box, 0, scene.size[::-1] * 2)).max(1, initial=0)  # px
+    there = scene.person_id[away <= 1]
+    if len(there) and who not in there and there.max() >= 0:
+        return f'its box is that of identity {there.max()}'
+    for own in scene.boxes[(scene.person_id == who) & (who >= 0)]:
+        inside = np.minimum(box[2:], own[2:]) - np.maximum(box[:2], own[:2])
+        if (inside <= 0).any():
+            shown = own.round(1).tolist()
+            return f'the person is elsewhere in this scene, with the corners {shown} (px)'
+
 def _check_listed(rows, data, number, where, file):
-    "Raises `DataError` for a query of an unknown scene, outside it, or without an answer."
+    """Raises `DataError` for a query of an unknown scene, outside it, of somebody else, without an
+    answer, or listed twice."""
+    first, published = {}, _is_published('prw', queries=len(rows))  # taken as it is
     for n, who, box, name in rows:
         what = f'{file}: line {n} (identity {who}, scene {name})'
         if name not in number:
@@ -560,6 +574,12 @@ def _check_listed(rows, data, number, where, file):
         if (inside < (box[2:] - box[:2]) / 2).any():
             raise DataError(f'{what}: its box lies mostly outside the picture ({w} x {h} px); '
                             'correct the line: x y width height in px')
+        wrong = _not_the_person(data.scenes[number[name]], who, box)
+        if wrong and not published:
+            raise DataError(f'{what}: {wrong}; correct identity or box')
+        before = first.setdefault((name, *box.tolist()), n)
+        if before != n and not published:
+            raise DataError(f'{what}: is line {before} again; delete one of them')
         if not where.get(who, set()) - {name}:
             raise DataError(f'{what}: nobody with this identity is in another test scene; '
                             'take the line off, or add a scene with this person')

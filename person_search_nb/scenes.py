@@ -349,14 +349,15 @@ def _listed_text(line):
     words = line.split()
     if len(words) == 1: return int(words[0])
     who, x, y, w, h, name = words
-    x, y, w, h = map(float, (x, y, w, h))
-    return name, (x, y, x + w, y + h), int(float(who))
+    who, x, y, w, h = map(float, (who, x, y, w, h))
+    if who != int(who): raise ValueError
+    return name, (x, y, x + w, y + h), int(who)
 
 def _listed_json(entry):
     "The same for an entry of a JSON list. Raises ValueError."
     if isinstance(entry, int) and not isinstance(entry, bool): return entry
     name, box, who = entry['image'], [float(v) for v in entry['box']], entry.get('person_id')
-    known = isinstance(who, (int, type(None)))
+    known = isinstance(who, (int, type(None))) and not isinstance(who, bool)
     if not isinstance(name, str) or len(box) != 4 or not known: raise ValueError
     return name, tuple(box), who
 
@@ -395,13 +396,17 @@ def read_query_list(
 def _nearest(what, queries, scenes, fail):
     "The query that a listed (scene name, box, identity) means."
     name, box, who = what
+    if len(scenes.get(name, ())) > 1:
+        several = ', '.join(queries.dataset.names[s] for s in scenes[name][:3])
+        fail(f'is of {name}, which may be any of {several}; write the whole name')
     if name not in scenes:
         names = queries.dataset.names
         fail(f'is of {name}, which is none of the {len(names)} query scenes, '
              f'such as {names[0]}; correct the name')
-    among = np.flatnonzero(queries.scene == scenes[name])
+    [number] = scenes[name]
+    among = np.flatnonzero(queries.scene == number)
     if not len(among): fail(f'is of {name}, in which nobody is a query; take it off')
-    h, w = queries.dataset.scenes[scenes[name]].size
+    h, w = queries.dataset.scenes[number].size
     away = np.abs(queries.boxes[among] - np.clip(box, 0, [w, h, w, h])).max(1)
     row = int(among[away.argmin()])
     if away.min() > 1:
@@ -421,8 +426,9 @@ def find_queries(
 ) -> np.ndarray:        # (n,) int64 which of the queries they are
     "Numbers of the listed queries. `DataError` for one that is unknown or listed twice."
     names = queries.dataset.names
-    scenes = {Path(s).stem: i for i, s in enumerate(names)} | {s: i for i, s in enumerate(names)}
-    seen = {}
+    scenes, seen = {}, {}
+    for i, s in enumerate(names): scenes.setdefault(Path(s).stem, []).append(i)
+    scenes |= {s: [i] for i, s in enumerate(names)}  # a whole name is never ambiguous
     for where, what in listed:
         def fail(text): raise DataError(f'{file}: {where} {text}')
         if not isinstance(what, int): row = _nearest(what, queries, scenes, fail)
