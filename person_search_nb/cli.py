@@ -72,7 +72,10 @@ def data(
 def _given(settings):
     "What --set says, by name."
     from person_search_nb.presets import parse_setting
-    given = dict(map(parse_setting, settings or ()))
+    pairs, given = [parse_setting(s) for s in settings or ()], {}
+    for k, v in pairs:
+        if k in given: raise ValueError(f'--set gives {k} twice, {given[k]} and {v}; give it once')
+        given[k] = v
     for k in ('model', 'data', 'preset'):
         if k in given: raise ValueError(f'{k} is not a setting; give --{k} {given[k]}')
     return given
@@ -119,6 +122,14 @@ def train(
     "Train a model on the training split, stage by stage as in its paper, and search the gallery."
     return _run(model, data, preset, set, out, restart, extend)
 
+# %% ../nbs/99_cli.ipynb #e37ab882
+def _refuse_exported(name):
+    "Raises ValueError for a file of which only the outputs can be had, not the layers."
+    from person_search_nb.deploy import LOADERS
+    if Path(name).suffix not in LOADERS: return
+    raise ValueError(f'{name}: was written by export, and only searches; give the .safetensors '
+                     'file that it was made from')
+
 # %% ../nbs/99_cli.ipynb #8e0a2f8d
 @call_parse
 def distill(
@@ -133,6 +144,7 @@ def distill(
     extend: store_true = False,  # the run in OUT was shorter: continue from its checkpoint
 ):
     "Train a student with hierarchical distillation from a teacher."
+    _refuse_exported(teacher)
     model = model or ('hdl-student' if preset == 'paper' else 'hdl-student-fast')
     return _run(model, data, preset, set, out, restart, extend, teacher=teacher)
 
@@ -505,6 +517,18 @@ def search(
                          '--box x1,y1,x2,y2; with --query a .npz file keeps what was embedded')
     return _find_query(model, query or 0, data, size, number, gallery, out, device, trust)
 
+# %% ../nbs/99_cli.ipynb #d2fbcbfd
+def _cost_names(models, width):
+    "The models of a list with commas. Raises ValueError for one twice, or a width of no effect."
+    names = [n.strip() for n in models.split(',')]
+    if '' in names: raise ValueError(f"'{models}': a name is empty; write names with commas")
+    for n in names:
+        _refuse_exported(n)
+        if names.count(n) > 1: raise ValueError(f'{n} is there twice; name each model once')
+        if width != 1 and Path(n).suffix == '.safetensors':
+            raise ValueError(f'{n}: a model file has a width of its own; leave --width out')
+    return names
+
 # %% ../nbs/99_cli.ipynb #452adda7
 @call_parse
 def cost(
@@ -518,8 +542,9 @@ def cost(
     from person_search_nb.costs import cost_table, format_table
     from person_search_nb.models import build_model, load_model
     from person_search_nb.presets import parse_size
+    names = _cost_names(models, width)
     nets = {n: load_model(n) if Path(n).suffix == '.safetensors' else build_model(n, 1, width=width)
-            for n in models.split(',')}
+            for n in names}
     if not (size := parse_size(size)) or isinstance(size, str):
         raise ValueError('size is HEIGHTxWIDTH of one scene in pixels, such as 800x800')
     rows = cost_table(nets, size, latency=latency)
@@ -583,6 +608,7 @@ def export(
     from person_search_nb.models import load_model
     from person_search_nb.deploy import export_onnx, export_program, head_path
     to = _form_of(out, to, int8, half, trunk)
+    _refuse_exported(model)
     for p in [out] + [head_path(out)] * (to != 'safetensors'): not_onto(p, model)
     check_setting('scenes', scenes, whole(1, 10 ** 6))
     net, size = load_model(model), read_size(model)
@@ -635,6 +661,8 @@ def _check_options(command, options):
             raise ValueError(f'{k} is empty; was a variable of the shell not set?')
         if k in kinds: check_setting(k, v, kinds[k])
         if k == 'device': check_device(v)
+        if k == 'out' and v and os.path.exists(v) and not (os.path.isdir(v) or os.path.isfile(v)):
+            raise ValueError(f'{v}: is neither a file nor a folder; give another name')
 
 # %% ../nbs/99_cli.ipynb #d04da7dc
 def _joined(words):

@@ -678,3 +678,6 @@ def test_a_list_of_queries_of_other_scenes(tmp_path):
 
 def test_ids_of_annotations_matter_only_to_queries(tmp_path):
     assert len(opened(write(tmp_path, lambda d: [a.update(id=5) for a in d['annotations']]), 'query')) == 5
+
+def test_an_option_is_given_once(tmp_path):
+    refused(write(tmp_path) + '?gallery=c1*&train=*&gallery=c2*', 'gallery is given twice; give each option once')
