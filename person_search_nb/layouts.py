@@ -141,9 +141,10 @@ def checked_dataset(
             if missing == 'skip': continue
             raise DataError(f'{path}: no such picture; put it there, or open with missing=skip')
         scene.size = check_picture(path, scene.size)
-        out += int(beyond(scene.boxes, scene.size).sum())
-        twice += [f'{file}, scene {scene.name}'] * int(repeated(scene.boxes).sum())
+        boxes = scene.boxes
         kept.append((check_scene(scene, str(file)), path))
+        out += int(beyond(boxes, scene.size).sum())
+        twice += [f'{file}, scene {scene.name}'] * int(repeated(boxes).sum())
     if scenes and not kept:
         raise DataError(f'{paths[0]}: no such picture, and none of the {len(scenes)} '
                         'of this split is there; is the layout complete?')

@@ -51,6 +51,21 @@ def _fault(box, size):
         return (f'{shown} lies mostly outside the picture',
                 'correct the row: is it in the unit (px) and order the layout asks for?')
 
+# %% ../nbs/30_scenes.ipynb #47344103
+def _boxes_and_people(scene, source):
+    "(N, 4) float32 boxes and (N,) int64 identities of a scene. Raises `DataError`."
+    try:
+        boxes = np.asarray(scene.boxes, np.float32)
+        people = np.asarray(scene.person_id).reshape(-1)
+        if not boxes.size and not len(people): boxes = boxes.reshape(0, 4)
+        if boxes.shape != (len(people), 4) or (people != people.astype(np.int64)).any():
+            raise ValueError
+    except (ValueError, TypeError):
+        raise DataError(f'{source}: scene {scene.name} has boxes {str(scene.boxes)[:60]} and '
+                        f'identities {str(scene.person_id)[:60]}; give each box four numbers, x1, '
+                        'y1, x2, y2 in pixels, and one identity, a whole number') from None
+    return boxes, people.astype(np.int64)
+
 # %% ../nbs/30_scenes.ipynb #2bfed96c
 def check_scene(
     scene: Scene,   # its boxes may come back clipped
@@ -58,8 +73,7 @@ def check_scene(
 ) -> Scene:         # the same scene, boxes inside the picture
     "Clip boxes that stick out a little. `DataError` for impossible boxes and an identity twice."
     h, w = scene.size
-    scene.boxes = np.asarray(scene.boxes, np.float32).reshape(-1, 4)
-    scene.person_id = np.asarray(scene.person_id, np.int64).reshape(-1)
+    scene.boxes, scene.person_id = _boxes_and_people(scene, source)
     def row(i): return scene.rows[i] if scene.rows else f'row {i}'
     def fail(i, what, remedy):
         raise DataError(f'{source}: {row(i)} (scene {scene.name}, {w} x {h} px): {what}; {remedy}')

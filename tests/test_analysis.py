@@ -206,3 +206,18 @@ def test_a_report_takes_the_place_of_an_earlier_one(tmp_path):
     save_report(tmp_path, report(nothing, feats, gallery, queries), nothing, feats, gallery, queries)
     save_report(tmp_path, report(found, feats, gallery, queries), found, feats, gallery, queries)
     assert json.loads((tmp_path/'report.json').read_text())['errors'] == [] and not (tmp_path/'errors.png').exists()
+
+
+@pytest.mark.parametrize('way', [cbgm, k_reciprocal])
+def test_rerankers_refuse_embeddings_of_another_length(way):
+    gallery, queries = painted_world()
+    model = Painted(gallery)
+    found, feats = run_detector(model, gallery, progress=False), embed_queries(model, queries, gallery, progress=False)
+    with pytest.raises(ValueError, match='det_feats have shape .*embed both with one network'): way(found, feats[:, :-1], queries)
+
+
+def test_context_is_that_of_the_queries():
+    gallery, queries = painted_world()
+    model = Painted(gallery)
+    found, feats = run_detector(model, gallery, progress=False), embed_queries(model, queries, gallery, progress=False)
+    with pytest.raises(ValueError, match=f'{len(feats) + 1} query_feats for {len(feats)} queries: embed these'): cbgm(found, np.concatenate([feats, feats[:1]]), queries)

@@ -1,5 +1,5 @@
 """Data of strangers and of other tools: nothing outside is read, nothing is started, nothing is read wrongly without a word."""
-import io, json, os, struct, time, warnings, zlib
+import io, json, os, re, struct, time, warnings, zlib
 from pathlib import Path
 
 import numpy as np, pytest
@@ -13,6 +13,7 @@ from person_search_nb.specs import make_spec, SPLITS
 from person_search_nb.synthetic import synth_config
 from person_search_nb.coco import camera_in, camera_told, find_coco
 from person_search_nb.layouts import recognize
+from person_search_nb.tracks import read_film
 from person_search_nb.datasets import format_summary, in_common, in_common_warning, must_split
 from person_search_nb.datasets import open_dataset, open_protocol, parse_spec, summary
 from test_datasets import write
@@ -681,3 +682,29 @@ def test_ids_of_annotations_matter_only_to_queries(tmp_path):
 
 def test_an_option_is_given_once(tmp_path):
     refused(write(tmp_path) + '?gallery=c1*&train=*&gallery=c2*', 'gallery is given twice; give each option once')
+
+
+# -- scenes and films made by hand ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('boxes,ids', [([[1, 2, 30, 40, .9]], [-1]), ([[1, 2, 30, 40, .9]] * 4, [-1] * 4), ([1, 2, 30, 40], [-1]), ([[1, 2, 30, 40], [1, 2, 30]], [1, 2]), ([[1, 2, 30, 40]], [1, 2]), ([[1, 2, 30, 40]], []), ([[1, 2, 30, 40]], [1.7]), ([['a', 2, 3, 4]], [1])])
+def test_boxes_of_another_form(boxes, ids):
+    with pytest.raises(DataError, match='^mine: scene a.jpg has boxes .*give each box four numbers') as e: check_scene(Scene('a.jpg', (60, 100), boxes, ids), 'mine')
+    assert '\n' not in str(e.value)
+
+def test_a_scene_without_people_has_any_form():
+    for boxes in ([], np.zeros((0, 0)), np.zeros((0, 4))): assert check_scene(Scene('a.jpg', (60, 100), boxes, []), 'mine').boxes.shape == (0, 4)
+
+@pytest.mark.parametrize('rate,frames', [('29.97', 30), ('25', 25), ('0.4', 1), ('23.976', 24)])
+def test_a_film_of_29_97_frames_a_second(tmp_path, rate, frames):
+    "A scene a second is every 30th frame."
+    film(tmp_path/'A')
+    ini = tmp_path/'A'/'seqinfo.ini'
+    ini.write_text(re.sub('frameRate=.*', f'frameRate={rate}', ini.read_text()))
+    assert read_film(tmp_path/'A').rate == frames
+
+@pytest.mark.parametrize('change', ['seqLength=8.5', 'imWidth=99.5', 'frameRate=0', 'frameRate=nan', 'seqLength=inf'])
+def test_numbers_of_a_film(tmp_path, change):
+    film(tmp_path/'A')
+    ini = tmp_path/'A'/'seqinfo.ini'
+    ini.write_text(re.sub(change.partition('=')[0] + '=.*', change, ini.read_text()))
+    with pytest.raises(DataError, match='seqinfo.ini: cannot be used'): read_film(tmp_path/'A')
