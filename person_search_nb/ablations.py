@@ -563,6 +563,19 @@ def _write_table(table, by_seed, about, out, again, say):
     return result
 
 # %% ../nbs/94_ablations.ipynb #8fca8659
+def _check_trunks(table, trunks, settings):
+    "Raises ValueError for a folder of trunks that no row starts from, or that lacks one."
+    if not trunks: return
+    rows = [r for row in table.rows for r in (row, row.teacher, row.detector) if r and r.model]
+    names = dict.fromkeys(r.settings['trunk'] for r in rows if r.settings.get('trunk'))
+    if not names or 'start' in settings:
+        why = 'start= is given for all rows' if names else 'no row of this table names a trunk'
+        raise ValueError(f'trunks {trunks} would have no effect, because {why}; leave them out')
+    for name in names:
+        file = Path(trunks) / f'{name}.safetensors'
+        if not file.is_file():
+            raise ValueError(f'{file}: no such file; put the trunk there that rows start from')
+
 _UNKNOWN = "unknown table '{}': choose one of {}"
 _GIVEN = '{}: {} as given for all rows, not as the row has it'
 
@@ -587,9 +600,11 @@ def run_ablation(
     to the folder. Raises ValueError for unknown names."""
     if name not in TABLES: raise ValueError(_UNKNOWN.format(name, ', '.join(TABLES)))
     if not seeds: raise ValueError('give at least one seed')
+    if len({*seeds}) < len(seeds): raise ValueError(f'seeds {seeds}: give each seed once')
     table, out = TABLES[name], Path(out or f'runs/{name}')
     root = Path(networks) if networks else out.parent / 'networks'
     say = print if progress else lambda *text: None
+    _check_trunks(table, trunks, settings)
     for row in table.rows:
         if lost := overridden(row, settings): say(_GIVEN.format(row.label, ', '.join(lost)))
     by_seed = {}

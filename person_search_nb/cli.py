@@ -72,7 +72,10 @@ def data(
 def _given(settings):
     "What --set says, by name."
     from person_search_nb.recipe_settings import parse_setting
-    given = dict(map(parse_setting, settings or ()))
+    pairs, given = [parse_setting(s) for s in settings or ()], {}
+    for k, v in pairs:
+        if k in given: raise ValueError(f'--set gives {k} twice, {given[k]} and {v}; give it once')
+        given[k] = v
     for k in ('model', 'data', 'preset'):
         if k in given: raise ValueError(f'{k} is not a setting; give --{k} {given[k]}')
     return given
@@ -119,6 +122,14 @@ def train(
     "Train a model on the training split, stage by stage as in its paper, and search the gallery."
     return _run(model, data, preset, set, out, restart, extend)
 
+# %% ../nbs/99_cli.ipynb #e37ab882
+def _refuse_exported(name):
+    "Raises ValueError for a file of which only the outputs can be had, not the layers."
+    from person_search_nb.deploy import LOADERS
+    if Path(name).suffix not in LOADERS: return
+    raise ValueError(f'{name}: was written by export, and only searches; give the .safetensors '
+                     'file that it was made from')
+
 # %% ../nbs/99_cli.ipynb #8e0a2f8d
 @call_parse
 def distill(
@@ -133,6 +144,7 @@ def distill(
     extend: store_true = False,  # the run in OUT was shorter: continue from its checkpoint
 ):
     "Train a student with hierarchical distillation from a teacher."
+    _refuse_exported(teacher)
     model = model or ('hdl-student' if preset == 'paper' else 'hdl-student-fast')
     return _run(model, data, preset, set, out, restart, extend, teacher=teacher)
 
@@ -197,10 +209,13 @@ def _trained_on(model, data, gallery, queries):
     from person_search_nb.recipes import read_recipe
     note = Path(model).parent / 'recipe.json'
     if not note.is_file(): return ''
-    recipe = read_recipe(note)
-    same = parse_spec(recipe.data)[:2] == parse_spec(data)[:2]
-    if not same or data.startswith('synth:'): return ''
-    return in_common_warning(open_dataset(recipe.data, 'train'), gallery, queries)
+    try:
+        recipe = read_recipe(note)
+        same = parse_spec(recipe.data)[:2] == parse_spec(data)[:2]
+        if not same or data.startswith('synth:'): return ''
+        return in_common_warning(open_dataset(recipe.data, 'train'), gallery, queries)
+    except (ValueError, OSError) as e:  # a warning is no reason not to evaluate
+        return f'what {model} was trained on is not known, and may be what is searched ({e})'
 
 def _reranking(name):
     "The function of a name, None for ''. Raises ValueError for an unknown name."
@@ -211,8 +226,12 @@ def _reranking(name):
     return known.get(name)
 
 # %% ../nbs/99_cli.ipynb #358fb8ee
-def _refuse(model, net, rerank, query_guided):
-    "Raises ValueError where a network cannot do what is asked of it."
+def _refuse(model, net, rerank, query_guided, **ignored):
+    "Raises ValueError where a network cannot do what is asked of it, or an option has no effect."
+    given = [f"--{k.replace('_', '-')}" for k, v in dict(rerank=rerank, **ignored).items() if v]
+    if query_guided and given:
+        raise ValueError(f'with --query-guided a network looks for its own people, and only scores '
+                         f'are printed; leave {", ".join(given)} out')
     if rerank and net.matching != 'cosine':
         raise ValueError(f'{model}: matches by distance, and re-ranking compares directions; '
                          'leave --rerank out')
@@ -259,12 +278,11 @@ def evaluate(
     from person_search_nb.distributed import rank
     from person_search_nb.datasets import open_dataset
     from person_search_nb.evaluation import protocol_of
-    from person_search_nb.analysis import report, report_text, save_report
+    from person_search_nb.analysis import check_report_folder, report, report_text, save_report
     reranking = _reranking(rerank)
-    if out and Path(out).is_file():
-        raise ValueError(f'{out}: is a file; a report is written to a folder')
+    if out: check_report_folder(out)
     net = _network(model, device, trust)
-    _refuse(model, net, rerank, query_guided)
+    _refuse(model, net, rerank, query_guided, true_boxes=true_boxes, out=out)
     size = _size_of(net, size)
     gallery, queries = (open_dataset(data, s, size=size) for s in ('gallery', 'query'))
     rules = protocol_of(net, score_threshold, iou, min_height)
@@ -442,18 +460,29 @@ def _find_query(model, query, data, size, number, gallery, out, device, trust):
     with torch.inference_mode():
         feature = net.embed([image.to(where)], [query_box.to(where)])[0].cpu().numpy()
     found = people.search(feature, number, exclude=queries.gallery_index[query])
+    if not found:
+        print(f'nobody: no match among {len(people):,} people found in {len(scenes):,} scenes',
+              file=sys.stderr)
     for k, m in enumerate(found, 1):
         box = [round(float(v)) for v in m.box]
         print(f'{k:3d}  {m.similarity:.3f}  {printable(m.name)}  {box}')
     if out: _strip(found, scenes, image, query_box, who, out)
     return found
 
+# %% ../nbs/99_cli.ipynb #acfef406
+def _refuse_mixed(image, of_image, of_data):
+    "Raises ValueError for options of the other kind of search, which would have no effect."
+    wrong, what = (of_data, 'a data spec') if image else (of_image, 'a picture, --image')
+    given = [f'--{k}' for k, v in wrong.items() if v not in (None, '', (), [])]
+    if given:
+        raise ValueError(f'{", ".join(given)}: only for a search by {what}; leave it out')
+
 # %% ../nbs/99_cli.ipynb #9a56c918
 @call_parse
 def search(
     # a model file; may be left out with a gallery of `index`
     model: Annotated[str, dict(opt=False, nargs='?')] = '',
-    query: int = 0,           # number of the query
+    query: int = None,        # number of the query; by default 0
     data: str = 'synth:tiny', # data spec: its gallery and queries are used
     size: str = '',           # HEIGHTxWIDTH of scenes; '' as in the training, 'none' keeps theirs
     number: int = 10,         # matches
@@ -473,6 +502,9 @@ def search(
 ):
     "Look for a person: by --image and --box in a gallery of `index`, or by --query in a data spec."
     if out: not_onto(out, model, gallery, image)
+    of_data = dict(query=query, size=size, data='' if data == 'synth:tiny' else data)
+    _refuse_mixed(image, dict(box=box, cameras=cameras, after=after, before=before, rerank=rerank),
+                  of_data)
     if image:
         time = (_seconds(after), _seconds(before)) if after or before else None
         return _look_up(model, gallery or 'gallery', image, box, number, list(cameras), time,
@@ -483,7 +515,19 @@ def search(
     if gallery and Path(gallery).suffix != '.npz':
         raise ValueError(f'{gallery}: a gallery of index is searched with --image X '
                          '--box x1,y1,x2,y2; with --query a .npz file keeps what was embedded')
-    return _find_query(model, query, data, size, number, gallery, out, device, trust)
+    return _find_query(model, query or 0, data, size, number, gallery, out, device, trust)
+
+# %% ../nbs/99_cli.ipynb #d2fbcbfd
+def _cost_names(models, width):
+    "The models of a list with commas. Raises ValueError for one twice, or a width of no effect."
+    names = [n.strip() for n in models.split(',')]
+    if '' in names: raise ValueError(f"'{models}': a name is empty; write names with commas")
+    for n in names:
+        _refuse_exported(n)
+        if names.count(n) > 1: raise ValueError(f'{n} is there twice; name each model once')
+        if width != 1 and Path(n).suffix == '.safetensors':
+            raise ValueError(f'{n}: a model file has a width of its own; leave --width out')
+    return names
 
 # %% ../nbs/99_cli.ipynb #452adda7
 @call_parse
@@ -498,8 +542,9 @@ def cost(
     from person_search_nb.costs import cost_table, format_table
     from person_search_nb.models import build_model, load_model
     from person_search_nb.recipe_settings import parse_size
+    names = _cost_names(models, width)
     nets = {n: load_model(n) if Path(n).suffix == '.safetensors' else build_model(n, 1, width=width)
-            for n in models.split(',')}
+            for n in names}
     if not (size := parse_size(size)) or isinstance(size, str):
         raise ValueError('size is HEIGHTxWIDTH of one scene in pixels, such as 800x800')
     rows = cost_table(nets, size, latency=latency)
@@ -563,6 +608,7 @@ def export(
     from person_search_nb.models import load_model
     from person_search_nb.deploy import export_onnx, export_program, head_path
     to = _form_of(out, to, int8, half, trunk)
+    _refuse_exported(model)
     for p in [out] + [head_path(out)] * (to != 'safetensors'): not_onto(p, model)
     check_setting('scenes', scenes, whole(1, 10 ** 6))
     net, size = load_model(model), read_size(model)
@@ -582,7 +628,8 @@ def make_data(
     workers: int = 0,             # processes; 0: one per core
 ):
     "Write a synthetic data set to disk in a benchmark's layout; run again to go on after a break."
-    from person_search_nb.synthetic import synth_config, write_dataset
+    from person_search_nb.streets import synth_config
+    from person_search_nb.synthetic import write_dataset
     from person_search_nb.datasets import parse_spec
     scheme, name, options = parse_spec(spec)
     if scheme != 'synth':
@@ -599,7 +646,7 @@ def _kinds():
     from person_search_nb.settings import maybe, number, several, whole
     seed = whole(0, 2 ** 32 - 1)
     return dict(batch_size=whole(1, 2 ** 16), workers=whole(0, 1024), scenes=whole(0, 10 ** 6),
-                number=whole(1, 10 ** 6), query=whole(0), seed=seed, seeds=several(seed, 1),
+                number=whole(1, 10 ** 6), query=maybe(whole(0)), seed=seed, seeds=several(seed, 1),
                 every=number(0, 1e9, above=True), width=number(0, 16, above=True),
                 iou=maybe(number(0, 1, above=True)), score_threshold=maybe(number(0, 1)),
                 min_height=maybe(number(0, 1e5)))
@@ -615,6 +662,8 @@ def _check_options(command, options):
             raise ValueError(f'{k} is empty; was a variable of the shell not set?')
         if k in kinds: check_setting(k, v, kinds[k])
         if k == 'device': check_device(v)
+        if k == 'out' and v and os.path.exists(v) and not (os.path.isdir(v) or os.path.isfile(v)):
+            raise ValueError(f'{v}: is neither a file nor a folder; give another name')
 
 # %% ../nbs/99_cli.ipynb #d04da7dc
 def _joined(words):

@@ -19,10 +19,10 @@ from tqdm.auto import tqdm
 from .files import DataError, regular_file, user_path
 from .matfile import cached, MatFile, spread
 from .pictures import check_picture, data_file, Files
-from .scenes import CAMERAS, check_scene, choose, QuerySet, Scene, SceneDataset
-from .scenes import under_protocol
+from .scenes import beyond, CAMERAS, check_scene, choose, QuerySet, repeated
+from .scenes import Scene, SceneDataset, under_protocol
 from .specs import opener
-from .coco import camera_in, COCO_FILES
+from .coco import camera_in, camera_told, COCO_FILES, cut_note, twice_note
 
 # %% ../nbs/37_layouts.ipynb #79c67bb5
 PUBLISHED = {  # images, boxes, identities, queries as the field's loaders count them
@@ -135,13 +135,16 @@ def checked_dataset(
     "Compare scenes with their pictures and make the data set."
     bar = tqdm(scenes, desc=f'checking {source}', unit='scene', delay=2, leave=False,
                disable=not kw.get('progress', True))
-    kept = []
+    kept, out, twice = [], 0, []
     for scene, path, file in zip(bar, paths, files):
         if missing and not path.exists():
             if missing == 'skip': continue
             raise DataError(f'{path}: no such picture; put it there, or open with missing=skip')
         scene.size = check_picture(path, scene.size)
+        boxes = scene.boxes
         kept.append((check_scene(scene, str(file)), path))
+        out += int(beyond(boxes, scene.size).sum())
+        twice += [f'{file}, scene {scene.name}'] * int(repeated(boxes).sum())
     if scenes and not kept:
         raise DataError(f'{paths[0]}: no such picture, and none of the {len(scenes)} '
                         'of this split is there; is the layout complete?')
@@ -149,6 +152,8 @@ def checked_dataset(
                         contiguous=split == 'train', source=source, **kw)
     data.faults, lost = list(faults), len(scenes) - len(kept)
     if lost: data.left_out['pictures that are not there'] = lost
+    if out: data.notes.append(cut_note(out))
+    if twice: data.notes.append(twice_note(len(twice), twice[0]))
     return data
 
 # %% ../nbs/37_layouts.ipynb #75bead4b
@@ -544,8 +549,22 @@ def prw_queries(
     return out
 
 # %% ../nbs/37_layouts.ipynb #dbfb1d93
+def _not_the_person(scene, who, box):
+    "What is wrong with a query of a scene where its box is another's, or the person elsewhere."
+    away = np.abs(scene.boxes - np.clip(box, 0, scene.size[::-1] * 2)).max(1, initial=0)  # px
+    there = scene.person_id[away <= 1]
+    if len(there) and who not in there and there.max() >= 0:
+        return f'its box is that of identity {there.max()}'
+    for own in scene.boxes[(scene.person_id == who) & (who >= 0)]:
+        inside = np.minimum(box[2:], own[2:]) - np.maximum(box[:2], own[:2])
+        if (inside <= 0).any():
+            shown = own.round(1).tolist()
+            return f'the person is elsewhere in this scene, with the corners {shown} (px)'
+
 def _check_listed(rows, data, number, where, file):
-    "Raises `DataError` for a query of an unknown scene, outside it, or without an answer."
+    """Raises `DataError` for a query of an unknown scene, outside it, of somebody else, without an
+    answer, or listed twice."""
+    first, published = {}, _is_published('prw', queries=len(rows))  # taken as it is
     for n, who, box, name in rows:
         what = f'{file}: line {n} (identity {who}, scene {name})'
         if name not in number:
@@ -556,6 +575,12 @@ def _check_listed(rows, data, number, where, file):
         if (inside < (box[2:] - box[:2]) / 2).any():
             raise DataError(f'{what}: its box lies mostly outside the picture ({w} x {h} px); '
                             'correct the line: x y width height in px')
+        wrong = _not_the_person(data.scenes[number[name]], who, box)
+        if wrong and not published:
+            raise DataError(f'{what}: {wrong}; correct identity or box')
+        before = first.setdefault((name, *box.tolist()), n)
+        if before != n and not published:
+            raise DataError(f'{what}: is line {before} again; delete one of them')
         if not where.get(who, set()) - {name}:
             raise DataError(f'{what}: nobody with this identity is in another test scene; '
                             'take the line off, or add a scene with this person')
@@ -577,7 +602,8 @@ def listed_queries(
     box = _inside(np.array([box for _, _, box, _ in rows]), data, scene)
     who = np.array([who for _, who, *_ in rows], np.int64)
     index = np.array([own.get(name, -1) for *_, name in rows], np.int64)
-    return under_protocol(QuerySet(data, scene, box, who, index), gallery.cameras, protocol)
+    queries = QuerySet(data, scene, box, who, index)
+    return under_protocol(queries, gallery.cameras, protocol, gallery.scenes)
 
 # %% ../nbs/37_layouts.ipynb #acfb1605
 @opener('prw')
@@ -592,6 +618,11 @@ def open_prw(
     protocol = choose('prw', options, 'protocol', CAMERAS)
     half = 'train' if split == 'train' else 'test'
     scenes, faults = prw_scenes(folder, half, kw.get('progress', True))
+    untold = [s.name for s in scenes if camera_told(s.name) is None]
+    if protocol == 'cross-camera' and half == 'test' and untold:
+        raise DataError(f'{folder}: protocol=cross-camera wants the camera in the name of every '
+                        f'test frame, as in c3s1_000501.jpg, and {untold[0]} tells none; '
+                        'rename the frames, or take protocol=all')
     source = folder / f'frame_{half}.mat'
     paths = [data_file(folder, f'frames/{s.name}', source) for s in scenes]
     files = [folder / 'annotations' / f'{s.name}.mat' for s in scenes]

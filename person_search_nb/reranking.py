@@ -56,7 +56,15 @@ def k_reciprocal(
     most: int = 500,          # so many of the most similar detections are re-ranked
 ):                            # (query number, rows) -> similarities: `rerank` of `match_search`
     "Similarities of a query's list by k-reciprocal encoding within this list."
+    _check_feats(found, query_feats)
     return partial(_k_reciprocal_list, found['det_feats'], query_feats, (k1, k2, weight), most)
+
+def _check_feats(found, query_feats):
+    "Raises ValueError for embeddings of different lengths."
+    held, asked = np.shape(found['det_feats']), np.shape(query_feats)
+    if len(held) != 2 or len(asked) != 2 or held[1] != asked[1]:
+        raise ValueError(f'det_feats have shape {held}, query_feats {asked}: '
+                         'embed both with one network')
 
 def _k_reciprocal_list(det_feats, query_feats, how, most, q, rows):
     "One list. Ten digits of float64: rounding errors must not decide who is a neighbour."
@@ -91,8 +99,11 @@ def best_matching(
     return float(total[best]), np.maximum(taken[best], -1)
 
 # %% ../nbs/55_reranking.ipynb #22e8aa99
-def _check_context(queries, k2):
+def _check_context(queries, k2, asked):
     "Raises ValueError where the context of a query is not known, or is too large."
+    if len(queries.gallery_index) != asked:
+        raise ValueError(f'{asked} query_feats for {len(queries.gallery_index)} queries: '
+                         'embed these queries')
     if not 1 <= k2 <= 5:
         raise ValueError(f'k2 is {k2}: from 1 to 5 people can be matched with one another; '
                          'more are slow and no better')
@@ -122,7 +133,8 @@ def cbgm(
     score_threshold: float = 0.5,  # of context people
 ):                            # (query number, rows) -> similarities: `rerank` of `match_search`
     "Context bipartite graph matching (SeqNet). Raises ValueError for a query without its scene."
-    _check_context(queries, k2)
+    _check_feats(found, query_feats)
+    _check_context(queries, k2, len(query_feats))
     image, feats = np.asarray(found['det_image']), np.asarray(found['det_feats'])
     def rerank(q, rows):
         people = _context(q, found, query_feats, queries, k2, score_threshold)

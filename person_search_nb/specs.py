@@ -48,6 +48,8 @@ def parse_spec(
     for key, equals, _ in pairs:
         if not equals: raise DataError(f'{spec!r}: {key!r} has no value; '
                                        'options are written ?key=value&key=value')
+    twice = {k for k, *_ in pairs if [key for key, *_ in pairs].count(k) > 1}
+    if twice: raise DataError(f'{spec!r}: {min(twice)} is given twice; give each option once')
     plain = lambda value: value.replace('%26', '&').replace('%25', '%')
     return scheme, path, {key: plain(value) for key, _, value in pairs}
 

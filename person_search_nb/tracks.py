@@ -93,7 +93,7 @@ def _tallest(scenes):
 def _made_queries(data, source, protocol):
     "Queries of a set without a list."
     queries = query_set(data, data.scenes, source, _tallest(data.scenes) or None)
-    return under_protocol(queries, data.cameras, protocol)
+    return under_protocol(queries, data.cameras, protocol, data.scenes)
 
 def _number(scheme, options, key, default, kind=int):
     "The value of an option that is a number. Raises `DataError`."
@@ -151,11 +151,13 @@ def _read_info(file):
         text = regular_file(file, DataError).read_text(encoding='utf-8-sig')
         ini.read_string(text, 'it')
         s = ini['Sequence']
-        rate, length, w, h = numbers = [int(float(s[k])) for k in _INFO]
+        rate, length, w, h = [float(s[k]) for k in _INFO]
+        if any(v != int(v) for v in (length, w, h)):
+            raise ValueError('seqLength, imWidth and imHeight must be whole numbers')
         sizes = 0 < w < 10 ** 5 and 0 < h < 10 ** 5
         if not (0 < rate <= 1000 and 0 < length <= 10 ** 7 and sizes):
             raise ValueError('frameRate, seqLength, imWidth and imHeight must be above 0')
-        return s, numbers
+        return s, [max(1, round(rate)), int(length), int(w), int(h)]  # NTSC has 29.97 a second
     except FileNotFoundError:
         raise DataError(f'{file}: no such file; copy it there: it says frame rate and picture '
                         'size. Or give every=FRAMES, which does without') from None

@@ -185,3 +185,39 @@ def test_gallery_curve_falls():
     maps = [c['mAP'] for c, in curve.values()]
     assert all(a >= b for a, b in zip(maps, maps[1:])) and maps[0] > maps[-1]
     assert curve[600][0] == search_metrics(**found, query_feats=centre[:q], **truth)
+
+
+@pytest.mark.parametrize('name,text', [('report.json', '{"mine": 1}'), ('report.json', 'mine'), ('tables.md', 'mine'), ('curves.png', 'mine'), ('errors.png', 'mine')])
+def test_a_report_takes_the_place_of_nothing_else(tmp_path, name, text):
+    "curves.png may be that of a training, report.json of anybody."
+    gallery, queries = painted_world()
+    found = run_detector(Painted(gallery), gallery, progress=False)
+    feats = embed_queries(Painted(gallery), queries, gallery, progress=False)
+    r = report(found, feats, gallery, queries)
+    (tmp_path/name).write_text(text)
+    with pytest.raises(ValueError, match=f'{name}: is no part of an earlier report, and would be lost'): save_report(tmp_path, r, found, feats, gallery, queries)
+    assert [p.name for p in tmp_path.iterdir()] == [name] and (tmp_path/name).read_text() == text
+
+
+def test_a_report_takes_the_place_of_an_earlier_one(tmp_path):
+    gallery, queries = painted_world()
+    found = run_detector(Painted(gallery), gallery, progress=False)
+    feats, nothing = embed_queries(Painted(gallery), queries, gallery, progress=False), {k: v[:0] for k, v in found.items()}
+    save_report(tmp_path, report(nothing, feats, gallery, queries), nothing, feats, gallery, queries)
+    save_report(tmp_path, report(found, feats, gallery, queries), found, feats, gallery, queries)
+    assert json.loads((tmp_path/'report.json').read_text())['errors'] == [] and not (tmp_path/'errors.png').exists()
+
+
+@pytest.mark.parametrize('way', [cbgm, k_reciprocal])
+def test_rerankers_refuse_embeddings_of_another_length(way):
+    gallery, queries = painted_world()
+    model = Painted(gallery)
+    found, feats = run_detector(model, gallery, progress=False), embed_queries(model, queries, gallery, progress=False)
+    with pytest.raises(ValueError, match='det_feats have shape .*embed both with one network'): way(found, feats[:, :-1], queries)
+
+
+def test_context_is_that_of_the_queries():
+    gallery, queries = painted_world()
+    model = Painted(gallery)
+    found, feats = run_detector(model, gallery, progress=False), embed_queries(model, queries, gallery, progress=False)
+    with pytest.raises(ValueError, match=f'{len(feats) + 1} query_feats for {len(feats)} queries: embed these'): cbgm(found, np.concatenate([feats, feats[:1]]), queries)

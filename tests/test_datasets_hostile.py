@@ -1,5 +1,5 @@
 """Data of strangers and of other tools: nothing outside is read, nothing is started, nothing is read wrongly without a word."""
-import io, json, os, struct, time, warnings, zlib
+import io, json, os, re, struct, time, warnings, zlib
 from pathlib import Path
 
 import numpy as np, pytest
@@ -11,8 +11,9 @@ from person_search_nb.pictures import check_picture, read_picture, resize_pictur
 from person_search_nb.scenes import check_scene, cut_boxes, read_query_list, Scene, SceneDataset
 from person_search_nb.specs import make_spec, SPLITS
 from person_search_nb.streets import synth_config
-from person_search_nb.coco import camera_in, find_coco
+from person_search_nb.coco import camera_in, camera_told, find_coco
 from person_search_nb.layouts import recognize
+from person_search_nb.tracks import read_film
 from person_search_nb.datasets import format_summary, in_common, in_common_warning, must_split
 from person_search_nb.datasets import open_dataset, open_protocol, parse_spec, summary
 from test_datasets import write
@@ -584,3 +585,126 @@ def test_data_without_a_home(tmp_path, monkeypatch):
     spec = write_cuhk(tmp_path)
     before = sorted(tmp_path.rglob('*'))
     assert len(opened(spec, 'query')) == 2 and sorted(tmp_path.rglob('*')) == before
+
+
+# -- searches in which nothing can be found ---------------------------------------------------------------------------
+
+ACROSS = 'protocol=cross-camera'
+
+@pytest.mark.parametrize('camera,message', [(7, 'no gallery scene is of another camera'), (-1, 'wants the camera of every picture')])
+def test_cross_camera_wants_two_cameras_of_coco(tmp_path, camera, message):
+    spec = write(tmp_path, lambda d: [im.update(camera=camera) for im in d['images']])
+    refused(f'{spec}?{ACROSS}', message, 'query')
+    assert len(opened(spec, 'query')) == 5
+    assert message in format_summary(summary(spec, progress=False))
+
+def test_cross_camera_wants_somebody_seen_by_two(tmp_path):
+    spec = write(tmp_path, ids=((4, 9), (4, 9), (5,), (5,)))
+    refused(f'{spec}?{ACROSS}', 'nobody who is searched for is seen by another camera', 'query')
+
+def test_cross_camera_wants_the_cameras_of_prw(tmp_path):
+    spec = write_prw(tmp_path)
+    opened(f'{spec}?{ACROSS}', 'query')
+    names = {'c1s1_000001': 'yard_000001', 'c2s1_000001': 'road_000001', 'c2s1_000002': 'road_000002'}
+    for old, new in names.items():
+        for f in tmp_path.rglob(f'{old}*'): f.rename(f.with_name(f.name.replace(old, new)))
+    save(tmp_path/'frame_test.mat', img_index_test=cell([*names.values()]))
+    (tmp_path/'query_info.txt').write_text('7 10 10 20 40 yard_000001\n')
+    assert len(opened(spec, 'query')) == 1
+    refused(f'{spec}?{ACROSS}', 'wants the camera in the name of every test frame.*yard_000001', 'query')
+
+def test_cross_camera_wants_two_films_of_the_same_people(tmp_path):
+    refused(f'{write_mot(tmp_path/"one", films=("A-01",))}?{ACROSS}', 'no gallery scene is of another camera', 'query')
+    two = write_mot(tmp_path/'two')
+    refused(f'{two}?{ACROSS}', 'nobody who is searched for is seen by another camera', 'query')
+    opened(f'{two}?shared=yes&{ACROSS}', 'query')
+
+def test_camera_0_is_a_camera(tmp_path):
+    names = ('cam0_0.jpg', 'cam0_1.jpg', 'cam1_2.jpg', 'cam1_3.jpg')
+    spec = write(tmp_path, names=names)
+    assert opened(spec).cameras.tolist() == [0, 0, 1, 1] and not opened(spec).notes
+    assert opened(f'{spec}?{ACROSS}', 'query').candidates.tolist()[0] == [2, 3]
+    assert camera_told('cam0/1.jpg') == 0 and camera_told('1.jpg') is None
+
+
+# -- COCO: which picture, which box, which query is meant -------------------------------------------------------------
+
+def test_a_picture_of_another_folder_is_not_taken(tmp_path):
+    "Two cameras number their pictures alike, and one picture is missing."
+    names = ('cam1/1.jpg', 'cam2/1.jpg', 'cam1/2.jpg', 'cam2/2.jpg')
+    for c in ('cam1', 'cam2'): (tmp_path/'frames'/c).mkdir(parents=True)
+    spec = write(tmp_path, names=names)
+    picture(tmp_path/'1.jpg')
+    (tmp_path/'frames'/'cam2'/'1.jpg').unlink()
+    refused(spec, 'cam2/1.jpg: no such picture')
+    data = opened(spec + '?missing=skip')
+    assert data.names == ['cam1/1.jpg', 'cam1/2.jpg', 'cam2/2.jpg'] and data.left_out == {'pictures that are not there': 1}
+
+def test_pictures_found_without_their_folders_are_said(tmp_path):
+    spec = write(tmp_path, lambda d: [im.update(file_name='upload/7/' + im['file_name']) for im in d['images']])
+    assert opened(spec).notes == ['4 pictures were found without the folders of their names, such as upload/7/c1_0.jpg']
+
+def test_boxes_written_as_corners_are_asked_about(tmp_path):
+    "Read as x, y, width, height they lie mostly inside, and are cut."
+    spec = write(tmp_path, lambda d: d['annotations'][3].update(bbox=[55, 5, 64, 40]))
+    first, second = opened(spec).notes
+    assert first == '1 boxes reach outside their pictures and were cut to them'
+    assert second.startswith('of these, 1 would be inside if bbox were corners, such as annotations[3]: are they x1')
+    assert second in format_summary(summary(spec, progress=False))
+    whole = write(tmp_path/'whole', lambda d: d['annotations'][3].update(bbox=[-5, 10, 20, 40]))
+    assert opened(whole).notes == [first]
+    assert not opened(write(tmp_path/'hasty', lambda d: d['annotations'][3].update(bbox=[-1, 10, 20, 50.5]))).notes
+    assert opened(write_prw(tmp_path/'prw', change=lambda rows: rows['c2s1_000001'].append([-2, 90, 5, 15, 30]))).notes == [first]
+
+def test_a_box_listed_twice_is_said(tmp_path):
+    spec = write(tmp_path, lambda d: d['annotations'].append(dict(id=77, image_id=14, bbox=[35, 10, 20, 40], category_id=1, person_id=-1)))
+    [note] = opened(spec).notes
+    assert note.startswith('1 boxes repeat another box of their picture, such as annotations[6]: they count twice')
+    prw = write_prw(tmp_path/'prw', change=lambda rows: rows['c2s1_000001'].append([-2, 5, 5, 12, 30]))
+    [note] = opened(prw).notes
+    assert 'c2s1_000001.jpg.mat, scene c2s1_000001.jpg' in note
+
+@pytest.mark.parametrize('change,message', [
+    (lambda d: (d['annotations'][3].update(id=0), d.update(queries=[0])), r'queries\[0\] is 0, which is the id of annotations\[0\] and annotations\[3\]; give each'),
+    (lambda d: d.update(queries=[1, '1']), r"queries\[1\] is '1', as queries\[0\] is; delete one"), (lambda d: d.update(queries=[0, 1, 1.0]), r'queries\[2\] is 1.0, as queries\[1\] is'),
+    (lambda d: d.update(queries=[]), 'its list "queries" names nobody in the query scenes')])
+def test_lists_of_queries_are_clear(tmp_path, change, message):
+    spec = write(tmp_path, change)
+    refused(spec, message, 'query')
+
+def test_a_list_of_queries_of_other_scenes(tmp_path):
+    spec = write(tmp_path, lambda d: d.update(queries=[0]))
+    refused(spec + '?query=c2*', 'names nobody in the query scenes', 'query')
+    assert len(opened(spec + '?query=c2*')) == 4
+
+def test_ids_of_annotations_matter_only_to_queries(tmp_path):
+    assert len(opened(write(tmp_path, lambda d: [a.update(id=5) for a in d['annotations']]), 'query')) == 5
+
+def test_an_option_is_given_once(tmp_path):
+    refused(write(tmp_path) + '?gallery=c1*&train=*&gallery=c2*', 'gallery is given twice; give each option once')
+
+
+# -- scenes and films made by hand ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('boxes,ids', [([[1, 2, 30, 40, .9]], [-1]), ([[1, 2, 30, 40, .9]] * 4, [-1] * 4), ([1, 2, 30, 40], [-1]), ([[1, 2, 30, 40], [1, 2, 30]], [1, 2]), ([[1, 2, 30, 40]], [1, 2]), ([[1, 2, 30, 40]], []), ([[1, 2, 30, 40]], [1.7]), ([['a', 2, 3, 4]], [1])])
+def test_boxes_of_another_form(boxes, ids):
+    with pytest.raises(DataError, match='^mine: scene a.jpg has boxes .*give each box four numbers') as e: check_scene(Scene('a.jpg', (60, 100), boxes, ids), 'mine')
+    assert '\n' not in str(e.value)
+
+def test_a_scene_without_people_has_any_form():
+    for boxes in ([], np.zeros((0, 0)), np.zeros((0, 4))): assert check_scene(Scene('a.jpg', (60, 100), boxes, []), 'mine').boxes.shape == (0, 4)
+
+@pytest.mark.parametrize('rate,frames', [('29.97', 30), ('25', 25), ('0.4', 1), ('23.976', 24)])
+def test_a_film_of_29_97_frames_a_second(tmp_path, rate, frames):
+    "A scene a second is every 30th frame."
+    film(tmp_path/'A')
+    ini = tmp_path/'A'/'seqinfo.ini'
+    ini.write_text(re.sub('frameRate=.*', f'frameRate={rate}', ini.read_text()))
+    assert read_film(tmp_path/'A').rate == frames
+
+@pytest.mark.parametrize('change', ['seqLength=8.5', 'imWidth=99.5', 'frameRate=0', 'frameRate=nan', 'seqLength=inf'])
+def test_numbers_of_a_film(tmp_path, change):
+    film(tmp_path/'A')
+    ini = tmp_path/'A'/'seqinfo.ini'
+    ini.write_text(re.sub(change.partition('=')[0] + '=.*', change, ini.read_text()))
+    with pytest.raises(DataError, match='seqinfo.ini: cannot be used'): read_film(tmp_path/'A')

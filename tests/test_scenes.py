@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from person_search_nb.files import DataError
-from person_search_nb.scenes import read_query_list
+from person_search_nb.scenes import find_queries, QuerySet, read_query_list, Scene, SceneDataset
 from person_search_nb.streets import SYNTH
 from person_search_nb.synthetic import write_dataset
 from person_search_nb.datasets import open_dataset, open_protocol
@@ -104,6 +104,8 @@ BAD = [
     ('[{"image": "a.jpg"}]', r"entry 0 is .*; write \{\"image\": name"),
     ('[{"image": "a.jpg", "box": [1, 2, 3]}]', 'entry 0 is '),
     ('[{"image": 3, "box": [1, 2, 3, 4]}]', 'entry 0 is '),
+    ('1.7 2 3 4 5 c1s1_000001', "line 1 is '1.7 2 3 4 5 c1s1_000001'; write identity"), ('nan 2 3 4 5 c1s1_000001', 'line 1 is '), ('inf 2 3 4 5 c1s1_000001', 'line 1 is '),
+    ('[{"image": "a.jpg", "box": [1, 2, 3, 4], "person_id": true}]', 'entry 0 is '),
     ('[true]', "entry 0 is 'True'"), ('[[1, 2]]', 'entry 0 is '), ('[1e3]', "entry 0 is '1000.0'"),
 ]
 
@@ -141,3 +143,11 @@ def test_lines_of_the_authors_form(tmp_path):
     (where, (name, box, who)), (last, _) = read_query_list(tmp_path / 'a.txt')
     assert (where, last, name, who) == ('line 1', 'line 3', 'c2s1_159941', 484)
     assert box == pytest.approx((849.7009, 619.8089, 1022.3143, 1060.6728))
+
+
+def test_a_short_name_that_two_scenes_have_is_ambiguous(tmp_path):
+    scenes = [Scene(n, (60, 100), np.array([[5, 10, 25, 50]]), np.array([4])) for n in ('cam1/a.jpg', 'cam2/a.jpg', 'b.jpg')]
+    queries = QuerySet(SceneDataset(scenes, None), np.arange(3), np.array([[5, 10, 25, 50.]] * 3, np.float32), np.full(3, 4), np.arange(3))
+    numbers = lambda *lines: (tmp_path / 'q.txt').write_text('\n'.join(f'4 5 10 20 40 {n}' for n in lines)) and find_queries(read_query_list(tmp_path / 'q.txt'), queries, tmp_path / 'q.txt').tolist()
+    assert numbers('cam2/a.jpg', 'b', 'cam1/a.jpg') == [1, 2, 0]
+    with pytest.raises(DataError, match='q.txt: line 2 is of a, which may be any of cam1/a.jpg, cam2/a.jpg; write the whole name'): numbers('b', 'a')

@@ -1,0 +1,92 @@
+"Commands do what they are told, or say what they do not: no option is passed over in silence."
+import json
+
+import pytest
+
+from person_search_nb.model_files import save_model
+from person_search_nb.models import build_model
+
+MODEL = 'shipped:hdl-student-fast-taught'
+SPEC = 'synth:tiny?test_scenes=6&test_ids=4&gallery=3&queries=1&size=96x160'
+
+
+def refused(command, message, *words, **kw):
+    ran = command(*words, **kw)
+    assert ran.returncode == 1 and message in ran.stderr and 'Traceback' not in ran.stderr, ran.stderr
+    assert len(ran.stderr.strip().splitlines()) == 1
+    return ran
+
+
+# -- search ---------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('words,named', [(('--cameras', '99'), '--cameras'), (('--after', '2030-01-01', '--rerank', 'cbgm'), '--after, --rerank'), (('--before', '5'), '--before'), (('--box', '1,2,3,4'), '--box')])
+def test_filters_of_pictures_are_not_for_queries(command, words, named):
+    refused(command, f'{named}: only for a search by a picture, --image; leave it out', 'search', MODEL, '--query', '0', '--data', SPEC, *words)
+
+@pytest.mark.parametrize('words', [('--query', '0'), ('--size', '64x96'), ('--data', SPEC)])
+def test_options_of_queries_are_not_for_pictures(command, words):
+    refused(command, f'{words[0]}: only for a search by a data spec; leave it out', 'search', MODEL, '--gallery', 'g', '--image', 'a.jpg', *words)
+
+def test_a_search_that_finds_nobody_says_so(command, tmp_path):
+    save_model(build_model('hdl-student-fast', 4, width=.125, rpn_channels=16, score_threshold=.99), tmp_path / 'm.safetensors')
+    ran = command('search', tmp_path / 'm.safetensors', '--data', SPEC)
+    assert ran.returncode == 0 and 'nobody: no match among 0 people found in 6 scenes' in ran.stderr
+
+
+# -- evaluate -------------------------------------------------------------------------------------------------------------
+
+def test_a_query_guided_evaluation_refuses_what_it_does_not_do(command, tmp_path):
+    save_model(build_model('qeeps', 4, width=.125), tmp_path / 'q.safetensors')
+    for words in (('--true-boxes',), ('--rerank', 'k-reciprocal'), ('--out', tmp_path / 'r')):
+        refused(command, f'leave {words[0]} out', 'evaluate', tmp_path / 'q.safetensors', '--data', SPEC, '--query-guided', *words)
+    assert not (tmp_path / 'r').exists()
+
+@pytest.mark.parametrize('text', ['{"lr": 0.1}', '[1, 2]', 'no json', json.dumps(dict(data='coco:/gone'))])
+def test_a_strange_recipe_beside_a_model_stops_no_evaluation(command, tmp_path, text):
+    save_model(build_model('hdl-student-fast', 4, width=.125, rpn_channels=16), tmp_path / 'model.safetensors')
+    (tmp_path / 'recipe.json').write_text(text)
+    ran = command('evaluate', tmp_path / 'model.safetensors', '--data', SPEC)
+    assert ran.returncode == 0 and 'warning: what' in ran.stderr and 'recipe.json' in ran.stderr and 'mAP' in ran.stdout
+
+def test_a_report_is_refused_before_the_work(command, tmp_path):
+    (tmp_path / 'tables.md').write_text('mine')
+    refused(command, 'tables.md: is no part of an earlier report', 'evaluate', tmp_path / 'none.safetensors', '--out', tmp_path)
+
+
+# -- options of no effect -------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def model(tmp_path):
+    save_model(build_model('hdl-student-fast', 4, width=.125, rpn_channels=16), tmp_path / 'm.safetensors')
+    return tmp_path / 'm.safetensors'
+
+def test_costs_of_what_is_named(command, model, tmp_path):
+    cost = lambda models, *more: ('cost', '--size', '64x96', '--models', models, *more)
+    refused(command, 'a model file has a width of its own; leave --width out', *cost(model, '--width', '.5'))
+    refused(command, 'oim is there twice; name each model once', *cost('oim, hdl-student,oim'))
+    refused(command, 'a name is empty', *cost('oim,,hdl-student'))
+    ran = command(*cost(f'hdl-student-fast , {model}'))
+    assert ran.returncode == 0 and 'hdl-student-fast' in ran.stdout and 'm.safetensors' in ran.stdout
+
+@pytest.mark.parametrize('words', [('cost', '--models'), ('distill',), ('export', '{}', 'out.safetensors')])
+@pytest.mark.parametrize('ending', ['.onnx', '.pt2'])
+def test_exported_files_have_no_layers(command, tmp_path, words, ending):
+    file = tmp_path / f'x{ending}'
+    file.write_bytes(b'\xff' * 99)
+    words = [w.format(file) for w in words] if '{}' in words else [*words, file]
+    refused(command, f'x{ending}: was written by export, and only searches; give the .safetensors', *words, cwd=tmp_path)
+
+def test_a_setting_is_given_once(command):
+    refused(command, '--set gives lr twice, 0.1 and 0.2; give it once', 'presets', 'oim', '--set', 'lr=0.1', 'lr=0.2')
+
+def test_trunks_that_no_row_starts_from(command, tmp_path):
+    ablate = lambda table, *more: ('ablate', table, '--trunks', tmp_path, '--out', tmp_path / 'out', *more)
+    refused(command, 'would have no effect, because no row of this table names a trunk', *ablate('table6'))
+    refused(command, 'would have no effect, because start= is given', *ablate('attention-table2', '--set', 'start='))
+    refused(command, 'googlenet.safetensors: no such file', *ablate('attention-table2'))
+    refused(command, 'give each seed once', 'ablate', 'table6', '--out', tmp_path / 'out', '--seeds', '0', '0')
+    assert not (tmp_path / 'out').exists()
+
+@pytest.mark.parametrize('words', [('make-data', 'synth:tiny'), ('train', '--out'), ('index', 'x', '--out'), ('demo', '--out'), ('evaluate', 'x', '--out')])
+def test_a_device_is_no_folder(command, words):
+    refused(command, '/dev/null: is neither a file nor a folder; give another name', *words, '/dev/null')
