@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from .files import DataError, printable, safe_path, user_path
+from .files import DataError, printable, regular_file, safe_path, user_path
 from .pictures import Files, read_picture
 from .specs import make_spec
 from .coco import camera_in
@@ -177,6 +177,7 @@ def _why_not(self: Film, error):
 def _start(self: Film):
     "(container, video stream). Raises `DataError` for what is not a video."
     av = optional('av', f'{self.path}: reading a film')
+    if self.path.exists(): regular_file(self.path, DataError)  # a pipe would be waited for
     try:
         film = av.open(str(self.path))
         stream = film.streams.video[0]
