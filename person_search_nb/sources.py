@@ -16,7 +16,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from .files import DataError, printable, regular_file, safe_path, user_path
-from .pictures import Files, read_picture
+from .pictures import Files, pixel_limit, read_picture
 from .specs import make_spec
 from .coco import camera_in
 from .datasets import open_dataset, parse_spec
@@ -66,8 +66,11 @@ def _check_unchanged(path, stamp):
 PICTURES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff'}
 
 class Folder:
-    "A folder of pictures, and the folders in it."
-    def __init__(self, path: str): self.path = user_path(path).resolve()
+    "A folder of pictures, and the folders in it; or one picture."
+    def __init__(self, path: str):
+        path = user_path(path)
+        # a picture that is a link keeps its own name
+        self.path = path.parent.resolve()/path.name if path.is_file() else path.resolve()
 
     @property
     def about(self) -> dict:
@@ -76,8 +79,10 @@ class Folder:
 
     def read(self, key: str, stamp: str = '') -> np.ndarray:
         "(H, W, 3) uint8. Raises `DataError` for a picture that changed or cannot be read."
-        _check_unchanged(self.path/key, stamp)
-        return read_picture(safe_path(self.path, key, f'{self.path}', DataError))
+        path = self.path
+        if path.is_dir() or key != path.name: path = safe_path(path, key, f'{path}', DataError)
+        _check_unchanged(path, stamp)
+        return read_picture(path)
 
 # %% ../nbs/82_sources.ipynb #6afd4f08
 _NO_FOLDER = ('{}: no such folder; give a folder of pictures, a film, or a data spec such as '
@@ -90,9 +95,12 @@ def _left_out(files):
     endings = Counter(p.suffix.lower() or 'without ending' for p in files)
     return ', '.join(f'{n} {printable(ending)}' for ending, n in endings.most_common(5))
 
+def _item(name, file): return Item(name, name, camera_in(name), time_in(name), file_stamp(file))
+
 @patch
 def scan(self: Folder) -> list:
     "Items in the order of their names. Raises `DataError` if there is no picture."
+    if self.path.is_file(): return [_item(self.path.name, self.path)]
     if not self.path.is_dir(): raise DataError(_NO_FOLDER.format(self.path))
     files = [p for p in self.path.rglob('*') if p.is_file() and not p.name.startswith('.')]
     pictures = sorted(p for p in files if p.suffix.lower() in PICTURES)
@@ -101,8 +109,7 @@ def scan(self: Folder) -> list:
         but = f', but {left}' if left else ''
         raise DataError(_NO_PICTURES.format(self.path, ', '.join(sorted(PICTURES)), but))
     if left: print(_LEFT_OUT.format(self.path, len(pictures), left))
-    names = [p.relative_to(self.path).as_posix() for p in pictures]
-    return [Item(n, n, camera_in(n), time_in(n), file_stamp(p)) for n, p in zip(names, pictures)]
+    return [_item(p.relative_to(self.path).as_posix(), p) for p in pictures]
 
 # %% ../nbs/82_sources.ipynb #76eb7896
 class Data:
@@ -149,7 +156,10 @@ def read(self: Data, key: str, stamp: str = '') -> np.ndarray:
     return self.data.read(int(key))
 
 # %% ../nbs/82_sources.ipynb #9856eb38
-FILMS = {'.mp4', '.mkv', '.avi', '.mov', '.webm', '.m4v', '.mpg', '.mpeg', '.ts'}
+FILMS = {'.mp4', '.mkv', '.avi', '.mov', '.webm', '.m4v', '.mpg', '.mpeg', '.ts', '.mts', '.m2ts',
+         '.3gp', '.flv', '.asf', '.wmv', '.ogv', '.mxf'}
+# FFmpeg goes by what is in a file: it would draw a text as a film, and open what a list names
+_CONTAINERS = 'mov,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,flv,asf,ogg,mxf'
 
 class Film:
     "Frames of a video, one every so many seconds, through PyAV."
@@ -166,6 +176,9 @@ class Film:
         return dict(kind='film', path=str(self.path), every=self.every)
 
 # %% ../nbs/82_sources.ipynb #e385c718
+_TOO_LARGE = ('{}: has frames of {} x {} px, the limit is {:g} million pixels; make it smaller, '
+              'or set PERSON_SEARCH_PIXELS={}')
+
 @patch
 def _why_not(self: Film, error):
     "Why it cannot be opened, in words."
@@ -174,17 +187,25 @@ def _why_not(self: Film, error):
     return getattr(error, 'strerror', None) or error
 
 @patch
+def _check_pixels(self: Film, frame):
+    "Raises `DataError` for frames (a stream's, or one) of more pixels than a picture may have."
+    if frame.width * frame.height <= (limit := pixel_limit()): return
+    raise DataError(_TOO_LARGE.format(self.path, frame.width, frame.height, limit / 1e6,
+                                      frame.width * frame.height))
+
+@patch
 def _start(self: Film):
     "(container, video stream). Raises `DataError` for what is not a video."
     av = optional('av', f'{self.path}: reading a film')
     if self.path.exists(): regular_file(self.path, DataError)  # a pipe would be waited for
     try:
-        film = av.open(str(self.path))
+        film = av.open(str(self.path), options=dict(format_whitelist=_CONTAINERS))
         stream = film.streams.video[0]
     except (av.FFmpegError, OSError, IndexError) as e:
         why = f'cannot be opened as a film ({self._why_not(e)})'
         raise DataError(f'{self.path}: {why}; copy it again, or leave it out') from None
     stream.thread_type = 'NONE'
+    self._check_pixels(stream)
     return film, stream
 
 # %% ../nbs/82_sources.ipynb #1e7dbc41
@@ -235,7 +256,9 @@ def _decode(self: Film, pts):
         self._open = [os.getpid(), film, film.decode(stream), -1 << 62]
     for frame in self._open[2]:
         self._open[3] = frame.pts
-        if frame.pts >= pts: return _upright(frame)
+        if frame.pts < pts: continue
+        self._check_pixels(frame)
+        return _upright(frame)
 
 @patch
 def read(self: Film, key: str, stamp: str = '') -> np.ndarray:
@@ -250,7 +273,7 @@ def read(self: Film, key: str, stamp: str = '') -> np.ndarray:
 
 # %% ../nbs/82_sources.ipynb #d5498a49
 def open_source(
-    source,            # a folder, a film, a data spec, or a dict as `about` gives it
+    source,            # a folder, a picture, a film, a data spec, or a dict as `about` gives it
     every: float = 1., # seconds between two frames of a film
 ):                     # `Folder`, `Data` or `Film`
     "What a path or a spec stands for. Raises `DataError` if it is none of these."
@@ -258,7 +281,12 @@ def open_source(
         kind = dict(folder=Folder, data=Data, film=Film)[source['kind']]
         return kind(source['path'], *(source[k] for k in ('split', 'every') if k in source))
     path = user_path(source)
-    if path.suffix.lower() in FILMS or path.is_file():
+    ending = path.suffix.lower()
+    if ending in FILMS and not path.is_dir():
         if not path.exists(): raise DataError(f'{path}: no such film')
         return Film(source, every)
+    if path.is_file() and ending not in PICTURES:
+        known = ', '.join(sorted(PICTURES | FILMS))
+        raise DataError(f'{path}: is neither a picture nor a film by its ending; give a folder '
+                        f'of pictures, or a file that ends in one of {known}')
     return Data(str(source)) if ':' in str(source) and not path.is_dir() else Folder(source)

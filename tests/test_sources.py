@@ -3,6 +3,7 @@ import os
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from person_search_nb.files import DataError
 from person_search_nb.sources import open_source
@@ -15,3 +16,63 @@ def test_a_pipe_is_no_film(tmp_path):
     os.mkfifo(tmp_path/'f.mp4')
     for read in (lambda s: s.scan(), lambda s: s.read('0')):
         with pytest.raises(DataError, match='f.mp4: is a pipe, not a file'): read(open_source(tmp_path/'f.mp4'))
+
+
+def film(path, numbers=range(20), rate=5, size=(96, 128), **kw):
+    "A film whose frames have these numbers at `rate` a second; each frame is lighter than the one before."
+    av = pytest.importorskip('av')
+    with av.open(str(path), 'w', **kw) as out:
+        stream = out.add_stream('mpeg4', rate=rate)
+        (stream.height, stream.width), stream.pix_fmt = size, 'yuv420p'
+        for k, number in enumerate(numbers):
+            frame = av.VideoFrame.from_ndarray(np.full((*size, 3), 5 * k % 256, np.uint8), format='rgb24')
+            frame.pts = number
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    return path
+
+
+def test_only_films_go_to_ffmpeg(tmp_path):
+    "A text was drawn as a film of one scene, and a list opened the films it names."
+    film(tmp_path/'a.mp4')
+    texts = {'list.txt': 'hello\n' * 300, 'd.ffconcat': "ffconcat version 1.0\nfile 'a.mp4'\n"}
+    for name, text in texts.items():
+        (tmp_path/name).write_text(text)
+        with pytest.raises(DataError, match=f'{name}: is neither a picture nor a film by its ending'): open_source(tmp_path/name)
+        (tmp_path/'named.mp4').write_text(text)  # the ending alone opens no list either
+        with pytest.raises(DataError, match='named.mp4: cannot be opened as a film'): open_source(tmp_path/'named.mp4').scan()
+    assert len(open_source(tmp_path/'a.mp4').scan()) == 4
+
+
+@pytest.mark.parametrize('ending', ['mkv', 'avi', 'mov', 'ts', 'mpg', '3gp'])
+def test_films_of_other_containers_are_read(tmp_path, ending):
+    source = open_source(film(tmp_path/f'a.{ending}', rate=25, numbers=range(50)))
+    assert [source.read(i.key).shape for i in source.scan()] == [(96, 128, 3)] * 2
+
+
+def test_one_picture_is_read_as_a_picture(tmp_path, monkeypatch):
+    (tmp_path/'cam1').mkdir()
+    Image.new('RGB', (64, 48), (90, 20, 30)).save(tmp_path/'cam1/c3s1_000025.png')
+    Image.new('RGB', (64, 48)).save(tmp_path/'cam1/c4_b.png')
+    source = open_source(tmp_path/'cam1/c3s1_000025.png')
+    item, = source.scan()
+    again = open_source(source.about)
+    assert (item.name, item.camera) == ('c3s1_000025.png', 3) and again.scan() == [item]
+    assert again.read(item.key, item.stamp)[0, 0].tolist() == [90, 20, 30]
+    with pytest.raises(DataError): source.read('c4_b.png')  # its neighbours are none of its business
+    os.utime(tmp_path/'cam1/c3s1_000025.png', (0, 0))
+    with pytest.raises(DataError, match='has changed since'): source.read(item.key, item.stamp)
+    monkeypatch.setenv('PERSON_SEARCH_PIXELS', '1000')
+    with pytest.raises(DataError, match='c3s1_000025.png: is too large, 64 x 48 px'): source.read(item.key)
+    (tmp_path/'cam1/c3s1_000025.png').unlink()
+    with pytest.raises(DataError, match='c3s1_000025.png: no such picture'): open_source(source.about).read(item.key)
+
+
+def test_frames_have_the_limit_of_pictures(tmp_path, monkeypatch):
+    source = open_source(film(tmp_path/'a.mp4'))
+    key = source.scan()[0].key
+    monkeypatch.setenv('PERSON_SEARCH_PIXELS', '10000')
+    for read in (lambda: source.read(key), open_source(tmp_path/'a.mp4').scan):
+        with pytest.raises(DataError, match='a.mp4: has frames of 128 x 96 px, the limit is 0.01 million'): read()
+    monkeypatch.setenv('PERSON_SEARCH_PIXELS', '12288')
+    assert source.read(key).shape == (96, 128, 3)
