@@ -231,13 +231,14 @@ def scan(self: Film) -> list:
     sent = [dts for _, dts in packets if dts is not None]
     if any(b < a for a, b in zip(sent, sent[1:])):
         raise DataError(_JOINED.format(self.path, self.path.name))
-    times, items = sorted({pts for pts, _ in packets}), []
+    times, items, span = sorted({pts for pts, _ in packets}), [], 0
     if not times:
         raise DataError(f'{self.path}: a film of zero length; copy it again, or leave it out')
     camera, stamp = camera_in(self.path.name), file_stamp(self.path)
     for pts in times:
         t = float((pts - times[0]) * base)
-        if t + 1e-9 < len(items) * self.every: continue
+        if t + 1e-9 < span * self.every: continue
+        span = int((t + 1e-9) / self.every) + 1  # recorders leave gaps: spans may be empty
         items.append(Item(str(pts), f'{self.path.name} {t:.2f} s', camera, t, stamp))
     return items
 

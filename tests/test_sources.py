@@ -76,3 +76,12 @@ def test_frames_have_the_limit_of_pictures(tmp_path, monkeypatch):
         with pytest.raises(DataError, match='a.mp4: has frames of 128 x 96 px, the limit is 0.01 million'): read()
     monkeypatch.setenv('PERSON_SEARCH_PIXELS', '12288')
     assert source.read(key).shape == (96, 128, 3)
+
+
+def test_a_gap_in_a_film_is_no_debt(tmp_path):
+    "After a gap, as recorders that wait for movement leave it, every frame was taken until the count had caught up."
+    gap = film(tmp_path/'gap.mkv', [*range(50), *range(1500, 1600)], rate=25)
+    times = lambda every: [i.time for i in open_source(gap, every).scan()]
+    assert times(1) == [0, 1, 60, 61, 62, 63]
+    assert times(.1)[20:22] == [60, pytest.approx(60.12)] and len(times(.1)) == 60
+    assert times(7) == [0, 60, 63]
