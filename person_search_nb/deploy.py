@@ -26,6 +26,7 @@ from .roi_align import roi_align
 from .rpn import best_survivors
 from .attention import ARM
 from .person_search import PersonSearchNet
+from .model_files import check_finite
 from .gallery import fingerprint
 
 # %% ../nbs/86_deploy.ipynb #55ee84f0
@@ -134,10 +135,14 @@ def describe(
     )
 
 # %% ../nbs/86_deploy.ipynb #adfc12ec
+class _NotFinite(ValueError, ArithmeticError):
+    "What a network says is not finite: no fault of the picture, which others might leave out."
+
 class TwoParts(nn.Module):
     """A detector made of two functions, `scene` and `head`, with region pooling and NMS between
     them; the contract of `PersonSearchNet` in eval mode."""
     matching = 'cosine'
+    title = 'this network'  # in error messages
 
     def __init__(self,
         scene,       # image (1, 3, H, W) -> map, boxes, scores, as `ScenePart`
@@ -163,7 +168,15 @@ class TwoParts(nn.Module):
                 f"a picture of {image.shape[-2]}x{image.shape[-1]} px is too small: both sides "
                 f"must be above {2 * self.about['stride']} px"
             )
-        return self.parts['scene'](image[None])
+        return self._finite(self.parts['scene'](image[None]))
+
+    def _finite(self, said):
+        "What a part said. Raises ValueError where it is not finite: every score would be below."
+        if all(torch.isfinite(x).all() for x in said): return said
+        raise _NotFinite(
+            f'{self.title}: what it says of a picture is not finite; its weights are damaged, or '
+            'the training diverged: take an earlier file'
+        )
 
     def regions(self,
         features: Tensor, # (1, C, h, w)
@@ -172,9 +185,8 @@ class TwoParts(nn.Module):
         "Cut the regions out of the map and judge them; nobody to judge is nothing to run."
         a = self.about
         if not len(boxes): return boxes.new_zeros(0, a['dim']), boxes.new_zeros(0), boxes
-        return self.parts['head'](
-            roi_align(features, [boxes + a['shift']], a['roi_size'], 1 / a['stride']), boxes
-        )
+        pooled = roi_align(features, [boxes + a['shift']], a['roi_size'], 1 / a['stride'])
+        return self._finite(self.parts['head'](pooled, boxes))
 
     def one(self,
         image: Tensor, # (3, H, W) float 0-1
@@ -544,6 +556,19 @@ def _check_pooling(head, about, path):
             'export again'
         )
 
+def _onnx_weights(proto):
+    "Its numbers by name; those of one value are no weights: -inf masks what lies outside."
+    onnx, = need('onnx')
+    arrays = ((t.name, onnx.numpy_helper.to_array(t)) for t in _tensors(proto))
+    return {k: torch.from_numpy(x.copy()) for k, x in arrays
+            if x.dtype.kind == 'f' and not (x == -float('inf')).all()}
+
+def _check_weights(graph, path):
+    "Raises ValueError naming the first weight that is not finite."
+    weights = graph.state_dict if path.suffix == '.pt2' else _onnx_weights(graph)
+    try: check_finite(weights, path)
+    except ValueError as e: raise _NotFinite(e) from None
+
 LOADERS = {'.onnx': _load_onnx, '.pt2': _load_program}
 
 # of `describe`
@@ -603,6 +628,8 @@ class Deployed(TwoParts):
                 f"{other['precision']}); export again"
             )
         try:
+            _check_weights(scene, path)
+            _check_weights(head, head_path(path))
             if path.suffix == '.onnx':
                 _check_pooling(head, about, path)
                 parts = [
@@ -610,13 +637,14 @@ class Deployed(TwoParts):
                     for p in (scene, without_pooling(head))
                 ]
             else: parts = [scene.module(), head.module()]
-        except _OtherNumbers: raise
+        except (_OtherNumbers, _NotFinite): raise
         except Exception as e:  # of onnxruntime: a graph that is damaged or somebody else's
             raise ValueError(
                 f'{path} and {head_path(path).name}: not a pair of person-search export '
                 f'({str(e)[:200]}); write them again'
             ) from None
         super().__init__(*parts, about)
+        self.title = f'{path}'
         self.size = tuple(size) if isinstance(size := about.get('size'), list) else size
 
     @staticmethod

@@ -53,6 +53,7 @@ _NOT_FINITE = ('{}: what the network says of it is not finite; its weights are d
 def _detect(model, pictures):
     "Detections in pictures of one shape, or why there are none: exported models refuse small ones."
     try: return model(pictures)
+    except ArithmeticError: raise  # not finite: no fault of these pictures
     except ValueError as e: return [str(e)] * len(pictures)
 
 def _kept(name, found, shape, size, least):
