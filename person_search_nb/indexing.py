@@ -143,12 +143,15 @@ def _drop_stale(folder, manifest, number, known, now, changed):
     manifest['dropped'] += [[number, f'{k}|{known[k]}'] for k in stale]
 
 def _todo(folder, manifest, number, items, changed):
-    "Items of a source that are in no shard, and were not skipped as they are now."
-    known = _known(folder, manifest, number)
-    _drop_stale(folder, manifest, number, known, {i.key: i.stamp for i in items}, changed)
-    skipped = {(s['key'], s['stamp']) for s in manifest['skipped'] if s['source'] == number}
-    return [i for i in items
-            if known.get(i.key) != i.stamp and (i.key, i.stamp) not in skipped]
+    """Items of a source that are in no shard: those that were skipped, too, for the reason may
+    lie outside of the file, such as a limit that was raised."""
+    known, now = _known(folder, manifest, number), {i.key: i.stamp for i in items}
+    _drop_stale(folder, manifest, number, known, now, changed)
+    todo = [i for i in items if known.get(i.key) != i.stamp]
+    keys = {i.key for i in todo}
+    manifest['skipped'] = [s for s in manifest['skipped']
+                           if s['source'] != number or s['key'] in keys]
+    return todo
 
 # %% ../nbs/85_indexing.ipynb #c59ec849
 _BROKEN = '{}: shard {} of {} scenes is broken'

@@ -518,3 +518,18 @@ def test_scenes_that_are_not_there(scenes):
 def test_company_that_cannot_be_compared(context, why):
     with pytest.raises(ValueError, match=why): small().search(np.float32([1, 0, 0, 0]), rerank='cbgm', context=context)
     assert len(small().search(np.float32([1, 0, 0, 0]), rerank='cbgm', context=[])) == 2
+
+
+def test_a_picture_that_was_skipped_is_tried_again(net, tmp_path, pictures, monkeypatch, capsys):
+    "The message says which limit to raise; the picture was skipped for ever all the same."
+    monkeypatch.setenv('PERSON_SEARCH_PIXELS', '12288')
+    Image.new('RGB', (160, 96)).save(pictures / 'wide.png')
+    (pictures / 'x.png').write_bytes(b'no picture')
+    index = lambda: build_gallery(net, pictures, tmp_path / 'g', progress=False)
+    assert [s['key'] for s in index().manifest['skipped']] == ['wide.png', 'x.png']
+    assert 'set PERSON_SEARCH_PIXELS=15360' in capsys.readouterr().out
+    monkeypatch.setenv('PERSON_SEARCH_PIXELS', '15360')
+    found = index()
+    assert 'wide.png' in found.names and [s['key'] for s in found.manifest['skipped']] == ['x.png']
+    (pictures / 'x.png').unlink()
+    assert index().manifest['skipped'] == []  # what is gone is not skipped either
