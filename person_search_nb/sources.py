@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from .files import DataError, printable, regular_file, safe_path, user_path
-from .pictures import Files, pixel_limit, read_picture
+from .files import DataError, printable, regular_file, user_path
+from .pictures import data_file, Files, pixel_limit, read_picture
 from .specs import make_spec
 from .coco import camera_in
 from .datasets import open_dataset, parse_spec
@@ -80,9 +80,34 @@ class Folder:
     def read(self, key: str, stamp: str = '') -> np.ndarray:
         "(H, W, 3) uint8. Raises `DataError` for a picture that changed or cannot be read."
         path = self.path
-        if path.is_dir() or key != path.name: path = safe_path(path, key, f'{path}', DataError)
+        if path.is_dir() or key != path.name: path = data_file(path, key, path)
         _check_unchanged(path, stamp)
         return read_picture(path)
+
+# %% ../nbs/82_sources.ipynb #1a3af85c
+_ADDED = {'@eadir', '#recycle', '$recycle.bin', '__macosx', 'lost+found'}  # by drives, archives
+_LINKED = 'linked folder(s) (set PERSON_SEARCH_LINKS=follow to look into them)'
+
+def _why_passed_over(folder):
+    "Why a folder in a folder is not looked into; '' if it is."
+    if folder.name.startswith('.') or folder.name.lower() in _ADDED: return f'{folder.name}/'
+    follow = os.environ.get('PERSON_SEARCH_LINKS') == 'follow'
+    return _LINKED if folder.is_symlink() and not follow else ''
+
+def _files(folder, passed, above=()):
+    "The files below a folder; what is passed over is counted in `passed`."
+    here = os.path.realpath(folder)
+    if here in above: return  # links in a circle
+    try: entries = list(os.scandir(folder))
+    except PermissionError: return passed.update(['folder(s) that may not be read'])
+    for e in entries:
+        if os.path.isdir(e) if e.is_symlink() else e.is_dir():  # is_dir fails for a link to itself
+            if why := _why_passed_over(e): passed[why] += 1
+            else: yield from _files(e.path, passed, (*above, here))
+        elif e.name.startswith('.'): continue
+        elif os.path.isfile(e): yield Path(e.path)
+        elif e.is_symlink(): passed['link(s) that lead nowhere'] += 1
+
 
 # %% ../nbs/82_sources.ipynb #6afd4f08
 _NO_FOLDER = ('{}: no such folder; give a folder of pictures, a film, or a data spec such as '
@@ -90,10 +115,11 @@ _NO_FOLDER = ('{}: no such folder; give a folder of pictures, a film, or a data 
 _NO_PICTURES = '{}: holds no pictures ({}){}; give the folder they are in, or convert them'
 _LEFT_OUT = '{}: {} pictures; left out: {} (films are given one by one)'
 
-def _left_out(files):
-    "The endings of files that are no pictures, in words."
+def _left_out(files, passed):
+    "The endings of files that are no pictures, and what was passed over, in words."
     endings = Counter(p.suffix.lower() or 'without ending' for p in files)
-    return ', '.join(f'{n} {printable(ending)}' for ending, n in endings.most_common(5))
+    counts = [*endings.most_common(5), *passed.most_common(5)]
+    return ', '.join(f'{n} {printable(what)}' for what, n in counts)
 
 def _item(name, file): return Item(name, name, camera_in(name), time_in(name), file_stamp(file))
 
@@ -102,9 +128,9 @@ def scan(self: Folder) -> list:
     "Items in the order of their names. Raises `DataError` if there is no picture."
     if self.path.is_file(): return [_item(self.path.name, self.path)]
     if not self.path.is_dir(): raise DataError(_NO_FOLDER.format(self.path))
-    files = [p for p in self.path.rglob('*') if p.is_file() and not p.name.startswith('.')]
+    files = list(_files(self.path, passed := Counter()))
     pictures = sorted(p for p in files if p.suffix.lower() in PICTURES)
-    left = _left_out(p for p in files if p.suffix.lower() not in PICTURES)
+    left = _left_out((p for p in files if p.suffix.lower() not in PICTURES), passed)
     if not pictures:
         but = f', but {left}' if left else ''
         raise DataError(_NO_PICTURES.format(self.path, ', '.join(sorted(PICTURES)), but))

@@ -85,3 +85,45 @@ def test_a_gap_in_a_film_is_no_debt(tmp_path):
     assert times(1) == [0, 1, 60, 61, 62, 63]
     assert times(.1)[20:22] == [60, pytest.approx(60.12)] and len(times(.1)) == 60
     assert times(7) == [0, 60, 63]
+
+
+@pytest.fixture
+def linked(tmp_path):
+    "A folder of links to pictures that lie elsewhere, as DVC and git-annex make it; one of them leads nowhere."
+    store, folder = tmp_path/'store', tmp_path/'linked'
+    for path in (store, folder): path.mkdir()
+    for k in range(3):
+        Image.new('RGB', (64, 48), (k, k, k)).save(store/f'{k}.png')
+        try: (folder/f'{k}.png').symlink_to(store/f'{k}.png')
+        except OSError: pytest.skip('links need a privilege here')
+    (folder/'gone.png').symlink_to(store/'gone.png'); (folder/'self.png').symlink_to(folder/'self.png')
+    return folder
+
+
+def test_linked_pictures_have_the_rule_of_data_sets(linked, monkeypatch, capsys):
+    "They were refused, whatever PERSON_SEARCH_LINKS said."
+    items = open_source(linked).scan()
+    assert [i.name for i in items] == ['0.png', '1.png', '2.png'] and '2 link(s) that lead nowhere' in capsys.readouterr().out
+    with pytest.raises(DataError, match='set PERSON_SEARCH_LINKS=follow'): open_source(linked).read('1.png')
+    monkeypatch.setenv('PERSON_SEARCH_LINKS', 'follow')
+    assert [open_source(linked).read(i.key, i.stamp)[0, 0, 0] for i in items] == [0, 1, 2]
+    with pytest.raises(DataError): open_source(linked).read('../store/1.png')
+    assert open_source(linked/'2.png').scan()[0].name == '2.png' and (open_source(linked/'2.png').read('2.png') == 2).all()
+
+
+def test_linked_folders(linked, tmp_path, monkeypatch, capsys):
+    (tmp_path/'all').mkdir()
+    (tmp_path/'all/cam1').symlink_to(tmp_path/'store'); (tmp_path/'store/back').symlink_to(tmp_path/'all')
+    with pytest.raises(DataError, match='holds no pictures .* but 1 linked folder.s. .set PERSON_SEARCH_LINKS=follow'): open_source(tmp_path/'all').scan()
+    monkeypatch.setenv('PERSON_SEARCH_LINKS', 'follow')
+    items = open_source(tmp_path/'all').scan()
+    assert [i.name for i in items] == [f'cam1/{k}.png' for k in range(3)] and open_source(tmp_path/'all').read('cam1/2.png').shape == (48, 64, 3)
+
+
+def test_folders_of_thumbnails_and_copies_are_no_scenes(tmp_path, capsys):
+    folder = tmp_path/'.home/pics'  # that the folder itself lies in a hidden one does not matter
+    for name in ('a.jpg', '.ipynb_checkpoints/a.jpg', '.hidden/b.jpg', '@eaDir/a.jpg/THUMB.jpg', '__MACOSX/._a.jpg', 'cam1/@eaDir/c.jpg', 'cam1/c.jpg'):
+        (folder/name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (64, 48)).save(folder/name)
+    assert [i.name for i in open_source(folder).scan()] == ['a.jpg', 'cam1/c.jpg']
+    assert '2 pictures; left out: 2 @eaDir/, 1 .' in capsys.readouterr().out
