@@ -1144,6 +1144,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'person_search_nb.indexing._hold': ('indexing.html#_hold', 'person_search_nb/indexing.py'),
                                            'person_search_nb.indexing._index_fits': ( 'indexing.html#_index_fits',
                                                                                       'person_search_nb/indexing.py'),
+                                           'person_search_nb.indexing._is_whole': ( 'indexing.html#_is_whole',
+                                                                                    'person_search_nb/indexing.py'),
                                            'person_search_nb.indexing._kept': ('indexing.html#_kept', 'person_search_nb/indexing.py'),
                                            'person_search_nb.indexing._known': ('indexing.html#_known', 'person_search_nb/indexing.py'),
                                            'person_search_nb.indexing._number_of': ( 'indexing.html#_number_of',

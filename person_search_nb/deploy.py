@@ -135,6 +135,8 @@ def describe(
     )
 
 # %% ../nbs/86_deploy.ipynb #adfc12ec
+_RULES = dict(iou=0.5, search_threshold=0.5, min_height=0.0)  # of evaluation, in the config
+
 class _NotFinite(ValueError, ArithmeticError):
     "What a network says is not finite: no fault of the picture, which others might leave out."
 
@@ -153,7 +155,7 @@ class TwoParts(nn.Module):
         # in a dict: an exported program is no module to be put in eval mode
         self.about, self.parts = about, dict(scene=scene, head=head)
         # the rules it is judged by
-        for k, usual in dict(iou=0.5, search_threshold=0.5, min_height=0.0).items():
+        for k, usual in _RULES.items():
             setattr(self, k, about['config'].get(k, usual))
 
     @property
@@ -585,15 +587,20 @@ def _is_sound(k, v):
     "Whether a number of a description can be meant; NaN cannot."
     if type(v) not in (int, float): return False
     if k == 'shift': return abs(v) <= 10 ** 4
+    if k == 'min_height': return 0 <= v <= 10 ** 5
     return 1 <= v <= _MOST[k] if k in _MOST else 0 <= v <= 1
 
 def _checked(about, path):
     "A description, if an export could have written it. Raises ValueError naming file and field."
     wrong = [k for k in _NUMBERS if not _is_sound(k, about[k])]
     if not sound_size(about.get('size')): wrong.append('size')
+    wrong += [k for k in ('fingerprint', 'precision') if not isinstance(about[k], str)]
+    rules = {k: about['config'][k] for k in _RULES if k in about['config']}
+    wrong += [k for k, v in rules.items() if not _is_sound(k, v)]
     if wrong:
+        value = (about | rules)[wrong[0]]
         raise ValueError(
-            f'{path}: {wrong[0]}={str(about[wrong[0]])[:40]} was not written by person-search '
+            f'{path}: {wrong[0]}={str(value)[:40]} was not written by person-search '
             'export; write the file again'
         )
     return about
@@ -655,7 +662,8 @@ class Deployed(TwoParts):
             text, graph = LOADERS[path.suffix](path)
             about = parse_json(text, path)
             if about['part'] != part or not isinstance(about['config'], dict): raise KeyError(part)
-            if lacking := set(_NUMBERS) - about.keys(): raise KeyError(min(lacking))
+            lacking = {*_NUMBERS, 'fingerprint', 'precision'} - about.keys()
+            if lacking: raise KeyError(min(lacking))
         except ValueError as e:
             if 'pip install' in str(e): raise
             problem = e

@@ -16,12 +16,12 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from .distributed import collect, device_of, from_first, rank, share_out
-from .files import DataError, LOCK, locked, printable
+from .files import DataError, LOCK, locked, printable, sound_size
 from .pictures import resize_picture, resize_rule
 from .scenes import as_floats
 from .person_search import evaluating
 from .neighbours import ENGINES
-from .shards import add_shard, compact, is_whole, MANIFEST, new_manifest
+from .shards import add_shard, check_manifest, compact, is_whole, MANIFEST, new_manifest
 from .shards import read_manifest, read_shard, write_manifest
 from .sources import open_source
 from .gallery import fingerprint
@@ -239,6 +239,7 @@ def _begin(folder, source, given, changed, model_file):
     _check_settings(manifest, given, folder)
     if model_file: manifest['model_file'] = str(model_file)
     number = _number_of(manifest, source.about, folder)
+    check_manifest(manifest, folder/MANIFEST)  # before anything is written
     return manifest, number, _todo(folder, manifest, number, items, changed), len(items)
 
 # %% ../nbs/85_indexing.ipynb #90cd4423
@@ -269,15 +270,24 @@ def _by_first(f, *args):
     if error: raise error
     return got
 
-def _check_build(engine, changed, shard, batch_size, size):
+def _is_whole(v): return isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= 1
+
+def _check_build(engine, changed, shard, batch_size, size, least):
     "Raises ValueError for arguments of `build_gallery` that have no meaning."
     if engine not in ('auto', *ENGINES):
         raise ValueError(f"engine is 'auto' or one of {', '.join(ENGINES)}, not '{engine}'")
     if changed not in ('error', 'replace'):
         raise ValueError(f"changed is 'error' or 'replace', not '{changed}'")
-    if shard < 1 or batch_size < 1:
-        raise ValueError(f'shard={shard}, batch_size={batch_size}: both are at least 1')
+    if not _is_whole(shard) or not _is_whole(batch_size):
+        raise ValueError(f'shard={shard}, batch_size={batch_size}: both are whole numbers, '
+                         'at least 1')
+    number = isinstance(least, (int, float, np.floating)) and not isinstance(least, bool)
+    if not number or not 0 <= least <= 1:
+        raise ValueError(f'least={least}: give a score from 0 to 1')
     resize_rule(size)
+    if isinstance(size, (tuple, list)) and not sound_size([int(v) for v in size]):
+        raise ValueError(f'size={size}: is too large, at most 20,000 px a side and 100 million '
+                         'in all; give a smaller (height, width)')
     if callable(size):
         raise ValueError('size: a gallery is written down, and a function cannot be; give '
                          '(height, width) or a name of RESIZE')
@@ -286,11 +296,11 @@ def _check_build(engine, changed, shard, batch_size, size):
 def _build(model, source, folder, size, every, batch_size, shard, workers, least, half, changed,
            engine, model_file, progress):
     "`build_gallery`, in a folder that is locked."
-    _check_build(engine, changed, shard, batch_size, size)
+    _check_build(engine, changed, shard, batch_size, size, least)
     folder, opened, first = Path(folder), open_source(source, every), rank() == 0
     given = dict(model=fingerprint(model), matching=getattr(model, 'matching', 'cosine'),
-                 size=[int(v) for v in size] if isinstance(size, tuple) else size,
-                 dtype='float16' if half else 'float32', least=least)
+                 size=[int(v) for v in size] if isinstance(size, (tuple, list)) else size,
+                 dtype='float16' if half else 'float32', least=float(least))
     manifest, number, todo, total = _by_first(_begin, folder, opened, given, changed, model_file)
     if first:
         folder.mkdir(parents=True, exist_ok=True)

@@ -190,8 +190,10 @@ _CONTAINERS = 'mov,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,flv,asf,ogg,mxf'
 class Film:
     "Frames of a video, one every so many seconds, through PyAV."
     def __init__(self, path: str, every: float = 1.):
-        self.path, self.every, self._open = user_path(path).resolve(), every, None
-        if not 0 < every < float('inf'):
+        self.path, self.every, self._open = user_path(path).resolve(), 0., None
+        try: self.every = float(every)
+        except (ValueError, TypeError): pass
+        if not 0 < self.every < float('inf'):
             raise DataError(f'every={every}: give the seconds between two frames, above 0')
 
     def __getstate__(self): return self.__dict__ | dict(_open=None)  # workers open it themselves

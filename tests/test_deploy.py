@@ -279,13 +279,15 @@ def test_the_size_of_training_goes_along(student, tmp_path):
     assert Deployed(tmp_path/'s.onnx').size == (128, 224)
 
 
-@pytest.mark.parametrize('field, value', [('roi_size', 10 ** 6), ('detections', float('nan')), ('stride', 0), ('proposals', -1), ('nms_threshold', 5), ('score_threshold', 'x'), ('size', [10 ** 6, 10 ** 6])])
+@pytest.mark.parametrize('field, value', [('roi_size', 10 ** 6), ('detections', float('nan')), ('stride', 0), ('proposals', -1), ('nms_threshold', 5), ('score_threshold', 'x'), ('size', [10 ** 6, 10 ** 6]), ('fingerprint', 5), ('precision', None), ('iou', 'x'), ('min_height', -1)])
 def test_numbers_of_a_description_are_checked(folder, tmp_path, field, value):
     import onnx
     for name in ('s.onnx', 's.head.onnx'):
         proto = onnx.load(str(folder/name))
         about = next(p for p in proto.metadata_props if 'fingerprint' in p.value)
-        about.value = json.dumps(json.loads(about.value) | {field: value})
+        told = json.loads(about.value)
+        (told['config'] if field in ('iou', 'min_height') else told)[field] = value
+        about.value = json.dumps(told)
         (tmp_path/name).write_bytes(proto.SerializeToString())
     with pytest.raises(ValueError, match=f's.onnx: {field}=.* was not written by person-search export|not a whole file'): Deployed(tmp_path/'s.onnx')
 

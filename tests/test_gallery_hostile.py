@@ -533,3 +533,23 @@ def test_a_picture_that_was_skipped_is_tried_again(net, tmp_path, pictures, monk
     assert 'wide.png' in found.names and [s['key'] for s in found.manifest['skipped']] == ['x.png']
     (pictures / 'x.png').unlink()
     assert index().manifest['skipped'] == []  # what is gone is not skipped either
+
+
+@pytest.mark.parametrize('wrong', [dict(least=2), dict(least=float('nan')), dict(least='0.5'), dict(least=None), dict(shard=2.5), dict(batch_size=0), dict(size=(30000, 10)), dict(size=(20000, 20000))])
+def test_settings_are_checked_before_anything_is_written(net, tmp_path, pictures, wrong):
+    "A manifest was written that nobody could read, and the folder was lost."
+    with pytest.raises(ValueError, match=f'{list(wrong)[0]}='): build_gallery(net, pictures, tmp_path / 'g', progress=False, **wrong)
+    assert not (tmp_path / 'g').exists()
+
+
+def test_settings_of_other_number_types_are_written_as_numbers(net, tmp_path, pictures):
+    kw = dict(least=np.float32(.5), size=[np.int64(96), 128], shard=np.int64(2), progress=False)
+    assert len(build_gallery(net, pictures, tmp_path / 'g', **kw).names) == len(build_gallery(net, pictures, tmp_path / 'g', **kw).names) == 3
+
+
+def test_a_network_without_a_proper_fingerprint_makes_no_gallery(tmp_path, pictures):
+    class Nameless(torch.nn.Module):
+        about = dict(fingerprint=5)
+        def forward(self, images): return [dict(boxes=torch.zeros(0, 4), scores=torch.ones(0), embeddings=torch.zeros(0, 8)) for _ in images]
+    with pytest.raises(ValueError, match="its field 'model' is not what it should be"): build_gallery(Nameless(), pictures, tmp_path / 'g', progress=False)
+    assert not (tmp_path / 'g').exists()

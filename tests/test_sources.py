@@ -127,3 +127,12 @@ def test_folders_of_thumbnails_and_copies_are_no_scenes(tmp_path, capsys):
         Image.new('RGB', (64, 48)).save(folder/name)
     assert [i.name for i in open_source(folder).scan()] == ['a.jpg', 'cam1/c.jpg']
     assert '2 pictures; left out: 2 @eaDir/, 1 .' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('every', ['often', None, float('nan'), 0, -1])
+def test_the_time_between_frames_is_a_number(tmp_path, every):
+    with pytest.raises(DataError, match=f'every={every}: give the seconds'): open_source(film(tmp_path/'a.mp4'), every)
+
+
+def test_the_time_between_frames_is_written_as_a_number(tmp_path):
+    assert type(open_source(film(tmp_path/'a.mp4'), np.float32(.5)).about['every']) is float
