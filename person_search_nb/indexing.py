@@ -19,6 +19,7 @@ from .distributed import collect, device_of, from_first, rank, share_out
 from .files import DataError, LOCK, locked, printable, sound_size
 from .pictures import resize_picture, resize_rule
 from .scenes import as_floats
+from .specs import parse_spec
 from .person_search import evaluating
 from .neighbours import ENGINES
 from .shards import add_shard, check_manifest, compact, is_whole, MANIFEST, new_manifest
@@ -211,12 +212,32 @@ def _check_settings(manifest, given, folder):
         if key == 'model': raise ValueError(_NETWORK.format(folder, before, value))
         raise ValueError(_BEGUN.format(folder, key, before, key, value))
 
+_OVERLAP = ('{}: holds {} already, and {} {} it; what both hold will be found twice: choose another '
+            'folder for the gallery if that is not meant')
+
+def _place(about):
+    "Where the pictures of a source lie; None: they are drawn, or frames of a film."
+    if about['kind'] == 'folder': return Path(about['path'])
+    scheme, path, _ = parse_spec(about['path']) if about['kind'] == 'data' else ('synth', '', {})
+    return None if scheme == 'synth' else Path(path)
+
+def _say_overlap(manifest, about, folder):
+    "Say it where a new source lies in one that is there, or the other way round."
+    new = _place(about)
+    for s in manifest['sources']:
+        old = _place(s)
+        if new is None or old is None: continue
+        if new.is_relative_to(old): print(_OVERLAP.format(folder, old, new, 'lies in'))
+        elif old.is_relative_to(new): print(_OVERLAP.format(folder, old, new, 'contains'))
+
 def _number_of(manifest, about, folder):
     "The number of a source in the manifest, where it is entered if it is new."
     for s in manifest['sources']:
         if s != about and (s['kind'], s['path']) == ('film', about['path']):
             raise ValueError(_EVERY.format(folder, s['path'], s.get('every')))
-    if about not in manifest['sources']: manifest['sources'].append(about)
+    if about not in manifest['sources']:
+        _say_overlap(manifest, about, folder)
+        manifest['sources'].append(about)
     return manifest['sources'].index(about)
 
 # %% ../nbs/85_indexing.ipynb #e89e9c3b
@@ -253,7 +274,10 @@ def _finish(folder, source, manifest, total, engine, progress):
     index, skipped = out.manifest['index'], out.manifest['skipped']
     if engine != 'auto' or len(out) > 1.2 * (index['rows'] if index else 0):
         out.build_index(engine, progress, held=True)
-    words = f'{folder}: {len(out):,} people in {len(out.names):,} scenes'
+    gone = np.zeros(0, int) if out.dropped is None else out.dropped
+    people, scenes = np.isin(out.det_image, gone, invert=True).sum(), len(out.names) - len(gone)
+    words = f'{folder}: {people:,} people in {scenes:,} scenes'
+    if len(gone): words += f'; {len(gone):,} forgotten, which changed or are gone'
     if skipped:
         first = f'{printable(skipped[0]["key"])}: {printable(skipped[0]["why"])}'
         words += f'; {len(skipped)} skipped, first {first}'

@@ -553,3 +553,26 @@ def test_a_network_without_a_proper_fingerprint_makes_no_gallery(tmp_path, pictu
         def forward(self, images): return [dict(boxes=torch.zeros(0, 4), scores=torch.ones(0), embeddings=torch.zeros(0, 8)) for _ in images]
     with pytest.raises(ValueError, match="its field 'model' is not what it should be"): build_gallery(Nameless(), pictures, tmp_path / 'g', progress=False)
     assert not (tmp_path / 'g').exists()
+
+
+def test_a_folder_in_a_folder_is_said(net, tmp_path, pictures, capsys):
+    "Its people were there twice, and nothing was said."
+    (pictures / 'sub').mkdir(); shutil.copy(pictures / 'c1_a.png', pictures / 'sub')
+    def said(source, out):
+        build_gallery(net, source, tmp_path / out, progress=False)
+        return capsys.readouterr().out
+    assert 'twice' not in said(pictures, 'g')
+    assert f'holds {pictures} already, and {pictures}/sub lies in it; what both hold will be found twice' in said(pictures / 'sub', 'g')
+    assert 'c1_a.png lies in it' in said(pictures / 'c1_a.png', 'g') and 'twice' not in said(pictures / 'sub', 'g')
+    assert 'twice' not in said(pictures / 'sub', 'h') and f'{pictures} contains it' in said(pictures, 'h')
+    shutil.copytree(pictures / 'sub', tmp_path / 'pictures2')  # its name begins alike
+    assert 'twice' not in said(tmp_path / 'pictures2', 'h')
+
+
+def test_what_is_forgotten_is_not_counted(net, tmp_path, pictures, capsys):
+    index = lambda: build_gallery(net, pictures, tmp_path / 'g', least=0., changed='replace', progress=False)
+    people = np.bincount(index().det_image, minlength=3)
+    (pictures / 'c2_a.png').unlink()
+    capsys.readouterr()
+    g = index()
+    assert f'{people[0] + people[2]:,} people in 2 scenes; 1 forgotten' in capsys.readouterr().out and len(g.names) == 3
