@@ -24,19 +24,34 @@ from .neighbours import optional
 
 # %% ../nbs/82_sources.ipynb #e3b597c7
 _DAY = r'(?<!\d)(20\d\d|19\d\d)[-_.]?(\d\d)[-_.]?(\d\d)'
-_DATE = re.compile(_DAY + r'[-_T .]?(\d\d)[-_.:h]?(\d\d)[-_.:m]?(\d\d)(?!\d)')
+_CLOCK = r'([-_T .]?)(\d\d)[-_.:h]?(\d\d)[-_.:m]?(\d\d)'
+# a minus may as well stand before a number: it begins a zone only where a T says that this is ISO
+_REST = r'(?:[.,]?(\d{6}|\d{3}))?(Z|\+[01]\d(?::?\d\d)?|-[01]\d:?[0134][05])?(?!\d)'
+_DATE = re.compile(_DAY + _CLOCK + _REST)
+
+def _zone(text, is_iso):
+    "Seconds ahead of UTC; 0 where no zone is given."
+    if text in (None, 'Z') or text[0] == '-' and not is_iso: return 0
+    hours, minutes = int(text[1:3]), int(text[3:].strip(':') or 0)
+    return (hours * 3600 + minutes * 60) * (-1 if text[0] == '-' else 1)
+
+def _date_in(name):
+    "Seconds since 1970 of the date in a name; NaN if it contains none."
+    if not (m := _DATE.search(name)): return float('nan')
+    year, month, day, between, hour, minute, second, part, zone = m.groups()
+    whole = map(int, (year, month, day, hour, minute, second))
+    try: start = datetime(*whole, tzinfo=timezone.utc).timestamp()
+    except ValueError: return float('nan')  # a number that only looks like a date
+    return start + float(f'0.{part or 0}') - _zone(zone, between == 'T')
 
 def time_in(
     name: str,  # of a picture
 ) -> float:     # seconds; NaN if the name contains no time
     """The time in a picture's name: PRW's frame number at 25 frames per second, or a date such as
-    2024-05-01_12-30-00 (taken as UTC)."""
+    2024-05-01_12-30-00 (UTC, if no zone follows, as in 2024-05-01T12-30-00+0200)."""
     name = Path(name).stem
     if m := re.fullmatch(r'c\d+s\d+_(\d{1,12})', name): return int(m[1]) / 25
-    if m := _DATE.search(name):
-        try: return datetime(*map(int, m.groups()), tzinfo=timezone.utc).timestamp()
-        except ValueError: pass  # a number that only looks like a date
-    return float('nan')
+    return _date_in(name)
 
 # %% ../nbs/82_sources.ipynb #3d9d56e1
 @dataclass
@@ -253,7 +268,8 @@ def _packets(self: Film):
 
 @patch
 def scan(self: Film) -> list:
-    """An item for the first frame in each span of `every` seconds; no frame is decoded.
+    """An item for the first frame in each span of `every` seconds; no frame is decoded. Times
+    count from the date in the film's name, if there is one, else from its beginning.
     Raises `DataError` for a video without frames."""
     packets, base = self._packets()
     sent = [dts for _, dts in packets if dts is not None]
@@ -263,11 +279,13 @@ def scan(self: Film) -> list:
     if not times:
         raise DataError(f'{self.path}: a film of zero length; copy it again, or leave it out')
     camera, stamp = camera_in(self.path.name), file_stamp(self.path)
+    begin = _date_in(self.path.stem)
+    if begin != begin: begin = 0.  # no clock: seconds since the film's beginning
     for pts in times:
         t = float((pts - times[0]) * base)
         if t + 1e-9 < span * self.every: continue
         span = int((t + 1e-9) / self.every) + 1  # recorders leave gaps: spans may be empty
-        items.append(Item(str(pts), f'{self.path.name} {t:.2f} s', camera, t, stamp))
+        items.append(Item(str(pts), f'{self.path.name} {t:.2f} s', camera, begin + t, stamp))
     return items
 
 # %% ../nbs/82_sources.ipynb #414463b7

@@ -1,12 +1,13 @@
 "Sources of scenes: what is a film, what is a picture, and which of a folder's files are scenes."
 import os
+from datetime import datetime, timezone
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from person_search_nb.files import DataError
-from person_search_nb.sources import open_source
+from person_search_nb.sources import open_source, time_in
 
 
 @pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='Windows has no pipes')
@@ -136,3 +137,26 @@ def test_the_time_between_frames_is_a_number(tmp_path, every):
 
 def test_the_time_between_frames_is_written_as_a_number(tmp_path):
     assert type(open_source(film(tmp_path/'a.mp4'), np.float32(.5)).about['every']) is float
+
+
+NOON = datetime(2024, 5, 1, 12, 30, tzinfo=timezone.utc).timestamp()
+
+
+@pytest.mark.parametrize('name, after', [
+    ('2024-05-01T12-30-00.jpg', 0), ('2024-05-01T12-30-00Z.jpg', 0), ('2024-05-01T14-30-00+0200.jpg', 0), ('2024-05-01T14:30:00+02:00.jpg', 0), ('20240501T143000+02.jpg', 0),
+    ('2024-05-01T07-30-00-0500.jpg', 0), ('2024-05-01T18-00-00.250+0530.jpg', .25), ('IMG_20240501_123000123.jpg', .123), ('2024-05-01 12.30.00.123.jpg', .123),
+    ('20240501123000123456.jpg', .123456), ('2024-05-01_12-30-00-0100.jpg', 0), ('2024-05-01_12-30-00_001.jpg', 0), ('2024-05-01T12-30-00-0001.jpg', 0), ('2024-05-01T12-30-00+9900.jpg', 0)])
+def test_zones_and_milliseconds_of_names(name, after):
+    "A zone was dropped, and a time with milliseconds was none."
+    assert time_in(name) == pytest.approx(NOON + after, abs=1e-6)
+
+
+@pytest.mark.parametrize('name', ['20240501123000123456789.jpg', '2024050112300012.jpg', '20249901123000.jpg', 's12345.jpg'])
+def test_numbers_that_are_no_times(name): assert np.isnan(time_in(name))
+
+
+def test_a_film_begins_when_its_name_says(tmp_path):
+    "Its people were all seen in the seconds after its beginning, whenever that was."
+    items = open_source(film(tmp_path/'cam1_2024-05-01_12-30-00.mkv')).scan()
+    assert [i.time - NOON for i in items] == [0, 1, 2, 3] and items[1].name == 'cam1_2024-05-01_12-30-00.mkv 1.00 s'
+    assert [i.time for i in open_source(film(tmp_path/'c1s1_000100.mkv')).scan()] == [0, 1, 2, 3]
