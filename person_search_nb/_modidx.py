@@ -688,6 +688,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'person_search_nb.deploy._NotFinite': ('deploy.html#_notfinite', 'person_search_nb/deploy.py'),
                                          'person_search_nb.deploy._OtherNumbers': ( 'deploy.html#_othernumbers',
                                                                                     'person_search_nb/deploy.py'),
+                                         'person_search_nb.deploy._check_name': ('deploy.html#_check_name', 'person_search_nb/deploy.py'),
                                          'person_search_nb.deploy._check_pooling': ( 'deploy.html#_check_pooling',
                                                                                      'person_search_nb/deploy.py'),
                                          'person_search_nb.deploy._check_weights': ( 'deploy.html#_check_weights',

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn, Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm.auto import tqdm
@@ -134,12 +135,13 @@ def describe(
         detections=model.detections,
     )
 
-# %% ../nbs/86_deploy.ipynb #adfc12ec
+# %% ../nbs/86_deploy.ipynb #082a63a5
 _RULES = dict(iou=0.5, search_threshold=0.5, min_height=0.0)  # of evaluation, in the config
 
 class _NotFinite(ValueError, ArithmeticError):
     "What a network says is not finite: no fault of the picture, which others might leave out."
 
+# %% ../nbs/86_deploy.ipynb #adfc12ec
 class TwoParts(nn.Module):
     """A detector made of two functions, `scene` and `head`, with region pooling and NMS between
     them; the contract of `PersonSearchNet` in eval mode."""
@@ -161,50 +163,6 @@ class TwoParts(nn.Module):
     @property
     def config(self) -> dict: return self.about['config']
 
-    def look(self,
-        image: Tensor, # (3, H, W) float 0-1
-    ) -> tuple:        # what `scene` says of it
-        "The scene pass. Raises ValueError for a picture smaller than two cells of the map."
-        if min(image.shape[-2:]) <= 2 * self.about['stride']:
-            raise ValueError(
-                f"a picture of {image.shape[-2]}x{image.shape[-1]} px is too small: both sides "
-                f"must be above {2 * self.about['stride']} px"
-            )
-        return self._finite(self.parts['scene'](image[None]))
-
-    def _finite(self, said):
-        "What a part said. Raises ValueError where it is not finite: every score would be below."
-        if all(torch.isfinite(x).all() for x in said): return said
-        raise _NotFinite(
-            f'{self.title}: what it says of a picture is not finite; its weights are damaged, or '
-            'the training diverged: take an earlier file'
-        )
-
-    def regions(self,
-        features: Tensor, # (1, C, h, w)
-        boxes: Tensor,    # (R, 4) px
-    ) -> tuple:           # what `head` says of them
-        "Cut the regions out of the map and judge them; nobody to judge is nothing to run."
-        a = self.about
-        if not len(boxes): return boxes.new_zeros(0, a['dim']), boxes.new_zeros(0), boxes
-        pooled = roi_align(features, [boxes + a['shift']], a['roi_size'], 1 / a['stride'])
-        return self._finite(self.parts['head'](pooled, boxes))
-
-    def one(self,
-        image: Tensor, # (3, H, W) float 0-1
-    ) -> dict:         # boxes (N, 4), scores (N,), embeddings (N, D), best first
-        "Search one picture for people."
-        a = self.about
-        features, boxes, scores = self.look(image)
-        boxes, scores = boxes[real := scores >= 0], scores[real]
-        boxes = boxes[best_survivors(boxes, scores, a['proposal_nms'], a['proposals'])]
-        _, scores, boxes = self.regions(features, boxes)
-        boxes = clip_boxes(boxes, image.shape[1:])
-        keep = ((scores >= a['score_threshold']) & keep_large(boxes, 1)).nonzero().squeeze(1)
-        keep = keep[nms(boxes[keep], scores[keep], a['nms_threshold'])[:a['detections']]]
-        boxes, scores = boxes[keep], scores[keep]
-        return dict(boxes=boxes, scores=scores, embeddings=self.regions(features, boxes)[0])
-
     @torch.no_grad()
     def forward(self,
         images: list, # of (3, H, W) float 0-1; each is looked at alone, without padding
@@ -223,6 +181,55 @@ class TwoParts(nn.Module):
         return torch.cat(
             [self.regions(self.look(image)[0], b)[0] for image, b in zip(images, boxes)]
         )
+
+# %% ../nbs/86_deploy.ipynb #12d81aea
+@patch
+def look(self: TwoParts,
+    image: Tensor, # (3, H, W) float 0-1
+) -> tuple:        # what `scene` says of it
+    "The scene pass. Raises ValueError for a picture smaller than two cells of the map."
+    if min(image.shape[-2:]) <= 2 * self.about['stride']:
+        raise ValueError(
+            f"a picture of {image.shape[-2]}x{image.shape[-1]} px is too small: both sides "
+            f"must be above {2 * self.about['stride']} px"
+        )
+    return self._finite(self.parts['scene'](image[None]))
+
+@patch
+def _finite(self: TwoParts, said):
+    "What a part said. Raises ValueError where it is not finite: every score would be below."
+    if all(torch.isfinite(x).all() for x in said): return said
+    raise _NotFinite(
+        f'{self.title}: what it says of a picture is not finite; its weights are damaged, or '
+        'the training diverged: take an earlier file'
+    )
+
+@patch
+def regions(self: TwoParts,
+    features: Tensor, # (1, C, h, w)
+    boxes: Tensor,    # (R, 4) px
+) -> tuple:           # what `head` says of them
+    "Cut the regions out of the map and judge them; nobody to judge is nothing to run."
+    a = self.about
+    if not len(boxes): return boxes.new_zeros(0, a['dim']), boxes.new_zeros(0), boxes
+    pooled = roi_align(features, [boxes + a['shift']], a['roi_size'], 1 / a['stride'])
+    return self._finite(self.parts['head'](pooled, boxes))
+
+@patch
+def one(self: TwoParts,
+    image: Tensor, # (3, H, W) float 0-1
+) -> dict:         # boxes (N, 4), scores (N,), embeddings (N, D), best first
+    "Search one picture for people."
+    a = self.about
+    features, boxes, scores = self.look(image)
+    boxes, scores = boxes[real := scores >= 0], scores[real]
+    boxes = boxes[best_survivors(boxes, scores, a['proposal_nms'], a['proposals'])]
+    _, scores, boxes = self.regions(features, boxes)
+    boxes = clip_boxes(boxes, image.shape[1:])
+    keep = ((scores >= a['score_threshold']) & keep_large(boxes, 1)).nonzero().squeeze(1)
+    keep = keep[nms(boxes[keep], scores[keep], a['nms_threshold'])[:a['detections']]]
+    boxes, scores = boxes[keep], scores[keep]
+    return dict(boxes=boxes, scores=scores, embeddings=self.regions(features, boxes)[0])
 
 # %% ../nbs/86_deploy.ipynb #3d372435
 def deployable(
@@ -605,6 +612,21 @@ def _checked(about, path):
         )
     return about
 
+def _check_name(path, trust):
+    "Raises ValueError for a file that is no scene part, or that may run code."
+    if path.suffix not in LOADERS:
+        raise ValueError(f'{path}: a deployed model ends in .onnx or .pt2')
+    if path.stem.endswith('.head'):
+        raise ValueError(
+            f'{path}: this is the head; name the scene part, {path.stem[:-5]}{path.suffix}'
+        )
+    if path.suffix == '.pt2' and path.is_file() and not trust:
+        raise ValueError(
+            f'{path}: a .pt2 file can run any code when it is opened; open your own with '
+            'trust=True (--trust), and share models as .onnx or .safetensors, which run none'
+        )
+
+# %% ../nbs/86_deploy.ipynb #16d1ddb9
 class Deployed(TwoParts):
     """A model from its two exported files, with the contract of the model it was: for `evaluate`,
     `Gallery` and all else."""
@@ -614,17 +636,7 @@ class Deployed(TwoParts):
         trust: bool = False,   # a .pt2 file runs code when it is opened: yes, this one may
     ):
         path = Path(path)
-        if path.suffix not in LOADERS:
-            raise ValueError(f'{path}: a deployed model ends in .onnx or .pt2')
-        if path.stem.endswith('.head'):
-            raise ValueError(
-                f'{path}: this is the head; name the scene part, {path.stem[:-5]}{path.suffix}'
-            )
-        if path.suffix == '.pt2' and path.is_file() and not trust:
-            raise ValueError(
-                f'{path}: a .pt2 file can run any code when it is opened; open your own with '
-                'trust=True (--trust), and share models as .onnx or .safetensors, which run none'
-            )
+        _check_name(path, trust)
         if path.suffix == '.onnx': need('onnx', 'onnxruntime')
         found = {k: self._read(p, k) for k, p in (('scene', path), ('head', head_path(path)))}
         (about, scene), (other, head) = found['scene'], found['head']

@@ -22,8 +22,8 @@ from .scenes import as_floats
 from .specs import parse_spec
 from .person_search import evaluating
 from .neighbours import ENGINES
-from .shards import add_shard, check_manifest, compact, is_whole, MANIFEST, new_manifest
-from .shards import read_manifest, read_shard, write_manifest
+from .shards import add_shard, check_manifest, compact, is_whole, MANIFEST
+from .shards import new_manifest, read_manifest, read_shard, write_manifest
 from .sources import open_source
 from .gallery import fingerprint
 from .search import Gallery
@@ -212,8 +212,8 @@ def _check_settings(manifest, given, folder):
         if key == 'model': raise ValueError(_NETWORK.format(folder, before, value))
         raise ValueError(_BEGUN.format(folder, key, before, key, value))
 
-_OVERLAP = ('{}: holds {} already, and {} {} it; what both hold will be found twice: choose another '
-            'folder for the gallery if that is not meant')
+_OVERLAP = ('{}: holds {} already, and {} {} it; what both hold will be found twice: choose '
+            'another folder for the gallery if that is not meant')
 
 def _place(about):
     "Where the pictures of a source lie; None: they are drawn, or frames of a film."
