@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn, Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm.auto import tqdm
@@ -26,6 +27,7 @@ from .roi_align import roi_align
 from .rpn import best_survivors
 from .attention import ARM
 from .person_search import PersonSearchNet
+from .model_files import check_finite
 from .gallery import fingerprint
 
 # %% ../nbs/86_deploy.ipynb #55ee84f0
@@ -133,11 +135,18 @@ def describe(
         detections=model.detections,
     )
 
+# %% ../nbs/86_deploy.ipynb #082a63a5
+_RULES = dict(iou=0.5, search_threshold=0.5, min_height=0.0)  # of evaluation, in the config
+
+class _NotFinite(ValueError, ArithmeticError):
+    "What a network says is not finite: no fault of the picture, which others might leave out."
+
 # %% ../nbs/86_deploy.ipynb #adfc12ec
 class TwoParts(nn.Module):
     """A detector made of two functions, `scene` and `head`, with region pooling and NMS between
     them; the contract of `PersonSearchNet` in eval mode."""
     matching = 'cosine'
+    title = 'this network'  # in error messages
 
     def __init__(self,
         scene,       # image (1, 3, H, W) -> map, boxes, scores, as `ScenePart`
@@ -148,48 +157,11 @@ class TwoParts(nn.Module):
         # in a dict: an exported program is no module to be put in eval mode
         self.about, self.parts = about, dict(scene=scene, head=head)
         # the rules it is judged by
-        for k, usual in dict(iou=0.5, search_threshold=0.5, min_height=0.0).items():
+        for k, usual in _RULES.items():
             setattr(self, k, about['config'].get(k, usual))
 
     @property
     def config(self) -> dict: return self.about['config']
-
-    def look(self,
-        image: Tensor, # (3, H, W) float 0-1
-    ) -> tuple:        # what `scene` says of it
-        "The scene pass. Raises ValueError for a picture smaller than two cells of the map."
-        if min(image.shape[-2:]) <= 2 * self.about['stride']:
-            raise ValueError(
-                f"a picture of {image.shape[-2]}x{image.shape[-1]} px is too small: both sides "
-                f"must be above {2 * self.about['stride']} px"
-            )
-        return self.parts['scene'](image[None])
-
-    def regions(self,
-        features: Tensor, # (1, C, h, w)
-        boxes: Tensor,    # (R, 4) px
-    ) -> tuple:           # what `head` says of them
-        "Cut the regions out of the map and judge them; nobody to judge is nothing to run."
-        a = self.about
-        if not len(boxes): return boxes.new_zeros(0, a['dim']), boxes.new_zeros(0), boxes
-        return self.parts['head'](
-            roi_align(features, [boxes + a['shift']], a['roi_size'], 1 / a['stride']), boxes
-        )
-
-    def one(self,
-        image: Tensor, # (3, H, W) float 0-1
-    ) -> dict:         # boxes (N, 4), scores (N,), embeddings (N, D), best first
-        "Search one picture for people."
-        a = self.about
-        features, boxes, scores = self.look(image)
-        boxes, scores = boxes[real := scores >= 0], scores[real]
-        boxes = boxes[best_survivors(boxes, scores, a['proposal_nms'], a['proposals'])]
-        _, scores, boxes = self.regions(features, boxes)
-        boxes = clip_boxes(boxes, image.shape[1:])
-        keep = ((scores >= a['score_threshold']) & keep_large(boxes, 1)).nonzero().squeeze(1)
-        keep = keep[nms(boxes[keep], scores[keep], a['nms_threshold'])[:a['detections']]]
-        boxes, scores = boxes[keep], scores[keep]
-        return dict(boxes=boxes, scores=scores, embeddings=self.regions(features, boxes)[0])
 
     @torch.no_grad()
     def forward(self,
@@ -209,6 +181,55 @@ class TwoParts(nn.Module):
         return torch.cat(
             [self.regions(self.look(image)[0], b)[0] for image, b in zip(images, boxes)]
         )
+
+# %% ../nbs/86_deploy.ipynb #12d81aea
+@patch
+def look(self: TwoParts,
+    image: Tensor, # (3, H, W) float 0-1
+) -> tuple:        # what `scene` says of it
+    "The scene pass. Raises ValueError for a picture smaller than two cells of the map."
+    if min(image.shape[-2:]) <= 2 * self.about['stride']:
+        raise ValueError(
+            f"a picture of {image.shape[-2]}x{image.shape[-1]} px is too small: both sides "
+            f"must be above {2 * self.about['stride']} px"
+        )
+    return self._finite(self.parts['scene'](image[None]))
+
+@patch
+def _finite(self: TwoParts, said):
+    "What a part said. Raises ValueError where it is not finite: every score would be below."
+    if all(torch.isfinite(x).all() for x in said): return said
+    raise _NotFinite(
+        f'{self.title}: what it says of a picture is not finite; its weights are damaged, or '
+        'the training diverged: take an earlier file'
+    )
+
+@patch
+def regions(self: TwoParts,
+    features: Tensor, # (1, C, h, w)
+    boxes: Tensor,    # (R, 4) px
+) -> tuple:           # what `head` says of them
+    "Cut the regions out of the map and judge them; nobody to judge is nothing to run."
+    a = self.about
+    if not len(boxes): return boxes.new_zeros(0, a['dim']), boxes.new_zeros(0), boxes
+    pooled = roi_align(features, [boxes + a['shift']], a['roi_size'], 1 / a['stride'])
+    return self._finite(self.parts['head'](pooled, boxes))
+
+@patch
+def one(self: TwoParts,
+    image: Tensor, # (3, H, W) float 0-1
+) -> dict:         # boxes (N, 4), scores (N,), embeddings (N, D), best first
+    "Search one picture for people."
+    a = self.about
+    features, boxes, scores = self.look(image)
+    boxes, scores = boxes[real := scores >= 0], scores[real]
+    boxes = boxes[best_survivors(boxes, scores, a['proposal_nms'], a['proposals'])]
+    _, scores, boxes = self.regions(features, boxes)
+    boxes = clip_boxes(boxes, image.shape[1:])
+    keep = ((scores >= a['score_threshold']) & keep_large(boxes, 1)).nonzero().squeeze(1)
+    keep = keep[nms(boxes[keep], scores[keep], a['nms_threshold'])[:a['detections']]]
+    boxes, scores = boxes[keep], scores[keep]
+    return dict(boxes=boxes, scores=scores, embeddings=self.regions(features, boxes)[0])
 
 # %% ../nbs/86_deploy.ipynb #3d372435
 def deployable(
@@ -544,6 +565,19 @@ def _check_pooling(head, about, path):
             'export again'
         )
 
+def _onnx_weights(proto):
+    "Its numbers by name; those of one value are no weights: -inf masks what lies outside."
+    onnx, = need('onnx')
+    arrays = ((t.name, onnx.numpy_helper.to_array(t)) for t in _tensors(proto))
+    return {k: torch.from_numpy(x.copy()) for k, x in arrays
+            if x.dtype.kind == 'f' and not (x == -float('inf')).all()}
+
+def _check_weights(graph, path):
+    "Raises ValueError naming the first weight that is not finite."
+    weights = graph.state_dict if path.suffix == '.pt2' else _onnx_weights(graph)
+    try: check_finite(weights, path)
+    except ValueError as e: raise _NotFinite(e) from None
+
 LOADERS = {'.onnx': _load_onnx, '.pt2': _load_program}
 
 # of `describe`
@@ -560,19 +594,39 @@ def _is_sound(k, v):
     "Whether a number of a description can be meant; NaN cannot."
     if type(v) not in (int, float): return False
     if k == 'shift': return abs(v) <= 10 ** 4
+    if k == 'min_height': return 0 <= v <= 10 ** 5
     return 1 <= v <= _MOST[k] if k in _MOST else 0 <= v <= 1
 
 def _checked(about, path):
     "A description, if an export could have written it. Raises ValueError naming file and field."
     wrong = [k for k in _NUMBERS if not _is_sound(k, about[k])]
     if not sound_size(about.get('size')): wrong.append('size')
+    wrong += [k for k in ('fingerprint', 'precision') if not isinstance(about[k], str)]
+    rules = {k: about['config'][k] for k in _RULES if k in about['config']}
+    wrong += [k for k, v in rules.items() if not _is_sound(k, v)]
     if wrong:
+        value = (about | rules)[wrong[0]]
         raise ValueError(
-            f'{path}: {wrong[0]}={str(about[wrong[0]])[:40]} was not written by person-search '
+            f'{path}: {wrong[0]}={str(value)[:40]} was not written by person-search '
             'export; write the file again'
         )
     return about
 
+def _check_name(path, trust):
+    "Raises ValueError for a file that is no scene part, or that may run code."
+    if path.suffix not in LOADERS:
+        raise ValueError(f'{path}: a deployed model ends in .onnx or .pt2')
+    if path.stem.endswith('.head'):
+        raise ValueError(
+            f'{path}: this is the head; name the scene part, {path.stem[:-5]}{path.suffix}'
+        )
+    if path.suffix == '.pt2' and path.is_file() and not trust:
+        raise ValueError(
+            f'{path}: a .pt2 file can run any code when it is opened; open your own with '
+            'trust=True (--trust), and share models as .onnx or .safetensors, which run none'
+        )
+
+# %% ../nbs/86_deploy.ipynb #16d1ddb9
 class Deployed(TwoParts):
     """A model from its two exported files, with the contract of the model it was: for `evaluate`,
     `Gallery` and all else."""
@@ -582,17 +636,7 @@ class Deployed(TwoParts):
         trust: bool = False,   # a .pt2 file runs code when it is opened: yes, this one may
     ):
         path = Path(path)
-        if path.suffix not in LOADERS:
-            raise ValueError(f'{path}: a deployed model ends in .onnx or .pt2')
-        if path.stem.endswith('.head'):
-            raise ValueError(
-                f'{path}: this is the head; name the scene part, {path.stem[:-5]}{path.suffix}'
-            )
-        if path.suffix == '.pt2' and path.is_file() and not trust:
-            raise ValueError(
-                f'{path}: a .pt2 file can run any code when it is opened; open your own with '
-                'trust=True (--trust), and share models as .onnx or .safetensors, which run none'
-            )
+        _check_name(path, trust)
         if path.suffix == '.onnx': need('onnx', 'onnxruntime')
         found = {k: self._read(p, k) for k, p in (('scene', path), ('head', head_path(path)))}
         (about, scene), (other, head) = found['scene'], found['head']
@@ -603,6 +647,8 @@ class Deployed(TwoParts):
                 f"{other['precision']}); export again"
             )
         try:
+            _check_weights(scene, path)
+            _check_weights(head, head_path(path))
             if path.suffix == '.onnx':
                 _check_pooling(head, about, path)
                 parts = [
@@ -610,13 +656,14 @@ class Deployed(TwoParts):
                     for p in (scene, without_pooling(head))
                 ]
             else: parts = [scene.module(), head.module()]
-        except _OtherNumbers: raise
+        except (_OtherNumbers, _NotFinite): raise
         except Exception as e:  # of onnxruntime: a graph that is damaged or somebody else's
             raise ValueError(
                 f'{path} and {head_path(path).name}: not a pair of person-search export '
                 f'({str(e)[:200]}); write them again'
             ) from None
         super().__init__(*parts, about)
+        self.title = f'{path}'
         self.size = tuple(size) if isinstance(size := about.get('size'), list) else size
 
     @staticmethod
@@ -627,7 +674,8 @@ class Deployed(TwoParts):
             text, graph = LOADERS[path.suffix](path)
             about = parse_json(text, path)
             if about['part'] != part or not isinstance(about['config'], dict): raise KeyError(part)
-            if lacking := set(_NUMBERS) - about.keys(): raise KeyError(min(lacking))
+            lacking = {*_NUMBERS, 'fingerprint', 'precision'} - about.keys()
+            if lacking: raise KeyError(min(lacking))
         except ValueError as e:
             if 'pip install' in str(e): raise
             problem = e

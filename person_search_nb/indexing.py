@@ -16,13 +16,14 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from .distributed import collect, device_of, from_first, rank, share_out
-from .files import DataError, LOCK, locked, printable
+from .files import DataError, LOCK, locked, printable, sound_size
 from .pictures import resize_picture, resize_rule
 from .scenes import as_floats
+from .specs import parse_spec
 from .person_search import evaluating
 from .neighbours import ENGINES
-from .shards import add_shard, compact, is_whole, MANIFEST, new_manifest
-from .shards import read_manifest, read_shard, write_manifest
+from .shards import add_shard, check_manifest, compact, is_whole, MANIFEST
+from .shards import new_manifest, read_manifest, read_shard, write_manifest
 from .sources import open_source
 from .gallery import fingerprint
 from .search import Gallery
@@ -53,6 +54,7 @@ _NOT_FINITE = ('{}: what the network says of it is not finite; its weights are d
 def _detect(model, pictures):
     "Detections in pictures of one shape, or why there are none: exported models refuse small ones."
     try: return model(pictures)
+    except ArithmeticError: raise  # not finite: no fault of these pictures
     except ValueError as e: return [str(e)] * len(pictures)
 
 def _kept(name, found, shape, size, least):
@@ -142,12 +144,15 @@ def _drop_stale(folder, manifest, number, known, now, changed):
     manifest['dropped'] += [[number, f'{k}|{known[k]}'] for k in stale]
 
 def _todo(folder, manifest, number, items, changed):
-    "Items of a source that are in no shard, and were not skipped as they are now."
-    known = _known(folder, manifest, number)
-    _drop_stale(folder, manifest, number, known, {i.key: i.stamp for i in items}, changed)
-    skipped = {(s['key'], s['stamp']) for s in manifest['skipped'] if s['source'] == number}
-    return [i for i in items
-            if known.get(i.key) != i.stamp and (i.key, i.stamp) not in skipped]
+    """Items of a source that are in no shard: those that were skipped, too, for the reason may
+    lie outside of the file, such as a limit that was raised."""
+    known, now = _known(folder, manifest, number), {i.key: i.stamp for i in items}
+    _drop_stale(folder, manifest, number, known, now, changed)
+    todo = [i for i in items if known.get(i.key) != i.stamp]
+    keys = {i.key for i in todo}
+    manifest['skipped'] = [s for s in manifest['skipped']
+                           if s['source'] != number or s['key'] in keys]
+    return todo
 
 # %% ../nbs/85_indexing.ipynb #c59ec849
 _BROKEN = '{}: shard {} of {} scenes is broken'
@@ -207,12 +212,32 @@ def _check_settings(manifest, given, folder):
         if key == 'model': raise ValueError(_NETWORK.format(folder, before, value))
         raise ValueError(_BEGUN.format(folder, key, before, key, value))
 
+_OVERLAP = ('{}: holds {} already, and {} {} it; what both hold will be found twice: choose '
+            'another folder for the gallery if that is not meant')
+
+def _place(about):
+    "Where the pictures of a source lie; None: they are drawn, or frames of a film."
+    if about['kind'] == 'folder': return Path(about['path'])
+    scheme, path, _ = parse_spec(about['path']) if about['kind'] == 'data' else ('synth', '', {})
+    return None if scheme == 'synth' else Path(path)
+
+def _say_overlap(manifest, about, folder):
+    "Say it where a new source lies in one that is there, or the other way round."
+    new = _place(about)
+    for s in manifest['sources']:
+        old = _place(s)
+        if new is None or old is None: continue
+        if new.is_relative_to(old): print(_OVERLAP.format(folder, old, new, 'lies in'))
+        elif old.is_relative_to(new): print(_OVERLAP.format(folder, old, new, 'contains'))
+
 def _number_of(manifest, about, folder):
     "The number of a source in the manifest, where it is entered if it is new."
     for s in manifest['sources']:
         if s != about and (s['kind'], s['path']) == ('film', about['path']):
             raise ValueError(_EVERY.format(folder, s['path'], s.get('every')))
-    if about not in manifest['sources']: manifest['sources'].append(about)
+    if about not in manifest['sources']:
+        _say_overlap(manifest, about, folder)
+        manifest['sources'].append(about)
     return manifest['sources'].index(about)
 
 # %% ../nbs/85_indexing.ipynb #e89e9c3b
@@ -235,6 +260,7 @@ def _begin(folder, source, given, changed, model_file):
     _check_settings(manifest, given, folder)
     if model_file: manifest['model_file'] = str(model_file)
     number = _number_of(manifest, source.about, folder)
+    check_manifest(manifest, folder/MANIFEST)  # before anything is written
     return manifest, number, _todo(folder, manifest, number, items, changed), len(items)
 
 # %% ../nbs/85_indexing.ipynb #90cd4423
@@ -248,7 +274,10 @@ def _finish(folder, source, manifest, total, engine, progress):
     index, skipped = out.manifest['index'], out.manifest['skipped']
     if engine != 'auto' or len(out) > 1.2 * (index['rows'] if index else 0):
         out.build_index(engine, progress, held=True)
-    words = f'{folder}: {len(out):,} people in {len(out.names):,} scenes'
+    gone = np.zeros(0, int) if out.dropped is None else out.dropped
+    people, scenes = np.isin(out.det_image, gone, invert=True).sum(), len(out.names) - len(gone)
+    words = f'{folder}: {people:,} people in {scenes:,} scenes'
+    if len(gone): words += f'; {len(gone):,} forgotten, which changed or are gone'
     if skipped:
         first = f'{printable(skipped[0]["key"])}: {printable(skipped[0]["why"])}'
         words += f'; {len(skipped)} skipped, first {first}'
@@ -265,15 +294,24 @@ def _by_first(f, *args):
     if error: raise error
     return got
 
-def _check_build(engine, changed, shard, batch_size, size):
+def _is_whole(v): return isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= 1
+
+def _check_build(engine, changed, shard, batch_size, size, least):
     "Raises ValueError for arguments of `build_gallery` that have no meaning."
     if engine not in ('auto', *ENGINES):
         raise ValueError(f"engine is 'auto' or one of {', '.join(ENGINES)}, not '{engine}'")
     if changed not in ('error', 'replace'):
         raise ValueError(f"changed is 'error' or 'replace', not '{changed}'")
-    if shard < 1 or batch_size < 1:
-        raise ValueError(f'shard={shard}, batch_size={batch_size}: both are at least 1')
+    if not _is_whole(shard) or not _is_whole(batch_size):
+        raise ValueError(f'shard={shard}, batch_size={batch_size}: both are whole numbers, '
+                         'at least 1')
+    number = isinstance(least, (int, float, np.floating)) and not isinstance(least, bool)
+    if not number or not 0 <= least <= 1:
+        raise ValueError(f'least={least}: give a score from 0 to 1')
     resize_rule(size)
+    if isinstance(size, (tuple, list)) and not sound_size([int(v) for v in size]):
+        raise ValueError(f'size={size}: is too large, at most 20,000 px a side and 100 million '
+                         'in all; give a smaller (height, width)')
     if callable(size):
         raise ValueError('size: a gallery is written down, and a function cannot be; give '
                          '(height, width) or a name of RESIZE')
@@ -282,11 +320,11 @@ def _check_build(engine, changed, shard, batch_size, size):
 def _build(model, source, folder, size, every, batch_size, shard, workers, least, half, changed,
            engine, model_file, progress):
     "`build_gallery`, in a folder that is locked."
-    _check_build(engine, changed, shard, batch_size, size)
+    _check_build(engine, changed, shard, batch_size, size, least)
     folder, opened, first = Path(folder), open_source(source, every), rank() == 0
     given = dict(model=fingerprint(model), matching=getattr(model, 'matching', 'cosine'),
-                 size=[int(v) for v in size] if isinstance(size, tuple) else size,
-                 dtype='float16' if half else 'float32', least=least)
+                 size=[int(v) for v in size] if isinstance(size, (tuple, list)) else size,
+                 dtype='float16' if half else 'float32', least=float(least))
     manifest, number, todo, total = _by_first(_begin, folder, opened, given, changed, model_file)
     if first:
         folder.mkdir(parents=True, exist_ok=True)

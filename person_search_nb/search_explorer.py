@@ -15,8 +15,8 @@ from fastcore.basics import patch
 
 from .distributed import device_of
 from .files import printable
-from .pictures import Fit, read_picture, resize_picture
-from .scenes import as_floats
+from .pictures import Fit, read_picture, resize_picture, resize_rule
+from .scenes import as_floats, QuerySet
 from .person_search import evaluating
 from .ranking import paired_iou
 from .gallery import fingerprint
@@ -32,6 +32,8 @@ _OTHER_NETWORK = ("the gallery was made with another network (its fingerprint is
                   "this one's {}): give the model it was made with")
 _OTHER_SCENES = ('the gallery holds {} scenes, and they are not these {}: '
                  'make it from the same scenes (Gallery.from_model)')
+_OTHER_SIZE = ('the gallery was made from these scenes at another size, and people of another size '
+               'are compared badly: open the scenes with the same size=, or make the gallery anew')
 METHODS = {'HiResCAM': 'hires-cam', 'Grad-CAM': 'grad-cam'}
 
 class SearchExplorer(Explorer):
@@ -43,14 +45,16 @@ class SearchExplorer(Explorer):
         gallery,         # its `Gallery` of `scenes`, or the folder of one;
                          # None: made now, which runs the model on every scene
         scenes=None,     # `SceneDataset` of the gallery; None: the pictures it was made from
-        queries=None,    # `SceneDataset` to choose people from, identities numbered as in `scenes`;
+        queries=None,    # `SceneDataset` to choose people from, or a `QuerySet` for its scenes;
                          # None: the gallery's scenes, each searched without itself
         start: int = 0,  # the scene shown first
     ):
         super().__init__()
         self.model, self.recent = model, Recent()
         self.gallery, self.scenes = self._gallery_and_scenes(gallery, scenes)
-        self.queries = self.scenes if queries is None else queries
+        self.queries = self._scenes_of(queries)
+        self.judged = self._is_numbered_alike(queries)
+        self.numbers = _annotated(self.queries), _annotated(self.scenes)
         self.uploaded = self.query = None
         self._make_controls(start)
         self._make_pictures()
@@ -64,6 +68,13 @@ class SearchExplorer(Explorer):
         return cls(demo_models()[1]['distilled'], None, demo_scenes(), start=fullest(demo_scenes()))
 
 # %% ../nbs/97_search_explorer.ipynb #334fc341
+def _is_of_another_size(gallery, scenes):
+    "Whether a gallery was made from these scenes at another scale."
+    if gallery.size is None and gallery.read is None: return False  # a file need not know it
+    rule = resize_rule(gallery.size)
+    scales = [1. if rule is None else rule(*s.size) for s in scenes.scenes]
+    return not np.allclose(scales, [scenes.scale(i) for i in range(len(scenes))])
+
 @patch
 def _gallery_and_scenes(self: SearchExplorer, gallery, scenes):
     "Both, made from each other where one is missing, and checked against the model."
@@ -76,7 +87,46 @@ def _gallery_and_scenes(self: SearchExplorer, gallery, scenes):
     if gallery is None: gallery = Gallery.from_model(self.model, scenes, progress=False)
     if list(gallery.names) != list(scenes.names):
         raise ValueError(_OTHER_SCENES.format(len(gallery.names), len(scenes)))
+    if _is_of_another_size(gallery, scenes): raise ValueError(_OTHER_SIZE)
     return gallery, scenes
+
+# %% ../nbs/97_search_explorer.ipynb #7dfa4dc0
+def _annotated(data):
+    "A function: number of a person in `data` -> in its annotation; training numbers them anew."
+    there = np.unique(np.concatenate([np.zeros(0, np.int64), *(s.person_id for s in data.scenes)]))
+    anew = np.array_equal(there[there >= 0], np.arange(len(data.ids)))
+    return (lambda who: int(data.ids[who])) if anew else int
+
+@patch
+def _scenes_of(self: SearchExplorer, queries):
+    "The scenes to choose people from."
+    if queries is None: return self.scenes
+    return queries.dataset if isinstance(queries, QuerySet) else queries
+
+@patch
+def _is_numbered_alike(self: SearchExplorer, queries):
+    "Whether an identity has one number in the queries and in the gallery's scenes."
+    mine, theirs = self.queries, self.scenes
+    if isinstance(queries, QuerySet) or mine is theirs: return True
+    if mine.numbering == theirs.numbering != '': return True
+    same = lambda a, b: a.name == b.name and np.array_equal(a.person_id, b.person_id)
+    return len(mine) == len(theirs) and all(map(same, mine.scenes, theirs.scenes))
+
+@patch
+def _own_scenes(self: SearchExplorer):
+    "The gallery's scenes with the picture that the query is chosen in, for it would find itself."
+    i = self.scene.value
+    if self.uploaded: return []
+    if self.queries is self.scenes: return [i]
+    there = [k for k, name in enumerate(self.scenes.names) if name == self.queries.names[i]]
+    return self.recent(('own', i), lambda: [k for k in there if self._is_picture(i, k)])
+
+@patch
+def _is_picture(self: SearchExplorer, i, k):
+    "Whether scene `i` of the queries shows what scene `k` of the gallery does."
+    try: return np.array_equal(self.queries.read(i), self.scenes.read(k))
+    except (ValueError, OSError): return False  # its picture is not there, and nobody can see it
+
 
 # %% ../nbs/97_search_explorer.ipynb #cac1837a
 _NO_RANGE = 'this network measures distances, which have no fixed range'
@@ -293,7 +343,7 @@ def _gallery_box(self: SearchExplorer, match):
 @patch
 def redraw(self: SearchExplorer):
     "Search, and show the matches."
-    self.own = None if self.uploaded or self.queries is not self.scenes else self.scene.value
+    self.own = self._own_scenes()
     self.matches, self.right, self.tiles_of_hits = [], [], []
     if self.query is not None: self._search()
     self.whom.value = '' if self.query is None else self._query_card()
@@ -309,13 +359,19 @@ def redraw(self: SearchExplorer):
 
 @patch
 def _search(self: SearchExplorer):
-    "The matches, and for each whether it is right (None: the query is not annotated)."
+    "The matches, and for each whether it is right (None: nobody knows)."
     e, who = self.query['embedding'], self.query['who']
     found = self.gallery.search(e, self.number.value, None, self.score.value, exclude=self.own)
     enough = lambda m: self.alike.disabled or m.similarity >= self.alike.value
     self.matches = [m for m in found if enough(m)]
-    right = lambda m: self._who(self._gallery_box(m), self.scenes.truth(m.scene)) == who
-    self.right = [right(m) if who >= 0 else None for m in self.matches]
+    self.right = [self._is(who, m) if who >= 0 and self.judged else None for m in self.matches]
+
+@patch
+def _is(self: SearchExplorer, who, match):
+    "Whether a match is the person `who` of the queries."
+    they = self._who(self._gallery_box(match), self.scenes.truth(match.scene))
+    mine, theirs = self.numbers
+    return they >= 0 and theirs(they) == mine(who)
 
 # %% ../nbs/97_search_explorer.ipynb #dcefbb9d
 _QUERY = ('<div class="psnb-query"><img class="psnb-crop" alt="the person looked for" '
@@ -338,10 +394,11 @@ def _summary(self: SearchExplorer):
         return 'Nobody is chosen. Drag a box around somebody, or take another scene.'
     if not self.matches:
         return 'No match passes. Lower <i>Minimum score</i> or <i>Minimum similarity</i>.'
-    scenes = len(self.scenes) - (self.own is not None)
+    scenes = len(self.scenes) - len(self.own)
     text = f'the {len(self.matches)} most similar in {scenes} scenes'
     if self.right[0] is not None: text += f', {sum(self.right)} of them right'
-    return text + ('; the query’s own scene is left out' if self.own is not None else '')
+    if not self.judged and self.query['who'] >= 0: text += '; numbered otherwise, none is judged'
+    return text + ('; the query’s own scene is left out' if self.own else '')
 
 # %% ../nbs/97_search_explorer.ipynb #1c503409
 _NOTE = ('<span><b>{}</b> · {}similarity {:.2f}<br>'
@@ -378,6 +435,8 @@ def _show_match(self: SearchExplorer, k):
     self.tiles_of_hits.append((f'{k + 1}', tile, box, colour if known else 'white', said))
 
 # %% ../nbs/97_search_explorer.ipynb #b1348423
+_NO_LEVELS = ('<h4>Why do they match? <span class="psnb-small">an exported model does not show its '
+              'levels; open the page with the .safetensors file it was made from</span></h4>')
 _CLICK = 'click the box of a match to see what makes the two alike'
 _REASON = ('bright: raises the similarity of query and match {} ({}); '
            'each picture from its lowest to its highest')
@@ -394,6 +453,9 @@ def explain(self: SearchExplorer, k=None):
     why = f'<h4>Why do they match? <span class="psnb-small">{hint}</span></h4>'
     self.why.value = why if self.matches else ''
     if chosen is None: return
+    if not hasattr(self.model, 'blocks'):
+        self.reasons.layout.display, self.why.value = 'none', _NO_LEVELS
+        return
     m = self.matches[chosen]
     key, image = ('gallery', m.scene), self.scenes.image(m.scene)
     box = torch.from_numpy(self._gallery_box(m))

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from .files import DataError, printable, safe_path, user_path
-from .pictures import Files, read_picture
+from .files import DataError, printable, regular_file, user_path
+from .pictures import data_file, Files, pixel_limit, read_picture
 from .specs import make_spec
 from .coco import camera_in
 from .datasets import open_dataset, parse_spec
@@ -24,19 +24,34 @@ from .neighbours import optional
 
 # %% ../nbs/82_sources.ipynb #e3b597c7
 _DAY = r'(?<!\d)(20\d\d|19\d\d)[-_.]?(\d\d)[-_.]?(\d\d)'
-_DATE = re.compile(_DAY + r'[-_T .]?(\d\d)[-_.:h]?(\d\d)[-_.:m]?(\d\d)(?!\d)')
+_CLOCK = r'([-_T .]?)(\d\d)[-_.:h]?(\d\d)[-_.:m]?(\d\d)'
+# a minus may as well stand before a number: it begins a zone only where a T says that this is ISO
+_REST = r'(?:[.,]?(\d{6}|\d{3}))?(Z|\+[01]\d(?::?\d\d)?|-[01]\d:?[0134][05])?(?!\d)'
+_DATE = re.compile(_DAY + _CLOCK + _REST)
+
+def _zone(text, is_iso):
+    "Seconds ahead of UTC; 0 where no zone is given."
+    if text in (None, 'Z') or text[0] == '-' and not is_iso: return 0
+    hours, minutes = int(text[1:3]), int(text[3:].strip(':') or 0)
+    return (hours * 3600 + minutes * 60) * (-1 if text[0] == '-' else 1)
+
+def _date_in(name):
+    "Seconds since 1970 of the date in a name; NaN if it contains none."
+    if not (m := _DATE.search(name)): return float('nan')
+    year, month, day, between, hour, minute, second, part, zone = m.groups()
+    whole = map(int, (year, month, day, hour, minute, second))
+    try: start = datetime(*whole, tzinfo=timezone.utc).timestamp()
+    except ValueError: return float('nan')  # a number that only looks like a date
+    return start + float(f'0.{part or 0}') - _zone(zone, between == 'T')
 
 def time_in(
     name: str,  # of a picture
 ) -> float:     # seconds; NaN if the name contains no time
     """The time in a picture's name: PRW's frame number at 25 frames per second, or a date such as
-    2024-05-01_12-30-00 (taken as UTC)."""
+    2024-05-01_12-30-00 (UTC, if no zone follows, as in 2024-05-01T12-30-00+0200)."""
     name = Path(name).stem
     if m := re.fullmatch(r'c\d+s\d+_(\d{1,12})', name): return int(m[1]) / 25
-    if m := _DATE.search(name):
-        try: return datetime(*map(int, m.groups()), tzinfo=timezone.utc).timestamp()
-        except ValueError: pass  # a number that only looks like a date
-    return float('nan')
+    return _date_in(name)
 
 # %% ../nbs/82_sources.ipynb #3d9d56e1
 @dataclass
@@ -66,8 +81,11 @@ def _check_unchanged(path, stamp):
 PICTURES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff'}
 
 class Folder:
-    "A folder of pictures, and the folders in it."
-    def __init__(self, path: str): self.path = user_path(path).resolve()
+    "A folder of pictures, and the folders in it; or one picture."
+    def __init__(self, path: str):
+        path = user_path(path)
+        # a picture that is a link keeps its own name
+        self.path = path.parent.resolve()/path.name if path.is_file() else path.resolve()
 
     @property
     def about(self) -> dict:
@@ -76,8 +94,35 @@ class Folder:
 
     def read(self, key: str, stamp: str = '') -> np.ndarray:
         "(H, W, 3) uint8. Raises `DataError` for a picture that changed or cannot be read."
-        _check_unchanged(self.path/key, stamp)
-        return read_picture(safe_path(self.path, key, f'{self.path}', DataError))
+        path = self.path
+        if path.is_dir() or key != path.name: path = data_file(path, key, path)
+        _check_unchanged(path, stamp)
+        return read_picture(path)
+
+# %% ../nbs/82_sources.ipynb #1a3af85c
+_ADDED = {'@eadir', '#recycle', '$recycle.bin', '__macosx', 'lost+found'}  # by drives, archives
+_LINKED = 'linked folder(s) (set PERSON_SEARCH_LINKS=follow to look into them)'
+
+def _why_passed_over(folder):
+    "Why a folder in a folder is not looked into; '' if it is."
+    if folder.name.startswith('.') or folder.name.lower() in _ADDED: return f'{folder.name}/'
+    follow = os.environ.get('PERSON_SEARCH_LINKS') == 'follow'
+    return _LINKED if folder.is_symlink() and not follow else ''
+
+def _files(folder, passed, above=()):
+    "The files below a folder; what is passed over is counted in `passed`."
+    here = os.path.realpath(folder)
+    if here in above: return  # links in a circle
+    try: entries = list(os.scandir(folder))
+    except PermissionError: return passed.update(['folder(s) that may not be read'])
+    for e in entries:
+        if os.path.isdir(e) if e.is_symlink() else e.is_dir():  # is_dir fails for a link to itself
+            if why := _why_passed_over(e): passed[why] += 1
+            else: yield from _files(e.path, passed, (*above, here))
+        elif e.name.startswith('.'): continue
+        elif os.path.isfile(e): yield Path(e.path)
+        elif e.is_symlink(): passed['link(s) that lead nowhere'] += 1
+
 
 # %% ../nbs/82_sources.ipynb #6afd4f08
 _NO_FOLDER = ('{}: no such folder; give a folder of pictures, a film, or a data spec such as '
@@ -85,24 +130,27 @@ _NO_FOLDER = ('{}: no such folder; give a folder of pictures, a film, or a data 
 _NO_PICTURES = '{}: holds no pictures ({}){}; give the folder they are in, or convert them'
 _LEFT_OUT = '{}: {} pictures; left out: {} (films are given one by one)'
 
-def _left_out(files):
-    "The endings of files that are no pictures, in words."
+def _left_out(files, passed):
+    "The endings of files that are no pictures, and what was passed over, in words."
     endings = Counter(p.suffix.lower() or 'without ending' for p in files)
-    return ', '.join(f'{n} {printable(ending)}' for ending, n in endings.most_common(5))
+    counts = [*endings.most_common(5), *passed.most_common(5)]
+    return ', '.join(f'{n} {printable(what)}' for what, n in counts)
+
+def _item(name, file): return Item(name, name, camera_in(name), time_in(name), file_stamp(file))
 
 @patch
 def scan(self: Folder) -> list:
     "Items in the order of their names. Raises `DataError` if there is no picture."
+    if self.path.is_file(): return [_item(self.path.name, self.path)]
     if not self.path.is_dir(): raise DataError(_NO_FOLDER.format(self.path))
-    files = [p for p in self.path.rglob('*') if p.is_file() and not p.name.startswith('.')]
+    files = list(_files(self.path, passed := Counter()))
     pictures = sorted(p for p in files if p.suffix.lower() in PICTURES)
-    left = _left_out(p for p in files if p.suffix.lower() not in PICTURES)
+    left = _left_out((p for p in files if p.suffix.lower() not in PICTURES), passed)
     if not pictures:
         but = f', but {left}' if left else ''
         raise DataError(_NO_PICTURES.format(self.path, ', '.join(sorted(PICTURES)), but))
     if left: print(_LEFT_OUT.format(self.path, len(pictures), left))
-    names = [p.relative_to(self.path).as_posix() for p in pictures]
-    return [Item(n, n, camera_in(n), time_in(n), file_stamp(p)) for n, p in zip(names, pictures)]
+    return [_item(p.relative_to(self.path).as_posix(), p) for p in pictures]
 
 # %% ../nbs/82_sources.ipynb #76eb7896
 class Data:
@@ -149,13 +197,18 @@ def read(self: Data, key: str, stamp: str = '') -> np.ndarray:
     return self.data.read(int(key))
 
 # %% ../nbs/82_sources.ipynb #9856eb38
-FILMS = {'.mp4', '.mkv', '.avi', '.mov', '.webm', '.m4v', '.mpg', '.mpeg', '.ts'}
+FILMS = {'.mp4', '.mkv', '.avi', '.mov', '.webm', '.m4v', '.mpg', '.mpeg', '.ts', '.mts', '.m2ts',
+         '.3gp', '.flv', '.asf', '.wmv', '.ogv', '.mxf'}
+# FFmpeg goes by what is in a file: it would draw a text as a film, and open what a list names
+_CONTAINERS = 'mov,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,flv,asf,ogg,mxf'
 
 class Film:
     "Frames of a video, one every so many seconds, through PyAV."
     def __init__(self, path: str, every: float = 1.):
-        self.path, self.every, self._open = user_path(path).resolve(), every, None
-        if not 0 < every < float('inf'):
+        self.path, self.every, self._open = user_path(path).resolve(), 0., None
+        try: self.every = float(every)
+        except (ValueError, TypeError): pass
+        if not 0 < self.every < float('inf'):
             raise DataError(f'every={every}: give the seconds between two frames, above 0')
 
     def __getstate__(self): return self.__dict__ | dict(_open=None)  # workers open it themselves
@@ -166,6 +219,9 @@ class Film:
         return dict(kind='film', path=str(self.path), every=self.every)
 
 # %% ../nbs/82_sources.ipynb #e385c718
+_TOO_LARGE = ('{}: has frames of {} x {} px, the limit is {:g} million pixels; make it smaller, '
+              'or set PERSON_SEARCH_PIXELS={}')
+
 @patch
 def _why_not(self: Film, error):
     "Why it cannot be opened, in words."
@@ -174,16 +230,25 @@ def _why_not(self: Film, error):
     return getattr(error, 'strerror', None) or error
 
 @patch
+def _check_pixels(self: Film, frame):
+    "Raises `DataError` for frames (a stream's, or one) of more pixels than a picture may have."
+    if frame.width * frame.height <= (limit := pixel_limit()): return
+    raise DataError(_TOO_LARGE.format(self.path, frame.width, frame.height, limit / 1e6,
+                                      frame.width * frame.height))
+
+@patch
 def _start(self: Film):
     "(container, video stream). Raises `DataError` for what is not a video."
     av = optional('av', f'{self.path}: reading a film')
+    if self.path.exists(): regular_file(self.path, DataError)  # a pipe would be waited for
     try:
-        film = av.open(str(self.path))
+        film = av.open(str(self.path), options=dict(format_whitelist=_CONTAINERS))
         stream = film.streams.video[0]
     except (av.FFmpegError, OSError, IndexError) as e:
         why = f'cannot be opened as a film ({self._why_not(e)})'
         raise DataError(f'{self.path}: {why}; copy it again, or leave it out') from None
     stream.thread_type = 'NONE'
+    self._check_pixels(stream)
     return film, stream
 
 # %% ../nbs/82_sources.ipynb #1e7dbc41
@@ -203,20 +268,24 @@ def _packets(self: Film):
 
 @patch
 def scan(self: Film) -> list:
-    """An item for the first frame in each span of `every` seconds; no frame is decoded.
+    """An item for the first frame in each span of `every` seconds; no frame is decoded. Times
+    count from the date in the film's name, if there is one, else from its beginning.
     Raises `DataError` for a video without frames."""
     packets, base = self._packets()
     sent = [dts for _, dts in packets if dts is not None]
     if any(b < a for a, b in zip(sent, sent[1:])):
         raise DataError(_JOINED.format(self.path, self.path.name))
-    times, items = sorted({pts for pts, _ in packets}), []
+    times, items, span = sorted({pts for pts, _ in packets}), [], 0
     if not times:
         raise DataError(f'{self.path}: a film of zero length; copy it again, or leave it out')
     camera, stamp = camera_in(self.path.name), file_stamp(self.path)
+    begin = _date_in(self.path.stem)
+    if begin != begin: begin = 0.  # no clock: seconds since the film's beginning
     for pts in times:
         t = float((pts - times[0]) * base)
-        if t + 1e-9 < len(items) * self.every: continue
-        items.append(Item(str(pts), f'{self.path.name} {t:.2f} s', camera, t, stamp))
+        if t + 1e-9 < span * self.every: continue
+        span = int((t + 1e-9) / self.every) + 1  # recorders leave gaps: spans may be empty
+        items.append(Item(str(pts), f'{self.path.name} {t:.2f} s', camera, begin + t, stamp))
     return items
 
 # %% ../nbs/82_sources.ipynb #414463b7
@@ -234,7 +303,9 @@ def _decode(self: Film, pts):
         self._open = [os.getpid(), film, film.decode(stream), -1 << 62]
     for frame in self._open[2]:
         self._open[3] = frame.pts
-        if frame.pts >= pts: return _upright(frame)
+        if frame.pts < pts: continue
+        self._check_pixels(frame)
+        return _upright(frame)
 
 @patch
 def read(self: Film, key: str, stamp: str = '') -> np.ndarray:
@@ -249,7 +320,7 @@ def read(self: Film, key: str, stamp: str = '') -> np.ndarray:
 
 # %% ../nbs/82_sources.ipynb #d5498a49
 def open_source(
-    source,            # a folder, a film, a data spec, or a dict as `about` gives it
+    source,            # a folder, a picture, a film, a data spec, or a dict as `about` gives it
     every: float = 1., # seconds between two frames of a film
 ):                     # `Folder`, `Data` or `Film`
     "What a path or a spec stands for. Raises `DataError` if it is none of these."
@@ -257,7 +328,12 @@ def open_source(
         kind = dict(folder=Folder, data=Data, film=Film)[source['kind']]
         return kind(source['path'], *(source[k] for k in ('split', 'every') if k in source))
     path = user_path(source)
-    if path.suffix.lower() in FILMS or path.is_file():
+    ending = path.suffix.lower()
+    if ending in FILMS and not path.is_dir():
         if not path.exists(): raise DataError(f'{path}: no such film')
         return Film(source, every)
+    if path.is_file() and ending not in PICTURES:
+        known = ', '.join(sorted(PICTURES | FILMS))
+        raise DataError(f'{path}: is neither a picture nor a film by its ending; give a folder '
+                        f'of pictures, or a file that ends in one of {known}')
     return Data(str(source)) if ':' in str(source) and not path.is_dir() else Folder(source)

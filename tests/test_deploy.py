@@ -3,6 +3,7 @@ import json, shutil, sys
 from pathlib import Path
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from person_search_nb import deploy
 from person_search_nb.datasets import open_dataset
@@ -11,6 +12,7 @@ from person_search_nb.evaluation import evaluate
 from person_search_nb.models import build_model, load_model
 from person_search_nb.gallery import fingerprint
 from person_search_nb.search import Gallery
+from person_search_nb.indexing import build_gallery
 from person_search_nb.deploy import deployable, Deployed, export_onnx, export_program, head_path
 from person_search_nb.deploy import part_errors, quantise
 
@@ -277,13 +279,15 @@ def test_the_size_of_training_goes_along(student, tmp_path):
     assert Deployed(tmp_path/'s.onnx').size == (128, 224)
 
 
-@pytest.mark.parametrize('field, value', [('roi_size', 10 ** 6), ('detections', float('nan')), ('stride', 0), ('proposals', -1), ('nms_threshold', 5), ('score_threshold', 'x'), ('size', [10 ** 6, 10 ** 6])])
+@pytest.mark.parametrize('field, value', [('roi_size', 10 ** 6), ('detections', float('nan')), ('stride', 0), ('proposals', -1), ('nms_threshold', 5), ('score_threshold', 'x'), ('size', [10 ** 6, 10 ** 6]), ('fingerprint', 5), ('precision', None), ('iou', 'x'), ('min_height', -1)])
 def test_numbers_of_a_description_are_checked(folder, tmp_path, field, value):
     import onnx
     for name in ('s.onnx', 's.head.onnx'):
         proto = onnx.load(str(folder/name))
         about = next(p for p in proto.metadata_props if 'fingerprint' in p.value)
-        about.value = json.dumps(json.loads(about.value) | {field: value})
+        told = json.loads(about.value)
+        (told['config'] if field in ('iou', 'min_height') else told)[field] = value
+        about.value = json.dumps(told)
         (tmp_path/name).write_bytes(proto.SerializeToString())
     with pytest.raises(ValueError, match=f's.onnx: {field}=.* was not written by person-search export|not a whole file'): Deployed(tmp_path/'s.onnx')
 
@@ -329,3 +333,42 @@ def test_weights_of_branches_are_in_the_file_too(folder, tmp_path):
 def test_names_of_exports(command, tmp_path, out, why):
     done = command('export', shipped_trunk('hdl-student-fast'), tmp_path/out)
     assert done.returncode == 1 and why in done.stderr and not any(tmp_path.iterdir())
+
+
+def spoilt(folder, out, name, value=float('nan'), all_of_it=False):
+    "The two files, one number of a weight of one of them (or all) replaced."
+    import onnx
+    for part in ('s.onnx', 's.head.onnx'): shutil.copy(folder/part, out/part)
+    proto = onnx.load(str(folder/name))
+    tensor = next(t for t in proto.graph.initializer if len(t.dims) == 4)
+    weights = onnx.numpy_helper.to_array(tensor).copy()
+    if all_of_it: weights[:] = value
+    else: weights.flat[3] = value
+    tensor.CopyFrom(onnx.numpy_helper.from_array(weights, tensor.name))
+    (out/name).write_bytes(proto.SerializeToString())
+    return out/'s.onnx'
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+@pytest.mark.parametrize('name', ['s.onnx', 's.head.onnx'])
+def test_weights_that_are_not_finite_are_refused(folder, tmp_path, name, value):
+    "Scores that are no numbers are above no threshold: a street without people, and no word."
+    with pytest.raises(ValueError, match=f'/{name}: .* is not finite .*the file is damaged'): Deployed(spoilt(folder, tmp_path, name, value))
+
+
+@pytest.mark.parametrize('name', ['s.onnx', 's.head.onnx'])
+def test_what_a_network_says_is_finite(folder, tmp_path, gallery, name):
+    "Weights of 1e38 are numbers; what comes of them is not, and no picture is left out for it."
+    net = Deployed(spoilt(folder, tmp_path, name, 1e38, True))
+    with pytest.raises(ValueError, match='s.onnx: what it says of a picture is not finite'): net([gallery[0][0]])
+    Image.fromarray(gallery.picture(0)).save(tmp_path/'a.png')
+    with pytest.raises(ValueError, match='^[^ ]*s.onnx: what it says of a picture is not finite'): build_gallery(net, tmp_path/'a.png', tmp_path/'g', progress=False)
+
+
+def test_a_program_with_weights_that_are_not_finite_is_refused(folder, tmp_path):
+    for name in ('s.pt2', 's.head.pt2'):
+        extra = {deploy.KEY: ''}
+        program = torch.export.load(str(folder/name), extra_files=extra)
+        next(iter(program.state_dict.values())).data.view(-1)[0] = float('nan')
+        torch.export.save(program, tmp_path/name, extra_files=extra)
+    with pytest.raises(ValueError, match='s.pt2: .* is not finite'): trusted(tmp_path/'s.pt2')

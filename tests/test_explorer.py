@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip('ipywidgets')
 pytest.importorskip('anywidget')
-from person_search_nb.scenes import Scene, SceneDataset
+from person_search_nb.scenes import QuerySet, Scene, SceneDataset
 from person_search_nb.person_search import record_levels
 from person_search_nb.model_files import save_model
 from person_search_nb.distillation import attention_distillation, feature_distillation
@@ -384,10 +384,79 @@ def test_scenes_of_another_size(models):
     for m, p in zip(page.matches, page.hits): assert np.allclose(np.array(p.boxes[0]) * 2, m.box, atol=1e-4)
 
 
-def test_queries_of_their_own(models, scenes, gallery):
-    page = SearchExplorer(models[0], gallery, scenes, make_scenes())
+def asked(*given):
+    page = SearchExplorer(*given)
     page.source.value, page.score.value = 'true', 0.
-    assert any(m.scene == 0 for m in page.matches)   # another data set: nothing is left out
+    assert page.error is None
+    return page
+
+
+def test_queries_of_their_own(models, scenes, gallery):
+    other = make_scenes()
+    other.read = lambda i: 255 - scenes.read(i)
+    page = asked(models[0], gallery, scenes, other)
+    assert any(m.scene == 0 for m in page.matches)   # other pictures of the same names: nothing is left out
+    assert 'own scene' not in page.summary.value
+
+
+def test_the_same_scenes_opened_again(models, scenes, gallery):
+    "The query's own scene was the first match, with a similarity of 1."
+    page, first = asked(models[0], gallery, scenes, make_scenes()), asked(models[0], gallery, scenes)
+    assert all(m.scene != 0 for m in page.matches) and [m.detection for m in page.matches] == [m.detection for m in first.matches]
+    assert page.summary.value == first.summary.value and 'in 3 scenes' in page.summary.value and page.right == first.right
+    page.scene.value = 3
+    assert page.error is None and page.matches and all(m.scene != 3 for m in page.matches)
+
+
+def test_identities_of_another_numbering_are_not_judged(models, scenes, gallery):
+    "Person 0 of the training pictures was called the same as person 0 of the gallery's."
+    def other(numbering):
+        data = make_scenes()
+        for s in data.scenes: s.name = 'train-' + s.name
+        data.numbering = numbering
+        return data
+    page = asked(models[0], gallery, scenes, other('coco:train.json'))
+    assert set(page.right) == {None} and 'none is judged' in page.summary.value and 'person 0' in page.whom.value
+    mine = make_scenes()
+    mine.numbering = 'prw:/data/prw'
+    known = asked(models[0], gallery, mine, other('prw:/data/prw'))
+    assert None not in known.right and 'of them right' in known.summary.value
+    people = QuerySet(other(''), np.zeros(1, int), np.float32([BOXES[0][0]]), np.zeros(1, int), np.full(1, -1))
+    assert None not in asked(models[0], gallery, scenes, people).right  # numbered as the gallery, by what it is
+
+
+def test_training_numbers_people_anew(models, scenes, gallery):
+    "Person 0 of a training split is the first of its annotation, whatever number that has."
+    def numbered(ids, **kw):
+        made = [Scene(('' if not kw else 'train-') + s.name, s.size, s.boxes, np.array(ids, np.int64)[s.person_id]) for s in scenes.scenes]
+        data = SceneDataset(made, scenes.read, **kw)
+        data.numbering = 'prw:/data/prw'
+        return data
+    train = numbered([7, 9, -1], contiguous=True)   # 7 -> 0, 9 -> 1
+    right = lambda ids: asked(models[0], gallery, numbered(ids), train).right
+    assert asked(models[0], gallery, scenes, QuerySet(train, *[None] * 4)).query['who'] == 0
+    same, swapped, others = (right(ids) for ids in ([7, 9, -1], [9, 7, -1], [0, 1, -1]))
+    assert any(same) and not any(a and b for a, b in zip(same, swapped)) and not any(others)
+
+
+def test_a_gallery_at_another_size_is_refused(models, scenes, gallery, tmp_path):
+    with pytest.raises(ValueError, match='at another size'): SearchExplorer(models[0], gallery, make_scenes(size=(32, 48)))
+    small = Gallery.from_model(models[0], make_scenes(size=(32, 48)), progress=False)
+    with pytest.raises(ValueError, match='at another size'): SearchExplorer(models[0], small, scenes)
+    small.save(tmp_path/'g.npz')
+    for same in (gallery, make_scenes(size=(64, 96))), (small, make_scenes(size=(32, 48))), (Gallery.load(tmp_path/'g.npz'), make_scenes(size=(32, 48))):
+        assert SearchExplorer(models[0], *same).error is None
+
+
+def test_an_exported_model_is_shown_without_reasons(models, scenes):
+    deploy = pytest.importorskip('person_search_nb.deploy')
+    parts = deploy.deployable(net(seed=2))
+    page = asked(parts, None, scenes)
+    assert page.matches
+    page.hits[0].selected = 0
+    assert page.error is None and page.reasons.layout.display == 'none' and 'an exported model does not show its levels' in page.why.value
+    page.level.value = 1
+    assert page.error is None and page.status.value == ''
 
 
 def test_a_gallery_of_other_scenes_is_refused(models, scenes, gallery):

@@ -518,3 +518,61 @@ def test_scenes_that_are_not_there(scenes):
 def test_company_that_cannot_be_compared(context, why):
     with pytest.raises(ValueError, match=why): small().search(np.float32([1, 0, 0, 0]), rerank='cbgm', context=context)
     assert len(small().search(np.float32([1, 0, 0, 0]), rerank='cbgm', context=[])) == 2
+
+
+def test_a_picture_that_was_skipped_is_tried_again(net, tmp_path, pictures, monkeypatch, capsys):
+    "The message says which limit to raise; the picture was skipped for ever all the same."
+    monkeypatch.setenv('PERSON_SEARCH_PIXELS', '12288')
+    Image.new('RGB', (160, 96)).save(pictures / 'wide.png')
+    (pictures / 'x.png').write_bytes(b'no picture')
+    index = lambda: build_gallery(net, pictures, tmp_path / 'g', progress=False)
+    assert [s['key'] for s in index().manifest['skipped']] == ['wide.png', 'x.png']
+    assert 'set PERSON_SEARCH_PIXELS=15360' in capsys.readouterr().out
+    monkeypatch.setenv('PERSON_SEARCH_PIXELS', '15360')
+    found = index()
+    assert 'wide.png' in found.names and [s['key'] for s in found.manifest['skipped']] == ['x.png']
+    (pictures / 'x.png').unlink()
+    assert index().manifest['skipped'] == []  # what is gone is not skipped either
+
+
+@pytest.mark.parametrize('wrong', [dict(least=2), dict(least=float('nan')), dict(least='0.5'), dict(least=None), dict(shard=2.5), dict(batch_size=0), dict(size=(30000, 10)), dict(size=(20000, 20000))])
+def test_settings_are_checked_before_anything_is_written(net, tmp_path, pictures, wrong):
+    "A manifest was written that nobody could read, and the folder was lost."
+    with pytest.raises(ValueError, match=f'{list(wrong)[0]}='): build_gallery(net, pictures, tmp_path / 'g', progress=False, **wrong)
+    assert not (tmp_path / 'g').exists()
+
+
+def test_settings_of_other_number_types_are_written_as_numbers(net, tmp_path, pictures):
+    kw = dict(least=np.float32(.5), size=[np.int64(96), 128], shard=np.int64(2), progress=False)
+    assert len(build_gallery(net, pictures, tmp_path / 'g', **kw).names) == len(build_gallery(net, pictures, tmp_path / 'g', **kw).names) == 3
+
+
+def test_a_network_without_a_proper_fingerprint_makes_no_gallery(tmp_path, pictures):
+    class Nameless(torch.nn.Module):
+        about = dict(fingerprint=5)
+        def forward(self, images): return [dict(boxes=torch.zeros(0, 4), scores=torch.ones(0), embeddings=torch.zeros(0, 8)) for _ in images]
+    with pytest.raises(ValueError, match="its field 'model' is not what it should be"): build_gallery(Nameless(), pictures, tmp_path / 'g', progress=False)
+    assert not (tmp_path / 'g').exists()
+
+
+def test_a_folder_in_a_folder_is_said(net, tmp_path, pictures, capsys):
+    "Its people were there twice, and nothing was said."
+    (pictures / 'sub').mkdir(); shutil.copy(pictures / 'c1_a.png', pictures / 'sub')
+    def said(source, out):
+        build_gallery(net, source, tmp_path / out, progress=False)
+        return capsys.readouterr().out
+    assert 'twice' not in said(pictures, 'g')
+    assert f'holds {pictures} already, and {pictures}/sub lies in it; what both hold will be found twice' in said(pictures / 'sub', 'g')
+    assert 'c1_a.png lies in it' in said(pictures / 'c1_a.png', 'g') and 'twice' not in said(pictures / 'sub', 'g')
+    assert 'twice' not in said(pictures / 'sub', 'h') and f'{pictures} contains it' in said(pictures, 'h')
+    shutil.copytree(pictures / 'sub', tmp_path / 'pictures2')  # its name begins alike
+    assert 'twice' not in said(tmp_path / 'pictures2', 'h')
+
+
+def test_what_is_forgotten_is_not_counted(net, tmp_path, pictures, capsys):
+    index = lambda: build_gallery(net, pictures, tmp_path / 'g', least=0., changed='replace', progress=False)
+    people = np.bincount(index().det_image, minlength=3)
+    (pictures / 'c2_a.png').unlink()
+    capsys.readouterr()
+    g = index()
+    assert f'{people[0] + people[2]:,} people in 2 scenes; 1 forgotten' in capsys.readouterr().out and len(g.names) == 3
