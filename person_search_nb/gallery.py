@@ -23,7 +23,7 @@ from .model_files import check_finite
 from .evaluation import run_detector
 from .neighbours import Approximate
 from .shards import add_shard, join_shards, MANIFEST, new_manifest, read_manifest
-from .shards import read_npz, read_shard
+from .shards import read_npz, read_shard, stored_columns
 from .sources import open_source
 
 # %% ../nbs/83_gallery.ipynb #80474b64
@@ -228,43 +228,59 @@ def _refuse(source, bad, why, first=0):
 
 @patch
 def _check_feats(self: Gallery, source, first, feats):
-    "Raises ValueError for embeddings, from row `first` on, that are not finite or not of length 1."
+    "Raises ValueError for embeddings, from row `first` on, that are not of length 1."
     length = np.sqrt(np.einsum('nd,nd->n', feats, feats))
-    _refuse(source, ~np.isfinite(length), 'det_feats is not finite', first)
-    if self.matching != 'cosine': return
     wrong = (np.abs(length - 1) > .02) & (length > 0)
     why = f'det_feats has length {length.max():.3g}; divide each embedding by its length'
     _refuse(source, wrong, why, first)
 
 # %% ../nbs/83_gallery.ipynb #0f2d51d1
+_CALLED = dict(image='det_image', boxes='det_boxes', scores='det_scores', rows='det_feats')
+
+@patch
+def _as_stored(self: Gallery, source, dtype='float32'):
+    "The columns in the types they are written in. Raises ValueError for what cannot be."
+    if not _is_sound(self._about()): raise ValueError(f'{source}: {_ABOUT}')
+    try: out = stored_columns(self._columns(), dtype, lambda k: _CALLED.get(k, k))
+    except ValueError as e: raise ValueError(f'{source}: {e}') from None
+    boxes, scores = out['boxes'], out['scores']
+    _refuse(source, (boxes[:, 2:] <= boxes[:, :2]).any(1), _CORNERS)
+    _refuse(source, ~((scores >= 0) & (scores <= 1)), 'det_scores is not from 0 to 1')
+    for first in range(0, len(self) if self.matching == 'cosine' else 0, 2 ** 16):
+        part = np.asarray(self.det_feats[first:first + 2 ** 16], np.float32)
+        self._check_feats(source, first, part)
+    return out
+
 @patch
 def check(self: Gallery,
     source='this gallery',  # a file, for the message
 ):
-    "Raises ValueError naming the row of a detection that cannot be searched for or shown."
-    image, n, last = self.det_image, len(self.det_image), len(self.names) - 1
-    boxes, scores = np.asarray(self.det_boxes), np.asarray(self.det_scores)
-    shape = self.det_feats.shape
-    if (boxes.shape, scores.shape, len(shape), *shape[:1]) != ((n, 4), (n,), 2, n):
-        raise ValueError(f'{source}: its arrays are of different lengths')
-    numbered = f'det_image: scenes are numbered from 0 to {last}'
-    _refuse(source, (image < 0) | (image >= max(1, last + 1)), numbered)
-    _refuse(source, ~np.isfinite(boxes).all(1), 'det_boxes is not finite')
-    _refuse(source, (boxes[:, 2:] <= boxes[:, :2]).any(1), _CORNERS)
-    _refuse(source, ~((scores >= 0) & (scores <= 1)), 'det_scores is not from 0 to 1')
-    for first in range(0, n, 2 ** 16):
-        part = np.asarray(self.det_feats[first:first + 2 ** 16], np.float32)
-        self._check_feats(source, first, part)
+    "Raises ValueError naming what cannot be searched for, shown, or written and read again."
+    self._as_stored(source)
+
 
 # %% ../nbs/83_gallery.ipynb #522e2a3e
+_ABOUT = ("model is a text, matching 'cosine' or 'euclidean', size None, the name of a rule, or "
+          '(height, width) in pixels')
+
+def _is_sound(about):
+    "Whether a gallery says about itself what galleries say."
+    if not isinstance(about, dict) or not sound_size(about.get('size')): return False
+    known = about.get('matching', 'cosine') in ('cosine', 'euclidean')
+    return known and isinstance(about.get('model', ''), str)
+
 @patch
-def _rule(self: Gallery):
-    "The rule of resizing, if it can be written down."
-    return self.size if isinstance(self.size, (str, list, tuple, type(None))) else None
+def _about(self: Gallery):
+    "What a file says of the gallery as a whole; the rule of resizing if it can be written down."
+    size = self.size if isinstance(self.size, (str, list, tuple)) else None
+    if isinstance(size, (list, tuple)):
+        size = [v.item() if isinstance(v, np.generic) else v for v in size]
+    return dict(model=self.model, matching=self.matching, size=size)
 
 @patch
 def _columns(self: Gallery):
     "As `add_shard` takes them; the pictures are not known."
+    if not isinstance(self.names, list): raise ValueError('names: give a list of texts')
     n = len(self.names)
     cameras, times, sizes = self.cameras, self.times, self.sizes
     return dict(image=self.det_image, boxes=self.det_boxes, scores=self.det_scores,
@@ -274,16 +290,17 @@ def _columns(self: Gallery):
                 sizes=np.zeros((n, 2)) if sizes is None else sizes,
                 scenes=[[-1, name, ''] for name in self.names])
 
+
 # %% ../nbs/83_gallery.ipynb #ede8e821
 @patch
-def _npz(self: Gallery):
+def _npz(self: Gallery, columns):
     "The bytes of an .npz file: plain numbers and texts."
-    out = io.BytesIO()
-    about = json.dumps(dict(model=self.model, matching=self.matching, size=self._rule()))
-    np.savez(out, det_image=self.det_image, det_boxes=self.det_boxes, det_scores=self.det_scores,
-             det_feats=np.asarray(self.det_feats), names=np.array(self.names),
-             about=np.array(about))
+    out, feats = io.BytesIO(), np.asarray(self.det_feats)
+    if feats.dtype.kind != 'f': feats = feats.astype(np.float32)
+    np.savez(out, **{_CALLED[k]: columns[k] for k in ('image', 'boxes', 'scores')},
+             det_feats=feats, names=np.array(self.names), about=np.array(json.dumps(self._about())))
     return out.getbuffer()
+
 
 # %% ../nbs/83_gallery.ipynb #25a74299
 @patch
@@ -292,15 +309,16 @@ def save(self: Gallery,
     half: bool = True,  # float16 in a folder: half the bytes, cosines change by less than 0.001
 ):
     "Write it, whole or not at all: one .npz file, or a folder that opens unread and can grow."
-    self.check(path)
-    if Path(path).suffix == '.npz': return write_whole(path, self._npz())
+    single = Path(path).suffix == '.npz'
+    dtype = 'float16' if half and not single else 'float32'
+    columns = self._as_stored(path, dtype)
+    if single: return write_whole(path, self._npz(columns))
     if (Path(path)/MANIFEST).exists():
         why = 'there is a gallery already; append to it, or choose another folder'
         raise ValueError(f'{path}: {why}')
-    dtype = 'float16' if half else 'float32'
-    dim = self.det_feats.shape[1]
-    manifest = new_manifest(self.model, self.matching, dim, self._rule(), dtype)
-    with locked(path, 'save'): add_shard(path, manifest, self._columns())
+    manifest = new_manifest(**self._about(), dim=self.det_feats.shape[1], dtype=dtype)
+    with locked(path, 'save'): add_shard(path, manifest, columns)
+
 
 # %% ../nbs/83_gallery.ipynb #ee222c10
 _ARRAYS = 'det_image', 'det_boxes', 'det_scores', 'det_feats', 'names'
@@ -333,13 +351,6 @@ def _check_arrays(det_image, det_boxes, det_scores, det_feats, names):
         if len(bad): raise ValueError(f'{k}: row {bad[0][0]} is not finite')
     if n and not 0 <= det_image.min() <= det_image.max() < len(names):
         raise ValueError(f'det_image: scenes are numbered from 0 to {len(names) - 1}')
-
-# %% ../nbs/83_gallery.ipynb #4f179a79
-def _is_sound(about):
-    "Whether a file says about itself what galleries say."
-    if not isinstance(about, dict) or not sound_size(about.get('size')): return False
-    known = about.get('matching', 'cosine') in ('cosine', 'euclidean')
-    return known and isinstance(about.get('model', ''), str)
 
 # %% ../nbs/83_gallery.ipynb #389ef084
 @patch(cls_method=True)
@@ -414,6 +425,8 @@ class _TwoReaders:
 @patch
 def _check_like(self: Gallery, other):
     "Raises ValueError for a gallery of another network."
+    for g, source in (other, 'the other gallery'), (self, self._title):
+        if len(g.det_feats.shape) != 2: raise ValueError(f'{source}: det_feats is not (M, D)')
     dims = other.det_feats.shape[1], self.det_feats.shape[1]
     if dims[0] != dims[1] or other.model != self.model:
         theirs, ours = other.model or 'unknown', self.model or 'unknown'
@@ -421,12 +434,12 @@ def _check_like(self: Gallery, other):
     if other.matching != self.matching:
         raise ValueError(f'the other gallery compares by {other.matching}, this one by '
                          f'{self.matching}: embed both with one model')
-    other.check('the other gallery')
 
 # %% ../nbs/83_gallery.ipynb #5ec6c7b8
 @patch
 def _joined(self: Gallery, other):
     "Both in memory, the other's scenes after this one's."
+    for g, source in (self, 'this gallery'), (other, 'the other gallery'): g.check(source)
     n, pairs = len(self.names), {}
     for k in _PER_DETECTION_OR_SCENE:
         a, b = getattr(self, k), getattr(other, k)
@@ -446,5 +459,7 @@ def append(self: Gallery,
     self._check_like(other)
     if not self.folder: return self._joined(other)
     with locked(self.folder, 'append'):
-        add_shard(self.folder, read_manifest(self.folder), other._columns())
+        manifest = read_manifest(self.folder)
+        columns = other._as_stored('the other gallery', manifest['dtype'])
+        add_shard(self.folder, manifest, columns)
     return Gallery.open(self.folder)

@@ -6,7 +6,9 @@ import struct
 import time
 import tracemalloc
 import zipfile
+from dataclasses import replace
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from person_search_nb.files import BusyError, locked
 from person_search_nb.model_files import shipped_trunk
 from person_search_nb.models import load_model
 from person_search_nb.shards import add_shard, compact, FIELDS, MANIFEST, new_manifest
-from person_search_nb.shards import read_manifest
+from person_search_nb.shards import read_manifest, write_manifest
 from person_search_nb.sources import Film, open_source, time_in
 from person_search_nb.gallery import moment
 from person_search_nb.search import Gallery, hits_page
@@ -518,3 +520,57 @@ def test_scenes_that_are_not_there(scenes):
 def test_company_that_cannot_be_compared(context, why):
     with pytest.raises(ValueError, match=why): small().search(np.float32([1, 0, 0, 0]), rerank='cbgm', context=context)
     assert len(small().search(np.float32([1, 0, 0, 0]), rerank='cbgm', context=[])) == 2
+
+
+WRONG = [(dict(times=np.full(2, 1.7e12)), 'row 0: times is beyond all calendars'), (dict(times=[1., np.inf]), 'row 1: times is beyond'), (dict(times=[1.]), r'times: .* wanted .* of shape .2,.'),
+         (dict(times=[None, 1.]), 'times: holds object'), (dict(cameras=[1, 2, 3]), r'cameras: .* of shape .3,.'), (dict(cameras=['cam1', 'cam2']), 'cameras: holds <U4, not numbers'), (dict(cameras=[1.7, 1]), 'row 0: cameras is not a whole number'),
+         (dict(cameras=[1, np.nan]), 'row 1: cameras is not a whole number'), (dict(sizes=[[96, 128]]), r'sizes: .* of shape .1, 2.'), (dict(sizes=[[96, 128], [96, -1]]), 'row 1: sizes is below 0'), (dict(sizes=[[1, 2], [3]]), 'sizes: its rows are of different lengths'),
+         (dict(names=[1, 2]), 'names: give a list of texts'), (dict(names=np.array(['a', 'b'])), 'names: give a list of texts'), (dict(names=[*map(Path, 'ab')]), 'names: give a list of texts'), (dict(names='ab'), 'names: give a list'), (dict(names=[]), 'row 0: det_image is no scene'),
+         (dict(det_image=np.array([0, 1.7])), 'row 1: det_image is not a whole number'), (dict(det_image=np.array([0, 2 ** 32])), 'row 1: det_image is not a whole number'), (dict(det_image=np.array([0])), r'det_boxes: .* of shape .2, 4.'), (dict(det_scores=np.array([.9])), r'det_scores: .* of shape .1,.'),
+         (dict(det_boxes=np.array([[1, 2, 1e300, 80]] * 2)), 'row 0: det_boxes is not finite'), (dict(det_boxes=np.array([[1, 2, 1 + 1e-12, 80]] * 2)), 'row 0: det_boxes is not x1'),
+         (dict(det_feats=np.zeros(2)), r'det_feats is not .M, D.|det_feats: has shape'), (dict(model=5), 'another network|model is a text'), (dict(matching='taxi'), "matching 'cosine'|(compares by|this one by) taxi"), (dict(size=(0, 5)), 'in pixels')]
+
+
+@pytest.mark.parametrize('wrong, why', WRONG, ids=lambda x: str(x)[:30])
+def test_what_could_not_be_read_again_is_not_written(tmp_path, wrong, why):
+    "Milliseconds, names that are numbers: the gallery was written, and never opened again."
+    small().save(tmp_path / 'g')
+    before, bad = {p.name: p.read_bytes() for p in (tmp_path / 'g').iterdir()}, replace(small(), **wrong)
+    grown = Gallery.open(tmp_path / 'g')
+    for write in (lambda: grown.append(bad), lambda: small().append(bad), lambda: bad.append(small()), lambda: bad.save(tmp_path / 'h'), lambda: bad.save(tmp_path / 'h.npz')):
+        with pytest.raises(ValueError, match=why): write()
+    assert {p.name: p.read_bytes() for p in (tmp_path / 'g').iterdir()} == before and len(Gallery.open(tmp_path / 'g')) == 2
+    assert not (tmp_path / 'h').exists() and not (tmp_path / 'h.npz').exists()
+
+
+def test_whatever_numbers_are_right_are_written_in_their_types(tmp_path):
+    g = replace(small(), det_image=np.array([0., 1.]), det_boxes=np.array([[1, 2, 30, 80]] * 2), det_scores=np.array([1, 1]), det_feats=np.eye(4, dtype=int)[:2], cameras=[1., 2.], times=[5, np.nan], sizes=[(96, 128)] * 2, size=(np.int64(96), 128))
+    g.save(tmp_path / 'g')
+    g.save(tmp_path / 'g.npz')
+    for back in (Gallery.open(tmp_path / 'g'), Gallery.load(tmp_path / 'g.npz')):
+        assert back.det_image.tolist() == [0, 1] and back.det_boxes.tolist() == [[1, 2, 30, 80]] * 2 and back.size == (96, 128)
+    assert Gallery.open(tmp_path / 'g').cameras.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize('half', [True, False])
+def test_embeddings_are_finite_in_the_type_of_the_file(tmp_path, half):
+    "100,000 is infinite in half precision."
+    far = small(1e5 * np.eye(4, dtype=np.float32)[:2], matching='euclidean')
+    if not half: far.save(tmp_path / 'g', half=False)
+    else:
+        with pytest.raises(ValueError, match='row 0: det_feats is too large for float16; write float32'): far.save(tmp_path / 'g')
+        assert not (tmp_path / 'g').exists()
+        small(matching='euclidean').save(tmp_path / 'h')
+        with pytest.raises(ValueError, match='too large for float16'): Gallery.open(tmp_path / 'h').append(far)
+        with pytest.raises(ValueError, match='row 0: rows is too large for float16'): add_shard(tmp_path / 'i', new_manifest('0'), people() | dict(rows=np.full((6, 8), 1e5)))
+    if not half: assert np.asarray(Gallery.open(tmp_path / 'g').det_feats).max() == 1e5
+
+
+@pytest.mark.parametrize('change', [dict(least=2), dict(least=float('nan')), dict(size=(0, 0)), dict(dtype='int8'), dict(model=7), dict(model_file=Path('x')), dict(sources=[dict(kind='tape', path='x')])])
+def test_a_manifest_that_could_not_be_read_is_not_written(tmp_path, change):
+    g = gallery(tmp_path / 'g', shards=1)
+    before = {p.name: p.read_bytes() for p in g.iterdir()}
+    for write in (lambda m: write_manifest(g, m), lambda m: add_shard(g, m, people(1))):
+        with pytest.raises(ValueError): write(read_manifest(g) | change)
+    with pytest.raises(ValueError, match='holds embeddings of 8 numbers, these have 4'): add_shard(g, read_manifest(g), people(1, dim=4))
+    assert {p.name: p.read_bytes() for p in g.iterdir()} == before
