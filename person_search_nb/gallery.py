@@ -219,46 +219,6 @@ def dataset(self: Gallery) -> SceneDataset:
     source = str(self.folder or 'gallery')
     return SceneDataset(scenes, self.picture, size=self.size, source=source)
 
-# %% ../nbs/83_gallery.ipynb #6cb8e3c1
-_CORNERS = 'det_boxes is not x1, y1, x2, y2 with x2 beyond x1 and y2 beyond y1'
-
-def _refuse(source, bad, why, first=0):
-    "Raises ValueError naming the first bad row; rows are counted from `first`."
-    if bad.any(): raise ValueError(f'{source}: row {first + int(bad.argmax())}: {why}')
-
-@patch
-def _check_feats(self: Gallery, source, first, feats):
-    "Raises ValueError for embeddings, from row `first` on, that are not of length 1."
-    length = np.sqrt(np.einsum('nd,nd->n', feats, feats))
-    wrong = (np.abs(length - 1) > .02) & (length > 0)
-    why = f'det_feats has length {length.max():.3g}; divide each embedding by its length'
-    _refuse(source, wrong, why, first)
-
-# %% ../nbs/83_gallery.ipynb #0f2d51d1
-_CALLED = dict(image='det_image', boxes='det_boxes', scores='det_scores', rows='det_feats')
-
-@patch
-def _as_stored(self: Gallery, source, dtype='float32'):
-    "The columns in the types they are written in. Raises ValueError for what cannot be."
-    if not _is_sound(self._about()): raise ValueError(f'{source}: {_ABOUT}')
-    try: out = stored_columns(self._columns(), dtype, lambda k: _CALLED.get(k, k))
-    except ValueError as e: raise ValueError(f'{source}: {e}') from None
-    boxes, scores = out['boxes'], out['scores']
-    _refuse(source, (boxes[:, 2:] <= boxes[:, :2]).any(1), _CORNERS)
-    _refuse(source, ~((scores >= 0) & (scores <= 1)), 'det_scores is not from 0 to 1')
-    for first in range(0, len(self) if self.matching == 'cosine' else 0, 2 ** 16):
-        part = np.asarray(self.det_feats[first:first + 2 ** 16], np.float32)
-        self._check_feats(source, first, part)
-    return out
-
-@patch
-def check(self: Gallery,
-    source='this gallery',  # a file, for the message
-):
-    "Raises ValueError naming what cannot be searched for, shown, or written and read again."
-    self._as_stored(source)
-
-
 # %% ../nbs/83_gallery.ipynb #522e2a3e
 _ABOUT = ("model is a text, matching 'cosine' or 'euclidean', size None, the name of a rule, or "
           '(height, width) in pixels')
@@ -277,6 +237,7 @@ def _about(self: Gallery):
         size = [v.item() if isinstance(v, np.generic) else v for v in size]
     return dict(model=self.model, matching=self.matching, size=size)
 
+# %% ../nbs/83_gallery.ipynb #2cf89856
 @patch
 def _columns(self: Gallery):
     "As `add_shard` takes them; the pictures are not known."
@@ -290,6 +251,46 @@ def _columns(self: Gallery):
                 sizes=np.zeros((n, 2)) if sizes is None else sizes,
                 scenes=[[-1, name, ''] for name in self.names])
 
+# %% ../nbs/83_gallery.ipynb #6cb8e3c1
+_CORNERS = 'det_boxes is not x1, y1, x2, y2 with x2 beyond x1 and y2 beyond y1'
+
+def _refuse(source, bad, why, first=0):
+    "Raises ValueError naming the first bad row; rows are counted from `first`."
+    if bad.any(): raise ValueError(f'{source}: row {first + int(bad.argmax())}: {why}')
+
+@patch
+def _check_feats(self: Gallery, source, first, feats):
+    "Raises ValueError for embeddings, from row `first` on, too long, or not of length 1."
+    length = np.sqrt(np.einsum('nd,nd->n', feats, feats))
+    _refuse(source, ~np.isfinite(length), 'det_feats is too large to be compared', first)
+    if self.matching != 'cosine': return
+    wrong = (np.abs(length - 1) > .02) & (length > 0)
+    why = f'det_feats has length {length.max():.3g}; divide each embedding by its length'
+    _refuse(source, wrong, why, first)
+
+# %% ../nbs/83_gallery.ipynb #0f2d51d1
+_CALLED = dict(image='det_image', boxes='det_boxes', scores='det_scores', rows='det_feats')
+
+@patch
+def _as_stored(self: Gallery, source, dtype='float32'):
+    "The columns in the types they are written in. Raises ValueError for what cannot be."
+    if not _is_sound(self._about()): raise ValueError(f'{source}: {_ABOUT}')
+    try: out = stored_columns(self._columns(), dtype, lambda k: _CALLED.get(k, k))
+    except ValueError as e: raise ValueError(f'{source}: {e}') from None
+    boxes, scores = out['boxes'], out['scores']
+    _refuse(source, (boxes[:, 2:] <= boxes[:, :2]).any(1), _CORNERS)
+    _refuse(source, ~((scores >= 0) & (scores <= 1)), 'det_scores is not from 0 to 1')
+    for first in range(0, len(self), 2 ** 16):
+        part = np.asarray(self.det_feats[first:first + 2 ** 16], np.float32)
+        self._check_feats(source, first, part)
+    return out
+
+@patch
+def check(self: Gallery,
+    source='this gallery',  # a file, for the message
+):
+    "Raises ValueError naming what cannot be searched for, shown, or written and read again."
+    self._as_stored(source)
 
 # %% ../nbs/83_gallery.ipynb #ede8e821
 @patch
@@ -300,7 +301,6 @@ def _npz(self: Gallery, columns):
     np.savez(out, **{_CALLED[k]: columns[k] for k in ('image', 'boxes', 'scores')},
              det_feats=feats, names=np.array(self.names), about=np.array(json.dumps(self._about())))
     return out.getbuffer()
-
 
 # %% ../nbs/83_gallery.ipynb #25a74299
 @patch
@@ -318,7 +318,6 @@ def save(self: Gallery,
         raise ValueError(f'{path}: {why}')
     manifest = new_manifest(**self._about(), dim=self.det_feats.shape[1], dtype=dtype)
     with locked(path, 'save'): add_shard(path, manifest, columns)
-
 
 # %% ../nbs/83_gallery.ipynb #ee222c10
 _ARRAYS = 'det_image', 'det_boxes', 'det_scores', 'det_feats', 'names'

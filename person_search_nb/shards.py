@@ -50,7 +50,8 @@ def _written(folder, manifest):
     return text.encode()
 
 def write_manifest(folder, manifest: dict):
-    "Replace it in one step: what it says is true from now on. Raises ValueError for an unsound one."
+    """Replace it in one step: what it says is true from now on. Raises ValueError for one that
+    could not be read."""
     write_whole(Path(folder)/MANIFEST, _written(folder, manifest))
 
 # %% ../nbs/81_shards.ipynb #c37c3351
@@ -231,7 +232,6 @@ def read_npz(
     check({k: shape for k, (shape, _) in headers.items()})
     with np.load(path, allow_pickle=False) as z: return {k: z[k] for k in names}
 
-
 # %% ../nbs/81_shards.ipynb #4937e357
 COLUMNS = dict(image=(np.int32, ()),      # (M,) scene of each person
                boxes=(np.float32, (4,)),  # (M, 4) xyxy px
@@ -311,7 +311,6 @@ def _check_people(people, n, s, called=lambda k: k):
             '(of milliseconds a thousandth), NaN where the time is not known')
     _refuse('sizes', (people['sizes'] < 0).any(1), 'is below 0; give height and width in pixels')
 
-
 # %% ../nbs/81_shards.ipynb #1c427256
 def _as_stored(name, x, dtype, shape):
     "A column in its type. Raises ValueError for what that type cannot hold."
@@ -346,14 +345,13 @@ def stored_columns(
     dtype: str = 'float32',   # of the embeddings, in the file
     called=lambda k: k,       # what the caller calls a column, for messages
 ) -> dict:                    # the same in the types they are stored in; rows: as they were
-    "Columns as they can be written. Raises ValueError naming the first row that cannot be read back."
+    "Columns as they can be written. Raises ValueError naming the first row that cannot be."
     s = _check_text(people['names'], people['scenes'])
     columns = {k: _as_stored(called(k), people[k], *COLUMNS[k]) for k in COLUMNS}
     n = len(columns['image'])
     _check_people(people | columns, n, s, called)
     _check_rows(called('rows'), people['rows'], n, dtype)
     return people | columns
-
 
 # %% ../nbs/81_shards.ipynb #66090aad
 def _store(folder, manifest, people):
@@ -387,8 +385,8 @@ def add_shard(
     # stamp] of each
     people: dict,
 ):
-    """Write a shard, then the manifest that names it. Raises ValueError for people that could not be
-    read back, and OSError naming the file when the disk is full; the gallery is as it was."""
+    """Write a shard, then the manifest that names it. Raises ValueError for people that could not
+    be read back, and OSError naming the file when the disk is full; the gallery is as it was."""
     people = stored_columns(people, manifest['dtype'])
     dim = people['rows'].shape[1]
     if manifest['dim'] and any(s['people'] for s in manifest['shards']) and dim != manifest['dim']:
