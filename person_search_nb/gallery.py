@@ -268,6 +268,28 @@ def _check_feats(self: Gallery, source, first, feats):
     why = f'det_feats has length {length.max():.3g}; divide each embedding by its length'
     _refuse(source, wrong, why, first)
 
+# %% ../nbs/83_gallery.ipynb #6c4f2791
+class _Some:
+    "Some rows of a table, read when they are asked for."
+    def __init__(self, feats, rows):
+        self.feats, self.rows = feats, rows
+        self.shape, self.dtype = (len(rows), feats.shape[1]), feats.dtype
+
+    def __len__(self): return len(self.rows)
+    def __getitem__(self, key): return self.feats[self.rows[key]]
+    def __array__(self, dtype=None, copy=None): return np.asarray(self[:], dtype)
+
+def _without(columns, dropped):
+    "Columns of `add_shard` without some scenes and their people."
+    kept = np.ones(len(columns['names']), bool)
+    kept[dropped] = False
+    rows, number = np.flatnonzero(kept[columns['image']]), np.cumsum(kept) - 1
+    return dict(image=number[columns['image'][rows]], rows=_Some(columns['rows'], rows),
+                **{k: columns[k][rows] for k in ('boxes', 'scores')},
+                **{k: columns[k][kept] for k in ('cameras', 'times', 'sizes')},
+                **{k: [x for x, keep in zip(columns[k], kept) if keep]
+                   for k in ('names', 'scenes')})
+
 # %% ../nbs/83_gallery.ipynb #0f2d51d1
 _CALLED = dict(image='det_image', boxes='det_boxes', scores='det_scores', rows='det_feats')
 
@@ -283,7 +305,7 @@ def _as_stored(self: Gallery, source, dtype='float32'):
     for first in range(0, len(self), 2 ** 16):
         part = np.asarray(self.det_feats[first:first + 2 ** 16], np.float32)
         self._check_feats(source, first, part)
-    return out
+    return out if self.dropped is None else _without(out, self.dropped)
 
 @patch
 def check(self: Gallery,
@@ -296,10 +318,10 @@ def check(self: Gallery,
 @patch
 def _npz(self: Gallery, columns):
     "The bytes of an .npz file: plain numbers and texts."
-    out, feats = io.BytesIO(), np.asarray(self.det_feats)
+    out, feats = io.BytesIO(), np.asarray(columns['rows'])
     if feats.dtype.kind != 'f': feats = feats.astype(np.float32)
     np.savez(out, **{_CALLED[k]: columns[k] for k in ('image', 'boxes', 'scores')},
-             det_feats=feats, names=np.array(self.names), about=np.array(json.dumps(self._about())))
+             det_feats=feats, names=np.array(columns['names']), about=np.array(json.dumps(self._about())))
     return out.getbuffer()
 
 # %% ../nbs/83_gallery.ipynb #25a74299
@@ -444,10 +466,12 @@ def _joined(self: Gallery, other):
         a, b = getattr(self, k), getattr(other, k)
         pairs[k] = None if a is None or b is None else np.concatenate([a, b])
     feats = np.concatenate([np.asarray(self.det_feats), np.asarray(other.det_feats)])
+    image = np.concatenate([self.det_image, n + np.asarray(other.det_image)]).astype(int)
+    gone = [d + at for d, at in ((self.dropped, 0), (other.dropped, n)) if d is not None]
     shown = self.read and other.read
-    return replace(self, det_image=np.r_[self.det_image, n + other.det_image], det_feats=feats,
-                   names=self.names + other.names, **pairs,
-                   read=shown and _TwoReaders(self.read, other.read, n))
+    return replace(self, det_image=image, det_feats=feats, names=self.names + other.names, **pairs,
+                   read=shown and _TwoReaders(self.read, other.read, n), _engine=None,
+                   dropped=np.concatenate(gone) if gone else None)
 
 # %% ../nbs/83_gallery.ipynb #cfcb0a29
 @patch

@@ -281,7 +281,7 @@ _OF_A_PERSON = 'image', 'boxes', 'scores'
 
 def _refuse(k, bad, why):
     "Raises ValueError naming the first bad row of column `k`."
-    if len(rows := np.flatnonzero(bad)): raise ValueError(f'row {rows[0]}: {k} {why}')
+    if len(at := np.argwhere(bad)): raise ValueError(f'row {at[0][0]}: {k} {why}')
 
 def _is_origin(x):
     if not isinstance(x, list) or len(x) != 3 or type(x[0]) is not int or x[0] < -1: return False
@@ -303,26 +303,26 @@ def _check_people(people, n, s, called=lambda k: k):
             raise ValueError(f'{called(k)}: {x.dtype} of shape {x.shape}, wanted '
                              f'{np.dtype(dtype)} of shape {want}: {n} people, {s} scenes')
     for k in ('boxes', 'scores'):
-        _refuse(called(k), ~np.isfinite(people[k]).reshape(n, -1).all(1), 'is not finite')
+        _refuse(called(k), ~np.isfinite(people[k]), 'is not finite')
     image, times = people['image'], people['times']
     _refuse(called('image'), (image < 0) | (image >= s), f'is no scene: there are {s}, '
             'numbered from 0')
     _refuse('times', np.abs(times) > LATEST, 'is beyond all calendars; give seconds '
             '(of milliseconds a thousandth), NaN where the time is not known')
-    _refuse('sizes', (people['sizes'] < 0).any(1), 'is below 0; give height and width in pixels')
+    _refuse('sizes', people['sizes'] < 0, 'is below 0; give height and width in pixels')
 
 # %% ../nbs/81_shards.ipynb #1c427256
 def _as_stored(name, x, dtype, shape):
     "A column in its type. Raises ValueError for what that type cannot hold."
     try: given = np.asarray(x)
-    except ValueError: raise ValueError(f'{name}: its rows are of different lengths') from None
+    except (TypeError, ValueError):
+        raise ValueError(f'{name}: its rows are of different lengths, or no numbers') from None
     if given.shape[:1] == (0,): return np.zeros((0, *shape), dtype)
-    if given.dtype.kind not in 'iuf':
+    if given.dtype.kind not in 'iuf' or not given.ndim:
         raise ValueError(f'{name}: holds {given.dtype}, not numbers; give an array of numbers')
     with np.errstate(over='ignore', invalid='ignore'): out = given.astype(dtype)
-    changed = out != given if out.dtype.kind == 'i' else np.zeros(len(out))
-    _refuse(name, changed.reshape(len(out), -1).any(1), 'is not a whole number '
-            f'that {dtype.__name__} holds')
+    if out.dtype.kind == 'i':
+        _refuse(name, out != given, f'is not a whole number that {dtype.__name__} holds')
     return out
 
 def _check_rows(name, rows, n, dtype):

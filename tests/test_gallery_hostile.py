@@ -524,7 +524,7 @@ def test_company_that_cannot_be_compared(context, why):
 
 WRONG = [(dict(times=np.full(2, 1.7e12)), 'row 0: times is beyond all calendars'), (dict(times=[1., np.inf]), 'row 1: times is beyond'), (dict(times=[1.]), r'times: .* wanted .* of shape .2,.'),
          (dict(times=[None, 1.]), 'times: holds object'), (dict(cameras=[1, 2, 3]), r'cameras: .* of shape .3,.'), (dict(cameras=['cam1', 'cam2']), 'cameras: holds <U4, not numbers'), (dict(cameras=[1.7, 1]), 'row 0: cameras is not a whole number'),
-         (dict(cameras=[1, np.nan]), 'row 1: cameras is not a whole number'), (dict(sizes=[[96, 128]]), r'sizes: .* of shape .1, 2.'), (dict(sizes=[[96, 128], [96, -1]]), 'row 1: sizes is below 0'), (dict(sizes=[[1, 2], [3]]), 'sizes: its rows are of different lengths'),
+         (dict(cameras=1.5), 'cameras: holds float64, not numbers; give an array'), (dict(cameras=[1, np.nan]), 'row 1: cameras is not a whole number'), (dict(sizes=[[96, 128]]), r'sizes: .* of shape .1, 2.'), (dict(sizes=[[96, 128], [96, -1]]), 'row 1: sizes is below 0'), (dict(sizes=[[1, 2], [3]]), 'sizes: its rows are of different lengths'),
          (dict(names=[1, 2]), 'names: give a list of texts'), (dict(names=np.array(['a', 'b'])), 'names: give a list of texts'), (dict(names=[*map(Path, 'ab')]), 'names: give a list of texts'), (dict(names='ab'), 'names: give a list'), (dict(names=[]), 'row 0: det_image is no scene'),
          (dict(det_image=np.array([0, 1.7])), 'row 1: det_image is not a whole number'), (dict(det_image=np.array([0, 2 ** 32])), 'row 1: det_image is not a whole number'), (dict(det_image=np.array([0])), r'det_boxes: .* of shape .2, 4.'), (dict(det_scores=np.array([.9])), r'det_scores: .* of shape .1,.'),
          (dict(det_boxes=np.array([[1, 2, 1e300, 80]] * 2)), 'row 0: det_boxes is not finite'), (dict(det_boxes=np.array([[1, 2, 1 + 1e-12, 80]] * 2)), 'row 0: det_boxes is not x1'),
@@ -574,3 +574,30 @@ def test_a_manifest_that_could_not_be_read_is_not_written(tmp_path, change):
         with pytest.raises(ValueError): write(read_manifest(g) | change)
     with pytest.raises(ValueError, match='holds embeddings of 8 numbers, these have 4'): add_shard(g, read_manifest(g), people(1, dim=4))
     assert {p.name: p.read_bytes() for p in g.iterdir()} == before
+
+
+def test_forgotten_scenes_stay_forgotten(tmp_path):
+    "Saved or appended elsewhere, the people of pictures that were replaced were found again."
+    g = gallery(tmp_path / 'g')
+    changed(g, lambda m: m.update(dropped=[[0, '0-1.jpg|'], [0, '1-2.jpg|']]))
+    mine, query = Gallery.open(g), people()['rows'][2]
+    def found(g): return [(m.name, round(m.similarity, 2), m.box.tolist()) for m in g.search(query, 20)]
+    want = found(mine)
+    assert len(want) == 8 and not {'0-1.jpg', '1-2.jpg'} & {name for name, *_ in want}
+    mine.save(tmp_path / 'copy')
+    mine.save(tmp_path / 'x.npz')
+    nobody = Gallery(np.zeros(0, int), np.zeros((0, 4)), np.zeros(0), np.zeros((0, 8)), model=mine.model)
+    nobody.save(tmp_path / 'grown')
+    for there in (Gallery.open(tmp_path / 'copy'), Gallery.load(tmp_path / 'x.npz'), Gallery.open(tmp_path / 'grown').append(mine), nobody.append(mine), nobody.append(nobody).append(mine)): assert found(there) == want
+    nobody.append(mine).save(tmp_path / 'again')
+    again = Gallery.open(tmp_path / 'again')
+    assert found(again) == want and again.names == ['0-0.jpg', '0-2.jpg', '1-0.jpg', '1-1.jpg'] and not Gallery.open(g).append(again) is None
+    assert len(found(Gallery.open(g))) == 16
+
+
+def test_whoever_is_appended_is_in_the_search_of_an_index():
+    "In memory, the index of the first gallery was searched alone."
+    pytest.importorskip('faiss')
+    first, second = drawn(0), drawn(1)
+    grown = first.build_index('hnsw', progress=False).append(second)
+    assert grown.search(second.det_feats[0], 1)[0].detection == len(first)
