@@ -127,53 +127,88 @@ class Gallery:
     def _title(self): return f'{self.folder or "this gallery"}'  # in error messages
 
 # %% ../nbs/83_gallery.ipynb #01b7282d
-_UNKNOWN = '{}: does not know the {} of its scenes; search without {}='
+def _is_number(x): return isinstance(x, (int, float, np.number)) and not isinstance(x, bool) and x == x
+
+def _span(time):
+    "(from, to) in seconds. Raises ValueError for what is no span of time."
+    try: low, high = time
+    except (TypeError, ValueError): low = high = ''
+    if not all(v is None or _is_number(v) for v in (low, high)):
+        raise ValueError(f'time={time!r:.60}: give (from, to) in seconds, as numbers; either may '
+                         'be None')
+    if low is not None and high is not None and low > high:
+        raise ValueError(f'time=({low}, {high}) ends before it begins; give (from, to) in seconds')
+    return -np.inf if low is None else low, np.inf if high is None else high
 
 def _is_between(times, span):
     "(S,) bool: scenes within a span of time; those without a time are not."
-    low, high = span
-    if low is not None and high is not None and low > high:
-        raise ValueError(f'time=({low}, {high}) ends before it begins; give (from, to) in seconds')
-    low, high = -np.inf if low is None else low, np.inf if high is None else high
+    low, high = _span(span)
     with np.errstate(invalid='ignore'): return (times >= low) & (times <= high)
 
 # %% ../nbs/83_gallery.ipynb #355eb216
-def _scene_numbers(scenes, n, title):
-    "Numbers of scenes as an array. Raises ValueError for one that `n` scenes do not have."
-    numbers = np.atleast_1d(np.asarray(scenes))
-    if not numbers.size: return numbers
-    whole = numbers.dtype.kind in 'iu'
-    wrong = numbers[(numbers < 0) | (numbers >= n)] if whole else numbers
-    if not wrong.size: return numbers
-    raise ValueError(f'{title}: has no scene {wrong.flat[0]!s:.60}; scenes= takes numbers '
+def _whole_numbers(given):
+    "One number or several as an array; None if they are not whole numbers, or a mask."
+    if isinstance(given, (set, frozenset)): given = list(given)
+    try: numbers = np.atleast_1d(np.asarray(given))
+    except (TypeError, ValueError): return None
+    if not numbers.size: return np.zeros(0, int)
+    return numbers if numbers.ndim == 1 and numbers.dtype.kind in 'iub' else None
+
+def _scene_numbers(scenes, n, title, option='scenes'):
+    "Numbers of scenes, or a mask of all, as numbers. Raises ValueError for what `n` scenes lack."
+    numbers = _whole_numbers(scenes)
+    if numbers is not None and numbers.dtype == bool:
+        if len(numbers) == n: return np.flatnonzero(numbers)
+        raise ValueError(f'{title}: has {n} scenes, and {option}= is a mask of {len(numbers)}; '
+                         'give one true or false for each, or the numbers')
+    wrong = [scenes] if numbers is None else numbers[(numbers < 0) | (numbers >= n)]
+    if not len(wrong): return numbers
+    raise ValueError(f'{title}: has no scene {wrong[0]!s:.60}; {option}= takes numbers '
                      f'from 0 to {n - 1}, as in `names`')
+
+def _camera_numbers(camera):
+    "Numbers of cameras as an array. Raises ValueError for what is none."
+    numbers = _whole_numbers(camera)
+    if numbers is not None and numbers.dtype != bool: return numbers
+    raise ValueError(f'camera={camera!r:.60}: give the number of a camera, or a list of them')
+
+# %% ../nbs/83_gallery.ipynb #4dfb680e
+_UNKNOWN = '{}: does not know the {} of its scenes; search without {}='
+
+@patch
+def _known(self: Gallery, option, n):
+    "The cameras or times of the scenes. Raises ValueError where none is known."
+    x = self.cameras if option == 'camera' else self.times
+    there = x is not None and (np.asarray(x) != 0 if option == 'camera' else ~np.isnan(x)).any()
+    if not there: raise ValueError(_UNKNOWN.format(self._title, option, option))
+    if np.shape(x) == (n,): return np.asarray(x)
+    raise ValueError(f'{self._title}: has {n} scenes, and {option}s of shape {np.shape(x)}; '
+                     'give one for each')
 
 @patch
 def _wanted_scenes(self: Gallery, scenes, camera, time, exclude=None):
     "(S,) bool: the scenes that pass the filters."
     n = max(len(self.names), 1 + int(self.det_image.max(initial=-1)))
-    if camera is not None and self.cameras is None:
-        raise ValueError(_UNKNOWN.format(self._title, 'camera', 'camera'))
-    if time is not None and (self.times is None or np.isnan(self.times).all()):
-        raise ValueError(_UNKNOWN.format(self._title, 'time', 'time'))
     ok = np.ones(n, bool)
     if scenes is not None: ok &= np.isin(np.arange(n), _scene_numbers(scenes, n, self._title))
-    if exclude is not None: ok &= ~np.isin(np.arange(n), exclude)
-    if camera is not None: ok &= np.isin(self.cameras, camera)
-    if time is not None: ok &= _is_between(self.times, time)
+    if exclude is not None: ok[_scene_numbers(exclude, n, self._title, 'exclude')] = False
+    if camera is not None: ok &= np.isin(self._known('camera', n), _camera_numbers(camera))
+    if time is not None: ok &= _is_between(self._known('time', n), time)
     if self.dropped is not None: ok[self.dropped] = False
     return ok
 
 # %% ../nbs/83_gallery.ipynb #d0741ff1
 @patch
 def keep(self: Gallery,
-    scenes=None,                   # only these; None: all
+    scenes=None,                   # only these: numbers, or a mask; None: all
     score_threshold: float = 0.5,  # weaker detections are left out
     camera=None,                   # a camera, or several
     time=None,                     # (from, to) seconds, either None; unknown times are left out
     exclude=None,                  # not in these, such as the query's own
 ):                                 # (M,) bool; None: all
     "Which detections a search compares. Raises ValueError for a filter by what is not known."
+    if not _is_number(score_threshold) or not 0 <= score_threshold <= 1:
+        raise ValueError(f'score_threshold={score_threshold!r:.60}: give a score, from 0 to 1')
     ok = self._wanted_scenes(scenes, camera, time, exclude)
     kept = self.det_scores >= score_threshold
     if not ok.all(): kept &= ok[self.det_image]

@@ -51,11 +51,11 @@ _OTHER_SIZE = ('query has shape {}, this gallery holds {}-d embeddings: '
                'embed both with one model')
 
 @patch
-def _check_query(self: Gallery, query, number, score_threshold, rerank):
+def _check_query(self: Gallery, query, number, top, rerank):
     "Raises ValueError for a search that has no answer."
-    if number < 1:
-        raise ValueError(f'number={number}: give how many matches are wanted, 1 or more')
-    if not score_threshold == score_threshold: raise ValueError('score_threshold is not a number')
+    for name, x in dict(number=number, top=top).items():
+        if not isinstance(x, (int, np.integer)) or isinstance(x, bool) or x < 1:
+            raise ValueError(f'{name}={x!r:.60}: give how many matches, a whole number from 1')
     dim = self.det_feats.shape[1]
     if query.shape != (dim,): raise ValueError(_OTHER_SIZE.format(query.shape, dim))
     if not np.isfinite(query).all(): raise ValueError('the query is not finite; embed it again')
@@ -89,7 +89,7 @@ def _match(self: Gallery, row, similarity):
 def search(self: Gallery,
     query: np.ndarray,             # (D,) unit length, from `model.embed` or `embed`
     number: int = 10,              # matches wanted
-    scenes=None,                   # only in these; None: all
+    scenes=None,                   # only in these: numbers, or a mask of all; None: all
     score_threshold: float = 0.5,  # weaker detections are left out
     camera=None,                   # only of this camera, or of these
     time=None,                     # only (from, to) seconds, either None
@@ -101,7 +101,7 @@ def search(self: Gallery,
 ) -> list:                         # of `Match`, best first
     "The people most similar to the query; among equals the earlier detection."
     query = np.asarray(query, np.float32)
-    self._check_query(query, number, score_threshold, rerank)
+    self._check_query(query, number, top, rerank)
     kept = self.keep(scenes, score_threshold, camera, time, exclude)
     k = min(max(number, top) if rerank else number, len(self))
     s, rows = self._nearest(query, k, kept, exact)

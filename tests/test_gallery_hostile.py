@@ -601,3 +601,37 @@ def test_whoever_is_appended_is_in_the_search_of_an_index():
     first, second = drawn(0), drawn(1)
     grown = first.build_index('hnsw', progress=False).append(second)
     assert grown.search(second.det_feats[0], 1)[0].detection == len(first)
+
+
+def filmed(): return replace(drawn(0), cameras=[1, 2, 2], times=[0., 60., np.nan])
+
+
+@pytest.mark.parametrize('asked, found', [(dict(scenes=np.array([False, False, True])), [2]), (dict(scenes=[True, False, True]), [0, 2]), (dict(exclude=np.array([True, True, False])), [2]), (dict(exclude={0, 1}), [2]), (dict(exclude=frozenset([2])), [0, 1]),
+                                          (dict(scenes={1, 2}), [1, 2]), (dict(scenes=range(2)), [0, 1]), (dict(camera={2, 3}), [1, 2]), (dict(camera=np.int64(1)), [0]), (dict(camera=set()), []), (dict(exclude=[]), [0, 1, 2]), (dict(time=[0, None]), [0, 1]),
+                                          (dict(time=np.array([30., np.inf])), [1]), (dict(score_threshold=1), []), (dict(number=np.int64(9)), [0, 1, 2])], ids=str)
+def test_filters_of_every_form(asked, found):
+    "A mask of scenes was read as the numbers 0 and 1, and a set as one thing that is in no gallery."
+    g = filmed()
+    assert sorted({m.scene for m in g.search(g.det_feats[0], **dict(number=6) | asked)}) == found
+
+
+@pytest.mark.parametrize('asked, why', [(dict(exclude='1.jpg'), 'has no scene 1.jpg; exclude= takes numbers'), (dict(exclude=[3]), 'has no scene 3; exclude='), (dict(exclude=True), 'exclude= is a mask of 1'), (dict(scenes=['1.jpg']), 'has no scene .*1.jpg'),
+                                        (dict(scenes=np.ones(4, bool)), 'has 3 scenes, and scenes= is a mask of 4'), (dict(scenes=[[0], [1, 2]]), 'has no scene'), (dict(scenes={'a'}), 'has no scene'), (dict(camera='2'), "camera='2': give the number"),
+                                        (dict(camera=[1.5]), 'give the number of a camera'), (dict(camera=True), 'camera=True: give the number'), (dict(time=5), 'time=5: give .from, to. in seconds'), (dict(time=('2024-01-01', None)), 'give .from, to.'),
+                                        (dict(time=(np.nan, None)), 'give .from, to.'), (dict(time='ab'), 'give .from, to.'), (dict(time=(1, 2, 3)), 'give .from, to.'), (dict(score_threshold=5), 'score_threshold=5: give a score, from 0 to 1'),
+                                        (dict(score_threshold='0.5'), 'give a score'), (dict(score_threshold=np.nan), 'give a score'), (dict(number=2.5), 'number=2.5: give how many matches, a whole number'), (dict(number='3'), 'give how many'), (dict(number=True), 'give how many'),
+                                        (dict(rerank='k-reciprocal', top=0), 'top=0: give how many')], ids=str)
+def test_filters_that_are_none(asked, why):
+    g = filmed()
+    with pytest.raises(ValueError, match=why): g.search(g.det_feats[0], **asked)
+
+
+def test_cameras_and_times_that_are_not_those_of_the_scenes(tmp_path):
+    "A gallery without cameras, written and opened, answered a search by camera with nobody."
+    g = drawn(0)
+    g.save(tmp_path / 'g')
+    for there in (g, Gallery.open(tmp_path / 'g')):
+        for filters in (dict(camera=2), dict(time=(0, None))):
+            with pytest.raises(ValueError, match='does not know the'): there.search(g.det_feats[0], **filters)
+    with pytest.raises(ValueError, match='has 3 scenes, and cameras of shape .2,.'): replace(g, cameras=[1, 2]).keep(camera=1)
+    with pytest.raises(ValueError, match='has 3 scenes, and times of shape .4,.'): replace(g, times=np.arange(4.)).keep(time=(0, 1))
