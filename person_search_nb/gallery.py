@@ -78,6 +78,13 @@ class Match:
         if self.gallery is None or self.gallery.times is None: return float('nan')
         return float(self.gallery.times[self.scene])
 
+    @property
+    def where(self) -> str:
+        "The scene's name; with its number and source where other scenes have the same name."
+        if self.gallery is None or len(self.gallery._named(self.name)) < 2: return self.name
+        source = self.gallery.origin(self.scene)
+        return f'{self.name} (scene {self.scene}{" of " + source if source else ""})'
+
     def thumbnail(self,
         height: int = 160,     # px
         margin: float = 0.05,  # shown around the box, share of its height
@@ -228,6 +235,22 @@ def from_model(cls: Gallery,
     return cls(**found, names=list(dataset.names), cameras=dataset.cameras, sizes=sizes,
                model=fingerprint(model), matching=getattr(model, 'matching', 'cosine'),
                size=dataset.size, read=dataset.read)
+
+# %% ../nbs/83_gallery.ipynb #cae1c13a
+@patch
+def _named(self: Gallery, name):
+    "Numbers of the scenes that have a name, forgotten ones only if there is no other."
+    if self.names.count(name) == 1: return [self.names.index(name)]
+    there = [i for i, x in enumerate(self.names) if x == name]
+    gone = set() if self.dropped is None else set(self.dropped.tolist())
+    return [i for i in there if i not in gone] or there
+
+@patch
+def origin(self: Gallery,
+    scene: int,  # its number
+) -> str:
+    "The folder, data set or film that a scene came from; '' when it is not known."
+    return self.read.origin(scene) if hasattr(self.read, 'origin') else ''
 
 # %% ../nbs/83_gallery.ipynb #b594daac
 @patch
@@ -438,6 +461,10 @@ class _Pictures:
     def __init__(self, sources, scenes):
         self.sources, self.scenes, self.opened = sources, scenes, {}
 
+    def origin(self, scene):
+        s = self.scenes[scene][0]
+        return self.sources[s]['path'] if 0 <= s < len(self.sources) else ''
+
     def __call__(self, scene):
         s, key, stamp = self.scenes[scene]
         if not 0 <= s < len(self.sources):
@@ -477,6 +504,9 @@ class _TwoReaders:
     "Pictures of two galleries, numbered on."
     def __init__(self, first, second, n): self.first, self.second, self.n = first, second, n
     def __call__(self, s): return self.first(s) if s < self.n else self.second(s - self.n)
+    def origin(self, s):
+        read, s = (self.first, s) if s < self.n else (self.second, s - self.n)
+        return read.origin(s) if hasattr(read, 'origin') else ''
 
 @patch
 def _check_like(self: Gallery, other):

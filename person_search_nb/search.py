@@ -163,6 +163,16 @@ def _as_bytes(image):
     return (image.permute(1, 2, 0) * 255).round().byte().cpu().numpy()
 
 # %% ../nbs/84_search.ipynb #a439c93e
+_SEVERAL = '{}: {} scenes are called {}: {}; give the number, or the file'
+
+@patch
+def _only(self: Gallery, name):
+    "The number of the scene with a name. Raises ValueError if several have it."
+    there = self._named(name)
+    if len(there) == 1: return there[0]
+    first = ', '.join(f'{i} {self.origin(i)}'.strip() for i in there[:3])
+    raise ValueError(_SEVERAL.format(self._title, len(there), printable(name), printable(first)))
+
 @patch
 def seen(self: Gallery,
     picture,  # a scene's number or name, a file, (H, W, 3) uint8, or (3, H, W) float 0-1
@@ -171,9 +181,11 @@ def seen(self: Gallery,
     if torch.is_tensor(picture): return 'the picture', _as_bytes(picture)
     if isinstance(picture, np.ndarray): return 'the picture', as_picture(picture, 'the picture')
     if isinstance(picture, (int, np.integer)):
-        return self.names[picture], self.picture(int(picture))
+        if 0 <= picture < len(self.names): return self.names[picture], self.picture(int(picture))
+        raise ValueError(f'{self._title}: has no scene {picture}; there are {len(self.names)}, '
+                         'numbered from 0')
     if str(picture) in self.names and not Path(picture).is_file():
-        return str(picture), self.picture(self.names.index(str(picture)))
+        return str(picture), self.picture(self._only(str(picture)))
     return str(picture), read_picture(picture)
 
 # %% ../nbs/84_search.ipynb #85b3c98f
@@ -191,7 +203,9 @@ def _usual_height(self: Gallery, rule):
     "px of the resized scene: the median height of the gallery's people."
     heights = self.det_boxes[:2000, 3] - self.det_boxes[:2000, 1]
     if rule and self.sizes is not None:
-        heights = heights * np.array([rule(*self.sizes[s]) for s in self.det_image[:2000]])
+        sizes = np.asarray(self.sizes)[self.det_image[:2000]]
+        known = (sizes > 0).all(1)  # (0, 0): written without
+        if known.any(): heights = heights[known] * np.array([rule(*s) for s in sizes[known]])
     return float(np.median(heights)) if len(heights) else 96.
 
 # %% ../nbs/84_search.ipynb #7f7e0cab
@@ -346,7 +360,7 @@ def _card(k, m):
     "Match number `k` as HTML; without its picture, the reason stands in its place."
     try: see = f'<img src="{_jpeg(m.thumbnail(192))}" alt="match {k}">'
     except (ValueError, OSError) as e: see = f'<p class="gone">{html.escape(printable(str(e)))}</p>'
-    where = [html.escape(printable(m.name)), f'camera {m.camera}' if m.camera else '',
+    where = [html.escape(printable(m.where)), f'camera {m.camera}' if m.camera else '',
              moment(m.time), 'box ' + ', '.join(f'{v:.0f}' for v in m.box)]
     words = f'<b>{k}</b> &nbsp; {m.similarity:.3f}<br>{"<br>".join(filter(None, where))}'
     return f'<figure>{see}<figcaption>{words}</figcaption></figure>'

@@ -635,3 +635,46 @@ def test_cameras_and_times_that_are_not_those_of_the_scenes(tmp_path):
             with pytest.raises(ValueError, match='does not know the'): there.search(g.det_feats[0], **filters)
     with pytest.raises(ValueError, match='has 3 scenes, and cameras of shape .2,.'): replace(g, cameras=[1, 2]).keep(camera=1)
     with pytest.raises(ValueError, match='has 3 scenes, and times of shape .4,.'): replace(g, times=np.arange(4.)).keep(time=(0, 1))
+
+
+def test_a_cut_out_is_enlarged_to_people_of_scenes_whose_size_is_known(net, tmp_path, pictures):
+    "Sizes that were not known are written as 0 x 0, and a person there was infinitely high."
+    rows = np.eye(320, dtype=np.float32)[:2]
+    g = small(rows, model='', size='faster-rcnn')
+    g.save(tmp_path / 'none')
+    g.append(replace(g, sizes=[[96, 128]] * 2)).save(tmp_path / 'lost')
+    replace(g, sizes=[[0, 0], [300, 400]]).save(tmp_path / 'some')
+    for name in ('none', 'lost', 'some'): assert len(Gallery.open(tmp_path / name).find(net, pictures / 'c1_a.png', number=2)) == 2
+
+
+def test_scenes_of_one_name_are_told_apart(net, tmp_path, pictures, command):
+    "Two folders with a 0001.png each: both hits looked the same, and the name stood for the first."
+    other = tmp_path / 'other'
+    other.mkdir()
+    shutil.copy(pictures / 'c2_a.png', other / 'c1_a.png')
+    for folder in (pictures, other): build_gallery(net, folder, tmp_path / 'g', progress=False)
+    g = Gallery.open(tmp_path / 'g')
+    first, last = (g.names.index('c1_a.png'), 3)
+    assert g.names[last] == 'c1_a.png' and g.origin(last) == str(other)
+    with pytest.raises(ValueError, match=f'2 scenes are called c1_a.png: {first} .*pictures, {last} .*other; give the number, or the file'): g.seen('c1_a.png')
+    assert (g.seen(last)[1] == g.seen(other / 'c1_a.png')[1]).all() and g.seen('c2_a.png')[0] == 'c2_a.png'
+    for number in (-1, 4, np.int64(99)):
+        with pytest.raises(ValueError, match=f'has no scene {number}; there are 4, numbered from 0'): g.seen(number)
+    found = replace(g, det_image=np.arange(4), det_boxes=np.float32([[1, 2, 30, 80]] * 4), det_scores=np.ones(4), det_feats=np.eye(4, dtype=np.float32)).search(np.float32([.1, .2, .3, .4]))
+    assert [m.where for m in found if m.scene in (first, last)] == [f'c1_a.png (scene {last} of {other})', f'c1_a.png (scene {first} of {pictures})']
+    assert {m.where for m in found} >= {'c2_a.png', 'c3_a.png'} and hits_page(found).count('(scene ') == 2
+
+
+def test_a_replaced_picture_is_seen_under_its_name(net, tmp_path, pictures):
+    "The forgotten version was meant, and could not be read."
+    build_gallery(net, pictures, tmp_path / 'g', progress=False)
+    Image.new('RGB', (128, 96), (7, 7, 7)).save(pictures / 'c1_a.png')
+    g = build_gallery(net, pictures, tmp_path / 'g', changed='replace', progress=False)
+    assert g.names.count('c1_a.png') == 2 and (g.seen('c1_a.png')[1] == 7).all()
+
+
+def test_the_command_line_tells_scenes_of_one_name_apart(capsys):
+    from person_search_nb.cli import _print_matches
+    g = drawn(0)
+    _print_matches(g.append(g).search(g.det_feats[0], 2, score_threshold=0))
+    assert [line.split('  ')[3] for line in capsys.readouterr().out.splitlines()] == [f'{g.names[0]} (scene 0)', f'{g.names[0]} (scene 3)']
