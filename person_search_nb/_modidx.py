@@ -2317,6 +2317,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'person_search_nb/shards.py'),
                                          'person_search_nb.shards.checksum': ('shards.html#checksum', 'person_search_nb/shards.py'),
                                          'person_search_nb.shards.compact': ('shards.html#compact', 'person_search_nb/shards.py'),
+                                         'person_search_nb.shards.gallery_file': ('shards.html#gallery_file', 'person_search_nb/shards.py'),
                                          'person_search_nb.shards.is_whole': ('shards.html#is_whole', 'person_search_nb/shards.py'),
                                          'person_search_nb.shards.join_shards': ('shards.html#join_shards', 'person_search_nb/shards.py'),
                                          'person_search_nb.shards.new_manifest': ('shards.html#new_manifest', 'person_search_nb/shards.py'),

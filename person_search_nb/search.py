@@ -26,7 +26,7 @@ from .person_search import evaluating
 from .ranking import paired_iou
 from .reranking import cbgm, k_reciprocal
 from .neighbours import Approximate, choose_engine, exact_neighbours
-from .shards import read_manifest, write_manifest
+from .shards import gallery_file, read_manifest, write_manifest
 from .gallery import WIDEST, Gallery, Match, fingerprint, moment, thumbnail
 
 # %% ../nbs/84_search.ipynb #a430ed3c
@@ -39,7 +39,7 @@ def engine(self: Gallery):
     about = self.manifest.get('index')
     if not about or self._engine is not None: return self._engine
     if importlib.util.find_spec('faiss'):
-        file = self.folder/about['file']
+        file = gallery_file(self.folder, about['file'])
         self._engine = Approximate.load(about['name'], self.det_feats, file)
     else:
         warnings.warn(_NO_FAISS.format(self.folder, about['name']))

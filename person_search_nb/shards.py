@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MANIFEST', 'FORMAT', 'VERSION', 'REPAIR', 'FIELDS', 'COLUMNS', 'LATEST', 'WIDEST_ROW', 'new_manifest',
-           'write_manifest', 'check_manifest', 'read_manifest', 'read_npz', 'checksum', 'is_whole', 'stored_columns',
-           'add_shard', 'read_shard', 'join_shards', 'compact']
+           'write_manifest', 'check_manifest', 'gallery_file', 'read_manifest', 'read_npz', 'checksum', 'is_whole',
+           'stored_columns', 'add_shard', 'read_shard', 'join_shards', 'compact']
 
 # %% ../nbs/81_shards.ipynb #283774a2
 import io, json, math, re, zipfile, zlib
@@ -15,6 +15,7 @@ import numpy as np
 
 from .files import parse_json, read_json, regular_file, sound_size, write_whole
 from .neighbours import Rows
+from .pictures import data_file
 
 # %% ../nbs/81_shards.ipynb #59d8667e
 MANIFEST, FORMAT, VERSION = 'manifest.json', 'person-search gallery', 1
@@ -154,6 +155,14 @@ def check_manifest(
     if type(m.get('least', 0.5)) not in (int, float) or not 0 <= m.get('least', 0.5) <= 1:
         raise ValueError(f'{path}: its field \'least\' is not a score; {way_out}')
 
+# %% ../nbs/81_shards.ipynb #15f1f56b
+def gallery_file(
+    folder,
+    name: str,  # as it stands in the manifest
+) -> Path:
+    "A file of a gallery. Raises ValueError for one that lies elsewhere, or is no file."
+    return data_file(folder, name, Path(folder)/MANIFEST)
+
 # %% ../nbs/81_shards.ipynb #cc406a79
 def read_manifest(
     folder,
@@ -180,8 +189,8 @@ def read_manifest(
             [(m['index']['file'], m['index']['bytes'])] if m['index'] else []
         )
         for name, size in listed:
-            file = Path(folder)/name
-            there = regular_file(file).stat().st_size if file.exists() else None
+            file = gallery_file(folder, name)
+            there = file.stat().st_size if file.exists() else None
             if there != size:
                 raise ValueError(
                     f'{file}: '
@@ -267,10 +276,10 @@ def is_whole(
     folder,
     shard: dict,  # of the manifest
 ) -> bool:
-    "Whether a shard's files are there, and as they were written."
+    "Whether a shard's files are there, and as they were written. Raises ValueError for links out."
     sums = shard.get('sums', {})
     return all(
-        (p := Path(folder) / f).is_file()
+        (p := gallery_file(folder, f)).is_file()
         and p.stat().st_size == size
         and (f not in sums or checksum(p) == sums[f])
         for f, size in shard['bytes'].items()
@@ -406,7 +415,7 @@ def read_shard(
     manifest: dict,
 ) -> dict:           # as `add_shard` was given it; rows: memory-mapped
     "One shard. Raises ValueError naming the file that does not hold what the manifest says."
-    file = Path(folder)/f'{shard["name"]}.npz'
+    file = gallery_file(folder, f'{shard["name"]}.npz')
     try:
         out = read_npz(file, (*COLUMNS, 'text'))
         text = parse_json(out.pop('text').tobytes(), 'its text')
@@ -414,7 +423,7 @@ def read_shard(
         if _check_text(out['names'], out['scenes']) != shard['scenes']:
             raise ValueError(f'names: not {shard["scenes"]}, as the manifest says')
         _check_people(out, shard['people'], shard['scenes'])
-        file = Path(folder)/f'{shard["name"]}.rows.npy'
+        file = gallery_file(folder, f'{shard["name"]}.rows.npy')
         # 'c': writable for torch, and nothing reaches the disk
         out['rows'] = (
             np.load(file, mmap_mode='c')

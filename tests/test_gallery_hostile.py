@@ -20,7 +20,7 @@ from person_search_nb.files import BusyError, locked
 from person_search_nb.model_files import shipped_trunk
 from person_search_nb.models import load_model
 from person_search_nb.shards import add_shard, compact, FIELDS, MANIFEST, new_manifest
-from person_search_nb.shards import read_manifest, write_manifest
+from person_search_nb.shards import read_manifest, read_shard, write_manifest
 from person_search_nb.sources import Film, open_source, time_in
 from person_search_nb.gallery import moment
 from person_search_nb.search import Gallery, hits_page
@@ -678,3 +678,24 @@ def test_the_command_line_tells_scenes_of_one_name_apart(capsys):
     g = drawn(0)
     _print_matches(g.append(g).search(g.det_feats[0], 2, score_threshold=0))
     assert [line.split('  ')[3] for line in capsys.readouterr().out.splitlines()] == [f'{g.names[0]} (scene 0)', f'{g.names[0]} (scene 3)']
+
+
+@pytest.mark.parametrize('kind', ['npz', 'rows.npy', 'hnsw'])
+def test_links_out_of_a_gallery_are_not_followed(tmp_path, monkeypatch, kind):
+    if kind == 'hnsw': pytest.importorskip('faiss')
+    drawn(0).save(tmp_path / 'g')
+    g = Gallery.open(tmp_path / 'g')
+    if kind == 'hnsw': g.build_index('hnsw', progress=False)
+    opened, file = Gallery.open(tmp_path / 'g'), next((tmp_path / 'g').glob(f'*.{kind}'))
+    outside = file.rename(tmp_path / 'outside')
+    file.symlink_to(outside)
+    uses = [lambda: Gallery.open(tmp_path / 'g'), lambda: opened.engine if kind == 'hnsw' else read_shard(tmp_path / 'g', opened.manifest['shards'][0], opened.manifest)]
+    for use in uses:
+        with pytest.raises(ValueError, match=f'{file.name}. is a link that leads out of .*PERSON_SEARCH_LINKS=follow'): use()
+    monkeypatch.setenv('PERSON_SEARCH_LINKS', 'follow')
+    for use in uses: use()
+    monkeypatch.delenv('PERSON_SEARCH_LINKS')
+    file.unlink()
+    outside.rename(tmp_path / 'g/mine')
+    file.symlink_to('mine')
+    for use in uses: use()  # within the folder
