@@ -134,7 +134,8 @@ class Gallery:
     def _title(self): return f'{self.folder or "this gallery"}'  # in error messages
 
 # %% ../nbs/83_gallery.ipynb #01b7282d
-def _is_number(x): return isinstance(x, (int, float, np.number)) and not isinstance(x, bool) and x == x
+def _is_number(x):
+    return isinstance(x, (int, float, np.number)) and not isinstance(x, bool) and x == x
 
 def _span(time):
     "(from, to) in seconds. Raises ValueError for what is no span of time."
@@ -377,9 +378,10 @@ def check(self: Gallery,
 def _npz(self: Gallery, columns):
     "The bytes of an .npz file: plain numbers and texts."
     out, feats = io.BytesIO(), np.asarray(columns['rows'])
+    about = np.array(json.dumps(self._about()))
     if feats.dtype.kind != 'f': feats = feats.astype(np.float32)
     np.savez(out, **{_CALLED[k]: columns[k] for k in ('image', 'boxes', 'scores')},
-             det_feats=feats, names=np.array(columns['names']), about=np.array(json.dumps(self._about())))
+             det_feats=feats, names=np.array(columns['names']), about=about)
     return out.getbuffer()
 
 # %% ../nbs/83_gallery.ipynb #25a74299

@@ -204,14 +204,22 @@ def read_manifest(
     return m
 
 # %% ../nbs/81_shards.ipynb #89a30a2b
+# numpy's own messages advise to load pickles, which run code
+_UNREADABLE = ValueError, TypeError, RecursionError, MemoryError
+
+def _numpy_header(f, name):
+    "(shape, whether in Fortran's order, dtype), as an open .npy file begins."
+    try:
+        version = np.lib.format.read_magic(f)
+        if version == (1, 0): return np.lib.format.read_array_header_1_0(f)
+        if version == (2, 0): return np.lib.format.read_array_header_2_0(f)
+    except _UNREADABLE: raise ValueError(f'{name}: does not begin as an array does') from None
+    raise ValueError(f'{name}: is of another version {version}')
+
 def _header(archive, name):
     "(shape, bytes) of an array, as its header says and its place in the archive has them."
     with archive.open(f'{name}.npy') as f:
-        version = np.lib.format.read_magic(f)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f'{name}: is of another version {version}')
-        read = getattr(np.lib.format, f'read_array_header_{version[0]}_0')
-        (shape, _, dtype), begins = read(f), f.tell()
+        (shape, _, dtype), begins = _numpy_header(f, name), f.tell()
     size = math.prod(shape) * dtype.itemsize
     if dtype.hasobject: raise ValueError(f'{name}: holds objects, not numbers or texts')
     if begins + size != archive.getinfo(f'{name}.npy').file_size:
@@ -225,21 +233,25 @@ def read_npz(
     # raises ValueError for {name: shape} that cannot be; is called before anything is read
     check=lambda shapes: None,
 ) -> dict:                  # {name: array}
-    """Arrays of an .npz file, which may be a stranger's. Memory is taken only after the sizes were looked at:
-    256 MB, or 16 times the bytes of the file where that is more. Raises ValueError, and the errors of `zipfile`."""
+    """Arrays of an .npz file, which may be a stranger's. Memory is taken only after the sizes were
+    looked at: 256 MB, or 16 times the bytes of the file where that is more. Raises ValueError, and
+    the errors of `zipfile`."""
     most = max(2 ** 28, 16 * regular_file(path).stat().st_size)
     with zipfile.ZipFile(path) as archive:
         there = set(archive.namelist())
         names = *names, *(k for k in optional if f'{k}.npy' in there)
         headers = {k: _header(archive, k) for k in names}
-    total = sum(size for _, size in headers.values())
-    if total > most:
-        raise ValueError(
-            f'it holds {total / 2**20:,.0f} MB, more than the {most / 2**20:,.0f} MB '
-            'that a file of its length may unpack to'
-        )
-    check({k: shape for k, (shape, _) in headers.items()})
-    with np.load(path, allow_pickle=False) as z: return {k: z[k] for k in names}
+        total = sum(size for _, size in headers.values())
+        if total > most:
+            raise ValueError(
+                f'it holds {total / 2**20:,.0f} MB, more than the {most / 2**20:,.0f} MB '
+                'that a file of its length may unpack to'
+            )
+        check({k: shape for k, (shape, _) in headers.items()})
+        out = {}
+        for k in names:
+            with archive.open(f'{k}.npy') as f: out[k] = np.lib.format.read_array(f)
+    return out
 
 # %% ../nbs/81_shards.ipynb #4937e357
 COLUMNS = dict(image=(np.int32, ()),      # (M,) scene of each person
@@ -409,6 +421,12 @@ def add_shard(
     write_manifest(folder, manifest)
 
 # %% ../nbs/81_shards.ipynb #63575e54
+def _mapped(file):
+    "A .npy file as an array that is read when it is needed."
+    with open(file, 'rb') as f: _numpy_header(f, 'its table')
+    # 'c': writable for torch, and nothing reaches the disk
+    return np.lib.format.open_memmap(file, mode='c')
+
 def read_shard(
     folder,
     shard: dict,     # of the manifest
@@ -424,9 +442,8 @@ def read_shard(
             raise ValueError(f'names: not {shard["scenes"]}, as the manifest says')
         _check_people(out, shard['people'], shard['scenes'])
         file = gallery_file(folder, f'{shard["name"]}.rows.npy')
-        # 'c': writable for torch, and nothing reaches the disk
         out['rows'] = (
-            np.load(file, mmap_mode='c')
+            _mapped(file)
             if shard['people']
             else np.zeros((0, manifest['dim']), manifest['dtype'])
         )
@@ -438,7 +455,8 @@ def read_shard(
                 f'{out["rows"].dtype} {out["rows"].shape} rows for {len(out["boxes"])} people of '
                 f'{manifest["dim"]} numbers'
             )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as e:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error,
+            NotImplementedError) as e:
         raise ValueError(f'{file}: not a part of a gallery ({e}); {REPAIR}') from None
     return out
 

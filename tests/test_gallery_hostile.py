@@ -699,3 +699,25 @@ def test_links_out_of_a_gallery_are_not_followed(tmp_path, monkeypatch, kind):
     outside.rename(tmp_path / 'g/mine')
     file.symlink_to('mine')
     for use in uses: use()  # within the folder
+
+
+HEADERS = [b'\0' * 128, b'\x93NUMPY\x01\0\xff\xff' + b'(' * 2 ** 16, b"\x93NUMPY\x01\0v\0" + b"{1: 2, 'a': 3}".ljust(117) + b'\n', b'\x93NUMPY\x09\0v\0' + b' ' * 118]
+
+
+@pytest.mark.parametrize('header', HEADERS, ids=['zeros', 'long', 'mixed', 'version'])
+def test_no_message_advises_to_load_pickles(tmp_path, header):
+    "A file of zeros: numpy's own words advise to allow pickles, which run code."
+    drawn(0).save(tmp_path / 'g')
+    rows = next((tmp_path / 'g').glob('*.rows.npy'))
+    rows.write_bytes((header + b' ' * 999)[:rows.stat().st_size])
+    drawn(0).save(tmp_path / 'x.npz')
+    with zipfile.ZipFile(tmp_path / 'x.npz') as z: parts = {n: z.read(n) for n in z.namelist()}
+    with zipfile.ZipFile(tmp_path / 'y.npz', 'w') as z:
+        for n, data in parts.items(): z.writestr(n, header + b' ' * 999 if n == 'det_feats.npy' else data)
+    (tmp_path / 'z.npz').write_bytes(bytes((tmp_path / 'x.npz').stat().st_size))
+    for file in (rows.parent, tmp_path / 'y.npz', tmp_path / 'z.npz'):
+        with pytest.raises(ValueError) as e: Gallery.open(file)
+        text = str(e.value)
+        assert file.name in text and 'pickle' not in text and '\n' not in text and ('z.npz' in text or 'does not begin as an array does' in text or 'is of another version (9, 0)' in text), text
+    (tmp_path / 'w.npz').write_bytes(b'#!/bin/sh' + (tmp_path / 'x.npz').read_bytes())
+    assert len(Gallery.load(tmp_path / 'w.npz')) == 6  # zip files may begin with anything
