@@ -373,7 +373,7 @@ def _print_matches(found):
     for k, m in enumerate(found, 1):
         camera = f'  camera {m.camera}' if m.camera else ''
         box = [round(float(v)) for v in m.box]
-        line = f'{k:3d}  {m.similarity:.3f}  {printable(m.name)}  {box}{camera}  {moment(m.time)}'
+        line = f'{k:3d}  {m.similarity:.3f}  {printable(m.where)}  {box}{camera}  {moment(m.time)}'
         print(line.rstrip())
 
 # %% ../nbs/99_cli.ipynb #5cebe98a

@@ -23,7 +23,7 @@ from .model_files import check_finite
 from .evaluation import run_detector
 from .neighbours import Approximate
 from .shards import add_shard, join_shards, MANIFEST, new_manifest, read_manifest
-from .shards import read_npz, read_shard
+from .shards import read_npz, read_shard, stored_columns
 from .sources import open_source
 
 # %% ../nbs/83_gallery.ipynb #80474b64
@@ -78,6 +78,13 @@ class Match:
         if self.gallery is None or self.gallery.times is None: return float('nan')
         return float(self.gallery.times[self.scene])
 
+    @property
+    def where(self) -> str:
+        "The scene's name; with its number and source where other scenes have the same name."
+        if self.gallery is None or len(self.gallery._named(self.name)) < 2: return self.name
+        source = self.gallery.origin(self.scene)
+        return f'{self.name} (scene {self.scene}{" of " + source if source else ""})'
+
     def thumbnail(self,
         height: int = 160,     # px
         margin: float = 0.05,  # shown around the box, share of its height
@@ -127,53 +134,89 @@ class Gallery:
     def _title(self): return f'{self.folder or "this gallery"}'  # in error messages
 
 # %% ../nbs/83_gallery.ipynb #01b7282d
-_UNKNOWN = '{}: does not know the {} of its scenes; search without {}='
+def _is_number(x):
+    return isinstance(x, (int, float, np.number)) and not isinstance(x, bool) and x == x
+
+def _span(time):
+    "(from, to) in seconds. Raises ValueError for what is no span of time."
+    try: low, high = time
+    except (TypeError, ValueError): low = high = ''
+    if not all(v is None or _is_number(v) for v in (low, high)):
+        raise ValueError(f'time={time!r:.60}: give (from, to) in seconds, as numbers; either may '
+                         'be None')
+    if low is not None and high is not None and low > high:
+        raise ValueError(f'time=({low}, {high}) ends before it begins; give (from, to) in seconds')
+    return -np.inf if low is None else low, np.inf if high is None else high
 
 def _is_between(times, span):
     "(S,) bool: scenes within a span of time; those without a time are not."
-    low, high = span
-    if low is not None and high is not None and low > high:
-        raise ValueError(f'time=({low}, {high}) ends before it begins; give (from, to) in seconds')
-    low, high = -np.inf if low is None else low, np.inf if high is None else high
+    low, high = _span(span)
     with np.errstate(invalid='ignore'): return (times >= low) & (times <= high)
 
 # %% ../nbs/83_gallery.ipynb #355eb216
-def _scene_numbers(scenes, n, title):
-    "Numbers of scenes as an array. Raises ValueError for one that `n` scenes do not have."
-    numbers = np.atleast_1d(np.asarray(scenes))
-    if not numbers.size: return numbers
-    whole = numbers.dtype.kind in 'iu'
-    wrong = numbers[(numbers < 0) | (numbers >= n)] if whole else numbers
-    if not wrong.size: return numbers
-    raise ValueError(f'{title}: has no scene {wrong.flat[0]!s:.60}; scenes= takes numbers '
+def _whole_numbers(given):
+    "One number or several as an array; None if they are not whole numbers, or a mask."
+    if isinstance(given, (set, frozenset)): given = list(given)
+    try: numbers = np.atleast_1d(np.asarray(given))
+    except (TypeError, ValueError): return None
+    if not numbers.size: return np.zeros(0, int)
+    return numbers if numbers.ndim == 1 and numbers.dtype.kind in 'iub' else None
+
+def _scene_numbers(scenes, n, title, option='scenes'):
+    "Numbers of scenes, or a mask of all, as numbers. Raises ValueError for what `n` scenes lack."
+    numbers = _whole_numbers(scenes)
+    if numbers is not None and numbers.dtype == bool:
+        if len(numbers) == n: return np.flatnonzero(numbers)
+        raise ValueError(f'{title}: has {n} scenes, and {option}= is a mask of {len(numbers)}; '
+                         'give one true or false for each, or the numbers')
+    wrong = [scenes] if numbers is None else numbers[(numbers < 0) | (numbers >= n)]
+    if not len(wrong): return numbers
+    raise ValueError(f'{title}: has no scene {wrong[0]!s:.60}; {option}= takes numbers '
                      f'from 0 to {n - 1}, as in `names`')
+
+def _camera_numbers(camera):
+    "Numbers of cameras as an array. Raises ValueError for what is none."
+    numbers = _whole_numbers(camera)
+    if numbers is not None and numbers.dtype != bool: return numbers
+    raise ValueError(f'camera={camera!r:.60}: give the number of a camera, or a list of them')
+
+# %% ../nbs/83_gallery.ipynb #4dfb680e
+_UNKNOWN = '{}: does not know the {} of its scenes; search without {}='
+
+@patch
+def _known(self: Gallery, option, n):
+    "The cameras or times of the scenes. Raises ValueError where none is known."
+    x = self.cameras if option == 'camera' else self.times
+    there = x is not None and (np.asarray(x) != 0 if option == 'camera' else ~np.isnan(x)).any()
+    if not there: raise ValueError(_UNKNOWN.format(self._title, option, option))
+    if np.shape(x) == (n,): return np.asarray(x)
+    raise ValueError(f'{self._title}: has {n} scenes, and {option}s of shape {np.shape(x)}; '
+                     'give one for each')
 
 @patch
 def _wanted_scenes(self: Gallery, scenes, camera, time, exclude=None):
     "(S,) bool: the scenes that pass the filters."
     n = max(len(self.names), 1 + int(self.det_image.max(initial=-1)))
-    if camera is not None and self.cameras is None:
-        raise ValueError(_UNKNOWN.format(self._title, 'camera', 'camera'))
-    if time is not None and (self.times is None or np.isnan(self.times).all()):
-        raise ValueError(_UNKNOWN.format(self._title, 'time', 'time'))
     ok = np.ones(n, bool)
     if scenes is not None: ok &= np.isin(np.arange(n), _scene_numbers(scenes, n, self._title))
-    if exclude is not None: ok &= ~np.isin(np.arange(n), exclude)
-    if camera is not None: ok &= np.isin(self.cameras, camera)
-    if time is not None: ok &= _is_between(self.times, time)
+    if exclude is not None: ok[_scene_numbers(exclude, n, self._title, 'exclude')] = False
+    if camera is not None: ok &= np.isin(self._known('camera', n), _camera_numbers(camera))
+    if time is not None: ok &= _is_between(self._known('time', n), time)
     if self.dropped is not None: ok[self.dropped] = False
     return ok
 
 # %% ../nbs/83_gallery.ipynb #d0741ff1
 @patch
 def keep(self: Gallery,
-    scenes=None,                   # only these; None: all
+    scenes=None,                   # only these: numbers, or a mask; None: all
     score_threshold: float = 0.5,  # weaker detections are left out
     camera=None,                   # a camera, or several
     time=None,                     # (from, to) seconds, either None; unknown times are left out
     exclude=None,                  # not in these, such as the query's own
 ):                                 # (M,) bool; None: all
     "Which detections a search compares. Raises ValueError for a filter by what is not known."
+    if not _is_number(score_threshold) or not 0 <= score_threshold <= 1:
+        raise ValueError(f'score_threshold={score_threshold!r:.60}: give a score, from 0 to 1')
     ok = self._wanted_scenes(scenes, camera, time, exclude)
     kept = self.det_scores >= score_threshold
     if not ok.all(): kept &= ok[self.det_image]
@@ -193,6 +236,22 @@ def from_model(cls: Gallery,
     return cls(**found, names=list(dataset.names), cameras=dataset.cameras, sizes=sizes,
                model=fingerprint(model), matching=getattr(model, 'matching', 'cosine'),
                size=dataset.size, read=dataset.read)
+
+# %% ../nbs/83_gallery.ipynb #cae1c13a
+@patch
+def _named(self: Gallery, name):
+    "Numbers of the scenes that have a name, forgotten ones only if there is no other."
+    if self.names.count(name) == 1: return [self.names.index(name)]
+    there = [i for i, x in enumerate(self.names) if x == name]
+    gone = set() if self.dropped is None else set(self.dropped.tolist())
+    return [i for i in there if i not in gone] or there
+
+@patch
+def origin(self: Gallery,
+    scene: int,  # its number
+) -> str:
+    "The folder, data set or film that a scene came from; '' when it is not known."
+    return self.read.origin(scene) if hasattr(self.read, 'origin') else ''
 
 # %% ../nbs/83_gallery.ipynb #b594daac
 @patch
@@ -219,52 +278,29 @@ def dataset(self: Gallery) -> SceneDataset:
     source = str(self.folder or 'gallery')
     return SceneDataset(scenes, self.picture, size=self.size, source=source)
 
-# %% ../nbs/83_gallery.ipynb #6cb8e3c1
-_CORNERS = 'det_boxes is not x1, y1, x2, y2 with x2 beyond x1 and y2 beyond y1'
-
-def _refuse(source, bad, why, first=0):
-    "Raises ValueError naming the first bad row; rows are counted from `first`."
-    if bad.any(): raise ValueError(f'{source}: row {first + int(bad.argmax())}: {why}')
-
-@patch
-def _check_feats(self: Gallery, source, first, feats):
-    "Raises ValueError for embeddings, from row `first` on, that are not finite or not of length 1."
-    length = np.sqrt(np.einsum('nd,nd->n', feats, feats))
-    _refuse(source, ~np.isfinite(length), 'det_feats is not finite', first)
-    if self.matching != 'cosine': return
-    wrong = (np.abs(length - 1) > .02) & (length > 0)
-    why = f'det_feats has length {length.max():.3g}; divide each embedding by its length'
-    _refuse(source, wrong, why, first)
-
-# %% ../nbs/83_gallery.ipynb #0f2d51d1
-@patch
-def check(self: Gallery,
-    source='this gallery',  # a file, for the message
-):
-    "Raises ValueError naming the row of a detection that cannot be searched for or shown."
-    image, n, last = self.det_image, len(self.det_image), len(self.names) - 1
-    boxes, scores = np.asarray(self.det_boxes), np.asarray(self.det_scores)
-    shape = self.det_feats.shape
-    if (boxes.shape, scores.shape, len(shape), *shape[:1]) != ((n, 4), (n,), 2, n):
-        raise ValueError(f'{source}: its arrays are of different lengths')
-    numbered = f'det_image: scenes are numbered from 0 to {last}'
-    _refuse(source, (image < 0) | (image >= max(1, last + 1)), numbered)
-    _refuse(source, ~np.isfinite(boxes).all(1), 'det_boxes is not finite')
-    _refuse(source, (boxes[:, 2:] <= boxes[:, :2]).any(1), _CORNERS)
-    _refuse(source, ~((scores >= 0) & (scores <= 1)), 'det_scores is not from 0 to 1')
-    for first in range(0, n, 2 ** 16):
-        part = np.asarray(self.det_feats[first:first + 2 ** 16], np.float32)
-        self._check_feats(source, first, part)
-
 # %% ../nbs/83_gallery.ipynb #522e2a3e
-@patch
-def _rule(self: Gallery):
-    "The rule of resizing, if it can be written down."
-    return self.size if isinstance(self.size, (str, list, tuple, type(None))) else None
+_ABOUT = ("model is a text, matching 'cosine' or 'euclidean', size None, the name of a rule, or "
+          '(height, width) in pixels')
 
+def _is_sound(about):
+    "Whether a gallery says about itself what galleries say."
+    if not isinstance(about, dict) or not sound_size(about.get('size')): return False
+    known = about.get('matching', 'cosine') in ('cosine', 'euclidean')
+    return known and isinstance(about.get('model', ''), str)
+
+@patch
+def _about(self: Gallery):
+    "What a file says of the gallery as a whole; the rule of resizing if it can be written down."
+    size = self.size if isinstance(self.size, (str, list, tuple)) else None
+    if isinstance(size, (list, tuple)):
+        size = [v.item() if isinstance(v, np.generic) else v for v in size]
+    return dict(model=self.model, matching=self.matching, size=size)
+
+# %% ../nbs/83_gallery.ipynb #2cf89856
 @patch
 def _columns(self: Gallery):
     "As `add_shard` takes them; the pictures are not known."
+    if not isinstance(self.names, list): raise ValueError('names: give a list of texts')
     n = len(self.names)
     cameras, times, sizes = self.cameras, self.times, self.sizes
     return dict(image=self.det_image, boxes=self.det_boxes, scores=self.det_scores,
@@ -274,15 +310,78 @@ def _columns(self: Gallery):
                 sizes=np.zeros((n, 2)) if sizes is None else sizes,
                 scenes=[[-1, name, ''] for name in self.names])
 
+# %% ../nbs/83_gallery.ipynb #6cb8e3c1
+_CORNERS = 'det_boxes is not x1, y1, x2, y2 with x2 beyond x1 and y2 beyond y1'
+
+def _refuse(source, bad, why, first=0):
+    "Raises ValueError naming the first bad row; rows are counted from `first`."
+    if bad.any(): raise ValueError(f'{source}: row {first + int(bad.argmax())}: {why}')
+
+@patch
+def _check_feats(self: Gallery, source, first, feats):
+    "Raises ValueError for embeddings, from row `first` on, too long, or not of length 1."
+    length = np.sqrt(np.einsum('nd,nd->n', feats, feats))
+    _refuse(source, ~np.isfinite(length), 'det_feats is too large to be compared', first)
+    if self.matching != 'cosine': return
+    wrong = (np.abs(length - 1) > .02) & (length > 0)
+    why = f'det_feats has length {length.max():.3g}; divide each embedding by its length'
+    _refuse(source, wrong, why, first)
+
+# %% ../nbs/83_gallery.ipynb #6c4f2791
+class _Some:
+    "Some rows of a table, read when they are asked for."
+    def __init__(self, feats, rows):
+        self.feats, self.rows = feats, rows
+        self.shape, self.dtype = (len(rows), feats.shape[1]), feats.dtype
+
+    def __len__(self): return len(self.rows)
+    def __getitem__(self, key): return self.feats[self.rows[key]]
+    def __array__(self, dtype=None, copy=None): return np.asarray(self[:], dtype)
+
+def _without(columns, dropped):
+    "Columns of `add_shard` without some scenes and their people."
+    kept = np.ones(len(columns['names']), bool)
+    kept[dropped] = False
+    rows, number = np.flatnonzero(kept[columns['image']]), np.cumsum(kept) - 1
+    return dict(image=number[columns['image'][rows]], rows=_Some(columns['rows'], rows),
+                **{k: columns[k][rows] for k in ('boxes', 'scores')},
+                **{k: columns[k][kept] for k in ('cameras', 'times', 'sizes')},
+                **{k: [x for x, keep in zip(columns[k], kept) if keep]
+                   for k in ('names', 'scenes')})
+
+# %% ../nbs/83_gallery.ipynb #0f2d51d1
+_CALLED = dict(image='det_image', boxes='det_boxes', scores='det_scores', rows='det_feats')
+
+@patch
+def _as_stored(self: Gallery, source, dtype='float32'):
+    "The columns in the types they are written in. Raises ValueError for what cannot be."
+    if not _is_sound(self._about()): raise ValueError(f'{source}: {_ABOUT}')
+    try: out = stored_columns(self._columns(), dtype, lambda k: _CALLED.get(k, k))
+    except ValueError as e: raise ValueError(f'{source}: {e}') from None
+    boxes, scores = out['boxes'], out['scores']
+    _refuse(source, (boxes[:, 2:] <= boxes[:, :2]).any(1), _CORNERS)
+    _refuse(source, ~((scores >= 0) & (scores <= 1)), 'det_scores is not from 0 to 1')
+    for first in range(0, len(self), 2 ** 16):
+        part = np.asarray(self.det_feats[first:first + 2 ** 16], np.float32)
+        self._check_feats(source, first, part)
+    return out if self.dropped is None else _without(out, self.dropped)
+
+@patch
+def check(self: Gallery,
+    source='this gallery',  # a file, for the message
+):
+    "Raises ValueError naming what cannot be searched for, shown, or written and read again."
+    self._as_stored(source)
+
 # %% ../nbs/83_gallery.ipynb #ede8e821
 @patch
-def _npz(self: Gallery):
+def _npz(self: Gallery, columns):
     "The bytes of an .npz file: plain numbers and texts."
-    out = io.BytesIO()
-    about = json.dumps(dict(model=self.model, matching=self.matching, size=self._rule()))
-    np.savez(out, det_image=self.det_image, det_boxes=self.det_boxes, det_scores=self.det_scores,
-             det_feats=np.asarray(self.det_feats), names=np.array(self.names),
-             about=np.array(about))
+    out, feats = io.BytesIO(), np.asarray(columns['rows'])
+    about = np.array(json.dumps(self._about()))
+    if feats.dtype.kind != 'f': feats = feats.astype(np.float32)
+    np.savez(out, **{_CALLED[k]: columns[k] for k in ('image', 'boxes', 'scores')},
+             det_feats=feats, names=np.array(columns['names']), about=about)
     return out.getbuffer()
 
 # %% ../nbs/83_gallery.ipynb #25a74299
@@ -292,15 +391,15 @@ def save(self: Gallery,
     half: bool = True,  # float16 in a folder: half the bytes, cosines change by less than 0.001
 ):
     "Write it, whole or not at all: one .npz file, or a folder that opens unread and can grow."
-    self.check(path)
-    if Path(path).suffix == '.npz': return write_whole(path, self._npz())
+    single = Path(path).suffix == '.npz'
+    dtype = 'float16' if half and not single else 'float32'
+    columns = self._as_stored(path, dtype)
+    if single: return write_whole(path, self._npz(columns))
     if (Path(path)/MANIFEST).exists():
         why = 'there is a gallery already; append to it, or choose another folder'
         raise ValueError(f'{path}: {why}')
-    dtype = 'float16' if half else 'float32'
-    dim = self.det_feats.shape[1]
-    manifest = new_manifest(self.model, self.matching, dim, self._rule(), dtype)
-    with locked(path, 'save'): add_shard(path, manifest, self._columns())
+    manifest = new_manifest(**self._about(), dim=self.det_feats.shape[1], dtype=dtype)
+    with locked(path, 'save'): add_shard(path, manifest, columns)
 
 # %% ../nbs/83_gallery.ipynb #ee222c10
 _ARRAYS = 'det_image', 'det_boxes', 'det_scores', 'det_feats', 'names'
@@ -334,13 +433,6 @@ def _check_arrays(det_image, det_boxes, det_scores, det_feats, names):
     if n and not 0 <= det_image.min() <= det_image.max() < len(names):
         raise ValueError(f'det_image: scenes are numbered from 0 to {len(names) - 1}')
 
-# %% ../nbs/83_gallery.ipynb #4f179a79
-def _is_sound(about):
-    "Whether a file says about itself what galleries say."
-    if not isinstance(about, dict) or not sound_size(about.get('size')): return False
-    known = about.get('matching', 'cosine') in ('cosine', 'euclidean')
-    return known and isinstance(about.get('model', ''), str)
-
 # %% ../nbs/83_gallery.ipynb #389ef084
 @patch(cls_method=True)
 def _from_npz(cls: Gallery, path):
@@ -370,6 +462,10 @@ class _Pictures:
     "Scene number -> picture, from the folder, data set or film it came from."
     def __init__(self, sources, scenes):
         self.sources, self.scenes, self.opened = sources, scenes, {}
+
+    def origin(self, scene):
+        s = self.scenes[scene][0]
+        return self.sources[s]['path'] if 0 <= s < len(self.sources) else ''
 
     def __call__(self, scene):
         s, key, stamp = self.scenes[scene]
@@ -410,10 +506,15 @@ class _TwoReaders:
     "Pictures of two galleries, numbered on."
     def __init__(self, first, second, n): self.first, self.second, self.n = first, second, n
     def __call__(self, s): return self.first(s) if s < self.n else self.second(s - self.n)
+    def origin(self, s):
+        read, s = (self.first, s) if s < self.n else (self.second, s - self.n)
+        return read.origin(s) if hasattr(read, 'origin') else ''
 
 @patch
 def _check_like(self: Gallery, other):
     "Raises ValueError for a gallery of another network."
+    for g, source in (other, 'the other gallery'), (self, self._title):
+        if len(g.det_feats.shape) != 2: raise ValueError(f'{source}: det_feats is not (M, D)')
     dims = other.det_feats.shape[1], self.det_feats.shape[1]
     if dims[0] != dims[1] or other.model != self.model:
         theirs, ours = other.model or 'unknown', self.model or 'unknown'
@@ -421,21 +522,23 @@ def _check_like(self: Gallery, other):
     if other.matching != self.matching:
         raise ValueError(f'the other gallery compares by {other.matching}, this one by '
                          f'{self.matching}: embed both with one model')
-    other.check('the other gallery')
 
 # %% ../nbs/83_gallery.ipynb #5ec6c7b8
 @patch
 def _joined(self: Gallery, other):
     "Both in memory, the other's scenes after this one's."
+    for g, source in (self, 'this gallery'), (other, 'the other gallery'): g.check(source)
     n, pairs = len(self.names), {}
     for k in _PER_DETECTION_OR_SCENE:
         a, b = getattr(self, k), getattr(other, k)
         pairs[k] = None if a is None or b is None else np.concatenate([a, b])
     feats = np.concatenate([np.asarray(self.det_feats), np.asarray(other.det_feats)])
+    image = np.concatenate([self.det_image, n + np.asarray(other.det_image)]).astype(int)
+    gone = [d + at for d, at in ((self.dropped, 0), (other.dropped, n)) if d is not None]
     shown = self.read and other.read
-    return replace(self, det_image=np.r_[self.det_image, n + other.det_image], det_feats=feats,
-                   names=self.names + other.names, **pairs,
-                   read=shown and _TwoReaders(self.read, other.read, n))
+    return replace(self, det_image=image, det_feats=feats, names=self.names + other.names, **pairs,
+                   read=shown and _TwoReaders(self.read, other.read, n), _engine=None,
+                   dropped=np.concatenate(gone) if gone else None)
 
 # %% ../nbs/83_gallery.ipynb #cfcb0a29
 @patch
@@ -446,5 +549,7 @@ def append(self: Gallery,
     self._check_like(other)
     if not self.folder: return self._joined(other)
     with locked(self.folder, 'append'):
-        add_shard(self.folder, read_manifest(self.folder), other._columns())
+        manifest = read_manifest(self.folder)
+        columns = other._as_stored('the other gallery', manifest['dtype'])
+        add_shard(self.folder, manifest, columns)
     return Gallery.open(self.folder)

@@ -26,7 +26,7 @@ from .person_search import evaluating
 from .ranking import paired_iou
 from .reranking import cbgm, k_reciprocal
 from .neighbours import Approximate, choose_engine, exact_neighbours
-from .shards import read_manifest, write_manifest
+from .shards import gallery_file, read_manifest, write_manifest
 from .gallery import WIDEST, Gallery, Match, fingerprint, moment, thumbnail
 
 # %% ../nbs/84_search.ipynb #a430ed3c
@@ -39,7 +39,7 @@ def engine(self: Gallery):
     about = self.manifest.get('index')
     if not about or self._engine is not None: return self._engine
     if importlib.util.find_spec('faiss'):
-        file = self.folder/about['file']
+        file = gallery_file(self.folder, about['file'])
         self._engine = Approximate.load(about['name'], self.det_feats, file)
     else:
         warnings.warn(_NO_FAISS.format(self.folder, about['name']))
@@ -51,11 +51,11 @@ _OTHER_SIZE = ('query has shape {}, this gallery holds {}-d embeddings: '
                'embed both with one model')
 
 @patch
-def _check_query(self: Gallery, query, number, score_threshold, rerank):
+def _check_query(self: Gallery, query, number, top, rerank):
     "Raises ValueError for a search that has no answer."
-    if number < 1:
-        raise ValueError(f'number={number}: give how many matches are wanted, 1 or more')
-    if not score_threshold == score_threshold: raise ValueError('score_threshold is not a number')
+    for name, x in dict(number=number, top=top).items():
+        if not isinstance(x, (int, np.integer)) or isinstance(x, bool) or x < 1:
+            raise ValueError(f'{name}={x!r:.60}: give how many matches, a whole number from 1')
     dim = self.det_feats.shape[1]
     if query.shape != (dim,): raise ValueError(_OTHER_SIZE.format(query.shape, dim))
     if not np.isfinite(query).all(): raise ValueError('the query is not finite; embed it again')
@@ -89,7 +89,7 @@ def _match(self: Gallery, row, similarity):
 def search(self: Gallery,
     query: np.ndarray,             # (D,) unit length, from `model.embed` or `embed`
     number: int = 10,              # matches wanted
-    scenes=None,                   # only in these; None: all
+    scenes=None,                   # only in these: numbers, or a mask of all; None: all
     score_threshold: float = 0.5,  # weaker detections are left out
     camera=None,                   # only of this camera, or of these
     time=None,                     # only (from, to) seconds, either None
@@ -101,7 +101,7 @@ def search(self: Gallery,
 ) -> list:                         # of `Match`, best first
     "The people most similar to the query; among equals the earlier detection."
     query = np.asarray(query, np.float32)
-    self._check_query(query, number, score_threshold, rerank)
+    self._check_query(query, number, top, rerank)
     kept = self.keep(scenes, score_threshold, camera, time, exclude)
     k = min(max(number, top) if rerank else number, len(self))
     s, rows = self._nearest(query, k, kept, exact)
@@ -163,6 +163,16 @@ def _as_bytes(image):
     return (image.permute(1, 2, 0) * 255).round().byte().cpu().numpy()
 
 # %% ../nbs/84_search.ipynb #a439c93e
+_SEVERAL = '{}: {} scenes are called {}: {}; give the number, or the file'
+
+@patch
+def _only(self: Gallery, name):
+    "The number of the scene with a name. Raises ValueError if several have it."
+    there = self._named(name)
+    if len(there) == 1: return there[0]
+    first = ', '.join(f'{i} {self.origin(i)}'.strip() for i in there[:3])
+    raise ValueError(_SEVERAL.format(self._title, len(there), printable(name), printable(first)))
+
 @patch
 def seen(self: Gallery,
     picture,  # a scene's number or name, a file, (H, W, 3) uint8, or (3, H, W) float 0-1
@@ -171,9 +181,11 @@ def seen(self: Gallery,
     if torch.is_tensor(picture): return 'the picture', _as_bytes(picture)
     if isinstance(picture, np.ndarray): return 'the picture', as_picture(picture, 'the picture')
     if isinstance(picture, (int, np.integer)):
-        return self.names[picture], self.picture(int(picture))
+        if 0 <= picture < len(self.names): return self.names[picture], self.picture(int(picture))
+        raise ValueError(f'{self._title}: has no scene {picture}; there are {len(self.names)}, '
+                         'numbered from 0')
     if str(picture) in self.names and not Path(picture).is_file():
-        return str(picture), self.picture(self.names.index(str(picture)))
+        return str(picture), self.picture(self._only(str(picture)))
     return str(picture), read_picture(picture)
 
 # %% ../nbs/84_search.ipynb #85b3c98f
@@ -191,7 +203,9 @@ def _usual_height(self: Gallery, rule):
     "px of the resized scene: the median height of the gallery's people."
     heights = self.det_boxes[:2000, 3] - self.det_boxes[:2000, 1]
     if rule and self.sizes is not None:
-        heights = heights * np.array([rule(*self.sizes[s]) for s in self.det_image[:2000]])
+        sizes = np.asarray(self.sizes)[self.det_image[:2000]]
+        known = (sizes > 0).all(1)  # (0, 0): written without
+        if known.any(): heights = heights[known] * np.array([rule(*s) for s in sizes[known]])
     return float(np.median(heights)) if len(heights) else 96.
 
 # %% ../nbs/84_search.ipynb #7f7e0cab
@@ -346,7 +360,7 @@ def _card(k, m):
     "Match number `k` as HTML; without its picture, the reason stands in its place."
     try: see = f'<img src="{_jpeg(m.thumbnail(192))}" alt="match {k}">'
     except (ValueError, OSError) as e: see = f'<p class="gone">{html.escape(printable(str(e)))}</p>'
-    where = [html.escape(printable(m.name)), f'camera {m.camera}' if m.camera else '',
+    where = [html.escape(printable(m.where)), f'camera {m.camera}' if m.camera else '',
              moment(m.time), 'box ' + ', '.join(f'{v:.0f}' for v in m.box)]
     words = f'<b>{k}</b> &nbsp; {m.similarity:.3f}<br>{"<br>".join(filter(None, where))}'
     return f'<figure>{see}<figcaption>{words}</figcaption></figure>'
