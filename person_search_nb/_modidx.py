@@ -1201,6 +1201,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'person_search_nb.gallery._whole_numbers': ( 'gallery.html#_whole_numbers',
                                                                                        'person_search_nb/gallery.py'),
                                           'person_search_nb.gallery._without': ('gallery.html#_without', 'person_search_nb/gallery.py'),
+                                          'person_search_nb.gallery._written_size': ( 'gallery.html#_written_size',
+                                                                                      'person_search_nb/gallery.py'),
                                           'person_search_nb.gallery.fingerprint': ( 'gallery.html#fingerprint',
                                                                                     'person_search_nb/gallery.py'),
                                           'person_search_nb.gallery.moment': ('gallery.html#moment', 'person_search_nb/gallery.py'),

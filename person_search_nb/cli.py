@@ -379,9 +379,13 @@ def _print_matches(found):
 # %% ../nbs/99_cli.ipynb #5cebe98a
 def _nobody(people):
     "What is said where a filter leaves nobody."
+    import numpy as np
+    gone = [] if people.dropped is None else people.dropped
+    there = int((~np.isin(people.det_image, gone)).sum())  # forgotten people are not searched
     known = people.cameras is not None
-    cameras = f', of cameras {sorted(set(map(int, people.cameras)))}' if known else ''
-    print(f'nobody: {len(people):,} people in the gallery{cameras}; are the filters too narrow?',
+    there_are = sorted(set(np.delete(people.cameras, gone).tolist())) if known else ''
+    cameras = f', of cameras {there_are}' if known else ''
+    print(f'nobody: {there:,} people in the gallery{cameras}; are the filters too narrow?',
           file=sys.stderr)
 
 def _write_page(people, found, image, box, gallery, out):
@@ -445,7 +449,7 @@ def _strip(found, scenes, image, box, who, out):
 
 # %% ../nbs/99_cli.ipynb #064d2d31
 def _find_query(model, query, data, size, number, gallery, out, device, trust):
-    "Search a data spec for its query number `query`."
+    "Search a data spec for its query number `query`: the scenes that its protocol gives it."
     import torch
     from person_search_nb.distributed import device_of
     from person_search_nb.datasets import open_dataset
@@ -459,9 +463,13 @@ def _find_query(model, query, data, size, number, gallery, out, device, trust):
     where = device_of(net)
     with torch.inference_mode():
         feature = net.embed([image.to(where)], [query_box.to(where)])[0].cpu().numpy()
-    found = people.search(feature, number, exclude=queries.gallery_index[query])
+    own = queries.gallery_index[query]
+    searched = None if queries.candidates is None else queries.candidates[query]
+    if searched is not None: searched = searched[searched >= 0]
+    found = people.search(feature, number, searched, exclude=own if own >= 0 else None)
     if not found:
-        print(f'nobody: no match among {len(people):,} people found in {len(scenes):,} scenes',
+        number_of = len(scenes) - (own >= 0) if searched is None else len(searched)
+        print(f'nobody: no match among the people found in the {number_of:,} scenes of the query',
               file=sys.stderr)
     for k, m in enumerate(found, 1):
         box = [round(float(v)) for v in m.box]

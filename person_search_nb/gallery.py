@@ -18,6 +18,7 @@ from fastcore.basics import patch
 from PIL import Image
 
 from .files import locked, parse_json, sound_size, write_whole
+from .pictures import Fit, RESIZE
 from .scenes import Scene, SceneDataset
 from .model_files import check_finite
 from .evaluation import run_detector
@@ -288,12 +289,17 @@ def _is_sound(about):
     known = about.get('matching', 'cosine') in ('cosine', 'euclidean')
     return known and isinstance(about.get('model', ''), str)
 
+def _written_size(size):
+    "A rule of resizing as a file holds it: a name, or [height, width]; None where it has no name."
+    if isinstance(size, Fit): size = size.height, size.width
+    if callable(size): size = next((k for k, rule in RESIZE.items() if rule == size), None)
+    if not isinstance(size, (list, tuple)): return size
+    return [v.item() if isinstance(v, np.generic) else v for v in size]
+
 @patch
 def _about(self: Gallery):
-    "What a file says of the gallery as a whole; the rule of resizing if it can be written down."
-    size = self.size if isinstance(self.size, (str, list, tuple)) else None
-    if isinstance(size, (list, tuple)):
-        size = [v.item() if isinstance(v, np.generic) else v for v in size]
+    "What a file says of the gallery as a whole."
+    size = _written_size(self.size)
     return dict(model=self.model, matching=self.matching, size=size)
 
 # %% ../nbs/83_gallery.ipynb #2cf89856
@@ -345,12 +351,13 @@ def _without(columns, dropped):
     rows, number = np.flatnonzero(kept[columns['image']]), np.cumsum(kept) - 1
     return dict(image=number[columns['image'][rows]], rows=_Some(columns['rows'], rows),
                 **{k: columns[k][rows] for k in ('boxes', 'scores')},
-                **{k: columns[k][kept] for k in ('cameras', 'times', 'sizes')},
+                **{k: columns[k][kept] for k in _OF_SCENES},
                 **{k: [x for x, keep in zip(columns[k], kept) if keep]
                    for k in ('names', 'scenes')})
 
 # %% ../nbs/83_gallery.ipynb #0f2d51d1
 _CALLED = dict(image='det_image', boxes='det_boxes', scores='det_scores', rows='det_feats')
+_OF_SCENES = 'cameras', 'times', 'sizes'
 
 @patch
 def _as_stored(self: Gallery, source, dtype='float32'):
@@ -380,8 +387,9 @@ def _npz(self: Gallery, columns):
     out, feats = io.BytesIO(), np.asarray(columns['rows'])
     about = np.array(json.dumps(self._about()))
     if feats.dtype.kind != 'f': feats = feats.astype(np.float32)
+    known = {k: columns[k] for k in _OF_SCENES if getattr(self, k) is not None}
     np.savez(out, **{_CALLED[k]: columns[k] for k in ('image', 'boxes', 'scores')},
-             det_feats=feats, names=np.array(columns['names']), about=about)
+             det_feats=feats, names=np.array(columns['names']), about=about, **known)
     return out.getbuffer()
 
 # %% ../nbs/83_gallery.ipynb #25a74299
@@ -392,6 +400,9 @@ def save(self: Gallery,
 ):
     "Write it, whole or not at all: one .npz file, or a folder that opens unread and can grow."
     single = Path(path).suffix == '.npz'
+    if self.size is not None and _written_size(self.size) is None:
+        raise ValueError(f'{path}: size is a function, which no file can hold; make the gallery '
+                         f'with (height, width), or one of {", ".join(RESIZE)}')
     dtype = 'float16' if half and not single else 'float32'
     columns = self._as_stored(path, dtype)
     if single: return write_whole(path, self._npz(columns))
@@ -415,12 +426,12 @@ def _check_lengths(shapes):
 
 def _read_npz(path):
     "The arrays of a gallery file by name, and what it says about itself."
-    arrays = read_npz(path, _ARRAYS, ('about',), _check_lengths)
+    arrays = read_npz(path, _ARRAYS, ('about', *_OF_SCENES), _check_lengths)
     about = arrays.pop('about', None)
     return arrays, {} if about is None else parse_json(str(about), path)
 
 # %% ../nbs/83_gallery.ipynb #e706ca9e
-def _check_arrays(det_image, det_boxes, det_scores, det_feats, names):
+def _check_arrays(det_image, det_boxes, det_scores, det_feats, names, **of_scenes):
     "Raises ValueError for arrays of other types than a gallery has, or numbers that cannot be."
     whole = det_image.dtype.kind in 'iu'
     texts = names.ndim == 1 and (not len(names) or names.dtype.kind == 'U')

@@ -74,6 +74,9 @@ _ELSEWHERE = 'this network recognises people elsewhere than in its head; leave t
 
 def _check_question(model, level, query, identity):
     "Refuse what the model cannot answer."
+    if not hasattr(model, 'blocks'):
+        raise ValueError(f'{type(model).__name__} has no layers to look into; an exported file is '
+                         'explained by the model file it was made from')
     if level not in (0, 1, 2):
         raise ValueError(f'level is 0, 1 or 2 (level 3 has no place in the scene), not {level}')
     if query is not None and identity is not None:

@@ -237,8 +237,12 @@ def _scaled(picture, box, s):
 
 # %% ../nbs/84_search.ipynb #04c00716
 def _checked_box(name, picture, box):
-    "The first box, (4,). Raises ValueError if it is not inside the picture."
-    box = np.asarray(box, np.float32).reshape(-1, 4)[:1]
+    "A query's box, (4,). Raises ValueError for several, or if it is not inside the picture."
+    box = np.asarray(box, np.float32)
+    if box.shape == (1, 4): box = box[0]
+    if box.shape != (4,):
+        raise ValueError(f'{name}: the query box has shape {box.shape}; give one, x1, y1, x2, y2')
+    box = box[None]
     scene = Scene(name, picture.shape[:2], box, [-1], rows=['the query box'])
     return check_scene(scene, name).boxes[0]
 

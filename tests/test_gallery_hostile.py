@@ -17,6 +17,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from person_search_nb.files import BusyError, locked
+from person_search_nb.pictures import Fit, resize_rule
 from person_search_nb.model_files import shipped_trunk
 from person_search_nb.models import load_model
 from person_search_nb.shards import add_shard, compact, FIELDS, MANIFEST, new_manifest
@@ -779,3 +780,37 @@ def test_no_message_advises_to_load_pickles(tmp_path, header):
         assert file.name in text and 'pickle' not in text and '\n' not in text and ('z.npz' in text or 'does not begin as an array does' in text or 'is of another version (9, 0)' in text), text
     (tmp_path / 'w.npz').write_bytes(b'#!/bin/sh' + (tmp_path / 'x.npz').read_bytes())
     assert len(Gallery.load(tmp_path / 'w.npz')) == 6  # zip files may begin with anything
+
+
+def test_a_gallery_keeps_its_size_cameras_and_times_in_one_file(tmp_path):
+    "A rule of resizing was forgotten, so pictures were searched at another scale; cameras and times were not written."
+    g = replace(small(), size=Fit(96, 168), cameras=np.array([1, 2]), times=np.array([5., np.nan]), sizes=np.array([[96, 128]] * 2))
+    for name in ('g.npz', 'g'):
+        g.save(tmp_path / name)
+        back = (Gallery.load if name == 'g.npz' else Gallery.open)(tmp_path / name)
+        assert back.size == (96, 168) and back.cameras.tolist() == [1, 2] and back.times[0] == 5 and back.sizes.tolist() == [[96, 128]] * 2
+        assert [m.scene for m in back.search(np.float32([1, 0, 0, 0]), camera=2)] == [1]
+    replace(small(), size=resize_rule('faster-rcnn')).save(tmp_path / 'named.npz')
+    assert Gallery.load(tmp_path / 'named.npz').size == 'faster-rcnn'
+    with pytest.raises(ValueError, match='size is a function, which no file can hold'): replace(small(), size=lambda h, w: .5).save(tmp_path / 'h.npz')
+    assert not (tmp_path / 'h.npz').exists()
+
+
+@pytest.mark.parametrize('box', [[1, 2, 3], [[1, 2, 30, 40], [5, 6, 30, 40]], [1, 2, 30, 40, .9]])
+def test_a_query_is_one_box(net, tmp_path, pictures, box):
+    "The first of several boxes was taken in silence, and five numbers raised numpy's error."
+    g = build_gallery(net, pictures, tmp_path / 'g', least=0., progress=False)
+    with pytest.raises(ValueError, match='the query box has shape .*; give one, x1, y1, x2, y2'): g.embed(net, 0, box)
+    assert g.embed(net, 0, [[1, 2, 30, 40]]).shape == g.embed(net, 0, [1, 2, 30, 40]).shape
+
+
+def test_the_command_line_counts_whom_it_searches(net, tmp_path, pictures, capsys):
+    "Forgotten people were counted among those in whom nobody was found."
+    from person_search_nb.cli import _nobody
+    index = lambda: build_gallery(net, pictures, tmp_path / 'g', least=0., changed='replace', progress=False)
+    people = np.bincount(index().det_image, minlength=3)
+    (pictures / 'c2_a.png').unlink()
+    index()
+    capsys.readouterr()
+    _nobody(Gallery.open(tmp_path / 'g'))
+    assert f'nobody: {people[0] + people[2]:,} people in the gallery, of cameras [1' in capsys.readouterr().err
