@@ -344,6 +344,8 @@ class _Some:
     def __getitem__(self, key): return self.feats[self.rows[key]]
     def __array__(self, dtype=None, copy=None): return np.asarray(self[:], dtype)
 
+_OF_SCENES = 'cameras', 'times', 'sizes'
+
 def _without(columns, dropped):
     "Columns of `add_shard` without some scenes and their people."
     kept = np.ones(len(columns['names']), bool)
@@ -357,7 +359,6 @@ def _without(columns, dropped):
 
 # %% ../nbs/83_gallery.ipynb #0f2d51d1
 _CALLED = dict(image='det_image', boxes='det_boxes', scores='det_scores', rows='det_feats')
-_OF_SCENES = 'cameras', 'times', 'sizes'
 
 @patch
 def _as_stored(self: Gallery, source, dtype='float32'):
