@@ -34,7 +34,7 @@ def table(*heads): print(); row(*heads); print('|' + '---|' * len(heads))
 
 
 def written(folder, h, w):
-    "Painted scenes as JPEG files, as a data set."
+    "Rendered scenes as JPEG files, as a data set."
     spec = f'synth:tiny?train_scenes={SCENES}&test_scenes=4&queries=2&gallery=3&train_ids=20&test_ids=6&size={h}x{w}'
     data = open_dataset(spec, 'train', progress=False)
     noise = np.random.default_rng(0)

@@ -13,7 +13,7 @@ written = set()
 
 
 def write(name, text):
-    "One page, touched only when it changed, so that Sphinx sets only that one anew."
+    "One page, touched only when it changed, so that Sphinx sets only that one again."
     path = PAGES/name
     written.add(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -42,23 +42,23 @@ def precision_recall(
     return hits / max(d.positives, 1), hits / np.arange(1, len(hits) + 1)
 
 # %% ../nbs/54_analysis.ipynb #de46fa50
-def _all_boxes(found, everybody):
+def _all_boxes(found, everyone):
     "The detections and the true boxes, as `match_detections` takes them."
     return {k: found[k] for k in ('det_image', 'det_boxes', 'det_scores')} | {
-        k: everybody[k] for k in ('gt_image', 'gt_boxes')}
+        k: everyone[k] for k in ('gt_image', 'gt_boxes')}
 
 def recall_sweep(
     found: dict,                 # det_image, det_boxes, det_scores, det_feats
     query_feats: np.ndarray,     # (Q, D)
     truth: dict,                 # gt_query, gt_image, gt_boxes, candidates, of `search_truth`
-    everybody: dict,             # gt_image, gt_boxes of all people, of `gallery_truth`
+    everyone: dict,             # gt_image, gt_boxes of all people, of `gallery_truth`
     recalls: tuple = (.4, .5, .6, .7, .8, .9),  # those the detector does not reach are left out
     iou_threshold: float = 0.5,  # overlap that counts as found
     min_height: float = 0.,      # px: lower people and detections do not count
 ) -> list:                       # of dict(recall, score_threshold, mAP, top1, ...)
     "Search with as many detections as give a certain recall (E2E paper, Fig. 7a: top-1)."
     rules = dict(iou_threshold=iou_threshold, min_height=min_height)
-    boxes, out = _all_boxes(found, everybody) | rules, []
+    boxes, out = _all_boxes(found, everyone) | rules, []
     d = match_detections(**boxes, score_threshold=0.)
     recall = precision_recall(d)[0]
     for wanted in recalls:
@@ -309,7 +309,7 @@ def lost_points(
     m: SearchMatches,
     found: dict,         # det_image, det_boxes, det_scores
     truth: dict,         # gt_query, gt_image, gt_boxes, of `search_truth`
-    everybody: dict,     # gt_image, gt_boxes of all people, of `gallery_truth`
+    everyone: dict,     # gt_image, gt_boxes of all people, of `gallery_truth`
     score_threshold: float = 0.5,  # as in the search
 ) -> list:               # of dict(query, scene, cause, loss, rank, box), the greatest loss first
     """Each positive that costs something, its cause, and its share of the query's AP.
@@ -321,7 +321,7 @@ def lost_points(
     kept = np.asarray(found['det_scores']) >= score_threshold
     rows = _outranked(m, image)
     for q, s in m.missed.tolist():
-        people = everybody['gt_boxes'][everybody['gt_image'] == s].astype(np.float64)
+        people = everyone['gt_boxes'][everyone['gt_image'] == s].astype(np.float64)
         boxes = np.asarray(found['det_boxes'], np.float64)[kept & (image == s)]
         cause = 'merged' if _is_merged(box_of[q, s], people, boxes) else 'missed'
         rows.append(dict(query=q, scene=s, cause=cause, loss=1 / float(m.positives[q]), rank=0))
@@ -436,13 +436,13 @@ def report(
     "All of this notebook for one system; `**protocol_of(model)` gives a model's own rules."
     rules = protocol_of(None, score_threshold, iou_threshold, min_height)
     overlap = {k: rules[k] for k in ('iou_threshold', 'min_height')}
-    truth, everybody = search_truth(queries, gallery), gallery_truth(gallery)
+    truth, everyone = search_truth(queries, gallery), gallery_truth(gallery)
     found = tall_enough(found, rules['min_height'])
     rerank = rerank and rerank(found, query_feats, queries)
     m = match_search(**found, query_feats=query_feats, **truth, **rules, rerank=rerank)
-    d = _detector_part(match_detections(**_all_boxes(found, everybody), **overlap))
-    rows = lost_points(m, found, truth, everybody, rules['score_threshold'])
-    sweep = recall_sweep(found, query_feats, truth, everybody, **overlap)
+    d = _detector_part(match_detections(**_all_boxes(found, everyone), **overlap))
+    rows = lost_points(m, found, truth, everyone, rules['score_threshold'])
+    sweep = recall_sweep(found, query_feats, truth, everyone, **overlap)
     search = _search_part(m, queries)
     return dict(protocol=rules, search=search, detection=d['detection'],
                 lost=loss_by_cause(rows, search['all']['queries']), cmc=cmc(m).tolist(),

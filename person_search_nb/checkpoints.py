@@ -62,4 +62,4 @@ def load_tree(
     except FileNotFoundError: raise ValueError(f'{path}: no such checkpoint') from None
     except _UNREADABLE as e:
         raise ValueError(f'{path}: not a readable checkpoint ({type(e).__name__}); '
-                         'delete it to start anew, or take an older copy') from None
+                         'delete it to start again, or take an older copy') from None

@@ -233,6 +233,6 @@ def format_summary(
              *_protocol_lines(found['protocols'])]
     if out := _left_out_lines(found['left_out']): lines += ['', 'left out:', *out]
     if found['notes']: lines += ['', 'to know:', *(f'  {n}' for n in found['notes'])]
-    if faults: lines += ['', f'{len(faults)} known faults of the published files, mended:',
+    if faults: lines += ['', f'{len(faults)} known faults of the published files, repaired:',
                          *(f'  {f}' for f in faults[:20])]
     return '\n'.join(lines)

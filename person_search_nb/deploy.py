@@ -657,7 +657,7 @@ class Deployed(TwoParts):
                 ]
             else: parts = [scene.module(), head.module()]
         except (_OtherNumbers, _NotFinite): raise
-        except Exception as e:  # of onnxruntime: a graph that is damaged or somebody else's
+        except Exception as e:  # of onnxruntime: a graph that is damaged or someone else's
             raise ValueError(
                 f'{path} and {head_path(path).name}: not a pair of person-search export '
                 f'({str(e)[:200]}); write them again'
@@ -679,7 +679,7 @@ class Deployed(TwoParts):
         except ValueError as e:
             if 'pip install' in str(e): raise
             problem = e
-        # of protobuf, zip, pickle: a file that is damaged or somebody else's
+        # of protobuf, zip, pickle: a file that is damaged or someone else's
         except Exception as e: problem = e
         else: return _checked(about, path), graph
         raise ValueError(

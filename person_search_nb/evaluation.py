@@ -161,9 +161,9 @@ def embed_truth(
 ) -> dict:                  # det_image, det_boxes, det_scores (all 1), det_feats
     "What a perfect detector would find: the true boxes, embedded by the model."
     t = gallery_truth(gallery)
-    everybody = QuerySet(gallery, t['gt_image'], t['gt_boxes'], t['person_id'], t['gt_image'])
+    everyone = QuerySet(gallery, t['gt_image'], t['gt_boxes'], t['person_id'], t['gt_image'])
     cosine = getattr(model, 'matching', 'cosine') == 'cosine'
-    feats = embed_queries(model, everybody, **kw, **({} if cosine else dict(searched=True)))
+    feats = embed_queries(model, everyone, **kw, **({} if cosine else dict(searched=True)))
     scores = np.ones(len(t['gt_image']), np.float32)
     return dict(det_image=t['gt_image'], det_boxes=t['gt_boxes'], det_scores=scores,
                 det_feats=feats)

@@ -31,7 +31,7 @@ DEMO = 'synth:tiny?test_scenes=18&test_ids=8&queries=8&gallery=17&seed=11'
 def demo_scenes(
     spec: str = DEMO,  # data spec
 ):                     # SceneDataset
-    "Scenes of a small synthetic world; each is painted when it is first looked at, and kept."
+    "Scenes of a small synthetic world; each is rendered when it is first looked at, and kept."
     scenes = open_dataset(spec, 'gallery', progress=False)
     scenes.read = functools.cache(scenes.read)
     return scenes

@@ -279,7 +279,7 @@ def _most_seen(ids, people):
     return np.sort(who[np.argsort(-count, kind='stable')[:people]])
 
 def _map(ax, feats, ids, who, name):
-    "One map: everybody grey, the chosen people in colour."
+    "One map: everyone grey, the chosen people in colour."
     xy, share = planar(feats)
     rest = ~np.isin(ids, who)
     ax.plot(*xy[rest].T, '.', color='0.75', ms=4, label='others' if rest.any() else None)

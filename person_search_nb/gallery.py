@@ -230,7 +230,7 @@ def from_model(cls: Gallery,
     dataset,    # the scenes
     **kw,       # of `run_detector`
 ) -> 'Gallery':
-    "Find and embed everybody in the scenes."
+    "Find and embed everyone in the scenes."
     if isinstance(model, torch.nn.Module): check_finite(model.state_dict(), 'the network')
     found = run_detector(model, dataset, **dict(min_height=0.) | kw)
     sizes = np.array([s.size for s in dataset.scenes]).reshape(-1, 2)

@@ -89,7 +89,7 @@ def find_people(
     least: float = 0.5,  # weaker detections are not kept
     step=None,           # called with the number of pictures that are done
 ) -> list:               # per item (size, boxes, scores, embeddings), or why there is nothing
-    "Detect and embed everybody in some scenes of a source; boxes (N, 4) in px of the original."
+    "Detect and embed everyone in some scenes of a source; boxes (N, 4) in px of the original."
     firsts = range(0, len(items), batch_size)
     mine = share_out([list(range(k, min(k + batch_size, len(items)))) for k in firsts])
     loader = DataLoader(Readable(source, items, size), batch_sampler=mine, num_workers=workers,
@@ -176,7 +176,7 @@ def _give_up(folder, shard, others, changed):
     if others and changed != 'replace':
         raise ValueError(f'{what}, and holds {others}; index that, or index with changed=replace '
                          'to forget what it held')
-    print(what + (f'; what it held of {others} is forgotten' if others else ' and made anew'))
+    print(what + (f'; what it held of {others} is forgotten' if others else ' and made again'))
 
 # %% ../nbs/85_indexing.ipynb #c3b0bcdf
 def _index_fits(folder, manifest, shards):

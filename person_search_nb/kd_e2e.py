@@ -32,7 +32,7 @@ def teacher_table(
     many = num_ids or teacher.num_ids
     table, _ = mean_embeddings(teacher, dataset, many, batch_size, progress)
     if table.shape[1] > 1: return table
-    raise ValueError("this teacher gives everybody the same embedding: it is a detector alone "
+    raise ValueError("this teacher gives everyone the same embedding: it is a detector alone "
                      "(id_loss='none'); take one that was trained to tell people apart")
 
 # %% ../nbs/67_kd_e2e.ipynb #c431a4ec

@@ -562,7 +562,7 @@ def _not_the_person(scene, who, box):
             return f'the person is elsewhere in this scene, with the corners {shown} (px)'
 
 def _check_listed(rows, data, number, where, file):
-    """Raises `DataError` for a query of an unknown scene, outside it, of somebody else, without an
+    """Raises `DataError` for a query of an unknown scene, outside it, of someone else, without an
     answer, or listed twice."""
     first, published = {}, _is_published('prw', queries=len(rows))  # taken as it is
     for n, who, box, name in rows:

@@ -318,12 +318,12 @@ def load(cls: Approximate,
     path,       # a file of `save`
 ) -> 'Approximate':
     "Read it back. Raises ValueError naming the file when it is not such an index."
-    faiss, mend = optional('faiss', f'{path}'), 'delete it and build the index anew'
+    faiss, repair = optional('faiss', f'{path}'), 'delete it and build the index again'
     try: index = faiss.read_index(str(path))
-    except RuntimeError: raise ValueError(f'{path}: not a readable index; {mend}') from None
+    except RuntimeError: raise ValueError(f'{path}: not a readable index; {repair}') from None
     graph = 'HNSW' in type(index).__name__
     if index.d != feats.shape[1] or index.ntotal > len(feats) or graph != (name == 'hnsw'):
-        raise ValueError(_NOT_ITS_INDEX.format(path, index.ntotal, index.d, *feats.shape, mend))
+        raise ValueError(_NOT_ITS_INDEX.format(path, index.ntotal, index.d, *feats.shape, repair))
     return cls(name, feats, index)
 
 # %% ../nbs/80_neighbours.ipynb #f5d6733f

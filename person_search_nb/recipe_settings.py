@@ -137,7 +137,7 @@ _LOSSES = {
 }
 
 # %% ../nbs/74_recipe_settings.ipynb #12e93f34
-# of settings of somebody's own model
+# of settings of someone's own model
 _NOTED = Kind(
     'a number, a text, True, False, None, or tuples and dicts of them', lambda v: _is_noted(v)
 )

@@ -225,7 +225,7 @@ def picture(self: SceneDataset, i: int) -> np.ndarray:
     if picture.shape[:2] == tuple(scene.size): return resize_picture(picture, (h, w))
     raise DataError(f'{self.source} {scene.name}: is {picture.shape[1]} x {picture.shape[0]} px, '
                     f'and was {scene.size[1]} x {scene.size[0]} when the data was opened; '
-                    'open it anew')
+                    'open it again')
 
 # %% ../nbs/30_scenes.ipynb #ec1bf806
 @patch
@@ -335,7 +335,7 @@ def under_protocol(
     queries: QuerySet,
     cameras: np.ndarray,  # (G,) camera of every gallery scene
     protocol: str,        # of `CAMERAS`
-    scenes: list | None = None,  # of the gallery: somebody has to be in what is searched
+    scenes: list | None = None,  # of the gallery: someone has to be in what is searched
 ) -> QuerySet:            # the same, with its candidates
     "Queries that search what they would, or only other cameras. `DataError` if that is nothing."
     if protocol != 'cross-camera' or not len(queries): return queries

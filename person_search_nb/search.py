@@ -125,7 +125,7 @@ def _checked_context(context, dim):
 
 @patch
 def _by_company(self: Gallery, query, rows, kept, context):
-    "(rows, similarities) by cbgm, with everybody in the scenes of the ten best."
+    "(rows, similarities) by cbgm, with everyone in the scenes of the ten best."
     if context is None: raise ValueError(_NO_CONTEXT)
     context = _checked_context(context, len(query))
     beside = np.isin(self.det_image, np.unique(self.det_image[rows[:10]]))
@@ -190,7 +190,7 @@ def seen(self: Gallery,
 
 # %% ../nbs/84_search.ipynb #85b3c98f
 _OTHER_NETWORK = ('{}: was made with another network (its fingerprint is {}, this one\'s {}); '
-                  'search with the model file it was made with, or make it anew')
+                  'search with the model file it was made with, or make it again')
 
 @patch
 def _check_network(self: Gallery, model):

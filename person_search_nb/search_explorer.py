@@ -33,7 +33,7 @@ _OTHER_NETWORK = ("the gallery was made with another network (its fingerprint is
 _OTHER_SCENES = ('the gallery holds {} scenes, and they are not these {}: '
                  'make it from the same scenes (Gallery.from_model)')
 _OTHER_SIZE = ('the gallery was made from these scenes at another size, and people of another size '
-               'are compared badly: open the scenes with the same size=, or make the gallery anew')
+               'are compared badly: open the scenes with the same size=, or make the gallery again')
 METHODS = {'HiResCAM': 'hires-cam', 'Grad-CAM': 'grad-cam'}
 
 class SearchExplorer(Explorer):
@@ -92,10 +92,10 @@ def _gallery_and_scenes(self: SearchExplorer, gallery, scenes):
 
 # %% ../nbs/97_search_explorer.ipynb #7dfa4dc0
 def _annotated(data):
-    "A function: number of a person in `data` -> in its annotation; training numbers them anew."
+    "A function: number of a person in `data` -> in its annotation; training numbers them again."
     there = np.unique(np.concatenate([np.zeros(0, np.int64), *(s.person_id for s in data.scenes)]))
-    anew = np.array_equal(there[there >= 0], np.arange(len(data.ids)))
-    return (lambda who: int(data.ids[who])) if anew else int
+    again = np.array_equal(there[there >= 0], np.arange(len(data.ids)))
+    return (lambda who: int(data.ids[who])) if again else int
 
 @patch
 def _scenes_of(self: SearchExplorer, queries):
@@ -137,7 +137,7 @@ def _make_controls(self: SearchExplorer, start):
     w, add, last = self.ipw, self.slider, len(self.queries) - 1
     cosine, share = self.model.matching == 'cosine', dict(max=1, step=0.05, readout_format='.2f')
     boxes = [('found by the network', 'found'), ('true boxes', 'true')]
-    self.scene = add('IntSlider', 'Scene', 'where to choose somebody', value=start, min=0, max=last,
+    self.scene = add('IntSlider', 'Scene', 'where to choose someone', value=start, min=0, max=last,
                      disabled=not last)
     self.source = add('Dropdown', 'Boxes', 'found by the network, or the annotation', options=boxes)
     tip = 'whom to look for; or click in the scene, or drag a box'
@@ -149,7 +149,7 @@ def _make_controls(self: SearchExplorer, start):
                      **share)
     self.number = add('IntSlider', 'Matches', 'at most so many', value=8, min=1, max=self.most)
     self.upload = w.FileUpload(accept='image/*', description='Upload a picture',
-                               tooltip='look for somebody in a picture of your own',
+                               tooltip='look for someone in a picture of your own',
                                layout=w.Layout(width='auto'))
     self.back = w.Button(description='Back to the scenes', tooltip='forget the uploaded picture',
                          layout=w.Layout(width='auto', display='none'))
@@ -309,12 +309,12 @@ def _show_scene(self: SearchExplorer, name):
         p.picture, p.size = jpeg(draw_map(self.pixels, width=640)), list(whole(self.pixels)[2:])
         p.boxes, p.labels, p.edition = self.boxes.tolist(), self.people, self.edition
         p.selected, p.dragged, p.alt = 0 if n else -1, [], f'{name} with {n} people'
-        p.note = '' if n else 'Nobody found here. Drag a box around somebody.'
+        p.note = '' if n else 'Nobody found here. Drag a box around someone.'
 
 # %% ../nbs/97_search_explorer.ipynb #bbbf5f43
 @patch
 def choose(self: SearchExplorer, box=None):
-    "Another person to look for: the chosen one, or whoever is in the box."
+    "Another person to look for: the chosen one, or the one in the box."
     with self.changing():
         if box is None: self.picture.dragged = []
         self.picture.selected = -1 if box is not None else self.person.value
@@ -384,14 +384,14 @@ def _query_card(self: SearchExplorer):
     x1, y1, x2, y2 = self.query['box'].tolist()
     card = jpeg(on_card(crop(self.pixels, (x1, y1, x2, y2)), (208, 100)))
     who = self.query['who']
-    said = f'person {who}' if who >= 0 else 'somebody not in the annotation'
+    said = f'person {who}' if who >= 0 else 'someone not in the annotation'
     return _QUERY.format(base64.b64encode(card).decode(), said, x2 - x1, y2 - y1)
 
 @patch
 def _summary(self: SearchExplorer):
     "How many matches, in how many scenes, how many of them right."
     if self.query is None:
-        return 'Nobody is chosen. Drag a box around somebody, or take another scene.'
+        return 'Nobody is chosen. Drag a box around someone, or take another scene.'
     if not self.matches:
         return 'No match passes. Lower <i>Minimum score</i> or <i>Minimum similarity</i>.'
     scenes = len(self.scenes) - len(self.own)

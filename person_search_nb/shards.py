@@ -20,7 +20,7 @@ from .pictures import data_file
 # %% ../nbs/81_shards.ipynb #59d8667e
 MANIFEST, FORMAT, VERSION = 'manifest.json', 'person-search gallery', 1
 
-REPAIR = 'run person-search index on the same pictures again (or build_gallery): it makes anew what is broken, and keeps the rest'
+REPAIR = 'run person-search index on the same pictures again (or build_gallery): it makes what is broken again, and keeps the rest'
 
 def new_manifest(
     model: str,       # fingerprint
@@ -128,7 +128,7 @@ FIELDS = dict(
 def check_manifest(
     m,     # what the file holds
     path,  # of the file, for the message
-    way_out='make the gallery anew, or take an older copy of this file',
+    way_out='make the gallery again, or take an older copy of this file',
 ):
     """Raises ValueError for a manifest that lacks a field, or whose field is not of its kind: files
     are named by number, and lie in the folder."""
@@ -180,7 +180,7 @@ def read_manifest(
         ) from None
     except (OSError, ValueError) as e:
         raise ValueError(
-            f'{path}: cannot be read ({e}); make the gallery anew, or take an older copy of this '
+            f'{path}: cannot be read ({e}); make the gallery again, or take an older copy of this '
             'file'
         ) from None
     check_manifest(m, path)

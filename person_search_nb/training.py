@@ -320,7 +320,7 @@ def train(
     progress: bool = True,  # a bar with live losses and the time left
     label: str = 'train',   # name on the bar
     evaluate=None,          # function (model) -> dict with 'mAP': for scores.json, best.safetensors
-    restart: bool = False,  # move a run that is in `out` aside, and begin anew
+    restart: bool = False,  # move a run that is in `out` aside, and begin again
     extend: bool = False,   # the run in `out` may be shorter: train on from its checkpoint
     record: dict = {},      # what else decides the run, such as dict(recipe=...): must not change
     notes: dict = {},       # name -> bytes: files to write once the folder has become this run's

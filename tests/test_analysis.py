@@ -11,7 +11,7 @@ from person_search_nb.analysis import loss_by_cause, lost_points, precision_reca
 from person_search_nb.analysis import report, report_text, sample_gallery, save_report
 from person_search_nb.analysis import score_table, show_errors, show_report
 from person_search_nb.reranking import cbgm, k_reciprocal
-from test_evaluation import Painted, painted_world, problems
+from test_evaluation import Rendered, painted_world, problems
 
 
 @settings(max_examples=80)
@@ -30,8 +30,8 @@ def test_losses_sum_up(problem):
     "Every query: AP and the losses of its positives make 1."
     p, candidates = problem
     m = match_search(**p, candidates=candidates)
-    everybody = dict(gt_image=p['gt_image'], gt_boxes=p['gt_boxes'])
-    rows = lost_points(m, p, p, everybody)
+    everyone = dict(gt_image=p['gt_image'], gt_boxes=p['gt_boxes'])
+    rows = lost_points(m, p, p, everyone)
     ap = per_query(m)[0]
     for q in np.flatnonzero(m.positives): assert sum(r['loss'] for r in rows if r['query'] == q) == pytest.approx(1 - ap[q])
     scores = summarize(m)
@@ -45,9 +45,9 @@ def test_causes_by_hand():
     found = dict(det_image=[0, 1, 1, 3], det_boxes=np.array([person, [10, 10, 75, 90], [200, 10, 230, 90], person], float), det_scores=np.array([.9, .9, .9, .3]),
                  det_feats=np.array([[.8], [.7], [.9], [1.]]))
     truth = dict(gt_query=[0, 0, 0, 0], gt_image=[0, 1, 2, 3], gt_boxes=np.array([person] * 4, float))
-    everybody = dict(gt_image=np.array([0, 1, 1, 2, 3]), gt_boxes=np.array([person, person, other, person, person], float))
+    everyone = dict(gt_image=np.array([0, 1, 1, 2, 3]), gt_boxes=np.array([person, person, other, person, person], float))
     m = match_search(**found, query_feats=np.ones((1, 1)), **truth)
-    rows = lost_points(m, found, truth, everybody)
+    rows = lost_points(m, found, truth, everyone)
     assert {r['scene']: r['cause'] for r in rows} == {0: 'out-ranked', 1: 'merged', 2: 'missed', 3: 'missed'}
     assert loss_by_cause(rows, 1) == pytest.approx({'out-ranked': .125, 'merged': .25, 'missed': .5})
 
@@ -78,8 +78,8 @@ def crowd(seed=0, scenes=60, people=12):
 
 
 def test_recall_sweep_reaches_what_it_says():
-    found, feats, truth, everybody = crowd()
-    sweep = recall_sweep(found, feats, truth, everybody, recalls=(.2, .5, .8, .99))
+    found, feats, truth, everyone = crowd()
+    sweep = recall_sweep(found, feats, truth, everyone, recalls=(.2, .5, .8, .99))
     assert len(sweep) == 3, 'the detector never finds 99 %'
     for wanted, x in zip((.2, .5, .8), sweep):
         assert wanted <= x['recall'] < wanted + .02
@@ -109,7 +109,7 @@ def test_tables():
 
 def test_report(tmp_path):
     gallery, queries = painted_world()
-    model = Painted(gallery)
+    model = Rendered(gallery)
     found = run_detector(model, gallery, progress=False)
     feats = embed_queries(model, queries, gallery, progress=False)
     r = report(found, feats, gallery, queries)
@@ -135,7 +135,7 @@ def test_report(tmp_path):
 def test_rerankers_in_the_evaluator(way):
     "Same detections in another order of rows: the same score."
     gallery, queries = painted_world()
-    model = Painted(gallery)
+    model = Rendered(gallery)
     found, feats = run_detector(model, gallery, progress=False), embed_queries(model, queries, gallery, progress=False)
     rng = np.random.default_rng(0)
     noisy = found['det_feats'] + .3 * rng.standard_normal(found['det_feats'].shape)
@@ -191,8 +191,8 @@ def test_gallery_curve_falls():
 def test_a_report_takes_the_place_of_nothing_else(tmp_path, name, text):
     "curves.png may be that of a training, report.json of anybody."
     gallery, queries = painted_world()
-    found = run_detector(Painted(gallery), gallery, progress=False)
-    feats = embed_queries(Painted(gallery), queries, gallery, progress=False)
+    found = run_detector(Rendered(gallery), gallery, progress=False)
+    feats = embed_queries(Rendered(gallery), queries, gallery, progress=False)
     r = report(found, feats, gallery, queries)
     (tmp_path/name).write_text(text)
     with pytest.raises(ValueError, match=f'{name}: is no part of an earlier report, and would be lost'): save_report(tmp_path, r, found, feats, gallery, queries)
@@ -201,8 +201,8 @@ def test_a_report_takes_the_place_of_nothing_else(tmp_path, name, text):
 
 def test_a_report_takes_the_place_of_an_earlier_one(tmp_path):
     gallery, queries = painted_world()
-    found = run_detector(Painted(gallery), gallery, progress=False)
-    feats, nothing = embed_queries(Painted(gallery), queries, gallery, progress=False), {k: v[:0] for k, v in found.items()}
+    found = run_detector(Rendered(gallery), gallery, progress=False)
+    feats, nothing = embed_queries(Rendered(gallery), queries, gallery, progress=False), {k: v[:0] for k, v in found.items()}
     save_report(tmp_path, report(nothing, feats, gallery, queries), nothing, feats, gallery, queries)
     save_report(tmp_path, report(found, feats, gallery, queries), found, feats, gallery, queries)
     assert json.loads((tmp_path/'report.json').read_text())['errors'] == [] and not (tmp_path/'errors.png').exists()
@@ -211,13 +211,13 @@ def test_a_report_takes_the_place_of_an_earlier_one(tmp_path):
 @pytest.mark.parametrize('way', [cbgm, k_reciprocal])
 def test_rerankers_refuse_embeddings_of_another_length(way):
     gallery, queries = painted_world()
-    model = Painted(gallery)
+    model = Rendered(gallery)
     found, feats = run_detector(model, gallery, progress=False), embed_queries(model, queries, gallery, progress=False)
     with pytest.raises(ValueError, match='det_feats have shape .*embed both with one network'): way(found, feats[:, :-1], queries)
 
 
 def test_context_is_that_of_the_queries():
     gallery, queries = painted_world()
-    model = Painted(gallery)
+    model = Rendered(gallery)
     found, feats = run_detector(model, gallery, progress=False), embed_queries(model, queries, gallery, progress=False)
     with pytest.raises(ValueError, match=f'{len(feats) + 1} query_feats for {len(feats)} queries: embed these'): cbgm(found, np.concatenate([feats, feats[:1]]), queries)

@@ -259,7 +259,7 @@ def test_a_frozen_second_network_stays():
     torch.manual_seed(0)
     model = build_model('clsa', data.num_ids, **SMALL)
     model.reid.requires_grad_(False)
-    model.reid.register_forward_hook(lambda *a: pytest.fail('somebody was cut out'))
+    model.reid.register_forward_hook(lambda *a: pytest.fail('someone was cut out'))
     before = {k: v.clone() for k, v in model.state_dict().items()}
     how = TrainConfig(epochs=1, batch_size=2, lr=1e-2, weight_decay=1e-2, warmup=0, device='cpu', precision='fp32')
     history = train(model, data, how, progress=False)

@@ -1,4 +1,4 @@
-"""Readers: what they give, and that every kind of broken input is refused with file, row and mend."""
+"""Readers: what they give, and that every kind of broken input is refused with file, row and remedy."""
 import json
 import numpy as np, pytest, torch
 from hypothesis import given, strategies as st

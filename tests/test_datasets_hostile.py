@@ -341,7 +341,7 @@ def test_files_that_cannot_be_right(tmp_path, change, message):
 
 @pytest.mark.parametrize('place,note', [(('track_id',), 'track_id'), (('attributes', 'track_id'), 'attributes.track_id'), (('instance_id',), 'instance_id'), (('attributes', 'person_id'), 'attributes.person_id')])
 def test_where_identities_are(tmp_path, place, note):
-    "CVAT's tracks are among the attributes; a box drawn without a track is somebody without identity, and the summary says so."
+    "CVAT's tracks are among the attributes; a box drawn without a track is someone without identity, and the summary says so."
     def change(d):
         for a in d['annotations']:
             who = a.pop('person_id')

@@ -169,7 +169,7 @@ def test_nothing_of_this_computer(folder):
 
 
 def test_the_head_alone_pools(student, folder, gallery):
-    "The head's file with ONNX's RoIAlign, as somebody without this library runs it."
+    "The head's file with ONNX's RoIAlign, as someone without this library runs it."
     import onnxruntime as ort
     image, boxes = gallery[2][0], gallery.truth(2)['boxes']
     scene, head = (ort.InferenceSession(str(p), providers=['CPUExecutionProvider']) for p in (folder/'s.onnx', folder/'s.head.onnx'))

@@ -355,7 +355,7 @@ def test_paired_iou_by_hand():
 
 # -- detectors ------------------------------------------------------------------------------------------------------
 
-class Painted(torch.nn.Module):
+class Rendered(torch.nn.Module):
     "Finds the boxes it was told of; an embedding is the mean colour of the box."
     def __init__(self, data):
         super().__init__()
@@ -388,7 +388,7 @@ def painted_world(size=None):
 @pytest.mark.parametrize('size', [None, (40, 60), (160, 240)])
 def test_evaluate_end_to_end(size):
     gallery, queries = painted_world(size)
-    model = Painted(gallery).train()
+    model = Rendered(gallery).train()
     model.inner.eval()
     got = evaluate(model, gallery, queries, batch_size=2, progress=False)
     assert got == dict(mAP=1., top1=1., top5=1., top10=1., queries=3, unscored=1, det_ap=1., det_recall=1.,
@@ -396,17 +396,17 @@ def test_evaluate_end_to_end(size):
     assert model.calls == [2, 2, 1]
     assert model.training and not model.inner.training, 'every part is back in the mode it was in'
     assert histogram_baseline(gallery, queries, progress=False) == got
-    assert evaluate(Painted(gallery), gallery, queries, true_boxes=True, progress=False) == got
-    backwards = evaluate(Painted(gallery), gallery, queries, rerank=lambda found, feats, queries: lambda q, rows: -(found['det_feats'][rows] @ feats[q]), progress=False)
+    assert evaluate(Rendered(gallery), gallery, queries, true_boxes=True, progress=False) == got
+    backwards = evaluate(Rendered(gallery), gallery, queries, rerank=lambda found, feats, queries: lambda q, rows: -(found['det_feats'][rows] @ feats[q]), progress=False)
     assert backwards['mAP'] < got['mAP'] and backwards['det_ap'] == 1
-    assert evaluate(Painted(gallery), gallery, under_protocol(queries, gallery.cameras, 'cross-camera'), progress=False)['queries'] == 2  # identity 2 is seen by one camera only
+    assert evaluate(Rendered(gallery), gallery, under_protocol(queries, gallery.cameras, 'cross-camera'), progress=False)['queries'] == 2  # identity 2 is seen by one camera only
 
 
 @pytest.mark.parametrize('size', [None, (40, 60), (160, 240)])
 def test_a_model_is_judged_by_its_own_rules(size):
     "Threshold, overlap and least height are the model's, in px of the original picture, unless something else is given."
     gallery, queries = painted_world(size)
-    class Own(Painted):
+    class Own(Rendered):
         def forward(self, images): return [f | dict(scores=torch.full((len(f['boxes']),), .3)) for f in super().forward(images)]
     plain, own = Own(gallery), Own(gallery)
     own.search_threshold, own.min_height, own.iou = .2, 0., .9
@@ -417,7 +417,7 @@ def test_a_model_is_judged_by_its_own_rules(size):
     assert evaluate(plain, gallery, queries, progress=False, score_threshold=.2)['mAP'] == 1
     gallery.scenes[3].boxes[0, 3] = 40.  # a person of 32 px, where all others have 48
     own.calls.clear()
-    everybody, own.min_height = evaluate(own, gallery, queries, progress=False), 40.
+    everyone, own.min_height = evaluate(own, gallery, queries, progress=False), 40.
     own.calls.clear()
     assert len(run_detector(own, gallery, progress=False)['det_image']) == 8
     own.calls.clear()
@@ -431,7 +431,7 @@ def test_a_model_is_judged_by_its_own_rules(size):
         def forward(self, images): return [f | dict(boxes=shift(f['boxes'])) for f in super().forward(images)]
     short = Short(gallery)
     short.search_threshold, short.iou = 0., .9
-    assert everybody['det_ap'] == 1 and evaluate(short, gallery, queries, progress=False)['det_ap'] == 0, 'an overlap of 0.8 is not 0.9'
+    assert everyone['det_ap'] == 1 and evaluate(short, gallery, queries, progress=False)['det_ap'] == 0, 'an overlap of 0.8 is not 0.9'
     short.calls.clear()
     assert evaluate(short, gallery, queries, progress=False, iou_threshold=.5)['det_ap'] == 1
     found = dict(det_image=np.zeros(1, int), det_boxes=gallery.scenes[0].boxes[:1], det_scores=np.array([.3]), det_feats=np.ones((1, 3)))
@@ -441,7 +441,7 @@ def test_a_model_is_judged_by_its_own_rules(size):
 
 def test_boxes_come_back_in_original_pixels():
     gallery, queries = painted_world((40, 60))
-    found = run_detector(Painted(gallery), gallery, progress=False)
+    found = run_detector(Rendered(gallery), gallery, progress=False)
     np.testing.assert_allclose(found['det_boxes'], np.concatenate([s.boxes for s in gallery.scenes]))
     assert found['det_image'].tolist() == [0, 0, 1, 1, 3, 3, 3, 4, 4]
     assert found['det_feats'].shape == (9, 3) and found['det_scores'].dtype == np.float32
@@ -451,7 +451,7 @@ def test_embeddings_stand_in_query_order():
     gallery, queries = painted_world()
     order = np.array([3, 1, 0, 2])
     other = QuerySet(gallery, queries.scene[order], queries.boxes[order], queries.person_id[order], queries.gallery_index[order])
-    a, b = (embed_queries(Painted(gallery), x, batch_size=3, progress=False) for x in (queries, other))
+    a, b = (embed_queries(Rendered(gallery), x, batch_size=3, progress=False) for x in (queries, other))
     np.testing.assert_array_equal(a[order], b)
 
 
@@ -463,7 +463,7 @@ def test_mode_is_restored_after_an_error():
 
 def test_nothing_found_anywhere():
     gallery, queries = painted_world()
-    class Blind(Painted):
+    class Blind(Rendered):
         def forward(self, images): return [dict(boxes=torch.zeros(0, 4), scores=torch.zeros(0), embeddings=torch.zeros(0, 3)) for _ in images]
     got = evaluate(Blind(gallery), gallery, queries, progress=False)
     assert got['mAP'] == got['det_ap'] == got['det_recall'] == 0 and got['queries'] == 3

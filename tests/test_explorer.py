@@ -72,25 +72,25 @@ def test_fd_and_ad_are_the_losses_of_that_level(page, models, scenes, scene):
 
 
 def test_every_control_changes_the_pictures_it_should(page):
-    everybody, students = {'teacher', 'distilled', 'plain'}, {'distilled', 'plain'}
+    everyone, students = {'teacher', 'distilled', 'plain'}, {'distilled', 'plain'}
     def moving(control, value):
         before = pictures(page)
         control.value = value
         assert page.error is None, page.error
         return changed(page, before)
-    for quantity in ('X', 'attention'): assert moving(page.quantity, quantity) == everybody, quantity
+    for quantity in ('X', 'attention'): assert moving(page.quantity, quantity) == everyone, quantity
     assert 'teacher' in moving(page.quantity, 'A')   # where A hardly varies, its mean and its energy make the same picture
     page.quantity.value = 'attention'
-    for level in (0, 1, 3, 2): assert moving(page.level, level) == everybody
-    assert moving(page.opacity, 0.2) == everybody
+    for level in (0, 1, 3, 2): assert moving(page.level, level) == everyone
+    assert moving(page.opacity, 0.2) == everyone
     assert moving(page.difference, True) == students
     page.difference.value = False
     assert moving(page.same, True)
     page.same.value = False
-    assert moving(page.scene, 3) == everybody
+    assert moving(page.scene, 3) == everyone
     assert moving(page.person, 1) == set()   # the outline alone moves
     page.level.value = 3
-    assert moving(page.person, 0) == everybody
+    assert moving(page.person, 0) == everyone
 
 
 def test_grad_cam(page):
@@ -309,7 +309,7 @@ def test_thresholds_and_number(search):
     search.number.value = 2
     assert [m.detection for m in search.matches] == [m.detection for m in everything[:2]] and len(shown(search)) == 2
     search.number.value = 8
-    search.alike.step = 1e-6                         # untrained networks find everybody much alike
+    search.alike.step = 1e-6                         # untrained networks find everyone much alike
     search.alike.value = (everything[0].similarity + everything[-1].similarity) / 2
     kept = [m.detection for m in everything if m.similarity >= search.alike.value]
     assert [m.detection for m in search.matches] == kept and 0 < len(kept) < len(everything)
@@ -332,7 +332,7 @@ def test_why(search):
         search.method.value = method
         cam = grad_cam(search.model, search.image, box, theirs, 0, method=method)
         assert search.pair[0].picture == jpeg(draw_map(search.pixels, cam, 4, search.opacity.value)) and search.error is None
-    search.picture.selected = 1              # somebody else: the old reasons go
+    search.picture.selected = 1              # someone else: the old reasons go
     assert search.chosen is None and search.reasons.layout.display == 'none'
 
 

@@ -285,7 +285,7 @@ def test_corrupt_pictures_are_listed_and_skipped(net, mine, tmp_path, capsys):
     (mine/'a.png').write_bytes(b''); (mine/'b.jpg').write_bytes(b'not a picture'); (mine/'c.png').write_bytes(whole[:len(whole) // 2])
     made = build(net, mine, tmp_path/'g')
     assert len(made.names) == 10 and [s['key'] for s in made.manifest['skipped']] == ['a.png', 'b.jpg', 'c.png'] and '3 skipped, first a.png' in capsys.readouterr().out
-    (mine/'a.png').write_bytes(whole)                                                              # mended: it joins
+    (mine/'a.png').write_bytes(whole)                                                              # repaired: it joins
     made = build(net, mine, tmp_path/'g')
     assert len(made.names) == 11 and [s['key'] for s in made.manifest['skipped']] == ['b.jpg', 'c.png']
 
@@ -330,8 +330,8 @@ def test_truncated_galleries(net, shots, tmp_path, kind):
     with pytest.raises(ValueError, match=dict(format='is not the manifest', version='use a newer one', manifest='cannot be read', gone='000002.rows.npy: is missing').get(kind, f'{file.name}: has .* bytes instead of')):
         Gallery.open(tmp_path/'g')
     if kind not in ('rows', 'columns', 'gone'): return
-    mended = build(net, shots, tmp_path/'g')                                                       # the three scenes are made anew, at the end
-    assert sorted(mended.names) == made.names and len(mended) == len(made)
+    repaired = build(net, shots, tmp_path/'g')                                                       # the three scenes are made again, at the end
+    assert sorted(repaired.names) == made.names and len(repaired) == len(made)
 
 
 def test_no_gallery_there(tmp_path, net, shots):

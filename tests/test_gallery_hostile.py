@@ -65,7 +65,7 @@ def pictures(tmp_path):
 def test_files_of_a_manifest_have_names_of_their_own_pattern(tmp_path, name):
     "faults.md, row 5: more than 32 shards, or an index, named a file outside, and it was deleted."
     victim = tmp_path / 'victim.txt'
-    victim.write_text('dear')
+    victim.write_text('precious')
     g = gallery(tmp_path / 'g', shards=2)
     changed(g, lambda m: m['shards'][0]['bytes'].update({name: 4}))
     for use in (read_manifest, Gallery.open, compact):
@@ -73,7 +73,7 @@ def test_files_of_a_manifest_have_names_of_their_own_pattern(tmp_path, name):
     g = gallery(tmp_path / 'h', shards=1)
     changed(g, lambda m: m.update(index=dict(name='hnsw', file=name, rows=6, bytes=4)))
     with pytest.raises(ValueError, match="field 'index' is not what it should be"): Gallery.open(g)
-    assert victim.read_text() == 'dear'
+    assert victim.read_text() == 'precious'
 
 
 def test_a_key_stays_in_its_folder(tmp_path, pictures):
@@ -298,11 +298,11 @@ def test_helpers_of_a_killed_process_hold_nothing(tmp_path):
 @pytest.mark.parametrize('link', [os.symlink, os.link])
 def test_a_lock_that_is_another_file_is_left_alone(net, tmp_path, pictures, link):
     victim = tmp_path / 'victim.txt'
-    victim.write_text('dear')
+    victim.write_text('precious')
     (tmp_path / 'g').mkdir()
     link(victim, tmp_path / 'g/.lock')
     with pytest.raises(OSError, match='is no lock of this library'): build_gallery(net, pictures, tmp_path / 'g', progress=False)
-    assert victim.read_text() == 'dear'
+    assert victim.read_text() == 'precious'
 
 
 def test_a_street_without_people(net, tmp_path):

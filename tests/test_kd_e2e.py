@@ -326,7 +326,7 @@ def test_a_qeeps_student_is_advised_about_its_rpn(kind):
     student.rpn.sample = lambda *a: taken.append((a[2], sample(*a))) or taken[-1][1]
     torch.manual_seed(0)
     with record_anchors(student) as said: losses = pair(*PAIR)
-    assert [len(boxes) for targets, _ in taken for boxes in [torch.cat([t['boxes'] for t in targets])]] == [4] + [2] * student.qrpn   # everybody; then 0, in both scenes
+    assert [len(boxes) for targets, _ in taken for boxes in [torch.cat([t['boxes'] for t in targets])]] == [4] + [2] * student.qrpn   # everyone; then 0, in both scenes
     assert said['sample'] is taken[0][1]
     rows, people = said['sample'].rows, said['sample'].people
     with torch.no_grad():

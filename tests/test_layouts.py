@@ -30,7 +30,7 @@ def trees(tmp_path_factory):
     return folder
 
 @pytest.fixture(scope='module')
-def painted(): return {(s, g): open_dataset(SPEC.replace('gallery=12', f'gallery={g}'), s, progress=False) for g in (6, 12, 20) for s in SPLITS}
+def rendered(): return {(s, g): open_dataset(SPEC.replace('gallery=12', f'gallery={g}'), s, progress=False) for g in (6, 12, 20) for s in SPLITS}
 
 def same(a, b, known=None):
     ids = {}
@@ -43,25 +43,25 @@ def same(a, b, known=None):
     return ids
 
 @pytest.mark.parametrize('size', [6, 12, 20])
-def test_cuhk_reads_back_identical(trees, painted, size):
+def test_cuhk_reads_back_identical(trees, rendered, size):
     spec = f'cuhk-sysu:{trees}/cuhk-sysu?gallery={size}'
     train, gallery, query = (open_dataset(spec, s) for s in SPLITS)
-    want = painted['query', size]
-    ids = same(gallery, painted['gallery', size], set(want.person_id.tolist()))
-    same(train, painted['train', size])
-    assert train.num_ids == painted['train', size].num_ids and gallery.faults == train.faults == []
+    want = rendered['query', size]
+    ids = same(gallery, rendered['gallery', size], set(want.person_id.tolist()))
+    same(train, rendered['train', size])
+    assert train.num_ids == rendered['train', size].num_ids and gallery.faults == train.faults == []
     assert [ids[p] for p in query.person_id.tolist()] == want.person_id.tolist()
     for key in ('scene', 'gallery_index', 'candidates'): np.testing.assert_array_equal(getattr(query, key), getattr(want, key))
     np.testing.assert_allclose(query.boxes, want.boxes, atol=.11)
-    subset = painted['query', 20].subsets  # written with the gallery nearest to 100
+    subset = rendered['query', 20].subsets  # written with the gallery nearest to 100
     assert {k: v.tolist() for k, v in query.subsets.items()} == {k: v.tolist() for k, v in subset.items() if len(v)}
     image, box, pid = query[3]
     np.testing.assert_array_equal(image, gallery.image(query.scene[3])); np.testing.assert_allclose(box[0], query.boxes[3])
 
 
-def test_cuhk_protocols(trees, painted):
+def test_cuhk_protocols(trees, rendered):
     spec = f'cuhk-sysu:{trees}/cuhk-sysu'
-    want = painted['query', 20].subsets
+    want = rendered['query', 20].subsets
     assert protocols(spec) == ['gallery=6', 'gallery=12', 'gallery=20', 'gallery=full'] + [f'subset={k}' for k in ('occluded', 'low_resolution') if len(want[k])]
     assert (open_dataset(spec, 'query').candidates == open_dataset(spec + '?gallery=6', 'query').candidates).all()
     answers = {}
@@ -73,17 +73,17 @@ def test_cuhk_protocols(trees, painted):
         assert min(answers[name]) > 0 and (p.searched() >= p.answers()).all()
         if name == 'gallery=full': assert (p.searched() == len(p.gallery) - 1).all()
         elif name.startswith('gallery'): assert (p.searched() == int(name[8:])).all()
-        else: assert len(p.queries) == len(want[name[7:]]) and not p.queries.subsets and (p.queries.scene == painted['query', 20].scene[want[name[7:]]]).all()
+        else: assert len(p.queries) == len(want[name[7:]]) and not p.queries.subsets and (p.queries.scene == rendered['query', 20].scene[want[name[7:]]]).all()
     assert answers['gallery=20'] == answers['gallery=full'], 'a list of 20 holds all sightings'
     for first in protocols(spec):  # a name takes the place of the protocol in a spec
         assert open_protocol(f"{spec}?{first}", 'gallery=12').answers().tolist() == answers['gallery=12']
 
 
-def test_prw_reads_back_identical(trees, painted):
+def test_prw_reads_back_identical(trees, rendered):
     spec = f'prw:{trees}/prw'
     train, gallery, query = (open_dataset(spec, s) for s in SPLITS)
-    same(train, painted['train', 12])
-    ids, want = same(gallery, painted['gallery', 12]), painted['query', 12]
+    same(train, rendered['train', 12])
+    ids, want = same(gallery, rendered['gallery', 12]), rendered['query', 12]
     assert [ids[p] for p in query.person_id.tolist()] == want.person_id.tolist() and (query.scene == want.scene).all() and (query.gallery_index == want.scene).all() and query.candidates is None
     np.testing.assert_allclose(query.boxes, want.boxes, atol=.11)
     assert sorted({p for s in train.scenes for p in s.person_id.tolist()} - {-1}) == list(range(train.num_ids))
@@ -307,7 +307,7 @@ def write_mot(folder, change=lambda lines: lines, columns=9, films=('A-01-DPM', 
         for d in ('img1', 'gt'): (folder/film/d).mkdir(parents=True, exist_ok=True)
         (folder/film/'seqinfo.ini').write_text('[Sequence]\nname=x\nimDir=img1\nframeRate=10\nseqLength=80\nimWidth=100\nimHeight=60\nimExt=.png\n')
         lines = [[f, p, 5 + 20 * p, 10, 12, 30 + p, 1, 1, .9] for p, (a, b) in enumerate([(1, 30), (1, 25), (45, 80), (50, 80)], 1) for f in range(a, b + 1)]
-        lines += [[11, 9, 1, 1, 9, 20, 0, 3, 1], [11, 8, 1, 1, 9, 20, 1, 7, 1], [11, 7, 1, 1, 9, 20, 1, 1, .1]]  # a car; somebody sitting; somebody hidden
+        lines += [[11, 9, 1, 1, 9, 20, 0, 3, 1], [11, 8, 1, 1, 9, 20, 1, 7, 1], [11, 7, 1, 1, 9, 20, 1, 1, .1]]  # a car; someone sitting; someone hidden
         (folder/film/'gt'/'gt.txt').write_text('\n'.join(','.join(f'{v:g}' for v in l[:columns]) for l in change(lines)) + '\n')
         for f in range(1, 81, 5): Image.new('RGB', (100, 60)).save(folder/film/'img1'/f'{f:06d}.png')
     return f'mot:{folder}'

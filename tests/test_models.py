@@ -91,7 +91,7 @@ def test_a_stricter_overlap_finds_less():
     gallery, queries = (open_dataset(SPEC, s, progress=False) for s in ('gallery', 'query'))
     t = gallery_truth(gallery)
     off = t['gt_boxes'].copy()
-    off[:, [0, 2]] -= (off[:, 2] - off[:, 0])[:, None] / 5                              # everybody is found, but for an IoU of 2/3
+    off[:, [0, 2]] -= (off[:, 2] - off[:, 0])[:, None] / 5                              # everyone is found, but for an IoU of 2/3
     feats = torch.eye(len(off)).numpy()
     found = dict(det_image=t['gt_image'], det_boxes=off, det_scores=torch.ones(len(off)).numpy(), det_feats=feats)
     loose, strict = (score_detections(found, feats[:len(queries)], gallery, queries, iou_threshold=i) for i in (0.5, 0.75))

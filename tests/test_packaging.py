@@ -127,7 +127,7 @@ import importlib, pkgutil
 from importlib.metadata import distribution
 where, absent = sys.argv[1], set(sys.argv[2:])
 from importlib.machinery import ModuleSpec
-class Absent:  # refuses when a package is imported, not when somebody only asks whether it is there: torch does
+class Absent:  # refuses when a package is imported, not when someone only asks whether it is there: torch does
     def find_spec(self, name, path=None, target=None):
         if name.split('.')[0] in absent: return ModuleSpec(name, self)
     def create_module(self, spec): raise ModuleNotFoundError(f'No module named {spec.name!r}', name=spec.name)

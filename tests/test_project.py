@@ -72,14 +72,14 @@ def test_modules_are_in_step_with_their_notebooks(tmp_path):
         if module.name != '__init__.py': module.unlink()  # a module whose notebook is gone must not survive
     nbdev('nbdev-export', cwd=tmp_path)
     stale = different(tmp_path, {'.py'})
-    assert not stale, f"{', '.join(stale)}: not what the notebooks export. `make export` writes the modules anew (edit notebooks, not modules)."
+    assert not stale, f"{', '.join(stale)}: not what the notebooks export. `make export` writes the modules again (edit notebooks, not modules)."
 
 
 def test_notebooks_are_clean(tmp_path):
     copy_project(tmp_path)
     for folder in ('nbs', 'tutorials'): nbdev('nbdev-clean', '--fname', folder, cwd=tmp_path)
     dirty = different(tmp_path, {'.ipynb'})
-    assert not dirty, f"{', '.join(dirty)}: not clean. `make clean-nbs` mends it."
+    assert not dirty, f"{', '.join(dirty)}: not clean. `make clean-nbs` repairs it."
 
 
 def test_lint():

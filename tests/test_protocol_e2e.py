@@ -18,7 +18,7 @@ from person_search_nb.analysis import plot_precision_recall, plot_recall_sweep, 
 from person_search_nb.analysis import recall_sweep, report, report_text, save_report, show_report
 from person_search_nb.models import build_model
 from test_analysis import crowd
-from test_evaluation import Painted, painted_world
+from test_evaluation import Rendered, painted_world
 
 matplotlib.use('agg')
 
@@ -100,8 +100,8 @@ def test_unknown_baselines_are_refused_and_strips_are_the_old_ones():
 
 # -- rules of a model, from the network to the report ---------------------------------------------------------------
 
-class Unsure(Painted):
-    "Finds everybody, with a score that the usual threshold drops."
+class Unsure(Rendered):
+    "Finds everyone, with a score that the usual threshold drops."
     def forward(self, images): return [f | dict(scores=torch.full((len(f['boxes']),), .2)) for f in super().forward(images)]
 
 
@@ -122,11 +122,11 @@ def test_a_report_tells_its_rules(tmp_path):
 
 
 def test_a_sweep_and_a_curve_by_other_rules():
-    found, feats, truth, everybody = crowd()
+    found, feats, truth, everyone = crowd()
     found['det_boxes'][::2, 3] = 40                                  # half of the boxes are on the upper half of a person only
-    loose, strict = (recall_sweep(found, feats, truth, everybody, (.4,), iou_threshold=t) for t in (.45, .75))
+    loose, strict = (recall_sweep(found, feats, truth, everyone, (.4,), iou_threshold=t) for t in (.45, .75))
     assert len(loose) == len(strict) == 1 and loose[0]['score_threshold'] > strict[0]['score_threshold'], 'fewer count as found: more are needed'
-    assert recall_sweep(found, feats, truth, everybody, (.4,), min_height=90) == []
+    assert recall_sweep(found, feats, truth, everyone, (.4,), min_height=90) == []
     sizes = gallery_size_curve(found, feats, truth, (20, 60), iou_threshold=.75)
     assert sizes[60][0] == search_metrics(**found, query_feats=feats, **truth, iou_threshold=.75) and {'mAP', 'top1'} <= sizes[20][0].keys()
     assert gallery_size_curve(found, feats, truth, (20,), min_height=90)[20][0]['queries'] == 0
@@ -140,7 +140,7 @@ def test_the_network_keeps_a_model_like_any_other():
     net.search_threshold, net.iou, net.min_height = 0., .5, 0.
     everything = evaluate(net, gallery, queries, progress=False)
     net.min_height = 50.
-    assert evaluate(net, gallery, queries, progress=False)['queries'] == 0, 'everybody here is 48 px tall'
+    assert evaluate(net, gallery, queries, progress=False)['queries'] == 0, 'everyone here is 48 px tall'
     assert (np.diff(run_detector(net, gallery, progress=False)['det_boxes'][:, 1::2]) >= 50).all()
     assert evaluate(net, gallery, queries, progress=False, min_height=0.) == everything
 
@@ -148,15 +148,15 @@ def test_the_network_keeps_a_model_like_any_other():
 # -- figures of several systems -------------------------------------------------------------------------------------
 
 def test_figures_show_the_numbers():
-    found, feats, truth, everybody = crowd()
-    d = match_detections(*(found[k] for k in ('det_image', 'det_boxes', 'det_scores')), everybody['gt_image'], everybody['gt_boxes'])
+    found, feats, truth, everyone = crowd()
+    d = match_detections(*(found[k] for k in ('det_image', 'det_boxes', 'det_scores')), everyone['gt_image'], everyone['gt_boxes'])
     recall, precision = precision_recall(d)
     fig = plot_precision_recall({'arrays': (recall, precision), 'pairs': [[.5, 1.], [.8, .75]], 'blind': []})
     lines = fig.axes[0].lines
     np.testing.assert_array_equal(lines[0].get_xydata(), np.stack([recall, precision], 1))
     np.testing.assert_array_equal(lines[1].get_xydata(), [[.5, 1.], [.8, .75]])
     assert [t.get_text() for t in fig.axes[0].get_legend().get_texts()] == ['arrays', 'pairs', 'blind'] and len({(l.get_marker(), l.get_linestyle()) for l in lines}) == 3
-    sweep = recall_sweep(found, feats, truth, everybody, (.3, .6))
+    sweep = recall_sweep(found, feats, truth, everyone, (.3, .6))
     for measure, label in (('top1', 'top-1'), ('mAP', 'mAP')):
         ax = plot_recall_sweep({'a': sweep}, measure).axes[0]
         np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[x['recall'], x[measure]] for x in sweep])

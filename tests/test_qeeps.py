@@ -42,7 +42,7 @@ def opinionated(**kw):
 
 
 def a_pair(data):
-    "Two scenes that share somebody, and who they share."
+    "Two scenes that share someone, and who they share."
     for i, a in enumerate(data.scenes):
         for j in range(i + 1, len(data)):
             both = np.intersect1d(a.person_id[a.person_id >= 0], data.scenes[j].person_id)
@@ -185,7 +185,7 @@ def test_a_scene_without_a_partner_adds_nothing_to_the_query_losses(data):
         net = opinionated().train()
         for m in net.modules():
             if isinstance(m, torch.nn.modules.batchnorm._BatchNorm): m.eval()  # no statistics that other scenes could change
-        net.rpn.batch_size = 10**6              # all anchors: nothing drawn by lot
+        net.rpn.batch_size = 10**6              # all anchors: nothing drawn at random
         net.sample_rois = lambda proposals, targets: type(net).sample_rois(net, [p[:0] for p in proposals], targets)
         return {k: v.item() for k, v in net(list(pics), list(truth)).items() if k.startswith('query')}
     two, four = query_losses(images, targets), query_losses(images + images, targets + [EMPTY, EMPTY])
@@ -417,7 +417,7 @@ def test_mode_is_as_before_and_save_and_load(tmp_path, search):
 def test_costs_are_what_runs(kind, data):
     "Scene, query and pair against torch's own count."
     from torch.utils.flop_counter import FlopCounterMode
-    net = fresh(**SWITCHES[kind], score_threshold=0.).eval()      # somebody is always found
+    net = fresh(**SWITCHES[kind], score_threshold=0.).eval()      # someone is always found
     proposed, propose = [], net.rpn.propose
     net.rpn.propose = lambda *a: proposed.append(propose(*a)) or proposed[-1]
     def count(f):
@@ -462,7 +462,7 @@ def test_a_bad_query_box_is_said():
 
 
 def _two_processes():
-    "Losses and gradients of one of two processes: a pair that shares somebody here, strangers there."
+    "Losses and gradients of one of two processes: a pair that shares someone here, strangers there."
     import torch.distributed as dist
     data = open_dataset(SPEC, 'train', progress=False)
     images, targets, _ = a_pair(data)

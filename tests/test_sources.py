@@ -12,7 +12,7 @@ from person_search_nb.sources import open_source, time_in
 
 @pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='Windows has no pipes')
 def test_a_pipe_is_no_film(tmp_path):
-    "It was opened, and waited for somebody to write into it."
+    "It was opened, and waited for someone to write into it."
     pytest.importorskip('av')
     os.mkfifo(tmp_path/'f.mp4')
     for read in (lambda s: s.scan(), lambda s: s.read('0')):

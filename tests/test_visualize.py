@@ -1,4 +1,4 @@
-"""Figures: what they show equals what the networks, losses and analyses say, also for odd inputs; bad input is refused with the mend."""
+"""Figures: what they show equals what the networks, losses and analyses say, also for odd inputs; bad input is refused with the repair."""
 import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
