@@ -19,7 +19,7 @@ import torch
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from person_search_nb.files import write_whole
+from person_search_nb.files import atomic_write
 from person_search_nb.boxes import box_iou
 from person_search_nb.datasets import open_dataset
 from person_search_nb.model_files import shipped_trunk
@@ -162,7 +162,7 @@ def main():
         for k, p in enumerate(small): p.convert('RGB').save(Path(args.frames) / f'{k:02d}.png')
     file = io.BytesIO()
     small[0].save(file, 'GIF', save_all=True, append_images=small[1:], duration=[ms for _, ms in shots], loop=0, optimize=True)
-    write_whole(args.out, file.getvalue())
+    atomic_write(args.out, file.getvalue())
     print(f'query {q} in scene {gallery.names[s]}: {len(shots)} frames, {len(file.getvalue()) / 1024:.0f} KB')
     for n, (_, like) in views.items(): print(f'{n}: likeness {[round(v, 2) for v in sorted(like.tolist(), reverse=True)]}')
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 import torch
-from person_search_nb.files import write_whole
+from person_search_nb.files import atomic_write
 from person_search_nb.neighbours import Approximate, crowd, exact_neighbours, recall, Rows
 
 HERE = Path(__file__).parent
@@ -125,10 +125,10 @@ if __name__ == '__main__':
     def say(line):
         lines.append(line)
         print({k: round(v, 3) if isinstance(v, float) else v for k, v in line.items()}, flush=True)
-        write_whole(kept, json.dumps(lines, indent=1).encode())
+        atomic_write(kept, json.dumps(lines, indent=1).encode())
     with tempfile.TemporaryDirectory() as folder:
         for n in () if a.again else map(int, map(float, a.sizes)):
             lines[:] = [r for r in lines if r['n'] != n or r['engine'] in set(EFFORTS) - set(a.engines)]
             measure(n, Path(folder), a.engines, a.threads, say)
     lines.sort(key=lambda r: (r['n'], ['exact', 'exact, float32', *EFFORTS].index(r['engine'])))
-    write_whole(HERE/'search.md', report(lines).encode())
+    atomic_write(HERE/'search.md', report(lines).encode())

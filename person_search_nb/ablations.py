@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from matplotlib import style
 from tqdm.auto import tqdm
 
-from .files import blank_figure, read_json, save_figure, write_whole
+from .files import blank_figure, read_json, save_figure, atomic_write
 from .datasets import open_dataset, parse_spec, with_options
 from .ranking import match_detections
 from .evaluation import embed_queries, embed_truth, gallery_truth, protocol_of
@@ -161,7 +161,7 @@ def _train_one(network, device='', threads=0, progress=False):
     if (network.folder / 'done').exists(): return same_run(recipe, network.folder)
     if device: recipe = replace(recipe, train=replace(recipe.train, device=device))
     run_recipe(recipe, network.folder, progress=progress)
-    write_whole(network.folder / 'done', b'')
+    atomic_write(network.folder / 'done', b'')
 
 def _at_once(do, jobs, workers, gpus, bar):
     "`do(job, device, threads)` for each job in processes of their own."
@@ -478,7 +478,7 @@ def _measure_all(table, nets, plan, seed, out, again):
         of = dict(network=network.folder.name, data=plan.data)
         if again or not _measured(file, of, network):
             found = of | measure(row, network, table, plan.data)
-            write_whole(file, json.dumps(found, indent=1).encode())
+            atomic_write(file, json.dumps(found, indent=1).encode())
         found = {k: v for k, v in read_json(file).items() if k not in of}
         scores[row.label] = dict(seed=seed, folder=str(network.folder)) | found
     return scores
@@ -557,8 +557,8 @@ def _write_table(table, by_seed, about, out, again, say):
     _add_costs(table, nets, rows)
     result = about | dict(title=table.title, measure=table.measure, curve=table.curve, seeds=seeds,
                           head=head_lines(table, nets, plan), rows=rows)
-    write_whole(out / 'results.json', json.dumps(result, indent=1).encode())
-    write_whole(out / 'table.md', ablation_table(result).encode())
+    atomic_write(out / 'results.json', json.dumps(result, indent=1).encode())
+    atomic_write(out / 'table.md', ablation_table(result).encode())
     save_figure(out / 'plot.png', plot_ablation(result), 110)
     return result
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import blank_figure, read_json, save_figure, write_whole
+from .files import blank_figure, read_json, save_figure, atomic_write
 from .scenes import QuerySet, SceneDataset
 from .ranking import DetectionMatches, match_detections, match_search, per_query
 from .ranking import search_metrics, SearchMatches, summarize
@@ -545,8 +545,8 @@ def save_report(
     if score_threshold is not None: rules['score_threshold'] = score_threshold
     check_report_folder(folder)
     folder, truth = Path(folder), search_truth(queries, gallery)
-    write_whole(folder / 'report.json', json.dumps(r, indent=1).encode())
-    write_whole(folder / 'tables.md', (report_text(r) + '\n').encode())
+    atomic_write(folder / 'report.json', json.dumps(r, indent=1).encode())
+    atomic_write(folder / 'tables.md', (report_text(r) + '\n').encode())
     save_figure(folder / 'curves.png', show_report(r), 110)
     (folder / 'errors.png').unlink(missing_ok=True)  # of an earlier report
     if not r['errors'] or not pictures: return

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from .files import write_whole
+from .files import atomic_write
 
 # %% ../nbs/tools/benchmark_files.ipynb #f21f3316
 def require_scipy():
@@ -25,7 +25,7 @@ def require_scipy():
 def _savemat(path, key, value):
     out = io.BytesIO()
     require_scipy().savemat(out, {key: value}, do_compression=True, oned_as='row')
-    write_whole(path, out.getvalue(), sync=False)
+    atomic_write(path, out.getvalue(), sync=False)
 
 def _cell(items):
     "A MATLAB cell column."
@@ -131,4 +131,4 @@ def write_prw(
     for s, box, pid in zip(queries['scene'], queries['box'], queries['person_id']):
         numbers = ' '.join(f'{v:.1f}' for v in _xywh(box))
         lines.append(f"{pid + 1 + num_ids} {numbers} {Path(test[s]['name']).stem}\n")
-    write_whole(path / 'query_info.txt', ''.join(lines).encode(), sync=False)
+    atomic_write(path / 'query_info.txt', ''.join(lines).encode(), sync=False)

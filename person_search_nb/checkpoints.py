@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from .files import write_whole
+from .files import atomic_write
 
 # %% ../nbs/60_checkpoints.ipynb #61e888cb
 def _pack(x, name, tensors):
@@ -46,7 +46,7 @@ def save_tree(
     "Everything in one safetensors file, whole or not at all."
     tensors = {}
     plain = json.dumps(_pack(tree, '', tensors))
-    write_whole(path, save(tensors, dict(tree=plain)))
+    atomic_write(path, save(tensors, dict(tree=plain)))
 
 # %% ../nbs/60_checkpoints.ipynb #ad924ff4
 _UNREADABLE = SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError

@@ -178,12 +178,12 @@ def ablate(
 # %% ../nbs/99_cli.ipynb #c0f5a30c
 def _network(name, device, trust=False):
     "From a model file, from what `export` wrote (.onnx, .pt2), or from 'shipped:NAME'."
-    from person_search_nb.distributed import connect
+    from person_search_nb.distributed import init_distributed
     from person_search_nb.model_files import shipped_trunk
     from person_search_nb.settings import check_device
     from person_search_nb.models import load_model
     from person_search_nb.deploy import Deployed, LOADERS
-    device = connect(check_device(device))
+    device = init_distributed(check_device(device))
     file = shipped_trunk(name.partition(':')[2]) if name.startswith('shipped:') else name
     if Path(file).suffix in LOADERS: return Deployed(file, trust=trust)
     return load_model(file).to(device)
@@ -369,11 +369,12 @@ def _named_by(people, gallery):
 
 def _print_matches(found):
     "A line for each match: rank, similarity, scene, box, and camera and time where they are known."
-    from person_search_nb.gallery import moment
+    from person_search_nb.gallery import format_time
     for k, m in enumerate(found, 1):
         camera = f'  camera {m.camera}' if m.camera else ''
         box = [round(float(v)) for v in m.box]
-        line = f'{k:3d}  {m.similarity:.3f}  {printable(m.where)}  {box}{camera}  {moment(m.time)}'
+        where = f'{printable(m.where)}  {box}{camera}  {format_time(m.time)}'
+        line = f'{k:3d}  {m.similarity:.3f}  {where}'
         print(line.rstrip())
 
 # %% ../nbs/99_cli.ipynb #5cebe98a
@@ -390,12 +391,12 @@ def _nobody(people):
 
 def _write_page(people, found, image, box, gallery, out):
     "The matches of a picture as a page of HTML."
-    from person_search_nb.files import write_whole
+    from person_search_nb.files import atomic_write
     from person_search_nb.gallery import thumbnail
     from person_search_nb.search import hits_page
     picture = people.seen(image)[1]
     title = f'{Path(str(image)).name} in {Path(gallery).name}'
-    write_whole(out, hits_page(found, thumbnail(picture, box) if box else picture, title).encode())
+    atomic_write(out, hits_page(found, thumbnail(picture, box) if box else picture, title).encode())
     print(out)
 
 def _look_up(model, gallery, image, box, number, cameras, time, rerank, out, device, trust):
@@ -612,13 +613,13 @@ def export(
 ):
     "Write a model for deployment or as a starting trunk."
     from person_search_nb.model_files import read_size, save_model
-    from person_search_nb.settings import check_setting, whole
+    from person_search_nb.settings import check_setting, whole_number
     from person_search_nb.models import load_model
     from person_search_nb.deploy import export_onnx, export_program, head_path
     to = _form_of(out, to, int8, half, trunk)
     _refuse_exported(model)
     for p in [out] + [head_path(out)] * (to != 'safetensors'): not_onto(p, model)
-    check_setting('scenes', scenes, whole(1, 10 ** 6))
+    check_setting('scenes', scenes, whole_number(1, 10 ** 6))
     net, size = load_model(model), read_size(model)
     if trunk: net = _as_trunk(net, model)
     if to == 'safetensors': save_model(net, out, half=half)
@@ -651,13 +652,15 @@ COMMANDS = {f.__name__.replace('_', '-'): f for f in _ALL}
 
 def _kinds():
     "What the options of the commands may be."
-    from person_search_nb.settings import maybe, number, several, whole
-    seed = whole(0, 2 ** 32 - 1)
-    return dict(batch_size=whole(1, 2 ** 16), workers=whole(0, 1024), scenes=whole(0, 10 ** 6),
-                number=whole(1, 10 ** 6), query=maybe(whole(0)), seed=seed, seeds=several(seed, 1),
-                every=number(0, 1e9, above=True), width=number(0, 16, above=True),
-                iou=maybe(number(0, 1, above=True)), score_threshold=maybe(number(0, 1)),
-                min_height=maybe(number(0, 1e5)))
+    from person_search_nb.settings import maybe, number, several, whole_number
+    seed = whole_number(0, 2 ** 32 - 1)
+    return dict(
+        batch_size=whole_number(1, 2**16), workers=whole_number(0, 1024),
+        scenes=whole_number(0, 10**6), number=whole_number(1, 10**6), query=maybe(whole_number(0)),
+        seed=seed, seeds=several(seed, 1), every=number(0, 1e9, above=True),
+        width=number(0, 16, above=True), iou=maybe(number(0, 1, above=True)),
+        score_threshold=maybe(number(0, 1)), min_height=maybe(number(0, 1e5)),
+    )
 
 def _check_options(command, options):
     "Raises ValueError for an option of no sense, before any work."

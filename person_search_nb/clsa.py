@@ -250,7 +250,7 @@ class TwoStageNet(PersonSearchNet):
 
 # %% ../nbs/70_clsa.ipynb #92e53b6e
 @patch
-def represent(self: TwoStageNet,
+def embed_boxes(self: TwoStageNet,
     x: Tensor,                # (B, 3, H, W) normalised
     features: Tensor | None,  # not used
     boxes: list,              # per image (N_i, 4)
@@ -263,10 +263,10 @@ def represent(self: TwoStageNet,
 
 # %% ../nbs/70_clsa.ipynb #88adae1f
 @patch
-def people(self: TwoStageNet, rois: RoIs) -> Tensor | None:
+def identity_mask(self: TwoStageNet, rois: RoIs) -> Tensor | None:
     """(R,) bool: regions cut out in training: people with an identity, for OIM all people; None:
     all regions."""
-    people = PersonSearchNet.people(self, rois)
+    people = PersonSearchNet.identity_mask(self, rois)
     return people if people is None or self.unit_length else people & (rois.person_id >= 0)
 
 @patch
@@ -277,19 +277,19 @@ def identity_losses(self: TwoStageNet, embedding: Tensor, person_id: Tensor) -> 
 
 # %% ../nbs/70_clsa.ipynb #2b3e0d2a
 @patch
-def training_pass(self: TwoStageNet,
+def forward_train(self: TwoStageNet,
     images: list,   # of (3, H, W) float 0-1
     targets: list,  # of dict(boxes, person_id)
 ) -> tuple:         # (losses, batch (B, 3, H, W), RoIs, HeadOutput with the second's embeddings)
     """The detector's training pass, and, unless it is frozen, the second network's over the people
     among its regions."""
-    losses, x, rois, out = PersonSearchNet.training_pass(self, images, targets)
+    losses, x, rois, out = PersonSearchNet.forward_train(self, images, targets)
     if not self.identifies: return losses, x, rois, out
-    chosen, boxes = self.people(rois), rois.boxes
+    chosen, boxes = self.identity_mask(rois), rois.boxes
     if chosen is not None:
         boxes = [b[c] for b, c in zip(boxes, chosen.split([len(b) for b in boxes]))]
-    out.embedding = self.represent(x, None, boxes)
-    losses |= self.identity_losses(out.embedding, self.identities(rois))
+    out.embedding = self.embed_boxes(x, None, boxes)
+    losses |= self.identity_losses(out.embedding, self.identity_targets(rois))
     return losses, x, rois, out
 
 # %% ../nbs/70_clsa.ipynb #f7aa399b

@@ -169,5 +169,5 @@ class CropIdentity(nn.Module):
         "The identity loss over a batch of cut-outs."
         m = self.student
         x, _ = m.batch(images)
-        e = m.represent(x, None, [t['boxes'].to(x) for t in targets])
+        e = m.embed_boxes(x, None, [t['boxes'].to(x) for t in targets])
         return m.identity_losses(e, torch.cat([t['person_id'] for t in targets]).to(x.device))

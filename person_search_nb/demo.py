@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
-from .files import LOCK, read_json, write_whole
+from .files import LOCK, read_json, atomic_write
 from .anchors import fit_heights
 from .datasets import open_dataset, with_options
 from .systems import imprint
@@ -256,7 +256,7 @@ def write_report(
             f'<h2>Rankings</h2><p>{_RANKED}</p>', *ranked]
     head = ('<!doctype html><html lang="en"><meta charset="utf-8"><title>Person search demo</title>'
             f'<style>{STYLE}</style>')
-    write_whole(path, f'{head}<body>{"".join(body)}</body></html>'.encode())
+    atomic_write(path, f'{head}<body>{"".join(body)}</body></html>'.encode())
 
 # %% ../nbs/98_demo.ipynb #8a453b6b
 NAMES = ('teacher', 'student_plain', 'student_hdl')  # of the networks that are trained
@@ -313,7 +313,7 @@ def _begin(folder, config):
     if note is not None:
         aside = set_aside(folder, WRITTEN)
         print(f'{folder}: an unfinished demo of other settings is now in {aside}')
-    write_whole(folder / 'config.json', json.dumps(now).encode())
+    atomic_write(folder / 'config.json', json.dumps(now).encode())
     return folder
 
 def _prepare(out, config):
@@ -441,7 +441,7 @@ def report(self: _Demo, results):
     results['seconds'] = time.perf_counter() - self.began
     histories = {names[k]: v for k, v in self.histories.items()}
     write_report(self.out / 'report.html', results, histories, rankings, attention)
-    write_whole(self.out / 'results.json', json.dumps(results, indent=1).encode())
+    atomic_write(self.out / 'results.json', json.dumps(results, indent=1).encode())
 
 # %% ../nbs/98_demo.ipynb #2406b8f8
 def _run(config, out):

@@ -21,7 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm.auto import tqdm
 
 from . import __version__
-from .files import parse_json, regular_file, sound_size, write_whole
+from .files import parse_json, regular_file, sound_size, atomic_write
 from .boxes import check_boxes, clip_boxes, decode_boxes, keep_large, nms
 from .roi_align import roi_align
 from .rpn import best_survivors
@@ -431,7 +431,7 @@ KEY = 'person_search_nb'  # of the description in a file's metadata
 
 def _write_pair(path, files):
     "The head first: a scene part without its head is never new."
-    write_whole(head_path(path), files['head']); write_whole(path, files['scene'])
+    atomic_write(head_path(path), files['head']); atomic_write(path, files['scene'])
 
 def _onnx_bytes(proto, about, part):
     onnx, = need('onnx')

@@ -164,9 +164,9 @@ class HDL(Distillation):
 def losses(self: HDL, images: list, targets: list) -> dict:
     "Both networks see the same images, and the teacher judges the regions the student sampled."
     student, teacher = self.student, self.teacher
-    with record_levels(student) as s: losses, x, rois, out = student.training_pass(images, targets)
+    with record_levels(student) as s: losses, x, rois, out = student.forward_train(images, targets)
     with torch.no_grad(), record_levels(teacher) as t:
-        taught = teacher.head(teacher.trunk(x), rois.boxes, student.people(rois))
+        taught = teacher.head(teacher.trunk(x), rois.boxes, student.identity_mask(rois))
     l0, l1, l2 = self.lambdas
     losses['id'] = (1 - l0) * losses['id']
     if l0: losses['pd'] = l0 * self.prediction_loss(out.embedding, taught.embedding)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .distributed import collect, device_of, rank, share_out
+from .distributed import all_gather, device_of, rank, rank_slice
 from .scenes import QuerySet, SceneDataset
 from .person_search import evaluating
 from .loading import SceneBatches, SceneLoader, SceneSampler
@@ -86,14 +86,14 @@ def run_detector(
 ) -> dict:                   # det_image (M,), det_boxes (M, 4) px, det_scores, det_feats (M, D)
     "Run a detector over all scenes; several processes share the batches, and all get everything."
     device, mine = device_of(model, device), []
-    batches = share_out(list(SceneBatches(SceneSampler(len(dataset), False), batch_size)))
+    batches = rank_slice(list(SceneBatches(SceneSampler(len(dataset), False), batch_size)))
     loader = SceneLoader(dataset, batches, workers, device=device)
     with evaluating(model), torch.inference_mode():
         for images, targets in _bar(loader, 'searching scenes', progress):
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'):
                 found = model(images)
             mine.append([_scene_rows(dataset, t['image_id'], f) for t, f in zip(targets, found)])
-    everything = _flat([scene for batch in collect(mine) for scene in batch])
+    everything = _flat([scene for batch in all_gather(mine) for scene in batch])
     return tall_enough(everything, protocol_of(model, min_height=min_height)['min_height'])
 
 # %% ../nbs/52_evaluation.ipynb #740fa50b
@@ -129,7 +129,7 @@ def embed_queries(
 ) -> np.ndarray:             # (Q, D) float32
     "Embeddings of the query boxes; a scene with several queries is passed once."
     device, scenes, mine = device_of(model, device), query_scenes(queries, gallery), []
-    batches = share_out([scenes[k:k + batch_size] for k in range(0, len(scenes), batch_size)])
+    batches = rank_slice([scenes[k:k + batch_size] for k in range(0, len(scenes), batch_size)])
     with evaluating(model), torch.inference_mode():
         for part in _bar(batches, 'embedding queries', progress):
             images, boxes = _query_batch(queries, part, device)
@@ -137,7 +137,7 @@ def embed_queries(
                 found = model.embed(images, boxes, **kw)
             if isinstance(found, (list, tuple)): found = torch.cat(list(found))
             mine.append((np.concatenate([rows for *_, rows in part]), _numpy(found)))
-    done = collect(mine)
+    done = all_gather(mine)
     out = np.zeros((len(queries), done[0][1].shape[1] if done else 0), np.float32)
     for rows, found in done: out[rows] = found
     return out

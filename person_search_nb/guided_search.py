@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from .distributed import collect, rank, share_out
+from .distributed import all_gather, rank, rank_slice
 from .scenes import QuerySet, SceneDataset
 from .person_search import evaluating
 from .loading import SceneLoader
@@ -63,7 +63,7 @@ def _by_scene(run):
     rows = embed_queries(_QueryRows(run.model), run.queries, run.gallery, run.batch_size,
                          run.device, run.precision, run.progress)
     rows = torch.from_numpy(rows)                               # (Q, ...)
-    scenes = share_out(np.unique(run.candidates[run.candidates >= 0]).tolist())
+    scenes = rank_slice(np.unique(run.candidates[run.candidates >= 0]).tolist())
     with evaluating(run.model), torch.inference_mode():
         for s, scene in run.looks(scenes):
             who, found = np.flatnonzero((run.candidates == s).any(1)), []
@@ -77,7 +77,7 @@ def _by_query(run):
     "Per few queries of this process [(query, scene, what was found), ...]."
     n, step = len(run.queries), run.batch_size
     with evaluating(run.model), torch.inference_mode():
-        for rows in share_out([range(k, min(k + step, n)) for k in range(0, n, step)]):
+        for rows in rank_slice([range(k, min(k + step, n)) for k in range(0, n, step)]):
             pictures, boxes, _ = zip(*(run.queries[q] for q in rows))
             pictures, boxes = ([x.to(run.device) for x in xs] for xs in (pictures, boxes))
             with run.autocast(): few = run.model.ask(pictures, boxes)
@@ -126,7 +126,7 @@ def run_queries(
                   progress)
     groups = (_by_query if model.qsse == 'all' else _by_scene)(run)
     mine = [list(_columns(group, gallery)) for group in groups]
-    return _table([pair for group in collect(mine) for pair in group])
+    return _table([pair for group in all_gather(mine) for pair in group])
 
 # %% ../nbs/72_guided_search.ipynb #9cccba47
 _FOUND = 'det_image', 'det_boxes', 'det_scores', 'similarity'

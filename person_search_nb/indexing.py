@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from .distributed import collect, device_of, from_first, rank, share_out
+from .distributed import all_gather, device_of, broadcast, rank, rank_slice
 from .files import DataError, LOCK, locked, printable, sound_size
 from .pictures import resize_picture, resize_rule
 from .scenes import as_floats
@@ -91,7 +91,7 @@ def find_people(
 ) -> list:               # per item (size, boxes, scores, embeddings), or why there is nothing
     "Detect and embed everyone in some scenes of a source; boxes (N, 4) in px of the original."
     firsts = range(0, len(items), batch_size)
-    mine = share_out([list(range(k, min(k + batch_size, len(items)))) for k in firsts])
+    mine = rank_slice([list(range(k, min(k + batch_size, len(items)))) for k in firsts])
     loader = DataLoader(Readable(source, items, size), batch_sampler=mine, num_workers=workers,
                         collate_fn=_as_they_are)
     out, device = [], device_of(model)
@@ -100,7 +100,7 @@ def find_people(
             names = [items[i].name for i in rows]
             out.append(_people_in(model, batch, names, least, device))
             if step: step(len(batch))
-    return [x for batch in collect(out) for x in batch]
+    return [x for batch in all_gather(out) for x in batch]
 
 # %% ../nbs/85_indexing.ipynb #5934118d
 def _columns(number, items, found):
@@ -290,7 +290,7 @@ def _by_first(f, *args):
     if rank() == 0:
         try: got = f(*args)
         except (ValueError, OSError) as e: error = e
-    got, error = from_first((got, error))
+    got, error = broadcast((got, error))
     if error: raise error
     return got
 
@@ -345,7 +345,7 @@ def _hold(held, folder):
     if rank() == 0:
         try: held.enter_context(locked(folder, 'index'))
         except OSError as e: error = e
-    if error := from_first(error): raise error
+    if error := broadcast(error): raise error
 
 def _forget(folder):
     "Remove a folder that was made for nothing."

@@ -170,7 +170,7 @@ class DetectorDistillation(Distillation):
 def losses(self: DetectorDistillation, images: list, targets: list) -> dict:
     "The student's losses and the teacher's advice about the same anchors and regions."
     with record_anchors(self.student) as said:
-        losses, x, rois, out = self.student.training_pass(images, targets)
+        losses, x, rois, out = self.student.forward_train(images, targets)
     if self.mu == 1 and not self.nu and not self.gamma: return losses
     with torch.no_grad(): features = self.teacher.trunk(x)
     if self.mu < 1 or self.nu: losses |= self.advice(features, losses, said, rois, out)
@@ -201,7 +201,7 @@ def advice(self: DetectorDistillation,
             found[f'{part}_soft'] = (1 - self.mu) * soft_scores(s, t, self.background)
     if self.nu:
         pick = lambda d: d.flatten(0, 1)[sample.people]
-        goals = self.student.roi_head.box_goals(out, rois)
+        goals = self.student.roi_head.box_targets(out, rois)
         bounds = dict(rpn=(pick(said['deltas']), pick(deltas), sample.goals, len(sample.rows)),
                       head=(out.deltas[near], advice.deltas[near], goals, len(near)))
         for part, terms in bounds.items():

@@ -259,7 +259,7 @@ class _RawLists:
         self.names, self.query = list(index), np.repeat(np.arange(len(self.scene)), self.rows)
         self.first = np.cumsum(self.rows) - self.rows
 
-    def asked(self, q):
+    def described(self, q):
         "A query, in words."
         return f'query {q} ({self.people[q]}, scene {self.names[self.scene[q]]})'
 
@@ -267,7 +267,7 @@ class _RawLists:
         "A gallery row, in words."
         q = self.query[i]
         place = f'gallery row {i - self.first[q]} (scene {self.names[self.at[i]]})'
-        return f'{self.asked(q)}, {place}'
+        return f'{self.described(q)}, {place}'
 
 # %% ../nbs/37_layouts.ipynb #ecab0e9b
 def _own_and_again(raw):
@@ -288,11 +288,11 @@ def _parse_lists(file):
     "The arrays of `GalleryLists`, checked."
     raw = _RawLists(file)
     n, has = len(raw.scene), np.flatnonzero(raw.hit_size)
-    _rows_of_four(raw.size, file, raw.asked)
+    _rows_of_four(raw.size, file, raw.described)
     _rows_of_four(raw.hit_size, file, raw.listed, (0,))
-    box = corners(raw.box, file, raw.asked)
+    box = corners(raw.box, file, raw.described)
     hit = corners(raw.hit, file, lambda i: raw.listed(has[i]))
-    ids = _id_numbers(raw.people.tolist(), file, raw.asked)
+    ids = _id_numbers(raw.people.tolist(), file, raw.described)
     own, again = _own_and_again(raw)
     why = lambda i: 'the scene of the query itself' if own[i] else 'a scene listed before'
     faults = [f'{file}: {raw.listed(i)} is {why(i)}; delete the row'
@@ -301,7 +301,7 @@ def _parse_lists(file):
     keep = ~(own | again)
     answered = np.bincount(raw.query[keep & (raw.hit_size > 0)], minlength=n)
     for q in np.flatnonzero(answered == 0)[:1]:
-        raise DataError(f'{file}: {raw.asked(q)} is in no scene of its gallery; '
+        raise DataError(f'{file}: {raw.described(q)} is in no scene of its gallery; '
                         'take the query off, or add a scene with this person')
     gallery, kept = _padded(raw, keep, n), keep[has]
     has = has[kept]

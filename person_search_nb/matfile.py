@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from .files import DataError, regular_file, write_whole
+from .files import DataError, regular_file, atomic_write
 
 # %% ../nbs/tools/matfile.ipynb #3f2376a6
 def spread(
@@ -376,6 +376,6 @@ def cached(
     except Exception: pass  # absent, or damaged in one of many ways
     arrays, out = build(file), io.BytesIO()
     np.savez(out, key=key, **arrays)
-    try: write_whole(kept, out.getvalue(), sync=False)
+    try: atomic_write(kept, out.getvalue(), sync=False)
     except OSError: pass  # no room: the next time takes as long as this one
     return arrays

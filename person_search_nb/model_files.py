@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from .files import parse_json, regular_file, sound_size, write_whole
+from .files import parse_json, regular_file, sound_size, atomic_write
 from .person_search import PersonSearchNet
 from .systems import build_model, model_settings, MODELS, network_parts
 
@@ -45,7 +45,7 @@ def save_model(
              for k, v in model.state_dict().items()}
     check_finite(state, path)
     size = dict(size=json.dumps(model.size)) if getattr(model, 'size', None) else {}
-    write_whole(path, save(state, dict(config=json.dumps(model.config), **size, **notes)))
+    atomic_write(path, save(state, dict(config=json.dumps(model.config), **size, **notes)))
 
 # %% ../nbs/49_model_files.ipynb #96e21382
 _NO_MODEL = ('{}: not a model file of this library ({}); '

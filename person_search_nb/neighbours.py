@@ -13,7 +13,7 @@ import torch
 from fastcore.basics import patch
 from tqdm.auto import tqdm
 
-from .files import write_whole
+from .files import atomic_write
 
 # %% ../nbs/80_neighbours.ipynb #a485d522
 def who_is_who(people: int, views: int = 20, seed: int = 0) -> np.ndarray:
@@ -306,7 +306,7 @@ def bytes(self: Approximate) -> int:
 @patch
 def save(self: Approximate, path):
     "One file, written whole or not at all."
-    write_whole(path, lambda file: self._write(file.write))
+    atomic_write(path, lambda file: self._write(file.write))
 
 # %% ../nbs/80_neighbours.ipynb #0d3675ca
 _NOT_ITS_INDEX = '{}: an index of {} rows of {} numbers, for a table of {} of {}; {}'

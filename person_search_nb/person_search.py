@@ -148,7 +148,7 @@ def head(self: PersonSearchNet,
 
 # %% ../nbs/47_person_search.ipynb #039947e6
 @patch
-def represent(self: PersonSearchNet,
+def embed_boxes(self: PersonSearchNet,
     x: Tensor,         # (B, 3, H, W) normalised
     features: Tensor | None,  # its `trunk`; None: not at hand, computed if needed
     boxes: list,       # per image (N_i, 4)
@@ -160,14 +160,14 @@ def represent(self: PersonSearchNet,
 
 # %% ../nbs/47_person_search.ipynb #d9fce09e
 @patch
-def searched(self: PersonSearchNet, embedding: Tensor) -> Tensor:
+def gallery_vectors(self: PersonSearchNet, embedding: Tensor) -> Tensor:
     "(N, D') gallery vectors, compared with `asked`: unit length; if Euclidean (x, -|x|²/2)."
     x = embedding.float()
     if self.matching == 'cosine': return F.normalize(x, dim=1)
     return torch.cat([x, -x.square().sum(1, keepdim=True) / 2], 1)
 
 @patch
-def asked(self: PersonSearchNet, embedding: Tensor) -> Tensor:
+def query_vectors(self: PersonSearchNet, embedding: Tensor) -> Tensor:
     """(N, D') query vectors whose dot product with `searched` ranks by similarity: unit length;
     if Euclidean (q, 1), so that (q, 1)·(x, -|x|²/2) decreases as |q - x| grows."""
     x = embedding.float()
@@ -232,14 +232,14 @@ def sample_rois(self: PersonSearchNet,
 
 # %% ../nbs/47_person_search.ipynb #0448262c
 @patch
-def people(self: PersonSearchNet, rois: RoIs) -> Tensor | None:
+def identity_mask(self: PersonSearchNet, rois: RoIs) -> Tensor | None:
     "(R,) bool: regions the identity loss looks at; None: all."
     return None if self.with_background else rois.positive
 
 @patch
-def identities(self: PersonSearchNet, rois: RoIs) -> Tensor:
+def identity_targets(self: PersonSearchNet, rois: RoIs) -> Tensor:
     "(P,) who is in the regions that `people` chooses; num_ids is the background."
-    chosen = self.people(rois)
+    chosen = self.identity_mask(rois)
     if chosen is None: return rois.person_id.where(rois.positive, self.num_ids)
     return rois.person_id[chosen]
 
@@ -256,11 +256,11 @@ def head_losses(self: PersonSearchNet, out: HeadOutput, rois: RoIs) -> dict:
     "Second detection loss (score and box refinement) and the identity loss, Eq. 1 and 9."
     losses = self.roi_head.losses(out, rois)
     if not self.head_identifies: return losses
-    return losses | self.identity_losses(out.embedding, self.identities(rois))
+    return losses | self.identity_losses(out.embedding, self.identity_targets(rois))
 
 # %% ../nbs/47_person_search.ipynb #472b6932
 @patch
-def training_pass(self: PersonSearchNet,
+def forward_train(self: PersonSearchNet,
     images: list,   # of (3, H, W) float 0-1
     targets: list,  # of dict(boxes, person_id)
 ) -> tuple:         # (losses, batch (B, 3, H, W), RoIs, HeadOutput)
@@ -270,7 +270,7 @@ def training_pass(self: PersonSearchNet,
     features = self.trunk(x)
     proposals, _, losses = self.rpn(features, sizes, targets)
     rois = self.sample_rois(proposals, targets)
-    out = self.head(features, rois.boxes, self.people(rois))
+    out = self.head(features, rois.boxes, self.identity_mask(rois))
     return losses | self.head_losses(out, rois), x, rois, out
 
 # %% ../nbs/47_person_search.ipynb #32db1792
@@ -296,7 +296,7 @@ def detect(self: PersonSearchNet, images: list) -> list:
     x, sizes = self.batch(images)
     features = self.trunk(x)
     found = self.refine(features, sizes, *self.rpn(features, sizes)[:2])
-    embeddings = self.searched(self.represent(x, features, [b for b, _ in found]))
+    embeddings = self.gallery_vectors(self.embed_boxes(x, features, [b for b, _ in found]))
     embeddings = embeddings.split([len(b) for b, _ in found])
     return [dict(boxes=b, scores=s, embeddings=e) for (b, s), e in zip(found, embeddings)]
 
@@ -310,7 +310,7 @@ def forward(self: PersonSearchNet,
     if not self.training: return self.detect(images)
     if targets is None:
         raise ValueError('training needs targets: a dict(boxes, person_id) for each image')
-    return self.training_pass(images, targets)[0]
+    return self.forward_train(images, targets)[0]
 
 # %% ../nbs/47_person_search.ipynb #ae93b712
 @patch
@@ -322,7 +322,9 @@ def embed(self: PersonSearchNet,
     "Embeddings of given boxes, as `asked` or `searched`. Raises ValueError for a bad box."
     for i, (img, b) in enumerate(zip(images, boxes)): check_boxes(b, name=f'boxes of image {i}')
     x, _ = self.batch(images)
-    return (self.searched if searched else self.asked)(self.represent(x, None, boxes))
+    return (self.gallery_vectors if searched else self.query_vectors)(
+        self.embed_boxes(x, None, boxes)
+    )
 
 # %% ../nbs/47_person_search.ipynb #39b1cc09
 @contextmanager

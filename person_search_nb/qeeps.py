@@ -328,14 +328,14 @@ def _query_loss(self: QEEPS, query, embedding, rois, asked):
 
 # %% ../nbs/71_qeeps.ipynb #996e48d2
 @patch
-def training_pass(self: QEEPS,
+def forward_train(self: QEEPS,
     images: list,   # of (3, H, W) float 0-1; scenes 2k and 2k + 1 are a pair
     targets: list,  # of dict(boxes, person_id)
 ) -> tuple:         # (losses, batch (B, 3, H, W), RoIs, HeadOutput)
     """The losses of `PersonSearchNet` and query_rpn, query_sim; these are 0 where no pair shares a
     person."""
     if self.qsse == 'none' and not self.qrpn and not self.qsim:
-        return PersonSearchNet.training_pass(self, images, targets)
+        return PersonSearchNet.forward_train(self, images, targets)
     x, sizes = self.batch(images)
     targets = sound_targets(targets, x)
     partner, asked, boxes = pick_queries(targets, sizes)
@@ -375,7 +375,9 @@ def look(self: QEEPS,
         scene.judged = self.rpn.predict(features)
         if not self.qrpn:
             (boxes, scores), = self.find(features, *scene.judged, size)
-            scene.found = boxes, scores, self.searched(self.head(features, [boxes]).embedding)
+            scene.found = (
+                boxes, scores, self.gallery_vectors(self.head(features, [boxes]).embedding)
+            )
     return scene
 
 # %% ../nbs/71_qeeps.ipynb #8e3d6cda
@@ -393,7 +395,7 @@ def ask(self: QEEPS,
     base = self.base(x)
     patch = self.roi_head.pooler(base, boxes)                                         # (Q, C, k, k)
     if self.qsse == 'none':
-        embedding = self.asked(self.roi_head.read(patch).embedding)
+        embedding = self.query_vectors(self.roi_head.read(patch).embedding)
         return torch.cat([patch.mean((2, 3)), embedding], 1)
     counts = torch.tensor([len(b) for b in boxes], device=x.device)
     z = self.squeeze(x, base).repeat_interleave(counts, 0)                 # (Q, C)
@@ -420,7 +422,7 @@ def meet(self: QEEPS,
         w = self.squeeze_excite(queries[:, :, 0], scene.squeezed.expand(len(queries), -1))  # (Q, C)
         cells = queries[:, :, 1:].unflatten(2, (self.roi_size, self.roi_size))
         features, patch = weighed(scene.features, w), weighed(cells, w)
-    return features, patch.mean((2, 3)), self.asked(self.roi_head.read(patch).embedding)
+    return features, patch.mean((2, 3)), self.query_vectors(self.roi_head.read(patch).embedding)
 
 # %% ../nbs/71_qeeps.ipynb #adcf3929
 @patch
@@ -436,7 +438,7 @@ def search_scene(self: QEEPS,
         if self.qrpn: objectness = objectness + self.query_rpn(features, of_box)
         deltas = deltas.expand(len(features), -1, -1)
         found = self.find(features, objectness, deltas, scene.size)
-        people = self.searched(self.head(features, [b for b, _ in found]).embedding)
+        people = self.gallery_vectors(self.head(features, [b for b, _ in found]).embedding)
     else:
         found = [scene.found[:2]] * len(queries)
         people = scene.found[2].repeat(len(queries), 1)

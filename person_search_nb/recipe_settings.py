@@ -18,7 +18,7 @@ from .oim import ID_LOSSES
 from .roi_head import ROI_OPS
 from .settings import check_setting, check_training, FLAG, is_number
 from .settings import Kind, kind_text, maybe, number, one_of, several, table_of
-from .settings import TEXT, TRAIN_KINDS, TrainConfig, whole
+from .settings import TEXT, TRAIN_KINDS, TrainConfig, whole_number
 from .models import builder_of, model_settings, MODELS
 
 # %% ../nbs/74_recipe_settings.ipynb #5bb231f0
@@ -68,12 +68,12 @@ TRAIN_FIELDS = [f.name for f in fields(TrainConfig)]
 # %% ../nbs/74_recipe_settings.ipynb #dc6757fc
 _SIZE = Kind(
     lambda: f"HEIGHTxWIDTH in pixels, such as 192x336, or one of {', '.join(RESIZE)}",
-    lambda v: several(whole(8, 20_000), 2, 2).fits(v) or isinstance(v, str) and v in RESIZE,
+    lambda v: several(whole_number(8, 20_000), 2, 2).fits(v) or isinstance(v, str) and v in RESIZE,
 )
 
-_SHARE, _PAIR = number(0, 1), several(whole(1, 10 ** 6), 2, 2)
+_SHARE, _PAIR = number(0, 1), several(whole_number(1, 10 ** 6), 2, 2)
 
-_CROP = several(whole(8, 2048), 2, 2)
+_CROP = several(whole_number(8, 2048), 2, 2)
 
 RECIPE_KINDS = dict(
     model=one_of(MODELS),
@@ -116,19 +116,21 @@ NET_KINDS = dict(
     width=number(0, 16, above=True), heights=maybe(several(number(0, 1e5, above=True), 1, 100)),
     trunk=one_of(BACKBONES), anchors=one_of(('faster-rcnn', 'pedestrian')), batch_norm=FLAG,
     attention=one_of(ATTENTION), factored=FLAG, transformer=FLAG, mask=FLAG,
-    id_loss=one_of(ID_LOSSES), dim=maybe(whole(1, 2**16)), queue=whole(0, 10**7),
-    oim_scale=number(above=True), oim_momentum=_SHARE, rss_classes=whole(2),
-    rpn_channels=whole(1, 2**14), separable_rpn=FLAG, roi_size=whole(1, 64), roi_op=one_of(ROI_OPS),
-    norms=FLAG, one_norm=FLAG, rescore=FLAG, refine=FLAG, matching=one_of(('cosine', 'euclidean')),
-    rpn_high=_SHARE, rpn_low=_SHARE, rpn_batch=whole(1, 10**6), rpn_fraction=_SHARE, rpn_nms=_SHARE,
-    pre_nms=maybe(_PAIR), min_size=number(0, 1e5), proposals=several(whole(1, 10**5), 2, 2),
-    rois_per_image=whole(1, 10**5), positive_fraction=_SHARE, positive_iou=_SHARE,
+    id_loss=one_of(ID_LOSSES), dim=maybe(whole_number(1, 2**16)), queue=whole_number(0, 10**7),
+    oim_scale=number(above=True), oim_momentum=_SHARE, rss_classes=whole_number(2),
+    rpn_channels=whole_number(1, 2**14), separable_rpn=FLAG, roi_size=whole_number(1, 64),
+    roi_op=one_of(ROI_OPS), norms=FLAG, one_norm=FLAG, rescore=FLAG, refine=FLAG,
+    matching=one_of(('cosine', 'euclidean')), rpn_high=_SHARE, rpn_low=_SHARE,
+    rpn_batch=whole_number(1, 10**6), rpn_fraction=_SHARE, rpn_nms=_SHARE, pre_nms=maybe(_PAIR),
+    min_size=number(0, 1e5), proposals=several(whole_number(1, 10**5), 2, 2),
+    rois_per_image=whole_number(1, 10**5), positive_fraction=_SHARE, positive_iou=_SHARE,
     background_iou=_SHARE, box_iou=maybe(_SHARE), score_threshold=_SHARE, nms_threshold=_SHARE,
-    detections=whole(1, 10**5), iou=number(0, 1, above=True), search_threshold=_SHARE,
-    min_height=number(0, 1e5), head_padding=whole(0, 1), cut=maybe(whole(1, 100)), crop_size=_CROP,
-    levels=maybe(several(whole(0, 3), 1, 4)), align_temperature=number(above=True), detach=FLAG,
-    top_down=whole(0, 2**14), scales=maybe(several(number(0, 1, above=True), 1, 8)), branches=FLAG,
-    reduction=whole(1, 2**14), qsse=one_of(('trunk', 'all', 'none')), qrpn=FLAG, qsim=FLAG,
+    detections=whole_number(1, 10**5), iou=number(0, 1, above=True), search_threshold=_SHARE,
+    min_height=number(0, 1e5), head_padding=whole_number(0, 1), cut=maybe(whole_number(1, 100)),
+    crop_size=_CROP, levels=maybe(several(whole_number(0, 3), 1, 4)),
+    align_temperature=number(above=True), detach=FLAG, top_down=whole_number(0, 2**14),
+    scales=maybe(several(number(0, 1, above=True), 1, 8)), branches=FLAG,
+    reduction=whole_number(1, 2**14), qsse=one_of(('trunk', 'all', 'none')), qrpn=FLAG, qsim=FLAG,
 )
 
 _LOSSES = {

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from .distributed import connect, from_first, rank
-from .files import DataError, read_json, regular_file, write_whole
+from .distributed import init_distributed, broadcast, rank
+from .files import DataError, read_json, regular_file, atomic_write
 from .anchors import fit_heights
 from .datasets import in_common_warning, must_split, open_dataset, parse_spec
 from .systems import imprint
@@ -76,11 +76,11 @@ def _found_in_training(model, data, file, recipe, progress):
     if rank() == 0 and (file.parent / CHECKPOINT).exists():  # without one it may be of another run
         with suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(file) as f:
             kept = dict(f)
-    if (kept := from_first(kept)) is not None: return kept
+    if (kept := broadcast(kept)) is not None: return kept
     found = {
         k: v
         for k, v in run_detector(
-            model.to(connect(recipe.train.device)), data, 4, workers=recipe.train.workers,
+            model.to(init_distributed(recipe.train.device)), data, 4, workers=recipe.train.workers,
             progress=progress,
         ).items()
         if k != 'det_feats'
@@ -88,8 +88,8 @@ def _found_in_training(model, data, file, recipe, progress):
     if rank() == 0:
         buffer = io.BytesIO()
         np.savez(buffer, **found)
-        write_whole(file, buffer.getvalue())
-    return from_first(found if rank() == 0 else None)
+        atomic_write(file, buffer.getvalue())
+    return broadcast(found if rank() == 0 else None)
 
 # %% ../nbs/77_recipes.ipynb #7cc23115
 def schedule(
@@ -225,11 +225,11 @@ def _resolved(recipe, out, say):
     what the processor computes in."""
     if recipe.train.precision != 'auto': return recipe
     there = (out / CHECKPOINT).exists()
-    precision = from_first(
+    precision = broadcast(
         (
             read_run(out / CHECKPOINT)['precision']
             if there
-            else pick_precision(connect(recipe.train.device))
+            else pick_precision(init_distributed(recipe.train.device))
         )
         if rank() == 0
         else None
@@ -244,7 +244,7 @@ def _resolved(recipe, out, say):
 def _one_stage(recipe, out, extend, progress, say):
     "Build, start, train and evaluate a recipe without stages."
     if rank() == 0: refuse_foreign(out)
-    going = from_first(same_run(recipe, out, extend) if rank() == 0 else None)
+    going = broadcast(same_run(recipe, out, extend) if rank() == 0 else None)
     data = open_dataset(
         recipe.data, 'train', size=recipe.size, cache=recipe.cache, progress=progress
     )
@@ -268,9 +268,10 @@ def _one_stage(recipe, out, extend, progress, say):
     if 'table' in teach and not going:
         freeze_table(
             model,
-            from_first(
+            broadcast(
                 teacher_table(
-                    guide.to(connect(recipe.train.device)), data, data.num_ids, progress=progress
+                    guide.to(init_distributed(recipe.train.device)), data, data.num_ids,
+                    progress=progress,
                 ).cpu()
             ),
         )
@@ -297,7 +298,7 @@ def run_recipe(
     model.safetensors and everything of `train` is left in the folder. Raises OtherRun where the
     folder holds another run, and ValueError for settings before anything is done."""
     check_here(recipe)
-    connect(recipe.train.device)  # the rank is known from here on
+    init_distributed(recipe.train.device)  # the rank is known from here on
     say = print if progress and rank() == 0 else lambda *text: None
     with holding(out):
         if restart and rank() == 0 and (aside := set_aside(out)):
@@ -311,11 +312,11 @@ def _all_stages(recipe, out, extend, progress, say):
     for k, (name, r) in enumerate(before, 1):
         folder, r = out / f'{k}-{name}', replace(r, after=done)
         say(f'stage {k} of {len(before) + 1}: {name}')
-        if not from_first(
+        if not broadcast(
             (folder / 'done').exists() and same_run(r, folder, extend) if rank() == 0 else None
         ):
             _one_stage(r, folder, extend, progress, say)
-            if rank() == 0: write_whole(folder / 'done', b'')
+            if rank() == 0: atomic_write(folder / 'done', b'')
         done = str(folder / 'model.safetensors')
     if before: say(f'stage {len(before) + 1} of {len(before) + 1}')
     return _one_stage(replace(last[1], after=done), out, extend, progress, say)

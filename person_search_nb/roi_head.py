@@ -255,7 +255,7 @@ def forward(self: RoIHead,
 
 # %% ../nbs/46_roi_head.ipynb #43139a54
 @patch
-def box_goals(self: RoIHead, out: HeadOutput, rois: RoIs) -> Tensor:
+def box_targets(self: RoIHead, out: HeadOutput, rois: RoIs) -> Tensor:
     "(P, 4) refinements from the regions near a person to the true boxes, over `delta_scale`."
     near = rois.refined
     goals = encode_boxes(rois.truth[near], rois.flat[near])
@@ -270,7 +270,7 @@ def _score_loss(score, positive):
 @patch
 def _box_loss(self: RoIHead, out, rois):
     "Sum of the distances between refinements and their goals."
-    deltas, goals = out.deltas[rois.refined], self.box_goals(out, rois)
+    deltas, goals = out.deltas[rois.refined], self.box_targets(out, rois)
     return F.smooth_l1_loss(at_least_float32(deltas), at_least_float32(goals), reduction='sum')
 
 @patch

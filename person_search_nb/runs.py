@@ -19,7 +19,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from .distributed import rank
-from .files import blank_figure, LOCK, locked, parse_json, regular_file, write_whole
+from person_search_nb.files import (
+    blank_figure, LOCK, locked, parse_json, regular_file, atomic_write
+)
 from .settings import TrainConfig
 
 # %% ../nbs/62_runs.ipynb #69007116
@@ -68,7 +70,7 @@ class RunLog:
     ):
         self.out, self.history = Path(out), history
         text = _lines(history, True)                   # without the steps that are computed again
-        write_whole(self.out / 'log.csv', text.encode())
+        atomic_write(self.out / 'log.csv', text.encode())
         self.file = open(self.out / 'log.csv', 'a', encoding='utf-8')
         self.board = _tensorboard(self.out/'tensorboard', len(history))
 

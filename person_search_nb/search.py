@@ -27,7 +27,7 @@ from .ranking import paired_iou
 from .reranking import cbgm, k_reciprocal
 from .neighbours import Approximate, choose_engine, exact_neighbours
 from .shards import gallery_file, read_manifest, write_manifest
-from .gallery import WIDEST, Gallery, Match, fingerprint, moment, thumbnail
+from .gallery import WIDEST, Gallery, Match, fingerprint, format_time, thumbnail
 
 # %% ../nbs/84_search.ipynb #a430ed3c
 _NO_FAISS = ('{}: has an index ({}), and the package faiss is missing: searching exactly. '
@@ -365,7 +365,7 @@ def _card(k, m):
     try: see = f'<img src="{_jpeg(m.thumbnail(192))}" alt="match {k}">'
     except (ValueError, OSError) as e: see = f'<p class="gone">{html.escape(printable(str(e)))}</p>'
     where = [html.escape(printable(m.where)), f'camera {m.camera}' if m.camera else '',
-             moment(m.time), 'box ' + ', '.join(f'{v:.0f}' for v in m.box)]
+             format_time(m.time), 'box ' + ', '.join(f'{v:.0f}' for v in m.box)]
     words = f'<b>{k}</b> &nbsp; {m.similarity:.3f}<br>{"<br>".join(filter(None, where))}'
     return f'<figure>{see}<figcaption>{words}</figcaption></figure>'
 

@@ -24,8 +24,8 @@ from .search import Gallery
 from .visualize import crop, NOBODY, on_card, RIGHT, to_array, WRONG
 from .grad_cam import grad_cam
 from .widgets import draw_map, escaped, Explorer, jpeg
-from .widgets import ScenePicture, whole, with_boxes
-from .explorer import Recent, demo_models, demo_scenes, fullest
+from .widgets import ScenePicture, full_view, with_boxes
+from .explorer import LRUCache, demo_models, demo_scenes, fullest_scene
 
 # %% ../nbs/97_search_explorer.ipynb #8300cc90
 _OTHER_NETWORK = ("the gallery was made with another network (its fingerprint is {}, "
@@ -50,7 +50,7 @@ class SearchExplorer(Explorer):
         start: int = 0,  # the scene shown first
     ):
         super().__init__()
-        self.model, self.recent = model, Recent()
+        self.model, self.recent = model, LRUCache()
         self.gallery, self.scenes = self._gallery_and_scenes(gallery, scenes)
         self.queries = self._scenes_of(queries)
         self.judged = self._is_numbered_alike(queries)
@@ -65,7 +65,9 @@ class SearchExplorer(Explorer):
     @classmethod
     def demo(cls) -> 'SearchExplorer':
         "The shipped distilled student and a small synthetic world; opens in seconds."
-        return cls(demo_models()[1]['distilled'], None, demo_scenes(), start=fullest(demo_scenes()))
+        return cls(
+            demo_models()[1]['distilled'], None, demo_scenes(), start=fullest_scene(demo_scenes())
+        )
 
 # %% ../nbs/97_search_explorer.ipynb #334fc341
 def _is_of_another_size(gallery, scenes):
@@ -306,7 +308,7 @@ def _show_scene(self: SearchExplorer, name):
     "The picture with all its people."
     p, n = self.picture, len(self.people)
     with p.hold_sync():
-        p.picture, p.size = jpeg(draw_map(self.pixels, width=640)), list(whole(self.pixels)[2:])
+        p.picture, p.size = jpeg(draw_map(self.pixels, width=640)), list(full_view(self.pixels)[2:])
         p.boxes, p.labels, p.edition = self.boxes.tolist(), self.people, self.edition
         p.selected, p.dragged, p.alt = 0 if n else -1, [], f'{name} with {n} people'
         p.note = '' if n else 'Nobody found here. Drag a box around someone.'
@@ -423,7 +425,7 @@ def _show_match(self: SearchExplorer, k):
     known, tile = right is not None, draw_map(pixels, width=300)
     colour, sign = (RIGHT if right else WRONG) if known else NOBODY, '✓' if right else '✗'
     with p.hold_sync():
-        p.picture, p.size = jpeg(tile, 80), list(whole(pixels)[2:])
+        p.picture, p.size = jpeg(tile, 80), list(full_view(pixels)[2:])
         p.boxes, p.selected = [box.tolist()], -1
         p.colours = [colour if known else '#ffd400']
         p.labels = [f'match {k + 1}, similarity {m.similarity:.2f}: why?']
@@ -474,7 +476,7 @@ def _show_reason(self: SearchExplorer, side, name, key, image, box, other):
     tile = draw_map(pixels, cam, self.model.stride / 4 * 2 ** j, self.opacity.value)
     self.cams.append((name, tile, box))
     with self.changing(), p.hold_sync():
-        p.picture, p.size = jpeg(tile), list(whole(pixels)[2:])
+        p.picture, p.size = jpeg(tile), list(full_view(pixels)[2:])
         p.boxes, p.selected, p.labels = [box.tolist()], 0, [name]
         p.alt = f'{name}: what raises the similarity'
     self.sides[side].value = f'<h4>{name}</h4>'

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FLAG', 'TEXT', 'PART', 'NORMS', 'TRAIN_KINDS', 'bf16_gain', 'computes_bf16', 'pick_precision', 'Kind', 'is_number',
-           'whole', 'number', 'one_of', 'kind_text', 'maybe', 'several', 'table_of', 'check_setting', 'TrainConfig',
-           'check_training', 'check_device']
+           'whole_number', 'number', 'one_of', 'kind_text', 'maybe', 'several', 'table_of', 'check_setting',
+           'TrainConfig', 'check_training', 'check_device']
 
 # %% ../nbs/61_settings.ipynb #6b54094d
 import math, reprlib
@@ -83,7 +83,7 @@ def is_number(v) -> bool:
     return isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) < math.inf
 
 # %% ../nbs/61_settings.ipynb #39ad449a
-def whole(low: int, high: int = 2 ** 31) -> Kind:
+def whole_number(low: int, high: int = 2 ** 31) -> Kind:
     "A whole number in a range, ends included."
     def fits(v): return isinstance(v, int) and not isinstance(v, bool) and low <= v <= high
     return Kind(f'a whole number from {low} to {high}', fits)
@@ -225,18 +225,18 @@ def of_part(self: TrainConfig,
 
 # %% ../nbs/61_settings.ipynb #c9f97b5a
 TRAIN_KINDS = dict(
-    epochs=number(0, 1e6, above=True), steps=whole(0, 10 ** 7),
-    batch_size=whole(1, 2 ** 16), accumulate=whole(1, 2 ** 16),
+    epochs=number(0, 1e6, above=True), steps=whole_number(0, 10 ** 7),
+    batch_size=whole_number(1, 2 ** 16), accumulate=whole_number(1, 2 ** 16),
     optimizer=one_of(('sgd', 'adamw')), lr=number(0, 1e3),
     momentum=number(0, 1, below=True), weight_decay=number(0, 1e3),
-    warmup=whole(0, 10 ** 9), schedule=one_of(('step', 'cosine')),
+    warmup=whole_number(0, 10 ** 9), schedule=one_of(('step', 'cosine')),
     milestones=several(number()), gamma=number(0, 1), clip=number(),
     parts=table_of(Kind('a dict of settings', lambda v: isinstance(v, dict))),
     flip=number(0, 1), weights=table_of(number()), augment=maybe(one_of(AUGMENT)),
-    group=FLAG, pairs=FLAG, freeze=whole(0, 5), frozen=several(TEXT), norm=one_of(NORMS),
-    ema=number(0, 1, below=True), compile=FLAG, seed=whole(0, 2 ** 32 - 1),
-    device=TEXT, precision=one_of(('auto', 'fp32', 'bf16')), workers=whole(0, 1024),
-    checkpoint_every=whole(1), evaluate_every=number())
+    group=FLAG, pairs=FLAG, freeze=whole_number(0, 5), frozen=several(TEXT), norm=one_of(NORMS),
+    ema=number(0, 1, below=True), compile=FLAG, seed=whole_number(0, 2 ** 32 - 1),
+    device=TEXT, precision=one_of(('auto', 'fp32', 'bf16')), workers=whole_number(0, 1024),
+    checkpoint_every=whole_number(1), evaluate_every=number())
 
 # %% ../nbs/61_settings.ipynb #d1028c76
 def check_training(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import parse_json, read_json, regular_file, sound_size, write_whole
+from .files import parse_json, read_json, regular_file, sound_size, atomic_write
 from .neighbours import Rows
 from .pictures import data_file
 
@@ -53,7 +53,7 @@ def _written(folder, manifest):
 def write_manifest(folder, manifest: dict):
     """Replace it in one step: what it says is true from now on. Raises ValueError for one that
     could not be read."""
-    write_whole(Path(folder)/MANIFEST, _written(folder, manifest))
+    atomic_write(Path(folder)/MANIFEST, _written(folder, manifest))
 
 # %% ../nbs/81_shards.ipynb #c37c3351
 def _is_count(x): return type(x) is int and 0 <= x < 2 ** 40
@@ -390,7 +390,7 @@ def _store(folder, manifest, people):
         f'{name}.rows.npy': lambda file: _rows(file, people['rows'], manifest['dtype']),
         f'{name}.npz': out.getbuffer(),
     }
-    for file, data in files.items(): write_whole(Path(folder)/file, data)
+    for file, data in files.items(): atomic_write(Path(folder)/file, data)
     return dict(
         name=name, scenes=len(people['names']), people=len(people['image']),
         bytes={f: (Path(folder) / f).stat().st_size for f in files},

@@ -13,7 +13,7 @@ import threading
 import torch
 from torch import nn
 
-from .distributed import processes, rank, share_batch_norm
+from .distributed import world_size, rank, share_batch_norm
 from .loading import PairSampler, SceneBatches, SceneSampler
 from .settings import TrainConfig
 
@@ -43,7 +43,7 @@ def micro_batches(
     config: TrainConfig,
 ) -> list:                # `config.accumulate` lists
     "This process's share of a step's items, in the parts it computes one after the other."
-    each, number = -(-len(items) // processes()), config.accumulate
+    each, number = -(-len(items) // world_size()), config.accumulate
     mine = items[rank() * each:(rank() + 1) * each]
     size = -(-len(mine) // number)
     return [mine[k:k + size] for k in range(0, len(mine), size)]
@@ -127,13 +127,13 @@ def non_finite_error(
 # %% ../nbs/63_steps.ipynb #a59c36cf
 def _check_batch(dataset, config):
     "Raises ValueError for a batch that cannot be split as the configuration says."
-    split = processes() * config.accumulate
+    split = world_size() * config.accumulate
     at_once = config.batch_size // split
     if config.batch_size % split:
         raise ValueError(f'batch_size is {config.batch_size}: it has to be a multiple of '
-                         f'processes x accumulate = {processes()} x {config.accumulate}')
+                         f'processes x accumulate = {world_size()} x {config.accumulate}')
     if config.pairs and at_once % 2:
-        raise ValueError(f'pairs=True: batch_size / (processes x accumulate) = {at_once} '
+        raise ValueError(f'pairs=True: batch_size / (world_size x accumulate) = {at_once} '
                          'scenes at a time would tear a pair apart; make it even')
     if len(dataset) < config.batch_size and split > 1:
         raise ValueError(f'{len(dataset)} scenes are less than one batch of {config.batch_size}, '

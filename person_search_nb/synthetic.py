@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .files import DataError, locked, read_json, write_whole
+from .files import DataError, locked, read_json, atomic_write
 from .benchmark_files import GALLERIES, require_scipy, write_cuhk, write_prw
 from .scenes import CAMERAS, choose, QuerySet, Scene, SceneDataset, under_protocol
 from .specs import make_spec, opener
@@ -335,7 +335,7 @@ def _claim(path, says, written):
         if there := [n for n in written if (path / n).exists()]:
             raise ValueError(f'{path}: holds {", ".join(there)} of another data set, '
                              'which would be overwritten; write to an empty folder')
-        return write_whole(stamp, json.dumps(says).encode(), sync=False)
+        return atomic_write(stamp, json.dumps(says).encode(), sync=False)
     before = read_json(stamp)
     if before == says: return
     known = before if isinstance(before, dict) else {}
@@ -347,7 +347,7 @@ def _claim(path, says, written):
 def _write_jpeg(config, folder, job):
     split, i = job
     world = _world(config, split)
-    write_whole(Path(folder) / world.name(i), world.jpeg(i), sync=False)
+    atomic_write(Path(folder) / world.name(i), world.jpeg(i), sync=False)
 
 def _write_pictures(train, test, folder, workers, progress):
     folder.mkdir(parents=True, exist_ok=True)

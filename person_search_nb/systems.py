@@ -265,7 +265,7 @@ def _embed_scenes(model, scenes):
     device = next(model.parameters()).device
     images, targets = zip(*scenes)
     x, _ = model.batch([i.to(device) for i in images])
-    e = model.represent(x, None, [t['boxes'].to(device) for t in targets]).float()  # (N, D)
+    e = model.embed_boxes(x, None, [t['boxes'].to(device) for t in targets]).float()  # (N, D)
     ids = torch.cat([t['person_id'] for t in targets]).to(device)
     return e[ids >= 0], ids[ids >= 0]
 

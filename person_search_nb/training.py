@@ -17,8 +17,10 @@ from torch import nn
 from fastcore.basics import patch
 from tqdm.auto import tqdm
 
-from .distributed import average, connect, from_first, processes, rank
-from .files import save_figure, write_whole
+from person_search_nb.distributed import (
+    all_reduce_mean, init_distributed, broadcast, world_size, rank
+)
+from .files import save_figure, atomic_write
 from .model_files import save_model
 from .loading import SceneLoader
 from .checkpoints import load_tree, save_tree
@@ -109,11 +111,11 @@ def load(self: _Run, saved):
 @patch
 def begin(self: _Run, extend):
     "Start from the checkpoint in the folder if there is one, in all processes alike."
-    config, saved = self.config, from_first(self.read(extend))
+    config, saved = self.config, broadcast(self.read(extend))
     if saved: self.load(saved)
     else:
         chosen = config.precision
-        if chosen == 'auto': chosen = from_first(pick_precision(self.device))
+        if chosen == 'auto': chosen = broadcast(pick_precision(self.device))
         saved = dict(step=0, precision=chosen, scores=[])
     self.start = self.done = saved['step']
     self.precision, self.scores = saved['precision'], saved['scores']
@@ -141,7 +143,7 @@ def _distributed(model, device):
 def feed(self: _Run):
     "Connect the processes' gradients, and begin to read scenes."
     config, dataset = self.config, self.dataset
-    self.net = _distributed(self.model, self.device) if processes() > 1 else self.model
+    self.net = _distributed(self.model, self.device) if world_size() > 1 else self.model
     self.items = list(step_items(dataset, config, self.start, self.steps))
     parts = [p for items in self.items for p in micro_batches(items, config)]
     self.loader = iter(SceneLoader(dataset, parts, config.workers, config.augment,
@@ -158,7 +160,7 @@ def open(self: _Run, notes):
     self.log = RunLog(self.out, self.history)
     if self.new: self.save()
     for name, text in notes.items():
-        if self.new or not (self.out / name).exists(): write_whole(self.out / name, text)
+        if self.new or not (self.out / name).exists(): atomic_write(self.out / name, text)
 
 @patch
 def take_back(self: _Run):
@@ -205,7 +207,7 @@ def step(self: _Run, step, stop):
     for part in range(self.config.accumulate):
         names, values = self.backward(step, part, stop)
         total = total + values / self.config.accumulate
-    *values, stopping = average(total).tolist()
+    *values, stopping = all_reduce_mean(total).tolist()
     values = dict(zip(names, values))
     if not math.isfinite(values['loss']):
         names = [self.dataset.names[i[0]] for i in self.items[step - self.start]]
@@ -234,7 +236,7 @@ def score(self: _Run):
     self.scores.append(dict(step=self.done) | found)
     if not self.out: return
     self.log.show(self.scores[-1], 'scores/')
-    write_whole(self.out / 'scores.json', json.dumps(self.scores, indent=1).encode())
+    atomic_write(self.out / 'scores.json', json.dumps(self.scores, indent=1).encode())
     best = max(s['mAP'] for s in self.scores)
     if found['mAP'] == best: save_model(model, self.out / 'best.safetensors')
 
@@ -332,7 +334,7 @@ def train(
     A non-finite loss raises `NonFiniteLoss` and keeps the last good checkpoint.
     A folder that holds another run raises `OtherRun`, one in use `BusyError`."""
     check_training(config)
-    device = connect(check_device(config.device))
+    device = init_distributed(check_device(config.device))
     with holding(out) if out is not None else nullcontext():
         if out is not None and rank() == 0:
             if restart: set_aside(out)

@@ -186,11 +186,11 @@ def test_a_cut_out_is_the_picture():
 def test_both_parts_learn(name):
     model = net(name=name)
     (a, ta), (b, tb) = people(0), people(1, (4,))
-    losses, x, rois, out = model.training_pass([a, b], [ta, tb])
+    losses, x, rois, out = model.forward_train([a, b], [ta, tb])
     assert set(losses) == {'rpn_cls', 'rpn_box', 'id'} | ({'head_cls', 'head_box', 'align'} if name == 'clsa' else set())
-    chosen = model.people(rois)
+    chosen = model.identity_mask(rois)
     assert torch.equal(chosen, rois.positive & (rois.person_id >= 0)) and len(out.embedding) == chosen.sum() >= 3
-    assert torch.equal(model.identities(rois), rois.person_id[chosen])
+    assert torch.equal(model.identity_targets(rois), rois.person_id[chosen])
     sum(losses.values()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     assert any((p.grad != 0).any() for p in model.reid.parameters()) and any((p.grad != 0).any() for p in model.rpn.parameters())
@@ -290,7 +290,7 @@ def test_weak_boxes_change_no_search():
 def test_other_losses():
     for loss in ('softmax', 'oim', 'centre', 'softmax+centre', 'rss', 'softmax+background'):
         model, (image, target) = net(id_loss=loss), people()
-        losses, _, rois, out = model.training_pass([image], [target])
+        losses, _, rois, out = model.forward_train([image], [target])
         assert 'align' not in losses and all(v.isfinite() for v in losses.values())
         rows = {'oim': rois.positive.sum(), 'rss': len(rois.positive), 'softmax+background': len(rois.positive)}.get(loss, (rois.person_id >= 0).sum())
         assert len(out.embedding) == rows, loss

@@ -14,8 +14,8 @@ from person_search_nb.distillation import attention_distillation, feature_distil
 from person_search_nb.models import build_model
 from person_search_nb.search import Gallery
 from person_search_nb.grad_cam import grad_cam
-from person_search_nb.widgets import draw_map, jpeg, ScenePicture, stretch, view_of, whole
-from person_search_nb.explorer import AttentionExplorer, Recent
+from person_search_nb.widgets import draw_map, jpeg, ScenePicture, resize_map, view_of, full_view
+from person_search_nb.explorer import AttentionExplorer, LRUCache
 from person_search_nb.search_explorer import SearchExplorer
 
 HEIGHTS = [float(h) for h in range(20, 64, 4)]
@@ -165,7 +165,7 @@ def test_networks_run_once_per_scene(models, scenes):
 
 
 def test_recent_forgets_the_oldest():
-    made, recent = [], Recent(2)
+    made, recent = [], LRUCache(2)
     for key in 'abacb': recent(key, lambda: made.append(key))
     assert made == ['a', 'b', 'c', 'b']
 
@@ -246,7 +246,7 @@ def test_still_pictures(page):
 def test_stretch_is_bilinear():
     heat = torch.rand(5, 7, generator=torch.Generator().manual_seed(0))
     theirs = torch.nn.functional.interpolate(heat[None, None], size=(17, 25), mode='bilinear', align_corners=True)[0, 0]
-    assert np.allclose(stretch(heat.numpy(), np.linspace(0, 4, 17), np.linspace(0, 6, 25)), theirs, atol=1e-6)
+    assert np.allclose(resize_map(heat.numpy(), np.linspace(0, 4, 17), np.linspace(0, 6, 25)), theirs, atol=1e-6)
 
 
 def test_a_bright_cell_lands_on_its_pixels():
@@ -468,7 +468,7 @@ def test_a_picture_stands_alone():
     seen, p = [], ScenePicture(size=[4., 3.], boxes=[[0, 0, 1, 1]])
     p.observe(lambda c: seen.append(c['new']), 'selected')
     p.selected = 0
-    assert seen == [0] and whole(np.zeros((3, 4, 3))) == (0, 0, 4, 3)
+    assert seen == [0] and full_view(np.zeros((3, 4, 3))) == (0, 0, 4, 3)
 
 
 def test_a_search_for_people_who_are_gone_is_not_made(search):

@@ -1,4 +1,4 @@
-"Galleries: exact whatever the blocks, the files and the processes; killed at any moment they open, and end as if unbroken."
+"Galleries: exact whatever the blocks, the files and the processes; killed at any format_time they open, and end as if unbroken."
 import json, os, shutil, signal, subprocess, sys
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,7 +19,7 @@ from person_search_nb.neighbours import Approximate, choose_engine, crowd, exact
 from person_search_nb.neighbours import recall, Rows
 from person_search_nb.shards import compact, read_manifest
 from person_search_nb.sources import open_source, time_in
-from person_search_nb.gallery import fingerprint, moment, thumbnail
+from person_search_nb.gallery import fingerprint, format_time, thumbnail
 from person_search_nb.search import Gallery, hits_page
 from person_search_nb.indexing import build_gallery
 
@@ -466,7 +466,7 @@ def test_page_without_its_pictures(net, mine, tmp_path):
 
 
 def test_times_in_names():
-    assert time_in('c6s2_000250.jpg') == 10 and moment(10.) == '0:00:10.0'
+    assert time_in('c6s2_000250.jpg') == 10 and format_time(10.) == '0:00:10.0'
     assert time_in('x/2023_01_02-03.04.05.png') == datetime(2023, 1, 2, 3, 4, 5, tzinfo=timezone.utc).timestamp()
     assert np.isnan(time_in('1234567890123456.jpg'))
 

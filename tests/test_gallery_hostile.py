@@ -23,7 +23,7 @@ from person_search_nb.models import load_model
 from person_search_nb.shards import add_shard, compact, FIELDS, MANIFEST, new_manifest
 from person_search_nb.shards import read_manifest, read_shard, write_manifest
 from person_search_nb.sources import Film, open_source, time_in
-from person_search_nb.gallery import moment
+from person_search_nb.gallery import format_time
 from person_search_nb.search import Gallery, hits_page
 from person_search_nb.indexing import build_gallery
 
@@ -258,7 +258,7 @@ def test_small_pictures_and_an_exported_model(tmp_path, pictures):
 
 
 def test_times_beyond_all_calendars():
-    assert np.isnan(time_in('c1s1_99999999999999999999.jpg')) and moment(1e300) == '' and moment(float('nan')) == ''
+    assert np.isnan(time_in('c1s1_99999999999999999999.jpg')) and format_time(1e300) == '' and format_time(float('nan')) == ''
     with pytest.raises(ValueError, match='every=inf'): Film('film.mp4', float('inf'))
 
 

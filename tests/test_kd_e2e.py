@@ -275,7 +275,7 @@ def test_losses_equal_the_formulas(pair):
     assert losses['rpn_soft'].item() == pytest.approx(0.5 * soft(said['objectness'].flatten()[sample.rows], objectness.flatten()[sample.rows]), rel=1e-4)
     assert losses['head_soft'].item() == pytest.approx(0.5 * soft(seen['score'][:, 0], advice.score), rel=1e-4)
     assert losses['rpn_bound'].item() == pytest.approx(0.5 * bound(flat(said['deltas'])[sample.people], flat(deltas)[sample.people], sample.goals, len(sample.rows)), rel=1e-4)
-    goals = pair.student.roi_head.box_goals(SimpleNamespace(deltas=seen['deltas']), rois)
+    goals = pair.student.roi_head.box_targets(SimpleNamespace(deltas=seen['deltas']), rois)
     assert losses['head_bound'].item() == pytest.approx(0.5 * bound(seen['deltas'][pos], advice.deltas[pos], goals[:pos.sum()], len(pos)), rel=1e-4, abs=1e-7)
     assert losses['hint'].item() == pytest.approx(0.5 * ((pair.adapter(seen['features']) - z) ** 2).mean().item(), rel=1e-4)
 

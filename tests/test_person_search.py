@@ -48,7 +48,7 @@ def test_near_misses_move_without_being_people():
     near = (rois.refined & ~rois.positive).nonzero().squeeze(1)
     assert len(near) == 1
     out = n.head(n.trunk(torch.randn(1, 3, 200, 400)), rois.boxes)
-    goals = n.roi_head.box_goals(out, rois)
+    goals = n.roi_head.box_targets(out, rois)
     row = int(rois.refined[:near + 1].sum()) - 1
     moved = goals[row] * torch.tensor(n.roi_head.delta_scale)
     torch.testing.assert_close(moved, torch.tensor([0., -.2, 0., 0.]), atol=1e-5, rtol=0)  # up by 20 of its 100 px

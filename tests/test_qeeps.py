@@ -277,12 +277,12 @@ def test_a_broken_run_goes_on(kind, data, tmp_path):
     history = train(whole, data, how, tmp_path/'whole', progress=False)
     class Stop(Exception): pass
     stopped = fresh(data.num_ids, **SWITCHES[kind])
-    passes, run = [], stopped.training_pass
+    passes, run = [], stopped.forward_train
     def twice(*a):
         passes.append(1)
         if len(passes) > 2: raise Stop
         return run(*a)
-    stopped.training_pass = twice
+    stopped.forward_train = twice
     with pytest.raises(Stop): train(stopped, data, how, tmp_path/'parts', progress=False)
     again = fresh(data.num_ids, **SWITCHES[kind])
     rest = train(again, data, how, tmp_path/'parts', progress=False)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from person_search_nb.distributed import collect, from_first, mean_number, processes, rank
-from person_search_nb.distributed import share_out, spawn
+from person_search_nb.distributed import all_gather, broadcast, mean_number, world_size, rank
+from person_search_nb.distributed import rank_slice, spawn
 from person_search_nb.datasets import open_dataset
 from person_search_nb.evaluation import evaluate
 from person_search_nb.checkpoints import load_tree, save_tree
@@ -178,7 +178,7 @@ def test_launched_from_a_notebook(tmp_path):
     assert two[0]['loss'] == pytest.approx(one[0]['loss'], rel=.05)  # regions are drawn by each process for itself
 
 
-def exchange(): return collect([10 * k for k in share_out(list(range(5)))]), from_first(f'from {rank()}'), float(mean_number(rank() * 3)), processes()
+def exchange(): return all_gather([10 * k for k in rank_slice(list(range(5)))]), broadcast(f'from {rank()}'), float(mean_number(rank() * 3)), world_size()
 
 
 def test_exchange():
