@@ -125,7 +125,7 @@ def train(
 # %% ../nbs/99_cli.ipynb #e37ab882
 def _refuse_exported(name):
     "Raises ValueError for a file of which only the outputs can be had, not the layers."
-    from person_search_nb.deploy import LOADERS
+    from person_search_nb.deployed import LOADERS
     if Path(name).suffix not in LOADERS: return
     raise ValueError(f'{name}: was written by export, and only searches; give the .safetensors '
                      'file that it was made from')
@@ -182,7 +182,7 @@ def _network(name, device, trust=False):
     from person_search_nb.model_files import shipped_trunk
     from person_search_nb.settings import check_device
     from person_search_nb.models import load_model
-    from person_search_nb.deploy import Deployed, LOADERS
+    from person_search_nb.deployed import Deployed, LOADERS
     device = init_distributed(check_device(device))
     file = shipped_trunk(name.partition(':')[2]) if name.startswith('shipped:') else name
     if Path(file).suffix in LOADERS: return Deployed(file, trust=trust)
@@ -593,7 +593,8 @@ def _as_trunk(net, model):
 def _export_int8(net, out, spec, size, scenes):
     "Write an ONNX pair in 8 bits, calibrated on training scenes."
     from person_search_nb.datasets import open_dataset
-    from person_search_nb.deploy import export_onnx, quantise
+    from person_search_nb.deploy import export_onnx
+    from person_search_nb.deployed import quantise
     calibration = open_dataset(spec, 'train', size=size)  # before minutes go into an export
     with tempfile.TemporaryDirectory() as d:
         export_onnx(net, Path(d) / 'fp32.onnx')
