@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['RULES', 'AXES', 'NAMES', 'TOLERANCE', 'KEY', 'fold_norms', 'ScenePart', 'HeadPart', 'describe', 'NotFinite',
-           'TwoParts', 'deployable', 'need', 'quietly', 'head_path', 'programs', 'part_errors', 'with_pooling',
+           'TwoParts', 'deployable', 'need_onnx', 'quietly', 'head_path', 'programs', 'part_errors', 'with_pooling',
            'without_pooling', 'onnx_session', 'onnx_function', 'write_pair', 'onnx_bytes', 'export_onnx',
            'export_program']
 
 # %% ../nbs/86_deploy.ipynb #414fcecc
 import copy, io, json, logging, warnings
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from torch import nn, Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from . import __version__
-from .files import atomic_write
+from .files import atomic_write, require
 from .boxes import check_boxes, clip_boxes, decode_boxes, keep_large, nms
 from .roi_align import roi_align
 from .rpn import best_survivors
@@ -256,18 +255,8 @@ def deployable(
         if isinstance(m, ARM): m.factored = True
     return TwoParts(ScenePart(net).eval(), HeadPart(net).eval(), about)
 
-# %% ../nbs/86_deploy.ipynb #888976bb
-def need(
-    *names, # of packages
-) -> list:  # the modules
-    "Import what only deployment needs. Raises ValueError that says how to get it."
-    try:
-        return [import_module(n) for n in names]
-    except ImportError as e:
-        raise ValueError(
-            f"{e.name or names[0]} is not installed; ONNX files need it: pip install "
-            "'person_search_nb[deploy]'"
-        ) from None
+# %% ../nbs/86_deploy.ipynb #14e42817
+def need_onnx(*names): return require(*names, why='an ONNX file', extra='deploy')
 
 # %% ../nbs/86_deploy.ipynb #6eff1d28
 @contextmanager
@@ -366,7 +355,7 @@ def with_pooling(
     about: dict, # of `describe`
 ):               # onnx.ModelProto with inputs `features`, `boxes`
     "Put ONNX's own RoIAlign in front of a head, so that the file needs no other code for it."
-    onnx, = need('onnx')
+    onnx = need_onnx('onnx')
     make, kinds = onnx.helper, onnx.TensorProto
     out = onnx.ModelProto(); out.CopyFrom(proto)
     pooled, boxes = proto.graph.input
@@ -404,7 +393,7 @@ def without_pooling(
     proto, # onnx.ModelProto of a head with `with_pooling`
 ):         # onnx.ModelProto with inputs `pooled`, `boxes`
     "Cut the head off again behind its RoIAlign: this library's is several times faster."
-    onnx, = need('onnx')
+    onnx = need_onnx('onnx')
     return onnx.utils.Extractor(proto).extract_model(['pooled', 'boxes'], NAMES['head'][1])
 
 # %% ../nbs/86_deploy.ipynb #44cef302
@@ -413,7 +402,7 @@ def onnx_session(
     threads=None,  # None: as many as PyTorch has
 ):                 # onnxruntime.InferenceSession on the CPU
     "A graph, ready to run."
-    ort, = need('onnxruntime')
+    ort = need_onnx('onnxruntime')
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads or torch.get_num_threads(), 3
     # two sessions and PyTorch take turns: no session should hold a core while waiting
@@ -439,7 +428,7 @@ def write_pair(path, files):
 
 def onnx_bytes(proto, about, part):
     "The file of a graph, with its description and without lines of the exporter's source."
-    onnx, = need('onnx')
+    onnx = need_onnx('onnx')
     onnx.helper.set_model_props(proto, {KEY: json.dumps(about | dict(part=part))})
     # the exporter notes files and lines of this computer there
     for node in proto.graph.node: del node.metadata_props[:]
@@ -452,7 +441,7 @@ def export_onnx(
 ) -> dict:                  # of `part_errors`
     """Write a model as two ONNX files, compared with PyTorch before they are written. Raises
     ValueError when they differ by more than `TOLERANCE`."""
-    need('onnx', 'onnxscript', 'onnxruntime')
+    need_onnx('onnx', 'onnxscript', 'onnxruntime')
     parts = deployable(model)
     with quietly():
         protos = {

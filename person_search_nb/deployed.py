@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from .files import parse_json, regular_file, sound_size
+from .files import MissingPackage, parse_json, regular_file, sound_size
 from .model_files import check_finite
-from .deploy import KEY, NotFinite, RULES, TwoParts, head_path, need, onnx_bytes
-from .deploy import onnx_function, onnx_session, quietly, without_pooling
-from .deploy import write_pair
+from .deploy import head_path, KEY, need_onnx, NotFinite, onnx_bytes
+from .deploy import onnx_function, onnx_session, quietly, RULES, TwoParts
+from .deploy import without_pooling, write_pair
 
 # %% ../nbs/87_deployed.ipynb #0dfe693f
 def _tensors(message):
@@ -28,7 +28,7 @@ def _tensors(message):
             elif hasattr(part, 'ListFields'): yield from _tensors(part)
 
 def _load_onnx(path):
-    onnx, = need('onnx')
+    onnx = need_onnx('onnx')
     proto = onnx.load_model_from_string(regular_file(path).read_bytes())
     if any(t.data_location == onnx.TensorProto.EXTERNAL for t in _tensors(proto)):
         raise KeyError('weights in another file')
@@ -46,7 +46,7 @@ class _OtherNumbers(ValueError):
 def _check_pooling(head, about, path):
     """Raises ValueError where a head's own RoIAlign has other numbers than the description beside
     it."""
-    onnx, = need('onnx')
+    onnx = need_onnx('onnx')
     node = next(x for x in head.graph.node if x.op_type == 'RoiAlign')
     found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     size, scale = about['roi_size'], 1 / about['stride']
@@ -63,7 +63,7 @@ def _check_pooling(head, about, path):
 
 def _onnx_weights(proto):
     "Its numbers by name; those of one value are no weights: -inf masks what lies outside."
-    onnx, = need('onnx')
+    onnx = need_onnx('onnx')
     arrays = ((t.name, onnx.numpy_helper.to_array(t)) for t in _tensors(proto))
     return {k: torch.from_numpy(x.copy()) for k, x in arrays
             if x.dtype.kind == 'f' and not (x == -float('inf')).all()}
@@ -133,7 +133,7 @@ class Deployed(TwoParts):
     ):
         path = Path(path)
         _check_name(path, trust)
-        if path.suffix == '.onnx': need('onnx', 'onnxruntime')
+        if path.suffix == '.onnx': need_onnx('onnx', 'onnxruntime')
         found = {k: self._read(p, k) for k, p in (('scene', path), ('head', head_path(path)))}
         (about, scene), (other, head) = found['scene'], found['head']
         if any(about[k] != other[k] for k in ('fingerprint', 'precision')):
@@ -172,9 +172,8 @@ class Deployed(TwoParts):
             if about['part'] != part or not isinstance(about['config'], dict): raise KeyError(part)
             lacking = {*_NUMBERS, 'fingerprint', 'precision'} - about.keys()
             if lacking: raise KeyError(min(lacking))
-        except ValueError as e:
-            if 'pip install' in str(e): raise
-            problem = e
+        except MissingPackage: raise
+        except ValueError as e: problem = e
         # of protobuf, zip, pickle: a file that is damaged or someone else's
         except Exception as e: problem = e
         else: return _checked(about, path), graph
@@ -217,7 +216,7 @@ def _quantised(proto, rows):
             per_channel=True, activation_type=q.QuantType.QUInt8, weight_type=q.QuantType.QInt8,
             calibrate_method=q.CalibrationMethod.MinMax,
         )
-        onnx, = need('onnx')
+        onnx = need_onnx('onnx')
         return onnx.load(str(out))
 
 # %% ../nbs/87_deployed.ipynb #ccc1da23
@@ -230,7 +229,7 @@ def quantise(
 ):
     """Static int8: weights per output channel, activations with ranges measured on scenes; box
     decoding, norms and attention's own convolutions stay float."""
-    need('onnx', 'onnxruntime')
+    need_onnx('onnx', 'onnxruntime')
     net = Deployed(path)
     if net.about['precision'] != 'fp32':
         raise ValueError(f'{path}: already {net.about["precision"]}; name the fp32 file')

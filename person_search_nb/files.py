@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['LOCK', 'DataError', 'atomic_write', 'blank_figure', 'fig_to_png', 'save_figure', 'regular_file', 'not_onto',
-           'is_written', 'safe_path', 'user_path', 'printable', 'parse_json', 'read_json', 'sound_size', 'BusyError',
-           'locked']
+           'is_written', 'safe_path', 'user_path', 'printable', 'parse_json', 'read_json', 'sound_size',
+           'MissingPackage', 'require', 'BusyError', 'locked']
 
 # %% ../nbs/tools/files.ipynb #db49aae1
 import errno, io, json, os, socket, stat, time
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 # %% ../nbs/tools/files.ipynb #7fc9d2a8
@@ -224,6 +225,22 @@ def sound_size(
     if not isinstance(size, (list, tuple)) or len(size) != 2: return False
     if not all(type(x) is int and 0 < x <= 20_000 for x in size): return False
     return size[0] * size[1] <= 10 ** 8
+
+# %% ../nbs/tools/files.ipynb #edce85fc
+class MissingPackage(ImportError, ValueError):
+    "A package of an optional part is not installed."
+
+def require(
+    *names: str,  # of modules
+    why: str,     # who needs them, for the message
+    extra: str,   # what brings them: `pip install 'person_search_nb[extra]'`
+):                # the module, or a list of several
+    "Import what need not be installed. Raises `MissingPackage` with the command that installs it."
+    try: found = [import_module(n) for n in names]
+    except ImportError as e:
+        raise MissingPackage(f"{why} needs the package {e.name or names[0]}: "
+                             f"pip install 'person_search_nb[{extra}]'") from None
+    return found if len(names) > 1 else found[0]
 
 # %% ../nbs/tools/files.ipynb #a10cf064
 try: import fcntl

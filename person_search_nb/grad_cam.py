@@ -13,6 +13,7 @@ import torch
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from .files import require
 from .boxes import check_boxes
 from .person_search import evaluating
 from .visualize import RIGHT, STYLE, to_array, to_boxes, WRONG
@@ -43,10 +44,8 @@ class _HeadOnly(torch.nn.Module):
 # %% ../nbs/92_grad_cam.ipynb #3f5ae86b
 def _cam_class(method):
     "Grad-CAM or HiResCAM of the package grad-cam, with the level's own cells and numbers."
-    try: from pytorch_grad_cam import GradCAM, HiResCAM
-    except ImportError:
-        raise ImportError('grad_cam needs the package grad-cam: pip install grad-cam') from None
-    kinds = {'grad-cam': GradCAM, 'hires-cam': HiResCAM}
+    cam = require('pytorch_grad_cam', why='grad_cam', extra='explore')
+    kinds = {'grad-cam': cam.GradCAM, 'hires-cam': cam.HiResCAM}
     if method not in kinds: raise ValueError(f"method is 'grad-cam' or 'hires-cam', not {method!r}")
     class Cells(kinds[method]):
         def get_target_width_height(self, x): return None # the level's own cells

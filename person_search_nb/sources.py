@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from .files import DataError, printable, regular_file, user_path
+from .files import DataError, printable, regular_file, require, user_path
 from .pictures import data_file, Files, pixel_limit, read_picture
 from .specs import make_spec
 from .coco import camera_in
 from .datasets import open_dataset, parse_spec
-from .neighbours import optional
 
 # %% ../nbs/82_sources.ipynb #e3b597c7
 _DAY = r'(?<!\d)(20\d\d|19\d\d)[-_.]?(\d\d)[-_.]?(\d\d)'
@@ -239,7 +238,7 @@ def _check_pixels(self: Film, frame):
 @patch
 def _start(self: Film):
     "(container, video stream). Raises `DataError` for what is not a video."
-    av = optional('av', f'{self.path}: reading a film')
+    av = require('av', why=f'{self.path}: reading a film', extra='search')
     if self.path.exists(): regular_file(self.path, DataError)  # a pipe would be waited for
     try:
         film = av.open(str(self.path), options=dict(format_whitelist=_CONTAINERS))
@@ -258,7 +257,7 @@ _JOINED = ('{}: its clock begins again in the middle, as where two films were jo
 @patch
 def _packets(self: Film):
     "([(pts, dts), ...] of the packets that can be read, seconds per unit)."
-    av = optional('av', f'{self.path}: reading a film')
+    av = require('av', why=f'{self.path}: reading a film', extra='search')
     film, stream = self._start()
     packets, base = [], stream.time_base
     with film:
@@ -311,7 +310,8 @@ def _decode(self: Film, pts):
 def read(self: Film, key: str, stamp: str = '') -> np.ndarray:
     "(H, W, 3) uint8. Frames that are read in order are decoded in one pass."
     _check_unchanged(self.path, stamp)
-    av, pts, why = optional('av', f'{self.path}: reading a film'), int(key), 'it ends before'
+    av = require('av', why=f'{self.path}: reading a film', extra='search')
+    pts, why = int(key), 'it ends before'
     try:
         if (frame := self._decode(pts)) is not None: return frame
     except (av.FFmpegError, OSError) as e: why = str(e)

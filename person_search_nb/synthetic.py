@@ -18,8 +18,8 @@ from fastcore.basics import patch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .files import DataError, locked, read_json, atomic_write
-from .benchmark_files import GALLERIES, require_scipy, write_cuhk, write_prw
+from .files import atomic_write, DataError, locked, read_json, require
+from .benchmark_files import GALLERIES, write_cuhk, write_prw
 from .scenes import CAMERAS, choose, QuerySet, Scene, SceneDataset, under_protocol
 from .specs import make_spec, opener
 from .people import Body, draw_identity, identity, Pose, SPLIT_NUMBER, stream
@@ -382,7 +382,7 @@ def write_dataset(
     train, test, path = SynthWorld(config, 'train'), SynthWorld(config, 'test'), Path(path)
     if layout not in LAYOUT:
         raise ValueError(f"layout must be 'cuhk-sysu' or 'prw', not {layout!r}")
-    require_scipy()  # before hours are spent
+    require('scipy.io', why='writing .mat annotations', extra='data')  # before hours are spent
     with locked(path, f'make-data, {layout}'):
         _claim(path, dict(asdict(train.config), layout=layout), LAYOUT[layout])
         _write_layout(train, test, path, layout, workers, galleries, progress)

@@ -17,6 +17,8 @@ from fastcore.basics import patch
 from matplotlib import colormaps, font_manager
 from PIL import Image, ImageDraw, ImageFont
 
+from .files import require
+
 # %% ../nbs/95_widgets.ipynb #a98653ec
 def _hats(at, n):
     "Weights of `n` cells at places counted in cells: a hat around each cell."
@@ -123,15 +125,9 @@ def jpeg(
 def _file(name): return Path(str(files('person_search_nb').joinpath(name)))
 
 # %% ../nbs/95_widgets.ipynb #4658e746
-_NEED = ("the explorers need ipywidgets and anywidget ({}): "
-         "pip install 'person_search_nb[explore]', or pip install ipywidgets anywidget")
-
 def _need_widgets():
     "The three packages behind a page."
-    try:
-        import anywidget, ipywidgets, traitlets
-        return ipywidgets, anywidget, traitlets
-    except ImportError as e: raise ImportError(_NEED.format(e)) from None
+    return require('ipywidgets', 'anywidget', 'traitlets', why='an explorer', extra='explore')
 
 @functools.cache
 def _picture_class():

@@ -220,7 +220,7 @@ def test_wrong_files(folder, tmp_path, end):
 def test_missing_package(student, folder, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     for f in (lambda: Deployed(folder/'s.onnx'), lambda: export_onnx(student, tmp_path/'s.onnx'), lambda: quantise(folder/'s.onnx', tmp_path/'q.onnx', [])):
-        with pytest.raises(ValueError, match=r"onnxruntime is not installed.*pip install 'person_search_nb\[deploy\]'"): f()
+        with pytest.raises(ValueError, match=r"an ONNX file needs the package onnxruntime: pip install 'person_search_nb\[deploy\]'"): f()
     trusted(folder/'s.pt2')  # needs PyTorch alone
 
 
