@@ -20,7 +20,8 @@ from .pictures import data_file
 # %% ../nbs/81_shards.ipynb #59d8667e
 MANIFEST, FORMAT, VERSION = 'manifest.json', 'person-search gallery', 1
 
-REPAIR = 'run person-search index on the same pictures again (or build_gallery): it makes what is broken again, and keeps the rest'
+REPAIR = ('run person-search index on the same pictures again (or build_gallery): it makes what is '
+          'broken again, and keeps the rest')
 
 def new_manifest(
     model: str,       # fingerprint
