@@ -1194,6 +1194,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'person_search_nb/gallery.py'),
                                           'person_search_nb.gallery._check_arrays': ( 'gallery.html#_check_arrays',
                                                                                       'person_search_nb/gallery.py'),
+                                          'person_search_nb.gallery._check_empty': ( 'gallery.html#_check_empty',
+                                                                                     'person_search_nb/gallery.py'),
                                           'person_search_nb.gallery._check_lengths': ( 'gallery.html#_check_lengths',
                                                                                        'person_search_nb/gallery.py'),
                                           'person_search_nb.gallery._dropped': ('gallery.html#_dropped', 'person_search_nb/gallery.py'),

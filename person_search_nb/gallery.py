@@ -17,7 +17,7 @@ import torch
 from fastcore.basics import patch
 from PIL import Image
 
-from .files import locked, parse_json, sound_size, atomic_write
+from .files import LOCK, locked, parse_json, printable, sound_size, atomic_write
 from .pictures import Fit, RESIZE
 from .scenes import Scene, SceneDataset
 from .model_files import check_finite
@@ -394,6 +394,16 @@ def _npz(self: Gallery, columns):
     return out.getbuffer()
 
 # %% ../nbs/83_gallery.ipynb #25a74299
+def _check_empty(folder):
+    "Raises ValueError for a folder that holds something, a gallery or other files."
+    if (folder/MANIFEST).exists():
+        why = 'there is a gallery already; append to it, or choose another folder'
+        raise ValueError(f'{folder}: {why}')
+    others = [p.name for p in folder.iterdir() if p.name != LOCK]
+    if others:
+        raise ValueError(f'{folder}: is no gallery, and not empty (it holds '
+                         f'{printable(min(others))}); choose another folder')
+
 @patch
 def save(self: Gallery,
     path,             # '....npz': one file; anything else: a folder
@@ -407,11 +417,10 @@ def save(self: Gallery,
     dtype = 'float16' if half and not single else 'float32'
     columns = self._as_stored(path, dtype)
     if single: return atomic_write(path, self._npz(columns))
-    if (Path(path)/MANIFEST).exists():
-        why = 'there is a gallery already; append to it, or choose another folder'
-        raise ValueError(f'{path}: {why}')
     manifest = new_manifest(**self._about(), dim=self.det_feats.shape[1], dtype=dtype)
-    with locked(path, 'save'): add_shard(path, manifest, columns)
+    with locked(path, 'save'):
+        _check_empty(Path(path))
+        add_shard(path, manifest, columns)
 
 # %% ../nbs/83_gallery.ipynb #ee222c10
 _ARRAYS = 'det_image', 'det_boxes', 'det_scores', 'det_feats', 'names'

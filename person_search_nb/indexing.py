@@ -241,15 +241,19 @@ def _number_of(manifest, about, folder):
     return manifest['sources'].index(about)
 
 # %% ../nbs/85_indexing.ipynb #e89e9c3b
-_OURS = re.compile(rf'{re.escape(MANIFEST)}|\d{{6}}\.|{re.escape(LOCK)}$')
-_PART = re.compile(rf'({re.escape(MANIFEST)}|\d{{6}}\.[\w.-]+)\.\d+\.part$')
+_PART = re.compile(
+    rf'({re.escape(MANIFEST)}|\d{{6}}\.(npz|rows\.npy|hnsw|ivf-pq))\.\d+\.part')
 
 def _clear(folder):
     "Remove half-written files of a killed build. Raises ValueError for a folder with other things."
-    if not (folder/MANIFEST).exists() and not all(_OURS.match(p.name) for p in folder.iterdir()):
-        raise ValueError(f'{folder}: is no gallery, and not empty; choose another folder')
+    # the manifest is written first: without it even 000001.npz is someone else's
+    others = () if (folder/MANIFEST).exists() else (p.name for p in folder.iterdir())
+    for name in others:
+        if name == LOCK or _PART.fullmatch(name): continue
+        raise ValueError(f'{folder}: is no gallery, and not empty (it holds {printable(name)}); '
+                         'choose another folder')
     for p in folder.glob('*.part'):
-        if _PART.match(p.name): p.unlink()
+        if _PART.fullmatch(p.name): p.unlink()
 
 def _begin(folder, source, given, changed, model_file):
     "(manifest, number of the source, items that are to be done, how many there are in all)."
@@ -320,6 +324,9 @@ def _check_build(engine, changed, shard, batch_size, size, least):
 def _build(model, source, folder, size, every, batch_size, shard, workers, least, half, changed,
            engine, model_file, progress):
     "`build_gallery`, in a folder that is locked."
+    if Path(folder).suffix == '.npz':
+        raise ValueError(f'{folder}: a name that ends in .npz is one file, and an index is a '
+                         'folder; give it another name')
     _check_build(engine, changed, shard, batch_size, size, least)
     folder, opened, first = Path(folder), open_source(source, every), rank() == 0
     given = dict(model=fingerprint(model), matching=getattr(model, 'matching', 'cosine'),

@@ -814,3 +814,26 @@ def test_the_command_line_counts_whom_it_searches(net, tmp_path, pictures, capsy
     capsys.readouterr()
     _nobody(Gallery.open(tmp_path / 'g'))
     assert f'nobody: {people[0] + people[2]:,} people in the gallery, of cameras [1' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', ['000001.npz', '000001.jpg', '000001.rows.npy', 'notes.txt'])
+def test_a_folder_of_numbered_files_is_no_gallery(net, tmp_path, pictures, name):
+    "Someone's 000001.npz was overwritten, and a gallery put among pictures called 000001.jpg."
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / name).write_bytes(b'precious')
+    for write in (lambda: drawn(0).save(tmp_path / 'mine'), lambda: build_gallery(net, pictures, tmp_path / 'mine', progress=False)):
+        with pytest.raises(ValueError, match=f'mine: is no gallery, and not empty .it holds {name}.; choose another folder'): write()
+    assert [p.name for p in (tmp_path / 'mine').iterdir()] == [name] and (tmp_path / 'mine' / name).read_bytes() == b'precious'
+
+
+def test_what_a_killed_build_left_is_cleared(net, tmp_path, pictures):
+    (tmp_path / 'g').mkdir()
+    for name in ('manifest.json.12.part', '000001.rows.npy.12.part'): (tmp_path / 'g' / name).write_bytes(b'half')
+    build_gallery(net, pictures, tmp_path / 'g', progress=False)
+    assert not list((tmp_path / 'g').glob('*.part'))
+
+
+def test_an_index_is_no_single_file(net, tmp_path, pictures):
+    "A folder called g.npz was made, and could not be opened."
+    with pytest.raises(ValueError, match='g.npz: a name that ends in .npz is one file'): build_gallery(net, pictures, tmp_path / 'g.npz', progress=False)
+    assert not (tmp_path / 'g.npz').exists()
