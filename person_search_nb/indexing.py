@@ -128,27 +128,29 @@ _STALE = ('{}: {} scenes of this source are not what was indexed, first {}, whic
           'files back, or index with changed=replace to forget them and take what is there now')
 
 def _known(folder, manifest, number):
-    "Key -> stamp of the scenes of source `number` in the shards."
+    """(key, stamp) of the scenes of source `number` in the shards, in their order: of a picture
+    that was replaced there are several."""
     scenes = [x for s in manifest['shards'] for x in read_shard(folder, s, manifest)['scenes']]
-    return {key: stamp for n, key, stamp in scenes if n == number}
+    return dict.fromkeys((key, stamp) for n, key, stamp in scenes if n == number)
 
 def _drop_stale(folder, manifest, number, known, now, changed):
     "Mark the scenes that changed or are gone as dropped, and unmark those that are back."
     back = {f'{key}|{stamp}' for key, stamp in now.items()}
     manifest['dropped'] = [d for d in manifest['dropped'] if d[0] != number or d[1] not in back]
     gone = {d[1] for d in manifest['dropped'] if d[0] == number}
-    stale = [k for k, stamp in known.items() if now.get(k) != stamp and f'{k}|{stamp}' not in gone]
+    stale = [(k, stamp) for k, stamp in known
+             if now.get(k) != stamp and f'{k}|{stamp}' not in gone]
     if stale and changed != 'replace':
-        why = 'has changed' if stale[0] in now else 'is gone'
-        raise ValueError(_STALE.format(folder, len(stale), stale[0], why))
-    manifest['dropped'] += [[number, f'{k}|{known[k]}'] for k in stale]
+        why = 'has changed' if stale[0][0] in now else 'is gone'
+        raise ValueError(_STALE.format(folder, len(stale), stale[0][0], why))
+    manifest['dropped'] += [[number, f'{k}|{stamp}'] for k, stamp in stale]
 
 def _todo(folder, manifest, number, items, changed):
     """Items of a source that are in no shard: those that were skipped, too, for the reason may
     lie outside of the file, such as a limit that was raised."""
     known, now = _known(folder, manifest, number), {i.key: i.stamp for i in items}
     _drop_stale(folder, manifest, number, known, now, changed)
-    todo = [i for i in items if known.get(i.key) != i.stamp]
+    todo = [i for i in items if (i.key, i.stamp) not in known]
     keys = {i.key for i in todo}
     manifest['skipped'] = [s for s in manifest['skipped']
                            if s['source'] != number or s['key'] in keys]

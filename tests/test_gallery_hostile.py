@@ -837,3 +837,48 @@ def test_an_index_is_no_single_file(net, tmp_path, pictures):
     "A folder called g.npz was made, and could not be opened."
     with pytest.raises(ValueError, match='g.npz: a name that ends in .npz is one file'): build_gallery(net, pictures, tmp_path / 'g.npz', progress=False)
     assert not (tmp_path / 'g.npz').exists()
+
+
+def coco(folder, names, cameras=None, gone=()):
+    "A COCO data set of pictures that may or may not be there yet."
+    folder.mkdir(exist_ok=True)
+    for name in set(names) - {*gone, *(p.name for p in folder.iterdir())}:
+        Image.fromarray(np.random.default_rng(len(name) + ord(name[0])).integers(0, 255, (96, 128, 3), dtype=np.uint8)).save(folder / name)
+    images = [dict(id=i, file_name=name, width=128, height=96, camera=(cameras or {}).get(name, 1)) for i, name in enumerate(names)]
+    boxes = [dict(id=i, image_id=i, bbox=[10, 10, 30, 70], category_id=1, person_id=1) for i in range(len(names))]
+    (folder / 'annotations.json').write_text(json.dumps(dict(images=images, annotations=boxes, categories=[dict(id=1, name='person')])))
+    return f'coco:{folder}/annotations.json'
+
+
+def shown(g):
+    "Names of the scenes that are searched, in the order of the alphabet."
+    return sorted(x for i, x in enumerate(g.names) if g.dropped is None or i not in g.dropped)
+
+
+def test_a_picture_that_was_replaced_and_put_back_is_there_once(net, tmp_path, pictures):
+    "Its old row was revived, and it was embedded a second time."
+    again = lambda: build_gallery(net, pictures, tmp_path / 'g', least=0., changed='replace', progress=False)
+    first, old = again(), pictures / 'c2_a.png'
+    stamp, data = old.stat(), old.read_bytes()
+    Image.new('RGB', (128, 96)).save(old)
+    again()
+    old.write_bytes(data); os.utime(old, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    g = again()
+    assert shown(g) == first.names and len(g.names) == 4
+    Image.new('RGB', (64, 48)).save(old); again()   # and a third picture after the first
+    old.unlink()
+    assert shown(again()) == ['c1_a.png', 'c3_a.png']
+
+
+def test_a_data_set_that_shrank_and_grew_again_holds_everyone_once(net, tmp_path):
+    again = lambda names, **kw: build_gallery(net, coco(tmp_path / 'cc', names, **kw), tmp_path / 'g', least=0., changed='replace', progress=False)
+    all_names = ['a.png', 'bb.png', 'ccc.png']
+    again(all_names)
+    assert shown(again(['a.png', 'ccc.png'])) == ['a.png', 'ccc.png']
+    assert shown(again(all_names)) == all_names
+    old = tmp_path / 'cc/bb.png'
+    stamp, data = old.stat(), old.read_bytes()
+    old.unlink(); assert shown(again(all_names, gone=['bb.png'])) == ['a.png', 'ccc.png']
+    Image.new('RGB', (128, 96)).save(old); assert shown(again(all_names)) == all_names
+    old.write_bytes(data); os.utime(old, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert shown(again(all_names)) == all_names
