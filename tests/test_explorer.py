@@ -498,7 +498,7 @@ def test_picture_and_list_of_people_are_replaced_together(page, search):
 
 def test_forgotten_scenes_are_not_counted(models, scenes, gallery):
     page = asked(models[0], replace(gallery, dropped=np.array([0, 1])), scenes)
-    assert 'in 2 scenes; the query’s own' in page.summary.value  # scene 0 is the query's own, too
+    assert 'similar in 2 scenes,' in page.summary.value  # scene 0 is the query's own, too
 
 
 @pytest.mark.parametrize('given', [lambda ds: (ds,), lambda ds: ({}, ds), lambda ds: ([], ds)])
