@@ -882,3 +882,36 @@ def test_a_data_set_that_shrank_and_grew_again_holds_everyone_once(net, tmp_path
     Image.new('RGB', (128, 96)).save(old); assert shown(again(all_names)) == all_names
     old.write_bytes(data); os.utime(old, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert shown(again(all_names)) == all_names
+
+
+def test_galleries_of_two_sizes_are_not_joined(tmp_path):
+    "People of another scale are compared badly, and the gallery could hold one rule only."
+    saved = lambda name, size: (small(size=size).save(tmp_path / name), Gallery.open(tmp_path / name))[1]
+    for a, b in ((small(size=(96, 168)), small(size=(90, 160))), (small(size=(96, 168)), small(size='faster-rcnn')), (saved('a', (96, 168)), small(size=(90, 160))), (small(size=(96, 168)), small(read=lambda i: None))):
+        with pytest.raises(ValueError, match='the other gallery was made with size=.*, this one with size=.*make both with one size'): a.append(b)
+    for a, b in ((small(size=Fit(96, 168)), small(size=(96, 168))), (small(size=[96, 168]), small(size=(96, 168))), (small(size='hdl-prw'), small(size=(1080, 1920))), (saved('b', Fit(96, 168)), small(size=(96, 168))), (small(size=(96, 168)), small())):
+        assert len(a.append(b)) == 4
+
+
+def test_a_gallery_that_was_stopped_before_its_first_shard(tmp_path):
+    write_manifest((tmp_path / 'g').mkdir() or tmp_path / 'g', new_manifest('0123456789abcdef'))
+    g = Gallery.open(tmp_path / 'g')
+    with pytest.raises(ValueError, match='g: holds nobody yet; run person-search index'): g.search(np.eye(4)[0])
+    assert len(g.append(small())) == 2 and len(Gallery.open(tmp_path / 'g').search(np.eye(4)[0])) == 2
+    nobody = Gallery(np.zeros(0, int), np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 0), np.float32), [], model='0123456789abcdef')
+    assert nobody.append(small()).search(np.eye(4)[1])[0].name == 'b'
+
+
+def test_embeddings_in_a_list_are_said(tmp_path):
+    small().save(tmp_path / 'g')
+    for g in (small(), Gallery.open(tmp_path / 'g')):
+        with pytest.raises(ValueError, match='the other gallery: det_feats: has shape ..., wanted .2, D.'): g.append(small(feats=np.eye(4)[:2].tolist()))
+
+
+def test_a_gallery_that_was_moved_leaves_no_folder_behind(tmp_path):
+    small().save(tmp_path / 'old')
+    g = Gallery.open(tmp_path / 'old')
+    (tmp_path / 'old').rename(tmp_path / 'new')
+    for use in (lambda: g.append(small()), lambda: g.build_index('exact')):
+        with pytest.raises(ValueError, match='old: the gallery is not there any more; open it again where it lies now'): use()
+    assert not (tmp_path / 'old').exists()
