@@ -103,13 +103,15 @@ def find_people(
     return [x for batch in all_gather(out) for x in batch]
 
 # %% ../nbs/85_indexing.ipynb #5934118d
+def _camera(item): return item.camera if item.camera < 2 ** 31 else 0  # longer: not a camera's
+
 def _columns(number, items, found):
     "What was found in some scenes of source `number`, as `add_shard` takes it."
     sizes, boxes, scores, feats = zip(*found)
-    cameras = [i.camera if i.camera < 2 ** 31 else 0 for i in items]  # longer: not a camera's
     return dict(image=np.repeat(np.arange(len(items)), [len(s) for s in scores]),
                 boxes=np.concatenate(boxes), scores=np.concatenate(scores),
-                rows=np.concatenate(feats), names=[i.name for i in items], cameras=cameras,
+                rows=np.concatenate(feats), names=[i.name for i in items],
+                cameras=[_camera(i) for i in items],
                 times=[i.time for i in items], sizes=sizes,
                 scenes=[[number, i.key, i.stamp] for i in items])
 
@@ -145,11 +147,30 @@ def _drop_stale(folder, manifest, number, known, now, changed):
         raise ValueError(_STALE.format(folder, len(stale), stale[0][0], why))
     manifest['dropped'] += [[number, f'{k}|{stamp}'] for k, stamp in stale]
 
+_RELABELLED = ('{}: {} scenes have another camera or name now than when they were indexed, first '
+               '{} ({}, before {}); the gallery keeps the old: to take the new, index into '
+               'another folder')
+
+def _say_relabelled(folder, manifest, number, items):
+    "Say it where an annotation was corrected: stamps see the pictures only."
+    now, new = {(i.key, i.stamp): i for i in items}, []
+    for shard in manifest['shards']:
+        s = read_shard(folder, shard, manifest)
+        for (n, key, stamp), name, camera in zip(s['scenes'], s['names'], s['cameras'].tolist()):
+            i = now.get((key, stamp)) if n == number else None
+            if i is None: continue
+            label = i.name, _camera(i)
+            if label != (name, camera): new.append((label, (name, camera)))
+    if not new: return
+    said = ['{}, camera {}'.format(*label) for label in new[0]]
+    print(_RELABELLED.format(folder, len(new), printable(new[0][0][0]), *map(printable, said)))
+
 def _todo(folder, manifest, number, items, changed):
     """Items of a source that are in no shard: those that were skipped, too, for the reason may
     lie outside of the file, such as a limit that was raised."""
     known, now = _known(folder, manifest, number), {i.key: i.stamp for i in items}
     _drop_stale(folder, manifest, number, known, now, changed)
+    _say_relabelled(folder, manifest, number, items)
     todo = [i for i in items if (i.key, i.stamp) not in known]
     keys = {i.key for i in todo}
     manifest['skipped'] = [s for s in manifest['skipped']
@@ -232,6 +253,22 @@ def _say_overlap(manifest, about, folder):
         if new.is_relative_to(old): print(_OVERLAP.format(folder, old, new, 'lies in'))
         elif old.is_relative_to(new): print(_OVERLAP.format(folder, old, new, 'contains'))
 
+_MOVED = ('{}: {} is gone, and {} of its scenes have the names of scenes in {}, first {}; if it '
+          'was moved there, its people are found twice: move it back, or index into another folder')
+
+def _say_moved(manifest, about, items, folder):
+    "Say it where a new source may be one that is gone, under another name."
+    if about in manifest['sources']: return
+    names, dropped = {i.name for i in items}, {tuple(d) for d in manifest['dropped']}
+    scenes = [x for s in manifest['shards'] for p in [read_shard(folder, s, manifest)]
+              for x in zip(p['scenes'], p['names'])]
+    for k, s in enumerate(manifest['sources']):
+        place = Path(s['path']) if s['kind'] == 'film' else _place(s)
+        if place is None or place.exists(): continue
+        same = [name for (n, key, stamp), name in scenes
+                if n == k and name in names and (k, f'{key}|{stamp}') not in dropped]
+        if same: print(_MOVED.format(folder, place, len(same), about['path'], printable(same[0])))
+
 def _number_of(manifest, about, folder):
     "The number of a source in the manifest, where it is entered if it is new."
     for s in manifest['sources']:
@@ -265,6 +302,7 @@ def _begin(folder, source, given, changed, model_file):
     else: manifest = new_manifest(**given)
     _check_settings(manifest, given, folder)
     if model_file: manifest['model_file'] = str(model_file)
+    _say_moved(manifest, source.about, items, folder)
     number = _number_of(manifest, source.about, folder)
     check_manifest(manifest, folder/MANIFEST)  # before anything is written
     return manifest, number, _todo(folder, manifest, number, items, changed), len(items)

@@ -905,7 +905,7 @@ def test_a_gallery_that_was_stopped_before_its_first_shard(tmp_path):
 def test_embeddings_in_a_list_are_said(tmp_path):
     small().save(tmp_path / 'g')
     for g in (small(), Gallery.open(tmp_path / 'g')):
-        with pytest.raises(ValueError, match='the other gallery: det_feats: has shape ..., wanted .2, D.'): g.append(small(feats=np.eye(4)[:2].tolist()))
+        with pytest.raises(ValueError, match='the other gallery: det_feats: has shape .., wanted .2, D.'): g.append(small(feats=np.eye(4)[:2].tolist()))
 
 
 def test_a_gallery_that_was_moved_leaves_no_folder_behind(tmp_path):
@@ -915,3 +915,25 @@ def test_a_gallery_that_was_moved_leaves_no_folder_behind(tmp_path):
     for use in (lambda: g.append(small()), lambda: g.build_index('exact')):
         with pytest.raises(ValueError, match='old: the gallery is not there any more; open it again where it lies now'): use()
     assert not (tmp_path / 'old').exists()
+
+
+def test_corrected_cameras_are_said(net, tmp_path, capsys):
+    "The gallery kept the old ones in silence."
+    index = lambda cameras, out='g': build_gallery(net, coco(tmp_path / 'cc', ['a.png', 'bb.png', 'ccc.png'], cameras), tmp_path / out, least=0., progress=False)
+    index({}), index({})
+    assert 'another camera' not in capsys.readouterr().out
+    g = index({'bb.png': 7, 'ccc.png': 7})
+    said = capsys.readouterr().out
+    assert 'g: 2 scenes have another camera or name now than when they were indexed, first bb.png (bb.png, camera 7, before bb.png, camera 1)' in said
+    assert g.cameras.tolist() == [1, 1, 1] and index({'bb.png': 7, 'ccc.png': 7}, 'h').cameras.tolist() == [1, 7, 7]
+
+
+def test_a_source_that_was_moved_is_said(net, tmp_path, pictures, capsys):
+    build_gallery(net, pictures, tmp_path / 'g', least=0., progress=False)
+    pictures.rename(tmp_path / 'moved')
+    capsys.readouterr()
+    build_gallery(net, tmp_path / 'moved', tmp_path / 'g', least=0., progress=False)
+    said = f'{pictures} is gone, and 3 of its scenes have the names of scenes in {tmp_path}/moved, first c1_a.png'
+    assert said in capsys.readouterr().out
+    build_gallery(net, tmp_path / 'moved', tmp_path / 'g', least=0., progress=False)
+    assert 'is gone' not in capsys.readouterr().out
