@@ -1031,6 +1031,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'person_search_nb.explorer._apart': ('explorer.html#_apart', 'person_search_nb/explorer.py'),
                                            'person_search_nb.explorer._bar': ('explorer.html#_bar', 'person_search_nb/explorer.py'),
                                            'person_search_nb.explorer._cell': ('explorer.html#_cell', 'person_search_nb/explorer.py'),
+                                           'person_search_nb.explorer._check_shows_levels': ( 'explorer.html#_check_shows_levels',
+                                                                                              'person_search_nb/explorer.py'),
                                            'person_search_nb.explorer._distance_table': ( 'explorer.html#_distance_table',
                                                                                           'person_search_nb/explorer.py'),
                                            'person_search_nb.explorer._ends': ('explorer.html#_ends', 'person_search_nb/explorer.py'),

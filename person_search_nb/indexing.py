@@ -340,7 +340,7 @@ def _by_first(f, *args):
 
 def _is_whole(v): return isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= 1
 
-def _check_build(engine, changed, shard, batch_size, size, least):
+def _check_build(engine, changed, shard, batch_size, size, least, workers):
     "Raises ValueError for arguments of `build_gallery` that have no meaning."
     if engine not in ('auto', *ENGINES):
         raise ValueError(f"engine is 'auto' or one of {', '.join(ENGINES)}, not '{engine}'")
@@ -349,10 +349,14 @@ def _check_build(engine, changed, shard, batch_size, size, least):
     if not _is_whole(shard) or not _is_whole(batch_size):
         raise ValueError(f'shard={shard}, batch_size={batch_size}: both are whole numbers, '
                          'at least 1')
+    if not _is_whole(workers) and (isinstance(workers, bool) or workers != 0):
+        raise ValueError(f'workers={workers}: give how many processes, a whole number from 0')
     number = isinstance(least, (int, float, np.floating)) and not isinstance(least, bool)
     if not number or not 0 <= least <= 1:
         raise ValueError(f'least={least}: give a score from 0 to 1')
     resize_rule(size)
+    if isinstance(size, (tuple, list)) and any(isinstance(v, bool) for v in size):
+        raise ValueError(f'size={size}: give (height, width) in whole px')
     if isinstance(size, (tuple, list)) and not sound_size([int(v) for v in size]):
         raise ValueError(f'size={size}: is too large, at most 20,000 px a side and 100 million '
                          'in all; give a smaller (height, width)')
@@ -367,7 +371,7 @@ def _build(model, source, folder, size, every, batch_size, shard, workers, least
     if Path(folder).suffix == '.npz':
         raise ValueError(f'{folder}: a name that ends in .npz is one file, and an index is a '
                          'folder; give it another name')
-    _check_build(engine, changed, shard, batch_size, size, least)
+    _check_build(engine, changed, shard, batch_size, size, least, workers)
     folder, opened, first = Path(folder), open_source(source, every), rank() == 0
     given = dict(model=fingerprint(model), matching=getattr(model, 'matching', 'cosine'),
                  size=[int(v) for v in size] if isinstance(size, (tuple, list)) else size,

@@ -20,6 +20,7 @@ from person_search_nb.files import BusyError, locked
 from person_search_nb.pictures import Fit, resize_rule
 from person_search_nb.model_files import shipped_trunk
 from person_search_nb.models import load_model
+from person_search_nb.neighbours import Approximate
 from person_search_nb.shards import add_shard, compact, FIELDS, MANIFEST, new_manifest
 from person_search_nb.shards import read_manifest, read_shard, write_manifest
 from person_search_nb.sources import Film, open_source, time_in
@@ -538,7 +539,7 @@ def test_a_picture_that_was_skipped_is_tried_again(net, tmp_path, pictures, monk
     assert index().manifest['skipped'] == []  # what is gone is not skipped either
 
 
-@pytest.mark.parametrize('wrong', [dict(least=2), dict(least=float('nan')), dict(least='0.5'), dict(least=None), dict(shard=2.5), dict(batch_size=0), dict(size=(30000, 10)), dict(size=(20000, 20000))])
+@pytest.mark.parametrize('wrong', [dict(least=2), dict(least=float('nan')), dict(least='0.5'), dict(least=None), dict(shard=2.5), dict(batch_size=0), dict(size=(30000, 10)), dict(size=(20000, 20000)), dict(size=(True, 200)), dict(size=[200, False]), dict(workers=None), dict(workers=-1), dict(workers=1.5), dict(workers=True)])
 def test_settings_are_checked_before_anything_is_written(net, tmp_path, pictures, wrong):
     "A manifest was written that nobody could read, and the folder was lost."
     with pytest.raises(ValueError, match=f'{list(wrong)[0]}='): build_gallery(net, pictures, tmp_path / 'g', progress=False, **wrong)
@@ -937,3 +938,11 @@ def test_a_source_that_was_moved_is_said(net, tmp_path, pictures, capsys):
     assert said in capsys.readouterr().out
     build_gallery(net, tmp_path / 'moved', tmp_path / 'g', least=0., progress=False)
     assert 'is gone' not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('name, rows', [('ivf-pq', 3), ('ivf-pq', 15), ('ivf-pq', 0), ('hnsw', 0)])
+def test_an_index_over_too_few_rows_is_said(name, rows):
+    pytest.importorskip('faiss')
+    feats = np.eye(16, dtype=np.float32)
+    with pytest.raises(ValueError, match=f"{name}: is built over .* rows and more, here are {rows}; take engine='exact'"): Approximate.build(name, feats[:rows], progress=False)
+    assert Approximate.build(name, feats, progress=False).search(feats[:1], 1)[1].tolist() == [[0]]
