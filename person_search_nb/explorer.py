@@ -176,8 +176,8 @@ def _distance_table(apart, level):
 # %% ../nbs/96_explorer.ipynb #7eae0494
 _NO_LEVELS = ('{}: is an exported model, which does not show its levels; give load_model of the '
               '.safetensors file it was made from')
-_NO_MODEL = ('{}: is a {}, not a model; give one, as load_model reads it, and several students as a '
-             'dict name -> model')
+_NO_MODEL = ('{}: is a {}, no network whose levels can be drawn; give one that load_model read, '
+             'and several students as a dict name -> model')
 
 def _check_shows_levels(name, model):
     "Raises ValueError for what is no network whose levels can be drawn."

@@ -253,6 +253,17 @@ def _say_overlap(manifest, about, folder):
         if new.is_relative_to(old): print(_OVERLAP.format(folder, old, new, 'lies in'))
         elif old.is_relative_to(new): print(_OVERLAP.format(folder, old, new, 'contains'))
 
+def _number_of(manifest, about, folder):
+    "The number of a source in the manifest, where it is entered if it is new."
+    for s in manifest['sources']:
+        if s != about and (s['kind'], s['path']) == ('film', about['path']):
+            raise ValueError(_EVERY.format(folder, s['path'], s.get('every')))
+    if about not in manifest['sources']:
+        _say_overlap(manifest, about, folder)
+        manifest['sources'].append(about)
+    return manifest['sources'].index(about)
+
+# %% ../nbs/85_indexing.ipynb #b5b0e6a6
 _MOVED = ('{}: {} is gone, and {} of its scenes have the names of scenes in {}, first {}; if it '
           'was moved there, its people are found twice: move it back, or index into another folder')
 
@@ -268,16 +279,6 @@ def _say_moved(manifest, about, items, folder):
         same = [name for (n, key, stamp), name in scenes
                 if n == k and name in names and (k, f'{key}|{stamp}') not in dropped]
         if same: print(_MOVED.format(folder, place, len(same), about['path'], printable(same[0])))
-
-def _number_of(manifest, about, folder):
-    "The number of a source in the manifest, where it is entered if it is new."
-    for s in manifest['sources']:
-        if s != about and (s['kind'], s['path']) == ('film', about['path']):
-            raise ValueError(_EVERY.format(folder, s['path'], s.get('every')))
-    if about not in manifest['sources']:
-        _say_overlap(manifest, about, folder)
-        manifest['sources'].append(about)
-    return manifest['sources'].index(about)
 
 # %% ../nbs/85_indexing.ipynb #e89e9c3b
 _PART = re.compile(

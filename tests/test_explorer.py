@@ -517,4 +517,4 @@ def test_students_whose_levels_cannot_be_drawn_are_said(models, scenes, tmp_path
     for given in ((teacher, deployed), (deployed, students), (teacher, dict(student=deployed)), (teacher, students, scenes, dict(early=deployed))):
         with pytest.raises(ValueError, match='(teacher|student|early): is an exported model, which does not show its levels'): AttentionExplorer(*given[:2], *(given[2:] or [scenes]))
     for given, kind in (([teacher], 'list'), ('s.safetensors', 'str'), (tmp_path/'s.onnx', 'Path'), (None, 'NoneType')):
-        with pytest.raises(ValueError, match=f'student: is a .*{kind}, not a model; give one'): AttentionExplorer(teacher, given, scenes)
+        with pytest.raises(ValueError, match=f'student: is a .*{kind}, no network whose levels can be drawn'): AttentionExplorer(teacher, given, scenes)
