@@ -83,7 +83,7 @@ _NUMBERS = (
 )
 
 # %% ../nbs/87_deployed.ipynb #c58c48da
-# all from 1; the others from 0 to 1
+# all whole numbers from 1; the others from 0 to 1
 _MOST = dict(dim=2 ** 16, stride=256, roi_size=64, proposals=10 ** 5, detections=10 ** 5)
 
 def _is_sound(k, v):
@@ -91,7 +91,8 @@ def _is_sound(k, v):
     if type(v) not in (int, float): return False
     if k == 'shift': return abs(v) <= 10 ** 4
     if k == 'min_height': return 0 <= v <= 10 ** 5
-    return 1 <= v <= _MOST[k] if k in _MOST else 0 <= v <= 1
+    if k in _MOST: return type(v) is int and 1 <= v <= _MOST[k]
+    return 0 <= v <= 1
 
 def _checked(about, path):
     "A description, if an export could have written it. Raises ValueError naming file and field."

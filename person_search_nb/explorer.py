@@ -174,6 +174,17 @@ def _distance_table(apart, level):
     return _TABLE.format(''.join(heads), ''.join(rows))
 
 # %% ../nbs/96_explorer.ipynb #7eae0494
+_NO_LEVELS = ('{}: is an exported model, which does not show its levels; give load_model of the '
+              '.safetensors file it was made from')
+_NO_MODEL = ('{}: is a {}, no network whose levels can be drawn; give one that load_model read, '
+             'and several students as a dict name -> model')
+
+def _check_shows_levels(name, model):
+    "Raises ValueError for what is no network whose levels can be drawn."
+    if hasattr(model, 'blocks'): return
+    if hasattr(model, 'about'): raise ValueError(_NO_LEVELS.format(name))
+    raise ValueError(_NO_MODEL.format(name, type(model).__name__))
+
 class AttentionExplorer(Explorer):
     "Teacher and students side by side: where each looks, and how far their maps are apart."
     def __init__(self,
@@ -188,6 +199,9 @@ class AttentionExplorer(Explorer):
         self.students = students if isinstance(students, dict) else dict(student=students)
         if not self.students:
             raise ValueError('students is empty: give a model, or a dict name -> model')
+        models = dict(teacher=teacher) | self.students
+        models |= {k: m for k, m in (moments or {}).items() if not isinstance(m, (str, Path))}
+        for name, m in models.items(): _check_shows_levels(name, m)
         if 'teacher' in self.students: raise ValueError("no student can be called 'teacher'")
         if not len(scenes): raise ValueError('there are no scenes to look at')
         self.teacher, self.scenes, self.moments = teacher, scenes, dict(moments or {})

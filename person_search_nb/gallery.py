@@ -17,8 +17,8 @@ import torch
 from fastcore.basics import patch
 from PIL import Image
 
-from .files import locked, parse_json, sound_size, atomic_write
-from .pictures import Fit, RESIZE
+from .files import LOCK, locked, parse_json, printable, sound_size, atomic_write
+from .pictures import Fit, RESIZE, resize_rule
 from .scenes import Scene, SceneDataset
 from .model_files import check_finite
 from .evaluation import run_detector
@@ -394,6 +394,16 @@ def _npz(self: Gallery, columns):
     return out.getbuffer()
 
 # %% ../nbs/83_gallery.ipynb #25a74299
+def _check_empty(folder):
+    "Raises ValueError for a folder that holds something, a gallery or other files."
+    if (folder/MANIFEST).exists():
+        why = 'there is a gallery already; append to it, or choose another folder'
+        raise ValueError(f'{folder}: {why}')
+    others = [p.name for p in folder.iterdir() if p.name != LOCK]
+    if others:
+        raise ValueError(f'{folder}: is no gallery, and not empty (it holds '
+                         f'{printable(min(others))}); choose another folder')
+
 @patch
 def save(self: Gallery,
     path,             # '....npz': one file; anything else: a folder
@@ -407,11 +417,10 @@ def save(self: Gallery,
     dtype = 'float16' if half and not single else 'float32'
     columns = self._as_stored(path, dtype)
     if single: return atomic_write(path, self._npz(columns))
-    if (Path(path)/MANIFEST).exists():
-        why = 'there is a gallery already; append to it, or choose another folder'
-        raise ValueError(f'{path}: {why}')
     manifest = new_manifest(**self._about(), dim=self.det_feats.shape[1], dtype=dtype)
-    with locked(path, 'save'): add_shard(path, manifest, columns)
+    with locked(path, 'save'):
+        _check_empty(Path(path))
+        add_shard(path, manifest, columns)
 
 # %% ../nbs/83_gallery.ipynb #ee222c10
 _ARRAYS = 'det_image', 'det_boxes', 'det_scores', 'det_feats', 'names'
@@ -522,18 +531,34 @@ class _TwoReaders:
         read, s = (self.first, s) if s < self.n else (self.second, s - self.n)
         return read.origin(s) if hasattr(read, 'origin') else ''
 
+def _rule(size):
+    "The rule a size stands for, so that two spellings of one rule are equal."
+    try: return resize_rule(tuple(size) if isinstance(size, list) else size)
+    except ValueError: return size  # is refused where the gallery is checked
+
+def _check_scale(self, other):
+    "Raises ValueError for pictures scaled by another rule; without pictures None is: not known."
+    if any(g.size is None and g.read is None for g in (self, other)): return
+    if _rule(self.size) == _rule(other.size): return
+    theirs, ours = ('a function' if callable(g.size) and _written_size(g.size) is None
+                    else _written_size(g.size) for g in (other, self))
+    raise ValueError(f'the other gallery was made with size={theirs}, this one with size={ours}, '
+                     'and people of another size are compared badly: make both with one size')
+
 @patch
 def _check_like(self: Gallery, other):
-    "Raises ValueError for a gallery of another network."
+    "Raises ValueError for a gallery of another network, or of pictures at another scale."
     for g, source in (other, 'the other gallery'), (self, self._title):
-        if len(g.det_feats.shape) != 2: raise ValueError(f'{source}: det_feats is not (M, D)')
+        if len(getattr(g.det_feats, 'shape', ())) != 2: g.check(source)  # says what is wrong
     dims = other.det_feats.shape[1], self.det_feats.shape[1]
-    if dims[0] != dims[1] or other.model != self.model:
+    begun = not dims[1] and not len(self)  # nobody in it yet: takes people of any length
+    if dims[0] != dims[1] and not begun or other.model != self.model:
         theirs, ours = other.model or 'unknown', self.model or 'unknown'
         raise ValueError(_UNLIKE.format(dims[0], theirs, dims[1], ours))
     if other.matching != self.matching:
         raise ValueError(f'the other gallery compares by {other.matching}, this one by '
                          f'{self.matching}: embed both with one model')
+    _check_scale(self, other)
 
 # %% ../nbs/83_gallery.ipynb #5ec6c7b8
 @patch
@@ -544,7 +569,8 @@ def _joined(self: Gallery, other):
     for k in _PER_DETECTION_OR_SCENE:
         a, b = getattr(self, k), getattr(other, k)
         pairs[k] = None if a is None or b is None else np.concatenate([a, b])
-    feats = np.concatenate([np.asarray(self.det_feats), np.asarray(other.det_feats)])
+    feats = np.asarray(other.det_feats)
+    if len(self): feats = np.concatenate([np.asarray(self.det_feats), feats])
     image = np.concatenate([self.det_image, n + np.asarray(other.det_image)]).astype(int)
     gone = [d + at for d, at in ((self.dropped, 0), (other.dropped, n)) if d is not None]
     shown = self.read and other.read
@@ -554,12 +580,20 @@ def _joined(self: Gallery, other):
 
 # %% ../nbs/83_gallery.ipynb #cfcb0a29
 @patch
+def _check_there(self: Gallery):
+    "Raises ValueError for a folder that was moved: to lock it would make an empty one."
+    if (self.folder/MANIFEST).is_file(): return
+    raise ValueError(f'{self.folder}: the gallery is not there any more; open it again where it '
+                     'lies now')
+
+@patch
 def append(self: Gallery,
     other: 'Gallery',  # more scenes, by the same network
 ) -> 'Gallery':        # both; a folder has grown
     "This gallery and another. Raises ValueError when another network made it."
     self._check_like(other)
     if not self.folder: return self._joined(other)
+    self._check_there()
     with locked(self.folder, 'append'):
         manifest = read_manifest(self.folder)
         columns = other._as_stored('the other gallery', manifest['dtype'])

@@ -103,13 +103,15 @@ def find_people(
     return [x for batch in all_gather(out) for x in batch]
 
 # %% ../nbs/85_indexing.ipynb #5934118d
+def _camera(item): return item.camera if item.camera < 2 ** 31 else 0  # longer: not a camera's
+
 def _columns(number, items, found):
     "What was found in some scenes of source `number`, as `add_shard` takes it."
     sizes, boxes, scores, feats = zip(*found)
-    cameras = [i.camera if i.camera < 2 ** 31 else 0 for i in items]  # longer: not a camera's
     return dict(image=np.repeat(np.arange(len(items)), [len(s) for s in scores]),
                 boxes=np.concatenate(boxes), scores=np.concatenate(scores),
-                rows=np.concatenate(feats), names=[i.name for i in items], cameras=cameras,
+                rows=np.concatenate(feats), names=[i.name for i in items],
+                cameras=[_camera(i) for i in items],
                 times=[i.time for i in items], sizes=sizes,
                 scenes=[[number, i.key, i.stamp] for i in items])
 
@@ -128,27 +130,48 @@ _STALE = ('{}: {} scenes of this source are not what was indexed, first {}, whic
           'files back, or index with changed=replace to forget them and take what is there now')
 
 def _known(folder, manifest, number):
-    "Key -> stamp of the scenes of source `number` in the shards."
+    """(key, stamp) of the scenes of source `number` in the shards, in their order: of a picture
+    that was replaced there are several."""
     scenes = [x for s in manifest['shards'] for x in read_shard(folder, s, manifest)['scenes']]
-    return {key: stamp for n, key, stamp in scenes if n == number}
+    return dict.fromkeys((key, stamp) for n, key, stamp in scenes if n == number)
 
 def _drop_stale(folder, manifest, number, known, now, changed):
     "Mark the scenes that changed or are gone as dropped, and unmark those that are back."
     back = {f'{key}|{stamp}' for key, stamp in now.items()}
     manifest['dropped'] = [d for d in manifest['dropped'] if d[0] != number or d[1] not in back]
     gone = {d[1] for d in manifest['dropped'] if d[0] == number}
-    stale = [k for k, stamp in known.items() if now.get(k) != stamp and f'{k}|{stamp}' not in gone]
+    stale = [(k, stamp) for k, stamp in known
+             if now.get(k) != stamp and f'{k}|{stamp}' not in gone]
     if stale and changed != 'replace':
-        why = 'has changed' if stale[0] in now else 'is gone'
-        raise ValueError(_STALE.format(folder, len(stale), stale[0], why))
-    manifest['dropped'] += [[number, f'{k}|{known[k]}'] for k in stale]
+        why = 'has changed' if stale[0][0] in now else 'is gone'
+        raise ValueError(_STALE.format(folder, len(stale), stale[0][0], why))
+    manifest['dropped'] += [[number, f'{k}|{stamp}'] for k, stamp in stale]
+
+_RELABELLED = ('{}: {} scenes have another camera or name now than when they were indexed, first '
+               '{} ({}, before {}); the gallery keeps the old: to take the new, index into '
+               'another folder')
+
+def _say_relabelled(folder, manifest, number, items):
+    "Say it where an annotation was corrected: stamps see the pictures only."
+    now, new = {(i.key, i.stamp): i for i in items}, []
+    for shard in manifest['shards']:
+        s = read_shard(folder, shard, manifest)
+        for (n, key, stamp), name, camera in zip(s['scenes'], s['names'], s['cameras'].tolist()):
+            i = now.get((key, stamp)) if n == number else None
+            if i is None: continue
+            label = i.name, _camera(i)
+            if label != (name, camera): new.append((label, (name, camera)))
+    if not new: return
+    said = ['{}, camera {}'.format(*label) for label in new[0]]
+    print(_RELABELLED.format(folder, len(new), printable(new[0][0][0]), *map(printable, said)))
 
 def _todo(folder, manifest, number, items, changed):
     """Items of a source that are in no shard: those that were skipped, too, for the reason may
     lie outside of the file, such as a limit that was raised."""
     known, now = _known(folder, manifest, number), {i.key: i.stamp for i in items}
     _drop_stale(folder, manifest, number, known, now, changed)
-    todo = [i for i in items if known.get(i.key) != i.stamp]
+    _say_relabelled(folder, manifest, number, items)
+    todo = [i for i in items if (i.key, i.stamp) not in known]
     keys = {i.key for i in todo}
     manifest['skipped'] = [s for s in manifest['skipped']
                            if s['source'] != number or s['key'] in keys]
@@ -240,16 +263,37 @@ def _number_of(manifest, about, folder):
         manifest['sources'].append(about)
     return manifest['sources'].index(about)
 
+# %% ../nbs/85_indexing.ipynb #b5b0e6a6
+_MOVED = ('{}: {} is gone, and {} of its scenes have the names of scenes in {}, first {}; if it '
+          'was moved there, its people are found twice: move it back, or index into another folder')
+
+def _say_moved(manifest, about, items, folder):
+    "Say it where a new source may be one that is gone, under another name."
+    if about in manifest['sources']: return
+    names, dropped = {i.name for i in items}, {tuple(d) for d in manifest['dropped']}
+    scenes = [x for s in manifest['shards'] for p in [read_shard(folder, s, manifest)]
+              for x in zip(p['scenes'], p['names'])]
+    for k, s in enumerate(manifest['sources']):
+        place = Path(s['path']) if s['kind'] == 'film' else _place(s)
+        if place is None or place.exists(): continue
+        same = [name for (n, key, stamp), name in scenes
+                if n == k and name in names and (k, f'{key}|{stamp}') not in dropped]
+        if same: print(_MOVED.format(folder, place, len(same), about['path'], printable(same[0])))
+
 # %% ../nbs/85_indexing.ipynb #e89e9c3b
-_OURS = re.compile(rf'{re.escape(MANIFEST)}|\d{{6}}\.|{re.escape(LOCK)}$')
-_PART = re.compile(rf'({re.escape(MANIFEST)}|\d{{6}}\.[\w.-]+)\.\d+\.part$')
+_PART = re.compile(
+    rf'({re.escape(MANIFEST)}|\d{{6}}\.(npz|rows\.npy|hnsw|ivf-pq))\.\d+\.part')
 
 def _clear(folder):
     "Remove half-written files of a killed build. Raises ValueError for a folder with other things."
-    if not (folder/MANIFEST).exists() and not all(_OURS.match(p.name) for p in folder.iterdir()):
-        raise ValueError(f'{folder}: is no gallery, and not empty; choose another folder')
+    # the manifest is written first: without it even 000001.npz is someone else's
+    others = () if (folder/MANIFEST).exists() else (p.name for p in folder.iterdir())
+    for name in others:
+        if name == LOCK or _PART.fullmatch(name): continue
+        raise ValueError(f'{folder}: is no gallery, and not empty (it holds {printable(name)}); '
+                         'choose another folder')
     for p in folder.glob('*.part'):
-        if _PART.match(p.name): p.unlink()
+        if _PART.fullmatch(p.name): p.unlink()
 
 def _begin(folder, source, given, changed, model_file):
     "(manifest, number of the source, items that are to be done, how many there are in all)."
@@ -259,6 +303,7 @@ def _begin(folder, source, given, changed, model_file):
     else: manifest = new_manifest(**given)
     _check_settings(manifest, given, folder)
     if model_file: manifest['model_file'] = str(model_file)
+    _say_moved(manifest, source.about, items, folder)
     number = _number_of(manifest, source.about, folder)
     check_manifest(manifest, folder/MANIFEST)  # before anything is written
     return manifest, number, _todo(folder, manifest, number, items, changed), len(items)
@@ -296,7 +341,7 @@ def _by_first(f, *args):
 
 def _is_whole(v): return isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= 1
 
-def _check_build(engine, changed, shard, batch_size, size, least):
+def _check_build(engine, changed, shard, batch_size, size, least, workers):
     "Raises ValueError for arguments of `build_gallery` that have no meaning."
     if engine not in ('auto', *ENGINES):
         raise ValueError(f"engine is 'auto' or one of {', '.join(ENGINES)}, not '{engine}'")
@@ -305,10 +350,14 @@ def _check_build(engine, changed, shard, batch_size, size, least):
     if not _is_whole(shard) or not _is_whole(batch_size):
         raise ValueError(f'shard={shard}, batch_size={batch_size}: both are whole numbers, '
                          'at least 1')
+    if not _is_whole(workers) and (isinstance(workers, bool) or workers != 0):
+        raise ValueError(f'workers={workers}: give how many processes, a whole number from 0')
     number = isinstance(least, (int, float, np.floating)) and not isinstance(least, bool)
     if not number or not 0 <= least <= 1:
         raise ValueError(f'least={least}: give a score from 0 to 1')
     resize_rule(size)
+    if isinstance(size, (tuple, list)) and any(isinstance(v, bool) for v in size):
+        raise ValueError(f'size={size}: give (height, width) in whole px')
     if isinstance(size, (tuple, list)) and not sound_size([int(v) for v in size]):
         raise ValueError(f'size={size}: is too large, at most 20,000 px a side and 100 million '
                          'in all; give a smaller (height, width)')
@@ -320,7 +369,10 @@ def _check_build(engine, changed, shard, batch_size, size, least):
 def _build(model, source, folder, size, every, batch_size, shard, workers, least, half, changed,
            engine, model_file, progress):
     "`build_gallery`, in a folder that is locked."
-    _check_build(engine, changed, shard, batch_size, size, least)
+    if Path(folder).suffix == '.npz':
+        raise ValueError(f'{folder}: a name that ends in .npz is one file, and an index is a '
+                         'folder; give it another name')
+    _check_build(engine, changed, shard, batch_size, size, least, workers)
     folder, opened, first = Path(folder), open_source(source, every), rank() == 0
     given = dict(model=fingerprint(model), matching=getattr(model, 'matching', 'cosine'),
                  size=[int(v) for v in size] if isinstance(size, (tuple, list)) else size,

@@ -213,6 +213,9 @@ def _trained_ivf_pq(faiss, feats, seed):
     return index
 
 # %% ../nbs/80_neighbours.ipynb #8b5d91f0
+_FEWEST = {'hnsw': 1, 'ivf-pq': 16}  # rows: codes of 4 bits are learned from 16 examples
+_TOO_FEW = "{}: is built over {} rows and more, here are {}; take engine='exact'"
+
 @patch(cls_method=True)
 def build(cls: Approximate,
     name: str,              # 'hnsw' or 'ivf-pq'
@@ -224,6 +227,7 @@ def build(cls: Approximate,
     if name not in ENGINES or name == 'exact':
         raise ValueError(f"an index is 'hnsw' or 'ivf-pq', not '{name}'")
     faiss, (n, d) = _faiss(f'the engine {name}'), feats.shape
+    if n < _FEWEST[name]: raise ValueError(_TOO_FEW.format(name, _FEWEST[name], n))
     index = _empty_hnsw(faiss, d) if name == 'hnsw' else _trained_ivf_pq(faiss, feats, seed)
     with tqdm(total=n, desc=f'{name} index', unit='row', unit_scale=True,
               disable=not progress) as bar:

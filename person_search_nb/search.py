@@ -49,6 +49,7 @@ def engine(self: Gallery):
 # %% ../nbs/84_search.ipynb #d7300278
 _OTHER_SIZE = ('query has shape {}, this gallery holds {}-d embeddings: '
                'embed both with one model')
+_NOBODY = '{}: holds nobody yet; run person-search index on its pictures again, which goes on'
 
 @patch
 def _check_query(self: Gallery, query, number, top, rerank):
@@ -57,6 +58,7 @@ def _check_query(self: Gallery, query, number, top, rerank):
         if not isinstance(x, (int, np.integer)) or isinstance(x, bool) or x < 1:
             raise ValueError(f'{name}={x!r:.60}: give how many matches, a whole number from 1')
     dim = self.det_feats.shape[1]
+    if not dim and not len(self): raise ValueError(_NOBODY.format(self._title))
     if query.shape != (dim,): raise ValueError(_OTHER_SIZE.format(query.shape, dim))
     if not np.isfinite(query).all(): raise ValueError('the query is not finite; embed it again')
     if rerank not in ('', 'cbgm', 'k-reciprocal'):
@@ -332,6 +334,7 @@ def build_index(self: Gallery,
     held: bool = False,     # the caller has locked the folder
 ) -> 'Gallery':
     "Choose an engine, say why, and build it. Raises ValueError for one that cannot rank here."
+    if self.folder: self._check_there()
     cosine = self.matching == 'cosine'
     name, why = engine, f'{engine}: asked for'
     if engine == 'auto': name, why = choose_engine(len(self), cosine)

@@ -34,6 +34,7 @@ _OTHER_SCENES = ('the gallery holds {} scenes, and they are not these {}: '
                  'make it from the same scenes (Gallery.from_model)')
 _OTHER_SIZE = ('the gallery was made from these scenes at another size, and people of another size '
                'are compared badly: open the scenes with the same size=, or make the gallery again')
+_NO_GALLERY = 'gallery: give a Gallery, a folder or None, not a {}; scenes are the third argument'
 METHODS = {'HiResCAM': 'hires-cam', 'Grad-CAM': 'grad-cam'}
 
 class SearchExplorer(Explorer):
@@ -53,7 +54,7 @@ class SearchExplorer(Explorer):
         self.model, self.recent = model, LRUCache()
         self.gallery, self.scenes = self._gallery_and_scenes(gallery, scenes)
         self.queries = self._scenes_of(queries)
-        self.judged = self._is_numbered_alike(queries)
+        self.judged = self._is_numbered_alike()
         self.numbers = _annotated(self.queries), _annotated(self.scenes)
         self.uploaded = self.query = None
         self._make_controls(start)
@@ -81,6 +82,8 @@ def _is_of_another_size(gallery, scenes):
 def _gallery_and_scenes(self: SearchExplorer, gallery, scenes):
     "Both, made from each other where one is missing, and checked against the model."
     if isinstance(gallery, (str, Path)): gallery = Gallery.open(gallery)
+    if gallery is not None and not isinstance(gallery, Gallery):
+        raise ValueError(_NO_GALLERY.format(type(gallery).__name__))
     if scenes is None and gallery is None: raise ValueError('give a gallery, its scenes, or both')
     if scenes is None: scenes = gallery.dataset()
     if gallery is not None and gallery.model not in ('', own := fingerprint(self.model)):
@@ -106,10 +109,10 @@ def _scenes_of(self: SearchExplorer, queries):
     return queries.dataset if isinstance(queries, QuerySet) else queries
 
 @patch
-def _is_numbered_alike(self: SearchExplorer, queries):
+def _is_numbered_alike(self: SearchExplorer):
     "Whether an identity has one number in the queries and in the gallery's scenes."
     mine, theirs = self.queries, self.scenes
-    if isinstance(queries, QuerySet) or mine is theirs: return True
+    if mine is theirs: return True
     if mine.numbering == theirs.numbering != '': return True
     same = lambda a, b: a.name == b.name and np.array_equal(a.person_id, b.person_id)
     return len(mine) == len(theirs) and all(map(same, mine.scenes, theirs.scenes))
@@ -396,7 +399,8 @@ def _summary(self: SearchExplorer):
         return 'Nobody is chosen. Drag a box around someone, or take another scene.'
     if not self.matches:
         return 'No match passes. Lower <i>Minimum score</i> or <i>Minimum similarity</i>.'
-    scenes = len(self.scenes) - len(self.own)
+    gone = [] if self.gallery.dropped is None else self.gallery.dropped  # forgotten, not searched
+    scenes = len(self.scenes) - len({*self.own, *map(int, gone)})
     text = f'the {len(self.matches)} most similar in {scenes} scenes'
     if self.right[0] is not None: text += f', {sum(self.right)} of them right'
     if not self.judged and self.query['who'] >= 0: text += '; numbered otherwise, none is judged'

@@ -336,4 +336,5 @@ def open_source(
         known = ', '.join(sorted(PICTURES | FILMS))
         raise DataError(f'{path}: is neither a picture nor a film by its ending; give a folder '
                         f'of pictures, or a file that ends in one of {known}')
-    return Data(str(source)) if ':' in str(source) and not path.is_dir() else Folder(source)
+    # what is there is a path, though dates in names have colons, too
+    return Data(str(source)) if ':' in str(source) and not path.exists() else Folder(source)

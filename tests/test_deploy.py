@@ -279,7 +279,7 @@ def test_the_size_of_training_goes_along(student, tmp_path):
     assert Deployed(tmp_path/'s.onnx').size == (128, 224)
 
 
-@pytest.mark.parametrize('field, value', [('roi_size', 10 ** 6), ('detections', float('nan')), ('stride', 0), ('proposals', -1), ('nms_threshold', 5), ('score_threshold', 'x'), ('size', [10 ** 6, 10 ** 6]), ('fingerprint', 5), ('precision', None), ('iou', 'x'), ('min_height', -1)])
+@pytest.mark.parametrize('field, value', [('roi_size', 10 ** 6), ('detections', float('nan')), ('stride', 0), ('proposals', -1), ('nms_threshold', 5), ('score_threshold', 'x'), ('size', [10 ** 6, 10 ** 6]), ('fingerprint', 5), ('precision', None), ('iou', 'x'), ('min_height', -1), ('detections', 1.5), ('proposals', 2.5), ('dim', 8.5), ('roi_size', 7.0), ('detections', True)])
 def test_numbers_of_a_description_are_checked(folder, tmp_path, field, value):
     import onnx
     for name in ('s.onnx', 's.head.onnx'):

@@ -1,6 +1,7 @@
 "The explorers, driven from Python as a hand on the mouse would: set a value, see what changed."
 from datetime import datetime, timezone
 import sys
+from dataclasses import replace
 import numpy as np
 import pytest
 import torch
@@ -421,8 +422,10 @@ def test_identities_of_another_numbering_are_not_judged(models, scenes, gallery)
     mine.numbering = 'prw:/data/prw'
     known = asked(models[0], gallery, mine, other('prw:/data/prw'))
     assert None not in known.right and 'of them right' in known.summary.value
-    people = QuerySet(other(''), np.zeros(1, int), np.float32([BOXES[0][0]]), np.zeros(1, int), np.full(1, -1))
-    assert None not in asked(models[0], gallery, scenes, people).right  # numbered as the gallery, by what it is
+    queries = lambda data: QuerySet(data, np.zeros(1, int), np.float32([BOXES[0][0]]), np.zeros(1, int), np.full(1, -1))
+    for data, judged in ((other(''), False), (make_scenes(), True)):  # a QuerySet may be of another world
+        assert (None not in asked(models[0], gallery, scenes, queries(data)).right) == judged
+    assert None not in asked(models[0], gallery, mine, queries(other('prw:/data/prw'))).right
 
 
 def test_training_numbers_people_anew(models, scenes, gallery):
@@ -491,3 +494,27 @@ def test_picture_and_list_of_people_are_replaced_together(page, search):
         e.person.observe(lambda change: order.append(list(picture.labels)), '_options_labels')
         e.scene.value = 3 if e.scene.value != 3 else 1
         assert order and all(labels == e.people for labels in order)
+
+
+def test_forgotten_scenes_are_not_counted(models, scenes, gallery):
+    page = asked(models[0], replace(gallery, dropped=np.array([0, 1])), scenes)
+    assert 'similar in 2 scenes,' in page.summary.value  # scene 0 is the query's own, too
+
+
+@pytest.mark.parametrize('given', [lambda ds: (ds,), lambda ds: ({}, ds), lambda ds: ([], ds)])
+def test_what_is_no_gallery(models, scenes, given):
+    with pytest.raises(ValueError, match='gallery: give a Gallery, a folder or None'): SearchExplorer(models[0], *given(scenes))
+
+
+def test_students_whose_levels_cannot_be_drawn_are_said(models, scenes, tmp_path):
+    "Their pictures stayed empty, or a line of Python came."
+    pytest.importorskip('onnxruntime'); pytest.importorskip('onnxscript')
+    from person_search_nb.deploy import export_onnx
+    from person_search_nb.deployed import Deployed
+    teacher, students = models
+    export_onnx(students['plain'], tmp_path/'s.onnx')
+    deployed = Deployed(tmp_path/'s.onnx')
+    for given in ((teacher, deployed), (deployed, students), (teacher, dict(student=deployed)), (teacher, students, scenes, dict(early=deployed))):
+        with pytest.raises(ValueError, match='(teacher|student|early): is an exported model, which does not show its levels'): AttentionExplorer(*given[:2], *(given[2:] or [scenes]))
+    for given, kind in (([teacher], 'list'), ('s.safetensors', 'str'), (tmp_path/'s.onnx', 'Path'), (None, 'NoneType')):
+        with pytest.raises(ValueError, match=f'student: is a .*{kind}, no network whose levels can be drawn'): AttentionExplorer(teacher, given, scenes)

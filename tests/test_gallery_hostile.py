@@ -20,6 +20,7 @@ from person_search_nb.files import BusyError, locked
 from person_search_nb.pictures import Fit, resize_rule
 from person_search_nb.model_files import shipped_trunk
 from person_search_nb.models import load_model
+from person_search_nb.neighbours import Approximate
 from person_search_nb.shards import add_shard, compact, FIELDS, MANIFEST, new_manifest
 from person_search_nb.shards import read_manifest, read_shard, write_manifest
 from person_search_nb.sources import Film, open_source, time_in
@@ -538,7 +539,7 @@ def test_a_picture_that_was_skipped_is_tried_again(net, tmp_path, pictures, monk
     assert index().manifest['skipped'] == []  # what is gone is not skipped either
 
 
-@pytest.mark.parametrize('wrong', [dict(least=2), dict(least=float('nan')), dict(least='0.5'), dict(least=None), dict(shard=2.5), dict(batch_size=0), dict(size=(30000, 10)), dict(size=(20000, 20000))])
+@pytest.mark.parametrize('wrong', [dict(least=2), dict(least=float('nan')), dict(least='0.5'), dict(least=None), dict(shard=2.5), dict(batch_size=0), dict(size=(30000, 10)), dict(size=(20000, 20000)), dict(size=(True, 200)), dict(size=[200, False]), dict(workers=None), dict(workers=-1), dict(workers=1.5), dict(workers=True)])
 def test_settings_are_checked_before_anything_is_written(net, tmp_path, pictures, wrong):
     "A manifest was written that nobody could read, and the folder was lost."
     with pytest.raises(ValueError, match=f'{list(wrong)[0]}='): build_gallery(net, pictures, tmp_path / 'g', progress=False, **wrong)
@@ -814,3 +815,134 @@ def test_the_command_line_counts_whom_it_searches(net, tmp_path, pictures, capsy
     capsys.readouterr()
     _nobody(Gallery.open(tmp_path / 'g'))
     assert f'nobody: {people[0] + people[2]:,} people in the gallery, of cameras [1' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', ['000001.npz', '000001.jpg', '000001.rows.npy', 'notes.txt'])
+def test_a_folder_of_numbered_files_is_no_gallery(net, tmp_path, pictures, name):
+    "Someone's 000001.npz was overwritten, and a gallery put among pictures called 000001.jpg."
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / name).write_bytes(b'precious')
+    for write in (lambda: drawn(0).save(tmp_path / 'mine'), lambda: build_gallery(net, pictures, tmp_path / 'mine', progress=False)):
+        with pytest.raises(ValueError, match=f'mine: is no gallery, and not empty .it holds {name}.; choose another folder'): write()
+    assert [p.name for p in (tmp_path / 'mine').iterdir()] == [name] and (tmp_path / 'mine' / name).read_bytes() == b'precious'
+
+
+def test_what_a_killed_build_left_is_cleared(net, tmp_path, pictures):
+    (tmp_path / 'g').mkdir()
+    for name in ('manifest.json.12.part', '000001.rows.npy.12.part'): (tmp_path / 'g' / name).write_bytes(b'half')
+    build_gallery(net, pictures, tmp_path / 'g', progress=False)
+    assert not list((tmp_path / 'g').glob('*.part'))
+
+
+def test_an_index_is_no_single_file(net, tmp_path, pictures):
+    "A folder called g.npz was made, and could not be opened."
+    with pytest.raises(ValueError, match='g.npz: a name that ends in .npz is one file'): build_gallery(net, pictures, tmp_path / 'g.npz', progress=False)
+    assert not (tmp_path / 'g.npz').exists()
+
+
+def coco(folder, names, cameras=None):
+    "A COCO data set of pictures that may or may not be there yet."
+    folder.mkdir(exist_ok=True)
+    for name in set(names) - {p.name for p in folder.iterdir()}:
+        Image.fromarray(np.random.default_rng(len(name) + ord(name[0])).integers(0, 255, (96, 128, 3), dtype=np.uint8)).save(folder / name)
+    images = [dict(id=i, file_name=name, width=128, height=96, camera=(cameras or {}).get(name, 1)) for i, name in enumerate(names)]
+    boxes = [dict(id=i, image_id=i, bbox=[10, 10, 30, 70], category_id=1, person_id=1) for i in range(len(names))]
+    (folder / 'annotations.json').write_text(json.dumps(dict(images=images, annotations=boxes, categories=[dict(id=1, name='person')])))
+    return f'coco:{folder}/annotations.json'
+
+
+def shown(g):
+    "Names of the scenes that are searched, in the order of the alphabet."
+    return sorted(x for i, x in enumerate(g.names) if g.dropped is None or i not in g.dropped)
+
+
+def test_a_picture_that_was_replaced_and_put_back_is_there_once(net, tmp_path, pictures):
+    "Its old row was revived, and it was embedded a second time."
+    again = lambda: build_gallery(net, pictures, tmp_path / 'g', least=0., changed='replace', progress=False)
+    first, old = again(), pictures / 'c2_a.png'
+    stamp, data = old.stat(), old.read_bytes()
+    Image.new('RGB', (128, 96)).save(old)
+    again()
+    old.write_bytes(data); os.utime(old, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    g = again()
+    assert shown(g) == first.names and len(g.names) == 4
+    Image.new('RGB', (64, 48)).save(old); again()   # and a third picture after the first
+    old.unlink()
+    assert shown(again()) == ['c1_a.png', 'c3_a.png']
+
+
+def test_a_data_set_that_shrank_and_grew_again_holds_everyone_once(net, tmp_path):
+    again = lambda names: build_gallery(net, coco(tmp_path / 'cc', names), tmp_path / 'g', least=0., changed='replace', progress=False)
+    all_names = ['a.png', 'bb.png', 'ccc.png']
+    again(all_names)
+    assert shown(again(['a.png', 'ccc.png'])) == ['a.png', 'ccc.png']
+    assert shown(again(all_names)) == all_names
+    old = tmp_path / 'cc/bb.png'
+    stamp, data = old.stat(), old.read_bytes()
+    old.unlink(); assert shown(again(['a.png', 'ccc.png'])) == ['a.png', 'ccc.png']
+    Image.new('RGB', (128, 96)).save(old); assert shown(again(all_names)) == all_names
+    old.write_bytes(data); os.utime(old, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert shown(again(all_names)) == all_names
+
+
+def test_galleries_of_two_sizes_are_not_joined(tmp_path):
+    "People of another scale are compared badly, and the gallery could hold one rule only."
+    saved = lambda name, size: (small(size=size).save(tmp_path / name), Gallery.open(tmp_path / name))[1]
+    for a, b in ((small(size=(96, 168)), small(size=(90, 160))), (small(size=(96, 168)), small(size='faster-rcnn')), (saved('a', (96, 168)), small(size=(90, 160))), (small(size=(96, 168)), small(read=lambda i: None))):
+        with pytest.raises(ValueError, match='the other gallery was made with size=.*, this one with size=.*make both with one size'): a.append(b)
+    for a, b in ((small(size=Fit(96, 168)), small(size=(96, 168))), (small(size=[96, 168]), small(size=(96, 168))), (small(size='hdl-prw'), small(size=(1080, 1920))), (saved('b', Fit(96, 168)), small(size=(96, 168))), (small(size=(96, 168)), small())):
+        assert len(a.append(b)) == 4
+
+
+def test_a_gallery_that_was_stopped_before_its_first_shard(tmp_path):
+    write_manifest((tmp_path / 'g').mkdir() or tmp_path / 'g', new_manifest('0123456789abcdef'))
+    g = Gallery.open(tmp_path / 'g')
+    with pytest.raises(ValueError, match='g: holds nobody yet; run person-search index'): g.search(np.eye(4)[0])
+    assert len(g.append(small())) == 2 and len(Gallery.open(tmp_path / 'g').search(np.eye(4)[0])) == 2
+    nobody = Gallery(np.zeros(0, int), np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 0), np.float32), [], model='0123456789abcdef')
+    assert nobody.append(small()).search(np.eye(4)[1])[0].name == 'b'
+
+
+def test_embeddings_in_a_list_are_said(tmp_path):
+    small().save(tmp_path / 'g')
+    for g in (small(), Gallery.open(tmp_path / 'g')):
+        with pytest.raises(ValueError, match='the other gallery: det_feats: has shape .., wanted .2, D.'): g.append(small(feats=np.eye(4)[:2].tolist()))
+
+
+def test_a_gallery_that_was_moved_leaves_no_folder_behind(tmp_path):
+    small().save(tmp_path / 'old')
+    g = Gallery.open(tmp_path / 'old')
+    (tmp_path / 'old').rename(tmp_path / 'new')
+    for use in (lambda: g.append(small()), lambda: g.build_index('exact')):
+        with pytest.raises(ValueError, match='old: the gallery is not there any more; open it again where it lies now'): use()
+    assert not (tmp_path / 'old').exists()
+
+
+def test_corrected_cameras_are_said(net, tmp_path, capsys):
+    "The gallery kept the old ones in silence."
+    index = lambda cameras, out='g': build_gallery(net, coco(tmp_path / 'cc', ['a.png', 'bb.png', 'ccc.png'], cameras), tmp_path / out, least=0., progress=False)
+    index({}), index({})
+    assert 'another camera' not in capsys.readouterr().out
+    g = index({'bb.png': 7, 'ccc.png': 7})
+    said = capsys.readouterr().out
+    assert 'g: 2 scenes have another camera or name now than when they were indexed, first bb.png (bb.png, camera 7, before bb.png, camera 1)' in said
+    assert g.cameras.tolist() == [1, 1, 1] and index({'bb.png': 7, 'ccc.png': 7}, 'h').cameras.tolist() == [1, 7, 7]
+
+
+def test_a_source_that_was_moved_is_said(net, tmp_path, pictures, capsys):
+    build_gallery(net, pictures, tmp_path / 'g', least=0., progress=False)
+    pictures.rename(tmp_path / 'moved')
+    capsys.readouterr()
+    build_gallery(net, tmp_path / 'moved', tmp_path / 'g', least=0., progress=False)
+    said = f'{pictures} is gone, and 3 of its scenes have the names of scenes in {tmp_path}/moved, first c1_a.png'
+    assert said in capsys.readouterr().out
+    build_gallery(net, tmp_path / 'moved', tmp_path / 'g', least=0., progress=False)
+    assert 'is gone' not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('name, rows', [('ivf-pq', 3), ('ivf-pq', 15), ('ivf-pq', 0), ('hnsw', 0)])
+def test_an_index_over_too_few_rows_is_said(name, rows):
+    pytest.importorskip('faiss')
+    feats = np.eye(16, dtype=np.float32)
+    with pytest.raises(ValueError, match=f"{name}: is built over .* rows and more, here are {rows}; take engine='exact'"): Approximate.build(name, feats[:rows], progress=False)
+    assert Approximate.build(name, feats, progress=False).search(feats[:1], 1)[1].tolist() == [[0]]

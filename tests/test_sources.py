@@ -160,3 +160,12 @@ def test_a_film_begins_when_its_name_says(tmp_path):
     items = open_source(film(tmp_path/'cam1_2024-05-01_12-30-00.mkv')).scan()
     assert [i.time - NOON for i in items] == [0, 1, 2, 3] and items[1].name == 'cam1_2024-05-01_12-30-00.mkv 1.00 s'
     assert [i.time for i in open_source(film(tmp_path/'c1s1_000100.mkv')).scan()] == [0, 1, 2, 3]
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='Windows has no such names')
+def test_a_picture_with_a_colon_in_its_path_is_a_picture(tmp_path):
+    "It was taken for a data spec."
+    (tmp_path/'12:30').mkdir()
+    for path in (tmp_path/'2024-05-01T12:30:00.png', tmp_path/'12:30/a.png'):
+        Image.new('RGB', (64, 48)).save(path)
+        assert [i.name for i in open_source(str(path)).scan()] == [path.name] and open_source(path).read(path.name).shape == (48, 64, 3)
