@@ -14,7 +14,7 @@ from typing import Annotated
 
 from fastcore.script import anno_parser, call_parse, store_true
 
-from .files import not_onto, printable
+from .files import not_onto, printable, regular_file
 
 # %% ../nbs/99_cli.ipynb #ffe7fed6
 @call_parse
@@ -30,6 +30,19 @@ def demo(
     return run_demo(config, out)
 
 # %% ../nbs/99_cli.ipynb #3e9cd599
+def _check_drawing(out):
+    "Raises ValueError for a name that is no PNG file's, or that of a picture drawn elsewhere."
+    from PIL import Image
+    if Path(out).suffix.lower() != '.png':
+        raise ValueError(f'{out}: a picture is drawn; give a name that ends in .png')
+    if not os.path.lexists(out): return
+    try:
+        with Image.open(regular_file(out), formats=['PNG']) as im: by = im.info.get('Software')
+    except (OSError, ValueError, SyntaxError): by = ''
+    if not str(by).startswith('Matplotlib'):  # a scene of the data set, somebody's photograph
+        raise ValueError(f'{out}: is there already, was not drawn by this command, '
+                         'and would be lost; give another name')
+
 def _contact_sheet(spec, scenes, out):
     "Draw `scenes` scenes with their boxes, half of them for training."
     import numpy as np, matplotlib.pyplot as plt
@@ -58,6 +71,7 @@ def data(
     from person_search_nb.files import user_path
     from person_search_nb.layouts import recognize
     from person_search_nb.datasets import format_summary, summary
+    if scenes: _check_drawing(out)
     if user_path(spec).exists():
         folder, spec = spec, recognize(spec)
         if not spec:
@@ -524,6 +538,7 @@ def search(
     if gallery and Path(gallery).suffix != '.npz':
         raise ValueError(f'{gallery}: a gallery of index is searched with --image X '
                          '--box x1,y1,x2,y2; with --query a .npz file keeps what was embedded')
+    if out: _check_drawing(out)
     return _find_query(model, query or 0, data, size, number, gallery, out, device, trust)
 
 # %% ../nbs/99_cli.ipynb #d2fbcbfd

@@ -1,7 +1,8 @@
 "Commands do what they are told, or say what they do not: no option is passed over in silence."
 import json
 
-import pytest
+import numpy as np, pytest
+from PIL import Image
 
 from person_search_nb.model_files import save_model
 from person_search_nb.models import build_model
@@ -90,3 +91,29 @@ def test_trunks_that_no_row_starts_from(command, tmp_path):
 @pytest.mark.parametrize('words', [('make-data', 'synth:tiny'), ('train', '--out'), ('index', 'x', '--out'), ('demo', '--out'), ('evaluate', 'x', '--out')])
 def test_a_device_is_no_folder(command, words):
     refused(command, '/dev/null: is neither a file nor a folder; give another name', *words, '/dev/null')
+
+
+# -- pictures that are written ------------------------------------------------------------------------------------------
+
+def picture(path, value=90):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((60, 100, 3), value, np.uint8)).save(path)
+    return path
+
+@pytest.fixture
+def mine(tmp_path):
+    "An annotation in COCO form with four pictures, as a data spec."
+    names = [f'c{c}_{k}.png' for c in (1, 2) for k in (1, 2)]
+    for i, name in enumerate(names): picture(tmp_path / 'coco' / name, 40 * i)
+    people = [dict(id=i + 1, image_id=i + 1, bbox=[10, 5, 20, 40], person_id=i % 2, category_id=1) for i in range(4)]
+    images = [dict(id=i + 1, file_name=name, width=100, height=60) for i, name in enumerate(names)]
+    (tmp_path / 'coco/mine.json').write_text(json.dumps(dict(images=images, annotations=people, categories=[dict(id=1, name='person')])))
+    return f"coco:{tmp_path / 'coco/mine.json'}"
+
+def test_no_picture_is_drawn_over_other_files(command, mine, tmp_path):
+    files = {p: p.read_bytes() for p in (tmp_path / 'coco').iterdir()}
+    for words in (('data', mine, '--scenes', 2), ('data', mine.partition(':')[2], '--scenes', 2), ('search', MODEL, '--query', 0, '--data', mine)):
+        refused(command, 'mine.json: a picture is drawn; give a name that ends in .png', *words, '--out', tmp_path / 'coco/mine.json')
+        refused(command, 'c1_1.png: is there already, was not drawn by this command', *words, '--out', tmp_path / 'coco/c1_1.png')
+    assert {p: p.read_bytes() for p in (tmp_path / 'coco').iterdir()} == files
+    for _ in range(2): assert command('data', mine, '--scenes', 2, '--out', tmp_path / 'sheet.png').returncode == 0  # its own is replaced
