@@ -440,6 +440,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'person_search_nb.cli._contact_sheet': ('cli.html#_contact_sheet', 'person_search_nb/cli.py'),
                                       'person_search_nb.cli._corners': ('cli.html#_corners', 'person_search_nb/cli.py'),
                                       'person_search_nb.cli._cost_names': ('cli.html#_cost_names', 'person_search_nb/cli.py'),
+                                      'person_search_nb.cli._data_digest': ('cli.html#_data_digest', 'person_search_nb/cli.py'),
                                       'person_search_nb.cli._embedded': ('cli.html#_embedded', 'person_search_nb/cli.py'),
                                       'person_search_nb.cli._embedded_gallery': ('cli.html#_embedded_gallery', 'person_search_nb/cli.py'),
                                       'person_search_nb.cli._export_int8': ('cli.html#_export_int8', 'person_search_nb/cli.py'),

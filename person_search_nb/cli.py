@@ -431,6 +431,14 @@ def _look_up(model, gallery, image, box, number, cameras, time, rerank, out, dev
     return found
 
 # %% ../nbs/99_cli.ipynb #7bdb91a1
+def _data_digest(scenes):
+    "Tells data sets with the same names apart: by boxes, and by size and time of the pictures."
+    from person_search_nb.runs import data_record, digest
+    from person_search_nb.sources import file_stamp
+    files = getattr(scenes.read, 'paths', None)
+    first = [scenes.picture(i) for i in range(len(scenes))[:1]] if files is None else []
+    return digest(str(data_record(scenes)), *first, *map(file_stamp, files or ()))
+
 def _embedded_gallery(net, scenes, data, gallery):
     "The gallery of a data spec: from the file `gallery` if it exists, else embedded and saved."
     from person_search_nb.gallery import fingerprint
@@ -443,7 +451,13 @@ def _embedded_gallery(net, scenes, data, gallery):
     if people.model != fingerprint(net) or known and people.size != scenes.size:
         raise ValueError(f'{gallery}: was made with another network, or scenes of another size; '
                          'delete it or name another file')
-    if gallery: people.save(gallery)
+    now = _data_digest(scenes) if gallery else ''
+    if known and people.data != now:
+        old = 'holds what was embedded of other pictures or boxes, or of these before they changed'
+        raise ValueError(f'{gallery}: {old if people.data else "does not say of which pictures"}; '
+                         'delete it or name another file')
+    people.data = now
+    if gallery and not known: people.save(gallery)
     return people
 
 def _strip(found, scenes, image, box, who, out):

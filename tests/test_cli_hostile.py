@@ -1,9 +1,11 @@
 "Commands do what they are told, or say what they do not: no option is passed over in silence."
 import json
+from dataclasses import replace
 
 import numpy as np, pytest
 from PIL import Image
 
+from person_search_nb.search import Gallery
 from person_search_nb.model_files import save_model
 from person_search_nb.models import build_model
 
@@ -117,3 +119,25 @@ def test_no_picture_is_drawn_over_other_files(command, mine, tmp_path):
         refused(command, 'c1_1.png: is there already, was not drawn by this command', *words, '--out', tmp_path / 'coco/c1_1.png')
     assert {p: p.read_bytes() for p in (tmp_path / 'coco').iterdir()} == files
     for _ in range(2): assert command('data', mine, '--scenes', 2, '--out', tmp_path / 'sheet.png').returncode == 0  # its own is replaced
+
+
+# -- what was embedded ---------------------------------------------------------------------------------------------------
+
+def test_a_kept_gallery_is_of_the_same_pictures(command, model, tmp_path):
+    "Two data sets with the same names: the second was searched in the embeddings of the first."
+    for name, seed in (('a', 0), ('b', 1)):
+        done = command('make-data', f'{SPEC}&train_scenes=2&cameras=2&seed={seed}', tmp_path / name, '--layout', 'prw', '--workers', 1)
+        assert done.returncode == 0, done.stderr
+    look = lambda name, file='g.npz': ('search', model, '--data', f'prw:{tmp_path / name}', '--gallery', tmp_path / file)
+    for _ in range(2): assert command(*look('a')).returncode == 0
+    kept = (tmp_path / 'g.npz').read_bytes()
+    ran = command(*look('b'))
+    assert ran.returncode == 1 and 'g.npz: holds' in ran.stderr and 'delete it' in ran.stderr
+    g = Gallery.load(tmp_path / 'g.npz')
+    g.data = ''
+    g.save(tmp_path / 'old.npz')
+    assert 'old.npz: does not say of which pictures; delete it' in command(*look('a', 'old.npz')).stderr
+    with pytest.raises(ValueError, match='model and data are texts'): replace(g, data=5).save(tmp_path / 'x.npz')
+    for p in (tmp_path / 'a/frames').iterdir(): picture(p)  # other pictures in their places
+    ran = command(*look('a'))
+    assert ran.returncode == 1 and (tmp_path / 'g.npz').read_bytes() == kept
