@@ -19,7 +19,8 @@ from .files import blank_figure, read_json, save_figure, atomic_write
 from .scenes import QuerySet, SceneDataset
 from .ranking import DetectionMatches, match_detections, match_search, per_query
 from .ranking import search_metrics, SearchMatches, summarize
-from .evaluation import gallery_truth, protocol_of, search_truth, tall_enough
+from .evaluation import check_detections, gallery_truth, protocol_of
+from .evaluation import search_truth, tall_enough
 
 # %% ../nbs/54_analysis.ipynb #2c4528dc
 def cmc(
@@ -435,6 +436,7 @@ def report(
 ) -> dict:                         # plain numbers, lists and names; see the keys below
     "All of this notebook for one system; `**protocol_of(model)` gives a model's own rules."
     rules = protocol_of(None, score_threshold, iou_threshold, min_height)
+    check_detections(found, query_feats, gallery)
     overlap = {k: rules[k] for k in ('iou_threshold', 'min_height')}
     truth, everyone = search_truth(queries, gallery), gallery_truth(gallery)
     found = tall_enough(found, rules['min_height'])
@@ -543,6 +545,7 @@ def save_report(
     "Write a report: numbers, tables, curves, and the greatest losses in pictures."
     rules = dict(r['protocol'])                         # its own
     if score_threshold is not None: rules['score_threshold'] = score_threshold
+    check_detections(found, query_feats, gallery)
     check_report_folder(folder)
     folder, truth = Path(folder), search_truth(queries, gallery)
     atomic_write(folder / 'report.json', json.dumps(r, indent=1).encode())
