@@ -220,13 +220,16 @@ def _size_of(net, size):
 def _trained_on(model, data, gallery, queries):
     "A warning where a model's run was trained on what is searched; '' where nothing is known."
     from person_search_nb.datasets import in_common_warning, open_dataset, parse_spec
+    from person_search_nb.files import user_path
     from person_search_nb.recipes import read_recipe
     note = Path(model).parent / 'recipe.json'
     if not note.is_file(): return ''
     try:
         recipe = read_recipe(note)
-        same = parse_spec(recipe.data)[:2] == parse_spec(data)[:2]
-        if not same or data.startswith('synth:'): return ''
+        (scheme, path, _), searched = parse_spec(recipe.data), parse_spec(data)[0]
+        if 'synth' in (scheme, searched): return ''
+        # one data set has many names: its pictures are compared, unless they cannot be here
+        if scheme != searched and not user_path(path).exists(): return ''
         return in_common_warning(open_dataset(recipe.data, 'train'), gallery, queries)
     except (ValueError, OSError) as e:  # a warning is no reason not to evaluate
         return f'what {model} was trained on is not known, and may be what is searched ({e})'

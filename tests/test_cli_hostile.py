@@ -1,6 +1,6 @@
 "Commands do what they are told, or say what they do not: no option is passed over in silence."
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np, pytest
 from PIL import Image
@@ -8,6 +8,7 @@ from PIL import Image
 from person_search_nb.search import Gallery
 from person_search_nb.model_files import save_model
 from person_search_nb.models import build_model
+from person_search_nb.presets import make_recipe
 
 MODEL = 'shipped:hdl-student-fast-taught'
 SPEC = 'synth:tiny?test_scenes=6&test_ids=4&gallery=3&queries=1&size=96x160'
@@ -141,3 +142,18 @@ def test_a_kept_gallery_is_of_the_same_pictures(command, model, tmp_path):
     for p in (tmp_path / 'a/frames').iterdir(): picture(p)  # other pictures in their places
     ran = command(*look('a'))
     assert ran.returncode == 1 and (tmp_path / 'g.npz').read_bytes() == kept
+
+
+# -- what a model was trained on -----------------------------------------------------------------------------------------
+
+def test_training_and_search_are_compared_by_files_not_names(command, mine, model, tmp_path):
+    "A link or a relative path hid that both were the same."
+    (tmp_path / 'link').symlink_to(tmp_path / 'coco')
+    model.rename(tmp_path / 'run.safetensors')
+    model = tmp_path / 'run.safetensors'
+    spec = f'{mine}?train=c1*&gallery=*'
+    recipe = asdict(make_recipe('hdl-student-fast', spec, 'tiny'))
+    (tmp_path / 'recipe.json').write_text(json.dumps(recipe))
+    for other in (spec, 'coco:coco/mine.json', f'coco:{tmp_path}/link/mine.json'):
+        ran = command('evaluate', model, '--data', other, cwd=tmp_path)
+        assert ran.returncode == 0 and 'warning: 2 of 2 people searched were trained on, and 2 of 4 pictures' in ran.stderr, (other, ran.stderr)
