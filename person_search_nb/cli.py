@@ -94,12 +94,22 @@ def _given(settings):
         if k in given: raise ValueError(f'{k} is not a setting; give --{k} {given[k]}')
     return given
 
+def _tell(*sets):
+    "Print what is to know of data sets, and what their readers left out, each line once."
+    lines = [line for d in sets for line in
+             [*d.notes, *(f'left out: {n:,} {reason}' for reason, n in d.left_out.items())]]
+    first = os.environ.get('RANK', '0') == '0'  # torchrun's, before the processes have met
+    for line in dict.fromkeys(lines) if first else ():
+        print(f'note: {printable(line)}', file=sys.stderr)
+
 def _run(model, data, preset, settings, out, restart, extend, **more):
     "Make a recipe, run it, and say where its results are."
+    from person_search_nb.datasets import open_dataset
     from person_search_nb.distributed import rank
     from person_search_nb.presets import make_recipe
     from person_search_nb.recipes import run_recipe
     recipe = make_recipe(model, data, preset, **more | _given(settings))
+    if not data.startswith('synth:'): _tell(open_dataset(recipe.data, 'train', progress=False))
     net, history = run_recipe(recipe, out, restart=restart, extend=extend)
     if rank() == 0:
         loss = f', last loss {history[-1]["loss"]:.3f}' if history else ''
@@ -302,6 +312,7 @@ def evaluate(
     _refuse(model, net, rerank, query_guided, true_boxes=true_boxes, out=out)
     size = _size_of(net, size)
     gallery, queries = (open_dataset(data, s, size=size) for s in ('gallery', 'query'))
+    _tell(gallery, queries.dataset)
     rules = protocol_of(net, score_threshold, iou, min_height)
     if warning := _trained_on(model, data, gallery, queries):
         print(f'warning: {warning}', file=sys.stderr)
@@ -488,6 +499,7 @@ def _find_query(model, query, data, size, number, gallery, out, device, trust):
     net = _network(model, device, trust)
     size = _size_of(net, size)
     scenes, queries = (open_dataset(data, s, size=size) for s in ('gallery', 'query'))
+    _tell(scenes, queries.dataset)
     if not 0 <= query < len(queries):
         raise ValueError(f'there are queries 0 to {len(queries) - 1}, not {query}')
     people = _embedded_gallery(net, scenes, data, gallery)

@@ -157,3 +157,20 @@ def test_training_and_search_are_compared_by_files_not_names(command, mine, mode
     for other in (spec, 'coco:coco/mine.json', f'coco:{tmp_path}/link/mine.json'):
         ran = command('evaluate', model, '--data', other, cwd=tmp_path)
         assert ran.returncode == 0 and 'warning: 2 of 2 people searched were trained on, and 2 of 4 pictures' in ran.stderr, (other, ran.stderr)
+
+
+# -- what is to know of the data -----------------------------------------------------------------------------------------
+
+def test_every_command_says_what_its_data_leave_out(command, mine, model, tmp_path):
+    "Boxes that were cut or there twice were told by `data` only."
+    file = tmp_path / 'coco/mine.json'
+    found = json.loads(file.read_text())
+    more = dict(id=9, image_id=1, bbox=[10, 5, 20, 40]), dict(id=10, image_id=3, bbox=[80, 5, 30, 40]), dict(id=11, image_id=3, bbox=[99, 5, 30, 40])
+    found['annotations'] += [box | dict(person_id=-1, category_id=1) for box in more]
+    file.write_text(json.dumps(found))
+    spec, small = mine + '?train=*&outside=clip', ('epochs=1', 'batch_size=2', 'warmup=1', 'device=cpu', 'precision=fp32', 'start=', 'size=96x160')
+    for words in (('evaluate', model), ('search', model), ('train', '--model', 'hdl-student-fast', '--preset', 'tiny', '--out', tmp_path / 'run', '--set', *small)):
+        ran = command(*words, '--data', spec)
+        notes = [line for line in ran.stderr.splitlines() if line.startswith('note: ')]
+        assert ran.returncode == 0 and len(notes) == len(set(notes)), ran.stderr
+        assert 'twice' in str(notes) and 'cut' in str(notes) and 'note: left out: 1 ' in str(notes), ran.stderr
