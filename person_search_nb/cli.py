@@ -319,7 +319,7 @@ def evaluate(
     if query_guided: return _guided(net, gallery, queries, rules, batch_size, workers)
     found, feats = _embedded(net, gallery, queries, true_boxes, batch_size, workers,
                              rules['min_height'])
-    r = report(found, feats, gallery, queries, rerank=reranking, **rules)
+    r = report(found, feats, gallery, queries, rerank=reranking, true_boxes=true_boxes, **rules)
     if rank() == 0:
         print(report_text(r))
         if out: save_report(out, r, found, feats, gallery, queries)

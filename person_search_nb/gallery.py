@@ -281,8 +281,8 @@ def dataset(self: Gallery) -> SceneDataset:
     return SceneDataset(scenes, self.picture, size=self.size, source=source)
 
 # %% ../nbs/83_gallery.ipynb #522e2a3e
-_ABOUT = ("model and data are texts, matching 'cosine' or 'euclidean', size None, the name of a rule, or "
-          '(height, width) in pixels')
+_ABOUT = ("model and data are texts, matching 'cosine' or 'euclidean', size None, the name of a "
+          'rule, or (height, width) in pixels')
 
 def _is_sound(about):
     "Whether a gallery says about itself what galleries say."
