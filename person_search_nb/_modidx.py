@@ -2313,6 +2313,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'person_search_nb.scenes._cores': ('scenes.html#_cores', 'person_search_nb/scenes.py'),
                                          'person_search_nb.scenes._fault': ('scenes.html#_fault', 'person_search_nb/scenes.py'),
                                          'person_search_nb.scenes._has_area': ('scenes.html#_has_area', 'person_search_nb/scenes.py'),
+                                         'person_search_nb.scenes._identity': ('scenes.html#_identity', 'person_search_nb/scenes.py'),
                                          'person_search_nb.scenes._lines': ('scenes.html#_lines', 'person_search_nb/scenes.py'),
                                          'person_search_nb.scenes._listed_json': ('scenes.html#_listed_json', 'person_search_nb/scenes.py'),
                                          'person_search_nb.scenes._listed_text': ('scenes.html#_listed_text', 'person_search_nb/scenes.py'),

@@ -108,7 +108,12 @@ def _run(model, data, preset, settings, out, restart, extend, **more):
     from person_search_nb.distributed import rank
     from person_search_nb.presets import make_recipe
     from person_search_nb.recipes import run_recipe
-    recipe = make_recipe(model, data, preset, **more | _given(settings))
+    given = _given(settings)
+    if 'teacher' in more and 'teacher' in given:
+        raise ValueError(f'teacher is the first argument of distill, {more["teacher"]}; '
+                         'leave it out of --set')
+    for k in ('teacher', 'detector'): _refuse_exported(str(given.get(k, '')))
+    recipe = make_recipe(model, data, preset, **more | given)
     if not data.startswith('synth:'): _tell(open_dataset(recipe.data, 'train', progress=False))
     net, history = run_recipe(recipe, out, restart=restart, extend=extend)
     if rank() == 0:
@@ -652,7 +657,7 @@ def export(
     out: str,
     to: str = '',             # 'safetensors', 'onnx', 'torch-export'; '' goes by OUT's ending
     int8: str = '',           # onnx in 8 bits, calibrated on the training scenes of this data spec
-    scenes: int = 32,         # calibration scenes
+    scenes: int = None,       # with `int8`: so many for calibration; by default 32
     half: store_true = False, # safetensors of float16 weights: half the bytes
     trunk: store_true = False,# safetensors without the identity classifier, to start from
 ):
@@ -664,6 +669,9 @@ def export(
     to = _form_of(out, to, int8, half, trunk)
     _refuse_exported(model)
     for p in [out] + [head_path(out)] * (to != 'safetensors'): not_onto(p, model)
+    if scenes is not None and not int8:
+        raise ValueError('--scenes is for --int8, which says whose they are; leave it out')
+    scenes = 32 if scenes is None else scenes
     check_setting('scenes', scenes, whole_number(1, 10 ** 6))
     net, size = load_model(model), read_size(model)
     if trunk: net = _as_trunk(net, model)
@@ -701,7 +709,7 @@ def _kinds():
     seed = whole_number(0, 2 ** 32 - 1)
     return dict(
         batch_size=whole_number(1, 2**16), workers=whole_number(0, 1024),
-        scenes=whole_number(0, 10**6), number=whole_number(1, 10**6), query=maybe(whole_number(0)),
+        scenes=maybe(whole_number(0, 10**6)), number=whole_number(1, 10**6), query=maybe(whole_number(0)),
         seed=seed, seeds=several(seed, 1), every=number(0, 1e9, above=True),
         width=number(0, 16, above=True), iou=maybe(number(0, 1, above=True)),
         score_threshold=maybe(number(0, 1)), min_height=maybe(number(0, 1e5)),

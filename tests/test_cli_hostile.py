@@ -174,3 +174,12 @@ def test_every_command_says_what_its_data_leave_out(command, mine, model, tmp_pa
         notes = [line for line in ran.stderr.splitlines() if line.startswith('note: ')]
         assert ran.returncode == 0 and len(notes) == len(set(notes)), ran.stderr
         assert 'twice' in str(notes) and 'cut' in str(notes) and 'note: left out: 1 ' in str(notes), ran.stderr
+
+def test_a_teacher_is_given_once(command, model, tmp_path):
+    "The one in --set was taken, and the argument forgotten."
+    refused(command, f'teacher is the first argument of distill, {model}; leave it out of --set', 'distill', model, '--out', tmp_path / 'o', '--set', 'teacher=other.safetensors')
+    for k in ('teacher', 'detector'): refused(command, 'x.onnx: was written by export', 'train', '--out', tmp_path / 'o', '--set', f'{k}=x.onnx')
+    assert not (tmp_path / 'o').exists()
+
+def test_scenes_are_for_calibration(command, model, tmp_path):
+    for out in ('x.onnx', 'x.pt2', 'x.safetensors'): refused(command, '--scenes is for --int8', 'export', model, tmp_path / out, '--scenes', '5')
