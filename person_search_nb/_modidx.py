@@ -2808,6 +2808,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'person_search_nb.tracks._Films.number': ( 'tracks.html#_films.number',
                                                                                     'person_search_nb/tracks.py'),
                                          'person_search_nb.tracks._Films.read': ('tracks.html#_films.read', 'person_search_nb/tracks.py'),
+                                         'person_search_nb.tracks._check_marks': ('tracks.html#_check_marks', 'person_search_nb/tracks.py'),
                                          'person_search_nb.tracks._crop_list': ('tracks.html#_crop_list', 'person_search_nb/tracks.py'),
                                          'person_search_nb.tracks._duke_name': ('tracks.html#_duke_name', 'person_search_nb/tracks.py'),
                                          'person_search_nb.tracks._film_without_info': ( 'tracks.html#_film_without_info',

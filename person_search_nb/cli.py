@@ -709,7 +709,8 @@ def _kinds():
     seed = whole_number(0, 2 ** 32 - 1)
     return dict(
         batch_size=whole_number(1, 2**16), workers=whole_number(0, 1024),
-        scenes=maybe(whole_number(0, 10**6)), number=whole_number(1, 10**6), query=maybe(whole_number(0)),
+        scenes=maybe(whole_number(0, 10**6)), number=whole_number(1, 10**6),
+        query=maybe(whole_number(0)),
         seed=seed, seeds=several(seed, 1), every=number(0, 1e9, above=True),
         width=number(0, 16, above=True), iou=maybe(number(0, 1, above=True)),
         score_threshold=maybe(number(0, 1)), min_height=maybe(number(0, 1e5)),
