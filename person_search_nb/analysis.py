@@ -19,7 +19,8 @@ from .files import blank_figure, read_json, save_figure, atomic_write
 from .scenes import QuerySet, SceneDataset
 from .ranking import DetectionMatches, match_detections, match_search, per_query
 from .ranking import search_metrics, SearchMatches, summarize
-from .evaluation import gallery_truth, protocol_of, search_truth, tall_enough
+from .evaluation import check_detections, gallery_truth, protocol_of
+from .evaluation import search_truth, tall_enough
 
 # %% ../nbs/54_analysis.ipynb #2c4528dc
 def cmc(
@@ -390,6 +391,7 @@ def show_errors(
     gallery: SceneDataset,
     truth: dict,              # of `search_truth`
     score_threshold: float = 0.5,
+    wrong: str = 'first wrong one',  # title of the box that is the most similar
 ):                            # a figure with one line for each row
     "The query, the person who was lost, and the wrong box that was taken instead."
     import matplotlib.pyplot as plt
@@ -402,7 +404,7 @@ def show_errors(
         searched = truth['candidates'], score_threshold
         d = best_wrong(q, m, found, query_feats, *searched) if r['rank'] else -1
         if d < 0: c.set_axis_off(); continue
-        _cut(c, gallery, int(found['det_image'][d]), found['det_boxes'][d], 'first wrong one')
+        _cut(c, gallery, int(found['det_image'][d]), found['det_boxes'][d], wrong)
     return fig
 
 # %% ../nbs/54_analysis.ipynb #955139c9
@@ -412,6 +414,12 @@ def _search_part(m, queries):
     groups = {'all': None} | subsets | height_groups(queries)
     def interval(rows): return bootstrap(m, queries=rows, groups=queries.person_id)
     return {k: summarize(m, queries=v) | dict(interval=interval(v)) for k, v in groups.items()}
+
+def _special(rerank, true_boxes):
+    "What is not usual of a protocol: re-ranking by name, true boxes."
+    named = getattr(rerank, 'func', rerank)  # of a `partial`
+    known = dict(rerank=rerank and getattr(named, '__name__', 'yes'), true_boxes=true_boxes)
+    return {k: v for k, v in known.items() if v}
 
 def _detector_part(d):
     "Detection AP and recall, and about a hundred points of the curve."
@@ -432,19 +440,21 @@ def report(
     worst: int = 50,               # errors listed
     iou_threshold=None,            # overlap that counts as found, None: 0.5
     min_height=None,               # px of the original pictures: least height that counts; None: 0
+    true_boxes: bool = False,      # `found` is of `embed_truth`; is written down
 ) -> dict:                         # plain numbers, lists and names; see the keys below
     "All of this notebook for one system; `**protocol_of(model)` gives a model's own rules."
     rules = protocol_of(None, score_threshold, iou_threshold, min_height)
+    check_detections(found, query_feats, gallery)
     overlap = {k: rules[k] for k in ('iou_threshold', 'min_height')}
     truth, everyone = search_truth(queries, gallery), gallery_truth(gallery)
-    found = tall_enough(found, rules['min_height'])
+    found, special = tall_enough(found, rules['min_height']), _special(rerank, true_boxes)
     rerank = rerank and rerank(found, query_feats, queries)
     m = match_search(**found, query_feats=query_feats, **truth, **rules, rerank=rerank)
     d = _detector_part(match_detections(**_all_boxes(found, everyone), **overlap))
     rows = lost_points(m, found, truth, everyone, rules['score_threshold'])
     sweep = recall_sweep(found, query_feats, truth, everyone, **overlap)
     search = _search_part(m, queries)
-    return dict(protocol=rules, search=search, detection=d['detection'],
+    return dict(protocol=rules | special, search=search, detection=d['detection'],
                 lost=loss_by_cause(rows, search['all']['queries']), cmc=cmc(m).tolist(),
                 precision_recall=d['precision_recall'],
                 recall_sweep=[{k: float(v) for k, v in x.items()} for x in sweep],
@@ -455,8 +465,15 @@ def _rules_text(p):
     "The protocol in a sentence."
     text = (f"Found means IoU ≥ {p['iou_threshold']:g} (small people: less); "
             f"detections from a score of {p['score_threshold']:g} are searched")
-    if not p['min_height']: return text + '.'
-    return text + f"; people and boxes lower than {p['min_height']:g} px do not count."
+    if p['min_height']:
+        text += f"; people and boxes lower than {p['min_height']:g} px do not count"
+    if p.get('true_boxes'): text += '; the boxes are the true ones, as of a perfect detector'
+    if p.get('rerank'): text += f"; lists are re-ranked ({p['rerank']})"
+    return text + '.'
+
+def _by(r):
+    "How the lists of the sweep and the wrong boxes are sorted, where the others are re-ranked."
+    return ', by cosine' if r['protocol'].get('rerank') else ''
 
 def report_text(
     r: dict,   # of `report`
@@ -469,7 +486,7 @@ def report_text(
         score_table(r['search'], title='queries (95 % of draws of people)'),
         f"Detector: AP {100 * d['ap']:.1f}, recall {100 * d['recall']:.1f}.",
         score_table({'points': lost}, tuple(lost), 'where 100 go'),
-        score_table(sweep, ('mAP', 'top1', 'top5', 'top10'), "detector's recall")])
+        score_table(sweep, ('mAP', 'top1', 'top5', 'top10'), f"detector's recall{_by(r)}")])
 
 # %% ../nbs/54_analysis.ipynb #57e4d881
 def _show_curves(r, search, detector, fewer):
@@ -484,8 +501,8 @@ def _show_curves(r, search, detector, fewer):
     for k, key in enumerate(('mAP', 'top1') if sweep else ()):
         recall, value = [x['recall'] for x in sweep], [x[key] for x in sweep]
         fewer.plot(recall, value, label=MEASURES[key], **line_look(k))
-    fewer.set(title='search with fewer detections', xlabel="detector's recall", xlim=(0, 1.02),
-              ylim=(0, 1.02))
+    fewer.set(title=f'search with fewer detections{_by(r)}', xlabel="detector's recall",
+              xlim=(0, 1.02), ylim=(0, 1.02))
     if sweep: fewer.legend()
 
 def _show_groups(r, ax):
@@ -541,8 +558,9 @@ def save_report(
     pictures: int = 8,        # mistakes shown
 ):
     "Write a report: numbers, tables, curves, and the greatest losses in pictures."
-    rules = dict(r['protocol'])                         # its own
+    rules = {k: r['protocol'][k] for k in protocol_of()}  # its own
     if score_threshold is not None: rules['score_threshold'] = score_threshold
+    check_detections(found, query_feats, gallery)
     check_report_folder(folder)
     folder, truth = Path(folder), search_truth(queries, gallery)
     atomic_write(folder / 'report.json', json.dumps(r, indent=1).encode())
@@ -553,5 +571,5 @@ def save_report(
     found = tall_enough(found, rules['min_height'])
     m = match_search(**found, query_feats=query_feats, **truth, **rules)
     fig = show_errors(r['errors'][:pictures], m, found, query_feats, queries, gallery, truth,
-                      rules['score_threshold'])
+                      rules['score_threshold'], f'first wrong one{_by(r)}')
     save_figure(folder / 'errors.png', fig, 110)

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from .files import atomic_write
+from .files import atomic_write, regular_file
 
 # %% ../nbs/60_checkpoints.ipynb #61e888cb
 def _pack(x, name, tensors):
@@ -56,7 +56,7 @@ def load_tree(
 ):         # the tree, tensors on the CPU
     "Read it back, without executing anything. Raises ValueError naming a file that is none."
     try:
-        with safe_open(str(path), 'pt') as f:
+        with safe_open(str(regular_file(path)), 'pt') as f:  # a named pipe would never end
             tensors = {k: f.get_tensor(k) for k in f.keys()}
             return unpack_tree(json.loads(f.metadata()['tree']), tensors)
     except FileNotFoundError: raise ValueError(f'{path}: no such checkpoint') from None

@@ -14,7 +14,7 @@ from typing import Annotated
 
 from fastcore.script import anno_parser, call_parse, store_true
 
-from .files import not_onto, printable
+from .files import not_onto, printable, regular_file
 
 # %% ../nbs/99_cli.ipynb #ffe7fed6
 @call_parse
@@ -30,6 +30,19 @@ def demo(
     return run_demo(config, out)
 
 # %% ../nbs/99_cli.ipynb #3e9cd599
+def _check_drawing(out):
+    "Raises ValueError for a name that is no PNG file's, or that of a picture drawn elsewhere."
+    from PIL import Image
+    if Path(out).suffix.lower() != '.png':
+        raise ValueError(f'{out}: a picture is drawn; give a name that ends in .png')
+    if not os.path.lexists(out): return
+    try:
+        with Image.open(regular_file(out), formats=['PNG']) as im: by = im.info.get('Software')
+    except (OSError, ValueError, SyntaxError): by = ''
+    if not str(by).startswith('Matplotlib'):  # a scene of the data set, somebody's photograph
+        raise ValueError(f'{out}: is there already, was not drawn by this command, '
+                         'and would be lost; give another name')
+
 def _contact_sheet(spec, scenes, out):
     "Draw `scenes` scenes with their boxes, half of them for training."
     import numpy as np, matplotlib.pyplot as plt
@@ -58,6 +71,7 @@ def data(
     from person_search_nb.files import user_path
     from person_search_nb.layouts import recognize
     from person_search_nb.datasets import format_summary, summary
+    if scenes: _check_drawing(out)
     if user_path(spec).exists():
         folder, spec = spec, recognize(spec)
         if not spec:
@@ -80,12 +94,27 @@ def _given(settings):
         if k in given: raise ValueError(f'{k} is not a setting; give --{k} {given[k]}')
     return given
 
+def _tell(*sets):
+    "Print what is to know of data sets, and what their readers left out, each line once."
+    lines = [line for d in sets for line in
+             [*d.notes, *(f'left out: {n:,} {reason}' for reason, n in d.left_out.items())]]
+    first = os.environ.get('RANK', '0') == '0'  # torchrun's, before the processes have met
+    for line in dict.fromkeys(lines) if first else ():
+        print(f'note: {printable(line)}', file=sys.stderr)
+
 def _run(model, data, preset, settings, out, restart, extend, **more):
     "Make a recipe, run it, and say where its results are."
+    from person_search_nb.datasets import open_dataset
     from person_search_nb.distributed import rank
     from person_search_nb.presets import make_recipe
     from person_search_nb.recipes import run_recipe
-    recipe = make_recipe(model, data, preset, **more | _given(settings))
+    given = _given(settings)
+    if 'teacher' in more and 'teacher' in given:
+        raise ValueError(f'teacher is the first argument of distill, {more["teacher"]}; '
+                         'leave it out of --set')
+    for k in ('teacher', 'detector'): _refuse_exported(str(given.get(k, '')))
+    recipe = make_recipe(model, data, preset, **more | given)
+    if not data.startswith('synth:'): _tell(open_dataset(recipe.data, 'train', progress=False))
     net, history = run_recipe(recipe, out, restart=restart, extend=extend)
     if rank() == 0:
         loss = f', last loss {history[-1]["loss"]:.3f}' if history else ''
@@ -206,13 +235,16 @@ def _size_of(net, size):
 def _trained_on(model, data, gallery, queries):
     "A warning where a model's run was trained on what is searched; '' where nothing is known."
     from person_search_nb.datasets import in_common_warning, open_dataset, parse_spec
+    from person_search_nb.files import user_path
     from person_search_nb.recipes import read_recipe
     note = Path(model).parent / 'recipe.json'
     if not note.is_file(): return ''
     try:
         recipe = read_recipe(note)
-        same = parse_spec(recipe.data)[:2] == parse_spec(data)[:2]
-        if not same or data.startswith('synth:'): return ''
+        (scheme, path, _), searched = parse_spec(recipe.data), parse_spec(data)[0]
+        if 'synth' in (scheme, searched): return ''
+        # one data set has many names: its pictures are compared, unless they cannot be here
+        if scheme != searched and not user_path(path).exists(): return ''
         return in_common_warning(open_dataset(recipe.data, 'train'), gallery, queries)
     except (ValueError, OSError) as e:  # a warning is no reason not to evaluate
         return f'what {model} was trained on is not known, and may be what is searched ({e})'
@@ -285,13 +317,14 @@ def evaluate(
     _refuse(model, net, rerank, query_guided, true_boxes=true_boxes, out=out)
     size = _size_of(net, size)
     gallery, queries = (open_dataset(data, s, size=size) for s in ('gallery', 'query'))
+    _tell(gallery, queries.dataset)
     rules = protocol_of(net, score_threshold, iou, min_height)
     if warning := _trained_on(model, data, gallery, queries):
         print(f'warning: {warning}', file=sys.stderr)
     if query_guided: return _guided(net, gallery, queries, rules, batch_size, workers)
     found, feats = _embedded(net, gallery, queries, true_boxes, batch_size, workers,
                              rules['min_height'])
-    r = report(found, feats, gallery, queries, rerank=reranking, **rules)
+    r = report(found, feats, gallery, queries, rerank=reranking, true_boxes=true_boxes, **rules)
     if rank() == 0:
         print(report_text(r))
         if out: save_report(out, r, found, feats, gallery, queries)
@@ -417,6 +450,14 @@ def _look_up(model, gallery, image, box, number, cameras, time, rerank, out, dev
     return found
 
 # %% ../nbs/99_cli.ipynb #7bdb91a1
+def _data_digest(scenes):
+    "Tells data sets with the same names apart: by boxes, and by size and time of the pictures."
+    from person_search_nb.runs import data_record, digest
+    from person_search_nb.sources import file_stamp
+    files = getattr(scenes.read, 'paths', None)
+    first = [scenes.picture(i) for i in range(len(scenes))[:1]] if files is None else []
+    return digest(str(data_record(scenes)), *first, *map(file_stamp, files or ()))
+
 def _embedded_gallery(net, scenes, data, gallery):
     "The gallery of a data spec: from the file `gallery` if it exists, else embedded and saved."
     from person_search_nb.gallery import fingerprint
@@ -429,7 +470,13 @@ def _embedded_gallery(net, scenes, data, gallery):
     if people.model != fingerprint(net) or known and people.size != scenes.size:
         raise ValueError(f'{gallery}: was made with another network, or scenes of another size; '
                          'delete it or name another file')
-    if gallery: people.save(gallery)
+    now = _data_digest(scenes) if gallery else ''
+    if known and people.data != now:
+        old = 'holds what was embedded of other pictures or boxes, or of these before they changed'
+        raise ValueError(f'{gallery}: {old if people.data else "does not say of which pictures"}; '
+                         'delete it or name another file')
+    people.data = now
+    if gallery and not known: people.save(gallery)
     return people
 
 def _strip(found, scenes, image, box, who, out):
@@ -457,6 +504,7 @@ def _find_query(model, query, data, size, number, gallery, out, device, trust):
     net = _network(model, device, trust)
     size = _size_of(net, size)
     scenes, queries = (open_dataset(data, s, size=size) for s in ('gallery', 'query'))
+    _tell(scenes, queries.dataset)
     if not 0 <= query < len(queries):
         raise ValueError(f'there are queries 0 to {len(queries) - 1}, not {query}')
     people = _embedded_gallery(net, scenes, data, gallery)
@@ -524,6 +572,7 @@ def search(
     if gallery and Path(gallery).suffix != '.npz':
         raise ValueError(f'{gallery}: a gallery of index is searched with --image X '
                          '--box x1,y1,x2,y2; with --query a .npz file keeps what was embedded')
+    if out: _check_drawing(out)
     return _find_query(model, query or 0, data, size, number, gallery, out, device, trust)
 
 # %% ../nbs/99_cli.ipynb #d2fbcbfd
@@ -608,7 +657,7 @@ def export(
     out: str,
     to: str = '',             # 'safetensors', 'onnx', 'torch-export'; '' goes by OUT's ending
     int8: str = '',           # onnx in 8 bits, calibrated on the training scenes of this data spec
-    scenes: int = 32,         # calibration scenes
+    scenes: int = None,       # with `int8`: so many for calibration; by default 32
     half: store_true = False, # safetensors of float16 weights: half the bytes
     trunk: store_true = False,# safetensors without the identity classifier, to start from
 ):
@@ -620,6 +669,9 @@ def export(
     to = _form_of(out, to, int8, half, trunk)
     _refuse_exported(model)
     for p in [out] + [head_path(out)] * (to != 'safetensors'): not_onto(p, model)
+    if scenes is not None and not int8:
+        raise ValueError('--scenes is for --int8, which says whose they are; leave it out')
+    scenes = 32 if scenes is None else scenes
     check_setting('scenes', scenes, whole_number(1, 10 ** 6))
     net, size = load_model(model), read_size(model)
     if trunk: net = _as_trunk(net, model)
@@ -657,7 +709,8 @@ def _kinds():
     seed = whole_number(0, 2 ** 32 - 1)
     return dict(
         batch_size=whole_number(1, 2**16), workers=whole_number(0, 1024),
-        scenes=whole_number(0, 10**6), number=whole_number(1, 10**6), query=maybe(whole_number(0)),
+        scenes=maybe(whole_number(0, 10**6)), number=whole_number(1, 10**6),
+        query=maybe(whole_number(0)),
         seed=seed, seeds=several(seed, 1), every=number(0, 1e9, above=True),
         width=number(0, 16, above=True), iou=maybe(number(0, 1, above=True)),
         score_threshold=maybe(number(0, 1)), min_height=maybe(number(0, 1e5)),

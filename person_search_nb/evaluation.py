@@ -15,7 +15,8 @@ from .distributed import all_gather, device_of, rank, rank_slice
 from .scenes import QuerySet, SceneDataset
 from .person_search import evaluating
 from .loading import SceneBatches, SceneLoader, SceneSampler
-from .ranking import detection_metrics, match_search, same_image_pairs, summarize
+from .ranking import checked_boxes, detection_metrics, match_search
+from .ranking import same_image_pairs, summarize
 
 # %% ../nbs/52_evaluation.ipynb #e835f26d
 def _check_rules(rules):
@@ -45,9 +46,10 @@ def tall_enough(
     found: dict,             # det_image, det_boxes, det_scores, ...: (M, ...) each
     min_height: float,       # px of the original picture
 ) -> dict:                   # the same with fewer rows
-    "Detections of at least this height."
+    "Detections of at least this height, and boxes that cannot be: metrics refuse those."
     boxes = np.asarray(found['det_boxes']).reshape(-1, 4)
-    rows = boxes[:, 3] - boxes[:, 1] >= min_height
+    sound = np.isfinite(boxes).all(1) & (boxes[:, 2:] >= boxes[:, :2]).all(1)
+    rows = ~sound | (boxes[:, 3] - boxes[:, 1] >= min_height)
     return found if rows.all() else {k: np.asarray(v)[rows] for k, v in found.items()}
 
 # %% ../nbs/52_evaluation.ipynb #7a8e6e0d
@@ -232,9 +234,10 @@ def check_detections(
     if missing := [k for k in columns if k not in found]:
         raise ValueError(f'the detections lack {missing[0]}; '
                          'give det_image, det_boxes, det_scores and det_feats')
-    _check_scenes(np.asarray(found['det_image']), len(gallery))
+    image, boxes = checked_boxes(found['det_image'], found['det_boxes'])
+    _check_scenes(image, len(gallery))
     true = np.concatenate([s.boxes for s in gallery.scenes] or [np.empty((0, 4))])
-    _check_pixels(np.asarray(found['det_boxes'], np.float32), true)
+    _check_pixels(boxes, true)
     feats, query = (np.asarray(x, np.float32) for x in (found['det_feats'], query_feats))
     if not feats.size or not query.size or feats.ndim != 2 or query.ndim != 2: return
     if (query[:, -1] == 1).all(): return  # (q, 1) and (x, -|x|^2/2): distances

@@ -127,6 +127,7 @@ class Gallery:
     folder: Path | None = None         # where it lies, opened from disk
     manifest: dict = field(default_factory=dict, repr=False)
     dropped: np.ndarray | None = field(default=None, repr=False)  # scenes no longer searched
+    data: str = ''  # in a .npz file: a digest of the data set, from who made it; '': not known
     _engine: Approximate | None = field(default=None, repr=False)
 
     def __len__(self) -> int: return len(self.det_image)
@@ -280,14 +281,14 @@ def dataset(self: Gallery) -> SceneDataset:
     return SceneDataset(scenes, self.picture, size=self.size, source=source)
 
 # %% ../nbs/83_gallery.ipynb #522e2a3e
-_ABOUT = ("model is a text, matching 'cosine' or 'euclidean', size None, the name of a rule, or "
-          '(height, width) in pixels')
+_ABOUT = ("model and data are texts, matching 'cosine' or 'euclidean', size None, the name of a "
+          'rule, or (height, width) in pixels')
 
 def _is_sound(about):
     "Whether a gallery says about itself what galleries say."
     if not isinstance(about, dict) or not sound_size(about.get('size')): return False
     known = about.get('matching', 'cosine') in ('cosine', 'euclidean')
-    return known and isinstance(about.get('model', ''), str)
+    return known and all(isinstance(about.get(k, ''), str) for k in ('model', 'data'))
 
 def _written_size(size):
     "A rule of resizing as a file holds it: a name, or [height, width]; None where it has no name."
@@ -363,7 +364,7 @@ _CALLED = dict(image='det_image', boxes='det_boxes', scores='det_scores', rows='
 @patch
 def _as_stored(self: Gallery, source, dtype='float32'):
     "The columns in the types they are written in. Raises ValueError for what cannot be."
-    if not _is_sound(self._about()): raise ValueError(f'{source}: {_ABOUT}')
+    if not _is_sound(self._about() | dict(data=self.data)): raise ValueError(f'{source}: {_ABOUT}')
     try: out = stored_columns(self._columns(), dtype, lambda k: _CALLED.get(k, k))
     except ValueError as e: raise ValueError(f'{source}: {e}') from None
     boxes, scores = out['boxes'], out['scores']
@@ -386,7 +387,7 @@ def check(self: Gallery,
 def _npz(self: Gallery, columns):
     "The bytes of an .npz file: plain numbers and texts."
     out, feats = io.BytesIO(), np.asarray(columns['rows'])
-    about = np.array(json.dumps(self._about()))
+    about = np.array(json.dumps(self._about() | dict(data=self.data)))
     if feats.dtype.kind != 'f': feats = feats.astype(np.float32)
     known = {k: columns[k] for k in _OF_SCENES if getattr(self, k) is not None}
     np.savez(out, **{_CALLED[k]: columns[k] for k in ('image', 'boxes', 'scores')},
@@ -463,7 +464,7 @@ def _from_npz(cls: Gallery, path):
     if not _is_sound(about): raise ValueError('about: not what it should be')
     arrays['names'], size = arrays['names'].tolist(), about.get('size')
     gallery = cls(**arrays, model=about.get('model', ''), matching=about.get('matching', 'cosine'),
-                  size=tuple(size) if isinstance(size, list) else size)
+                  size=tuple(size) if isinstance(size, list) else size, data=about.get('data', ''))
     gallery.check('its arrays')
     return gallery
 
@@ -575,7 +576,7 @@ def _joined(self: Gallery, other):
     gone = [d + at for d, at in ((self.dropped, 0), (other.dropped, n)) if d is not None]
     shown = self.read and other.read
     return replace(self, det_image=image, det_feats=feats, names=self.names + other.names, **pairs,
-                   read=shown and _TwoReaders(self.read, other.read, n), _engine=None,
+                   read=shown and _TwoReaders(self.read, other.read, n), _engine=None, data='',
                    dropped=np.concatenate(gone) if gone else None)
 
 # %% ../nbs/83_gallery.ipynb #cfcb0a29

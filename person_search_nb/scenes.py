@@ -367,13 +367,19 @@ def _listed_text(line):
     if who != int(who): raise ValueError
     return name, (x, y, x + w, y + h), int(who)
 
+def _identity(value):
+    "An identity of a list, also as 7.0 or '7'; None without one. Raises ValueError."
+    if isinstance(value, bool): raise ValueError
+    number = int(value) if isinstance(value, str) else value
+    if number is not None and number != int(number): raise ValueError
+    return None if number is None else int(number)
+
 def _listed_json(entry):
     "The same for an entry of a JSON list. Raises ValueError."
     if isinstance(entry, int) and not isinstance(entry, bool): return entry
-    name, box, who = entry['image'], [float(v) for v in entry['box']], entry.get('person_id')
-    known = isinstance(who, (int, type(None))) and not isinstance(who, bool)
-    if not isinstance(name, str) or len(box) != 4 or not known: raise ValueError
-    return name, tuple(box), who
+    name, box = entry['image'], [float(v) for v in entry['box']]
+    if not isinstance(name, str) or len(box) != 4: raise ValueError
+    return name, tuple(box), _identity(entry.get('person_id'))
 
 # %% ../nbs/30_scenes.ipynb #2c0f2b23
 def _lines(file):
@@ -384,7 +390,7 @@ def _lines(file):
     if text.lstrip()[:1] not in ('[', '{'):
         lines = [(f'line {k}', t) for k, t in enumerate(text.splitlines(), 1) if t.strip()]
         return lines, _listed_text, 'identity x y width height frame'
-    form = '{"image": name, "box": [x1, y1, x2, y2]}'
+    form = '{"image": name, "box": [x1, y1, x2, y2], "person_id": a whole number, if known}'
     entries = parse_json(text, file, DataError)
     if not isinstance(entries, list): raise DataError(f'{file}: is no list; write [{form}, ...]')
     return [(f'entry {k}', e) for k, e in enumerate(entries)], _listed_json, form

@@ -356,6 +356,8 @@ def _write_pictures(train, test, folder, workers, progress):
     call = partial(_write_jpeg, train.config, folder)
     if jobs: list(_each(call, jobs, workers, 'scenes', progress))
 
+_NOBODY = 'lists no queries: nobody is seen twice; take more scenes, or fewer identities'
+
 def _write_layout(train, test, path, layout, workers, galleries, progress):
     try:
         pictures = path / ('Image/SSM' if layout == 'cuhk-sysu' else 'frames')
@@ -383,6 +385,8 @@ def write_dataset(
     if layout not in LAYOUT:
         raise ValueError(f"layout must be 'cuhk-sysu' or 'prw', not {layout!r}")
     require('scipy.io', why='writing .mat annotations', extra='data')  # before hours are spent
+    test.truths(progress)
+    if not len(test.queries()['scene']): raise ValueError(f'{path}: the set {_NOBODY}')
     with locked(path, f'make-data, {layout}'):
         _claim(path, dict(asdict(train.config), layout=layout), LAYOUT[layout])
         _write_layout(train, test, path, layout, workers, galleries, progress)
@@ -422,6 +426,7 @@ def open_synth(
     data = SceneDataset(scenes, Rendered(world), contiguous=split == 'train',
                         source=f'synth:{name} {split}', **kw)
     if split != 'query': return data
+    if not len(q['scene']): raise DataError(f'{make_spec("synth", name, options)}: {_NOBODY}')
     queries = QuerySet(data, q['scene'], q['box'], q['person_id'], q['scene'].copy(),
                        q['candidates'], q['subsets'])
     return under_protocol(queries, data.cameras, protocol)

@@ -99,8 +99,8 @@ def _number(scheme, options, key, default, kind=int):
     "The value of an option that is a number. Raises `DataError`."
     try: value = kind(options.get(key, default))
     except ValueError: value = -1
-    if 0 <= value < 1e6 and (kind is not int or value >= 1): return value
-    wanted = 'whole number above 0' if kind is int else 'number of 0 or more'
+    if 1 <= value < 1e6 if kind is int else 0 <= value <= 1: return value
+    wanted = 'whole number above 0' if kind is int else 'share from 0 to 1'
     raise DataError(f'{scheme}: {key}={options[key]} is no {wanted}')
 
 # %% ../nbs/38_tracks.ipynb #70e71a15
@@ -229,6 +229,16 @@ def _mot_classes(file, category):
     return people, people, {int(k): n for k, n in names.items()}
 
 # %% ../nbs/38_tracks.ipynb #293f72e8
+def _check_marks(rows, classed, file):
+    "Raises `DataError` for a row that does not say whether it counts, or how much shows."
+    marks = [(6, 'counts', np.inf, '0 or 1'), (8, 'visible', 1.001, 'a share from 0 to 1')]
+    for k, name, most, wanted in marks if classed else marks[:1]:
+        if k >= rows.shape[1]: continue
+        bad = np.flatnonzero(~np.isfinite(rows[:, k]) | (rows[:, k] > most))
+        if len(bad):
+            raise DataError(f'{file}: line {bad[0] + 1}: {name} is {rows[bad[0], k]:g}; '
+                            f'write {wanted}')
+
 def _visible_people(rows, people, names, visible, counts):
     "(N,) bool rows of people of whom enough shows; the others are counted."
     person, shown = np.isin(rows[:, 7], people), rows[:, 8] >= visible
@@ -248,6 +258,7 @@ def read_mot(
     rows, (people, known, names) = _mot_rows(file), _mot_classes(file, category)
     counts, line = Counter() if counts is None else counts, np.arange(1, len(rows) + 1)
     classed = rows.shape[1] == 9 or len(names) > 0 and rows.shape[1] > 9
+    _check_marks(rows, classed, file)
     if classed:
         seen = _visible_people(rows, people, names, visible, counts)
         rows, line = rows[seen], line[seen]

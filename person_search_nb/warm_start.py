@@ -6,11 +6,10 @@
 __all__ = ['PREFIXES', 'read_state', 'warm_start', 'start_text']
 
 # %% ../nbs/68_warm_start.ipynb #32c07983
-from pathlib import Path
-
 import torch
 
 from .backbones import from_torchvision
+from .files import regular_file
 from .person_search import PersonSearchNet
 from .model_files import check_finite, read_weights
 from .checkpoints import load_tree
@@ -31,17 +30,15 @@ def read_state(
 ) -> dict:     # name -> tensor
     """The weights in a file; runs no code of it. Raises ValueError naming the file when there are
     none."""
-    path = Path(path)
+    try: path = regular_file(path)
+    except FileNotFoundError: raise ValueError(f'{path}: no such file') from None
     if path.suffix == '.safetensors':
         try: return read_weights(path)[0]
         except ValueError as e:
-            if not path.exists(): raise
             try: return load_tree(path)['model']
             except ValueError: raise e from None
     try:
         state = torch.load(path, map_location='cpu', weights_only=True)
-    except FileNotFoundError:
-        raise ValueError(f'{path}: no such file') from None
     except Exception as e:
         raise ValueError(f'{path}: not a file of weights ({type(e).__name__})') from None
     for key in ('model', 'state_dict'):
@@ -80,6 +77,18 @@ def _compared(own, state):
         weights=(len(set(weights) & set(taken)), len(weights)),
     )
 
+def _check_numbers(own, given, path):
+    "Raises ValueError for tensors that are no plain numbers, or not finite in the network's type."
+    for k, v in given.items():
+        kinds = dict(complex=v.is_complex(), sparse=v.layout != torch.strided, empty=v.is_meta,
+                     quantised=v.is_quantized)
+        if kind := next((kind for kind, yes in kinds.items() if yes), ''):
+            raise ValueError(f'{path}: {k} is a tensor of {kind} numbers; '
+                             'save the weights as plain float32')
+    # 1e300 is finite as float64 only
+    check_finite({k: v.to(own[k].dtype) if own[k].is_floating_point() else v
+                  for k, v in given.items()}, path)
+
 def _refuse_useless(model, path, own, state, found):
     "ValueError where the trunk is another one, or where nothing that counts fits."
     weights = [k for k, v in own.items() if _is_weight(k, v)]
@@ -114,7 +123,7 @@ def warm_start(
     """Take all weights of the same name and shape. Raises ValueError when the file can't be read,
     when a trunk has other shapes, or when nothing that counts fits."""
     own, state = _own_and_given(model, path, skip, both)
-    check_finite({k: v for k, v in state.items() if k in own}, path)
+    _check_numbers(own, {k: v for k, v in state.items() if k in own}, path)
     found = _compared(own, state)
     _refuse_useless(model, path, own, state, found)
     model.load_state_dict({k: state[k] for k in found['taken']}, strict=False)

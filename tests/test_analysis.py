@@ -221,3 +221,22 @@ def test_context_is_that_of_the_queries():
     model = Rendered(gallery)
     found, feats = run_detector(model, gallery, progress=False), embed_queries(model, queries, gallery, progress=False)
     with pytest.raises(ValueError, match=f'{len(feats) + 1} query_feats for {len(feats)} queries: embed these'): cbgm(found, np.concatenate([feats, feats[:1]]), queries)
+
+
+def test_a_report_says_what_is_not_re_ranked(tmp_path):
+    import matplotlib
+    matplotlib.use('agg')
+    gallery, queries = painted_world()
+    model = Rendered(gallery)
+    found = run_detector(model, gallery, progress=False)
+    feats = embed_queries(model, queries, gallery, progress=False)
+    usual = report(found, feats, gallery, queries)
+    assert not {'rerank', 'true_boxes'} & usual['protocol'].keys() and 'cosine' not in report_text(usual)
+    for way in (k_reciprocal, partial(k_reciprocal, k1=4)):
+        r = report(found, feats, gallery, queries, rerank=way, true_boxes=True)
+        assert r['protocol'] == usual['protocol'] | dict(rerank='k_reciprocal', true_boxes=True)
+        text = report_text(r)
+        assert 'the boxes are the true ones' in text and 're-ranked (k_reciprocal).' in text and "detector's recall, by cosine" in text
+        assert 'search with fewer detections, by cosine' in [ax.get_title() for ax in show_report(r).axes]
+    save_report(tmp_path / 'r', r, found, feats, gallery, queries)
+    assert json.loads((tmp_path / 'r/report.json').read_text())['protocol'] == r['protocol']

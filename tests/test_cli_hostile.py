@@ -1,10 +1,14 @@
 "Commands do what they are told, or say what they do not: no option is passed over in silence."
 import json
+from dataclasses import asdict, replace
 
-import pytest
+import numpy as np, pytest
+from PIL import Image
 
+from person_search_nb.search import Gallery
 from person_search_nb.model_files import save_model
 from person_search_nb.models import build_model
+from person_search_nb.presets import make_recipe
 
 MODEL = 'shipped:hdl-student-fast-taught'
 SPEC = 'synth:tiny?test_scenes=6&test_ids=4&gallery=3&queries=1&size=96x160'
@@ -90,3 +94,92 @@ def test_trunks_that_no_row_starts_from(command, tmp_path):
 @pytest.mark.parametrize('words', [('make-data', 'synth:tiny'), ('train', '--out'), ('index', 'x', '--out'), ('demo', '--out'), ('evaluate', 'x', '--out')])
 def test_a_device_is_no_folder(command, words):
     refused(command, '/dev/null: is neither a file nor a folder; give another name', *words, '/dev/null')
+
+
+# -- pictures that are written ------------------------------------------------------------------------------------------
+
+def picture(path, value=90):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((60, 100, 3), value, np.uint8)).save(path)
+    return path
+
+@pytest.fixture
+def mine(tmp_path):
+    "An annotation in COCO form with four pictures, as a data spec."
+    names = [f'c{c}_{k}.png' for c in (1, 2) for k in (1, 2)]
+    for i, name in enumerate(names): picture(tmp_path / 'coco' / name, 40 * i)
+    people = [dict(id=i + 1, image_id=i + 1, bbox=[10, 5, 20, 40], person_id=i % 2, category_id=1) for i in range(4)]
+    images = [dict(id=i + 1, file_name=name, width=100, height=60) for i, name in enumerate(names)]
+    (tmp_path / 'coco/mine.json').write_text(json.dumps(dict(images=images, annotations=people, categories=[dict(id=1, name='person')])))
+    return f"coco:{tmp_path / 'coco/mine.json'}"
+
+def test_no_picture_is_drawn_over_other_files(command, mine, tmp_path):
+    files = {p: p.read_bytes() for p in (tmp_path / 'coco').iterdir()}
+    for words in (('data', mine, '--scenes', 2), ('data', mine.partition(':')[2], '--scenes', 2), ('search', MODEL, '--query', 0, '--data', mine)):
+        refused(command, 'mine.json: a picture is drawn; give a name that ends in .png', *words, '--out', tmp_path / 'coco/mine.json')
+        refused(command, 'c1_1.png: is there already, was not drawn by this command', *words, '--out', tmp_path / 'coco/c1_1.png')
+    assert {p: p.read_bytes() for p in (tmp_path / 'coco').iterdir()} == files
+    for _ in range(2): assert command('data', mine, '--scenes', 2, '--out', tmp_path / 'sheet.png').returncode == 0  # its own is replaced
+
+
+# -- what was embedded ---------------------------------------------------------------------------------------------------
+
+def test_a_kept_gallery_is_of_the_same_pictures(command, model, tmp_path):
+    "Two data sets with the same names: the second was searched in the embeddings of the first."
+    for name, seed in (('a', 0), ('b', 1)):
+        done = command('make-data', f'{SPEC}&train_scenes=2&cameras=2&seed={seed}', tmp_path / name, '--layout', 'prw', '--workers', 1)
+        assert done.returncode == 0, done.stderr
+    look = lambda name, file='g.npz': ('search', model, '--data', f'prw:{tmp_path / name}', '--gallery', tmp_path / file)
+    for _ in range(2): assert command(*look('a')).returncode == 0
+    kept = (tmp_path / 'g.npz').read_bytes()
+    ran = command(*look('b'))
+    assert ran.returncode == 1 and 'g.npz: holds' in ran.stderr and 'delete it' in ran.stderr
+    g = Gallery.load(tmp_path / 'g.npz')
+    g.data = ''
+    g.save(tmp_path / 'old.npz')
+    assert 'old.npz: does not say of which pictures; delete it' in command(*look('a', 'old.npz')).stderr
+    with pytest.raises(ValueError, match='model and data are texts'): replace(g, data=5).save(tmp_path / 'x.npz')
+    for p in (tmp_path / 'a/frames').iterdir(): picture(p)  # other pictures in their places
+    ran = command(*look('a'))
+    assert ran.returncode == 1 and (tmp_path / 'g.npz').read_bytes() == kept
+
+
+# -- what a model was trained on -----------------------------------------------------------------------------------------
+
+def test_training_and_search_are_compared_by_files_not_names(command, mine, model, tmp_path):
+    "A link or a relative path hid that both were the same."
+    (tmp_path / 'link').symlink_to(tmp_path / 'coco')
+    model.rename(tmp_path / 'run.safetensors')
+    model = tmp_path / 'run.safetensors'
+    spec = f'{mine}?train=c1*&gallery=*'
+    recipe = asdict(make_recipe('hdl-student-fast', spec, 'tiny'))
+    (tmp_path / 'recipe.json').write_text(json.dumps(recipe))
+    for other in (spec, 'coco:coco/mine.json', f'coco:{tmp_path}/link/mine.json'):
+        ran = command('evaluate', model, '--data', other, cwd=tmp_path)
+        assert ran.returncode == 0 and 'warning: 2 of 2 people searched were trained on, and 2 of 4 pictures' in ran.stderr, (other, ran.stderr)
+
+
+# -- what is to know of the data -----------------------------------------------------------------------------------------
+
+def test_every_command_says_what_its_data_leave_out(command, mine, model, tmp_path):
+    "Boxes that were cut or there twice were told by `data` only."
+    file = tmp_path / 'coco/mine.json'
+    found = json.loads(file.read_text())
+    more = dict(id=9, image_id=1, bbox=[10, 5, 20, 40]), dict(id=10, image_id=3, bbox=[80, 5, 30, 40]), dict(id=11, image_id=3, bbox=[99, 5, 30, 40])
+    found['annotations'] += [box | dict(person_id=-1, category_id=1) for box in more]
+    file.write_text(json.dumps(found))
+    spec, small = mine + '?train=*&outside=clip', ('epochs=1', 'batch_size=2', 'warmup=1', 'device=cpu', 'precision=fp32', 'start=', 'size=96x160')
+    for words in (('evaluate', model), ('search', model), ('train', '--model', 'hdl-student-fast', '--preset', 'tiny', '--out', tmp_path / 'run', '--set', *small)):
+        ran = command(*words, '--data', spec)
+        notes = [line for line in ran.stderr.splitlines() if line.startswith('note: ')]
+        assert ran.returncode == 0 and len(notes) == len(set(notes)), ran.stderr
+        assert 'twice' in str(notes) and 'cut' in str(notes) and 'note: left out: 1 ' in str(notes), ran.stderr
+
+def test_a_teacher_is_given_once(command, model, tmp_path):
+    "The one in --set was taken, and the argument forgotten."
+    refused(command, f'teacher is the first argument of distill, {model}; leave it out of --set', 'distill', model, '--out', tmp_path / 'o', '--set', 'teacher=other.safetensors')
+    for k in ('teacher', 'detector'): refused(command, 'x.onnx: was written by export', 'train', '--out', tmp_path / 'o', '--set', f'{k}=x.onnx')
+    assert not (tmp_path / 'o').exists()
+
+def test_scenes_are_for_calibration(command, model, tmp_path):
+    for out in ('x.onnx', 'x.pt2', 'x.safetensors'): refused(command, '--scenes is for --int8', 'export', model, tmp_path / out, '--scenes', '5')

@@ -708,3 +708,26 @@ def test_numbers_of_a_film(tmp_path, change):
     ini = tmp_path/'A'/'seqinfo.ini'
     ini.write_text(re.sub(change.partition('=')[0] + '=.*', change, ini.read_text()))
     with pytest.raises(DataError, match='seqinfo.ini: cannot be used'): read_film(tmp_path/'A')
+
+
+# -- marks of films, worlds without queries ---------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('column,value,message', [(6, 'nan', 'counts is nan; write 0 or 1'), (8, 'nan', 'visible is nan; write a share'), (8, '80', 'visible is 80; write a share from 0 to 1'), (8, 'inf', 'visible is inf')])
+def test_a_row_says_whether_it_counts_and_what_shows(tmp_path, column, value, message):
+    rows = [list(r) for r in ROWS]
+    rows[2][column] = value
+    refused(film(tmp_path/'A', rows), f'gt.txt: line 3: {message}', 'train')
+
+@pytest.mark.parametrize('visible', ['1.5', '25', '-0.1', 'nan', 'much'])
+def test_visible_is_a_share(tmp_path, visible):
+    refused(film(tmp_path/'A') + f'&visible={visible}', f'visible={visible} is no share from 0 to 1', 'train')
+    assert len(opened(film(tmp_path/'A') + '&visible=1', 'train'))
+
+LONELY = 'synth:tiny?train_scenes=2&test_scenes=2&test_ids=200&gallery=1&queries=3&size=96x160&seed=3'
+
+def test_a_world_without_queries_says_so(tmp_path, command):
+    assert len(opened(LONELY)) == 2
+    refused(LONELY, 'lists no queries: nobody is seen twice; take more scenes', 'query')
+    for layout in ('prw', 'cuhk-sysu'):
+        ran = command('make-data', LONELY, tmp_path/layout, '--layout', layout, '--workers', 1)
+        assert ran.returncode == 1 and 'lists no queries: nobody is seen twice; take more scenes' in ran.stderr and not (tmp_path/layout).exists()

@@ -496,3 +496,30 @@ def test_detections_from_elsewhere_are_checked():
                         (dict(det_boxes=found['det_boxes'] / 100), 'between 0 and 1, as shares of the picture')):
         with pytest.raises(ValueError, match=why): check_detections(found | change, unit, gallery)
     with pytest.raises(ValueError, match='lack det_feats'): check_detections({k: v for k, v in found.items() if k != 'det_feats'}, unit, gallery)
+
+
+@pytest.mark.parametrize('box,message', [([3, 4, 30, -np.inf], 'det_boxes holds NaN or infinity, first in row 1'), ([3, np.nan, 30, 80], 'det_boxes holds NaN'), ([3, 80, 30, 4], 'det_boxes, row 1: .* ends before it begins'),
+                                         ([30, 4, 3, 80], 'det_boxes, row 1: .* ends before it begins')])
+def test_boxes_that_cannot_be_are_not_dropped_in_silence(box, message):
+    from person_search_nb.analysis import report
+    gallery, queries = painted_world()
+    found = run_detector(Rendered(gallery), gallery, progress=False)
+    feats = embed_queries(Rendered(gallery), queries, gallery, progress=False)
+    boxes = found['det_boxes'].copy()
+    boxes[1] = box
+    for score in (score_detections, report):
+        for low in (0, 10):
+            with pytest.raises(ValueError, match=message): score(found | dict(det_boxes=boxes), feats, gallery, queries, min_height=low)
+        with pytest.raises(ValueError, match='the gallery has'): score(found | dict(det_image=found['det_image'] + 1), feats, gallery, queries)
+        with pytest.raises(ValueError, match='has length 2'): score(found | dict(det_feats=2 * found['det_feats']), feats, gallery, queries)
+    columns = found['det_image'], boxes, found['det_scores']
+    with pytest.raises(ValueError, match=message): detection_metrics(*columns, found['det_image'], found['det_boxes'])
+
+
+@pytest.mark.parametrize('name', ['det_image', 'gt_image', 'gt_query', 'candidates'])
+@pytest.mark.parametrize('change', [lambda x: x + .7, lambda x: x > 0, lambda x: x * np.inf, lambda x: x.astype(str)])
+def test_numbers_of_scenes_are_whole(name, change):
+    one = np.array([[0., 0, 9, 9]])
+    good = dict(det_image=[0], det_boxes=one, det_scores=[.9], det_feats=[[1., 0]], query_feats=[[1., 0]], gt_query=[0], gt_image=[0], gt_boxes=one, candidates=[[0]])
+    assert search_metrics(**good | {name: np.asarray(good[name], np.float32)})['mAP'] == 1
+    with pytest.raises(ValueError, match=f'{name} (is an array of .*, not of whole numbers|holds NaN or infinity)'), np.errstate(invalid='ignore'): search_metrics(**good | {name: change(np.array(good[name]))})

@@ -342,7 +342,7 @@ def test_bad_mot(tmp_path, change, message):
 
 def test_bad_mot_files(tmp_path):
     spec = write_mot(tmp_path)
-    for option, message in (('every=0', 'every=0 is no whole number'), ('every=x', 'every=x'), ('visible=-1', 'visible=-1 is no number'), ('shared=maybe', 'one of no, yes'), ('every=200', 'no sampled frame is for query; give a longer film')):
+    for option, message in (('every=0', 'every=0 is no whole number'), ('every=x', 'every=x'), ('visible=-1', 'visible=-1 is no share'), ('shared=maybe', 'one of no, yes'), ('every=200', 'no sampled frame is for query; give a longer film')):
         with pytest.raises(DataError, match=message): open_dataset(f'{spec}?{option}', 'query')
     (tmp_path/'A-01-DPM'/'img1'/'000011.png').unlink()
     with pytest.raises(DataError, match='000011.png: no such picture'): open_dataset(spec)

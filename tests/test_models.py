@@ -1,5 +1,5 @@
 "Every system of `list_models()` trains, resumes, searches, is saved, started from and counted by the same few functions."
-import json
+import json, os
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from person_search_nb.checkpoints import load_tree
 from person_search_nb.runs import CHECKPOINT
 from person_search_nb.training import train
 from person_search_nb.distillation import HDL
-from person_search_nb.warm_start import warm_start
+from person_search_nb.warm_start import read_state, warm_start
 from person_search_nb.models import build_model, list_models, load_model, model_settings
 from person_search_nb.presets import make_recipe
 from person_search_nb.recipes import run_recipe
@@ -114,3 +114,37 @@ def test_what_a_system_cannot_do_is_said():
     for name in ('oim', 'e2e-rss', 'attention-embedding', 'clsa', 'detector+idnet', 'qeeps'):
         with pytest.raises(ValueError, match="'faster-rcnn' or 'pedestrian'"): build_model(name, 5, **small, anchors='square')
     with pytest.raises(ValueError, match='its table only'): make_recipe('oim', SPEC, 'tiny-crops', teacher='a.safetensors')
+
+
+def pair(tmp_path, change):
+    "A network, and a file with its weights, the first of which was changed."
+    net = build_model('hdl-student-fast', 4, width=.125, rpn_channels=16)
+    state = net.state_dict()
+    first = next(k for k, v in state.items() if v.ndim > 1)
+    torch.save(state | {first: change(state[first])}, tmp_path / 's.pth')
+    return net, first
+
+
+@pytest.mark.parametrize('change,message', [(lambda w: w.double() * 1e300, 'not finite'), (lambda w: w * torch.nan, 'not finite'), (lambda w: w.to(torch.complex64), 'complex'), (lambda w: w.to_sparse(), 'sparse'),
+                                            (lambda w: w.to('meta'), 'empty'), (lambda w: torch.quantize_per_tensor(w, .1, 0, torch.qint8), 'quantised')])
+def test_weights_are_plain_numbers(tmp_path, change, message):
+    net, first = pair(tmp_path, change)
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    with pytest.raises(ValueError, match=f's.pth: {first} is .*{message}|s.pth: not a file of weights'): warm_start(net, tmp_path / 's.pth')
+    assert all((v == before[k]).all() for k, v in net.state_dict().items())
+
+
+def test_other_types_are_taken(tmp_path):
+    net, first = pair(tmp_path, lambda w: w.double())
+    assert first in warm_start(net, tmp_path / 's.pth')['taken']
+
+
+@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='no named pipes here')
+@pytest.mark.parametrize('ending', ['pth', 'safetensors'])
+def test_a_pipe_holds_no_weights(tmp_path, ending):
+    "Reading it waited for ever."
+    path = tmp_path / f'x.{ending}'
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match='is a pipe, not a file'): read_state(path)
+    with pytest.raises(ValueError, match='not a readable checkpoint'): load_tree(path)
+    with pytest.raises(ValueError, match='no such file'): read_state(tmp_path / f'none.{ending}')

@@ -151,3 +151,18 @@ def test_a_short_name_that_two_scenes_have_is_ambiguous(tmp_path):
     numbers = lambda *lines: (tmp_path / 'q.txt').write_text('\n'.join(f'4 5 10 20 40 {n}' for n in lines)) and find_queries(read_query_list(tmp_path / 'q.txt'), queries, tmp_path / 'q.txt').tolist()
     assert numbers('cam2/a.jpg', 'b', 'cam1/a.jpg') == [1, 2, 0]
     with pytest.raises(DataError, match='q.txt: line 2 is of a, which may be any of cam1/a.jpg, cam2/a.jpg; write the whole name'): numbers('b', 'a')
+
+
+@pytest.mark.parametrize('split', ['prw', 'cuhk', 'synth'])
+def test_identities_of_a_list_are_read_as_tools_write_them(sets, tmp_path, split):
+    queries, file = open_dataset(sets[split], 'query', progress=False), tmp_path / 'list.json'
+    who = int(queries.person_id[0])
+    entry = dict(image=queries.dataset.names[queries.scene[0]], box=queries.boxes[0].tolist())
+    for value in (who, str(who), float(who), f' {who} ', None):
+        file.write_text(json.dumps([entry | dict(person_id=value)]))
+        assert find_queries(read_query_list(file), queries, file).tolist() == [0]
+    file.write_text(json.dumps([entry | dict(person_id=str(who + 1))]))
+    with pytest.raises(DataError, match=f'says identity {who + 1}, but that query is {who}'): find_queries(read_query_list(file), queries, file)
+    for value in ('x', '', True, 1.5, [1], 1e400, '1.5'):
+        file.write_text(json.dumps([entry | dict(person_id=value)]))
+        with pytest.raises(DataError, match='entry 0 is .*"person_id": a whole number'): read_query_list(file)
