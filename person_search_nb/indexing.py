@@ -172,6 +172,9 @@ def _todo(folder, manifest, number, items, changed):
     _drop_stale(folder, manifest, number, known, now, changed)
     _say_relabelled(folder, manifest, number, items)
     todo = [i for i in items if (i.key, i.stamp) not in known]
+    # what was skipped comes last: a build that goes on puts together the batches of an unbroken one
+    before = {s['key'] for s in manifest['skipped'] if s['source'] == number}
+    todo.sort(key=lambda i: i.key in before)
     keys = {i.key for i in todo}
     manifest['skipped'] = [s for s in manifest['skipped']
                            if s['source'] != number or s['key'] in keys]
