@@ -25,6 +25,7 @@ from .neighbours import ENGINES
 from .shards import add_shard, check_manifest, compact, is_whole, MANIFEST
 from .shards import new_manifest, read_manifest, read_shard, write_manifest
 from .sources import open_source
+from .sources import Folder  # noqa: F401
 from .gallery import fingerprint
 from .search import Gallery
 

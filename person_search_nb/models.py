@@ -12,6 +12,7 @@ from . import clsa, qeeps  # noqa: F401
 from .systems import MODELS, build_model, builder_of, list_models  # noqa: F401
 from .systems import model_settings, register_model  # noqa: F401
 from .model_files import load_model, rebuild, save_model  # noqa: F401
+from .model_files import shipped_trunk  # noqa: F401
 
 _all_ = ['MODELS', 'build_model', 'builder_of', 'list_models', 'load_model', 'model_settings',
          'rebuild', 'register_model', 'save_model']
