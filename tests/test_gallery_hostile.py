@@ -588,7 +588,7 @@ WRONG = [(dict(times=np.full(2, 1.7e12)), 'row 0: times is beyond all calendars'
          (dict(names=[1, 2]), 'names: give a list of texts'), (dict(names=np.array(['a', 'b'])), 'names: give a list of texts'), (dict(names=[*map(Path, 'ab')]), 'names: give a list of texts'), (dict(names='ab'), 'names: give a list'), (dict(names=[]), 'row 0: det_image is no scene'),
          (dict(det_image=np.array([0, 1.7])), 'row 1: det_image is not a whole number'), (dict(det_image=np.array([0, 2 ** 32])), 'row 1: det_image is not a whole number'), (dict(det_image=np.array([0])), r'det_boxes: .* of shape .2, 4.'), (dict(det_scores=np.array([.9])), r'det_scores: .* of shape .1,.'),
          (dict(det_boxes=np.array([[1, 2, 1e300, 80]] * 2)), 'row 0: det_boxes is not finite'), (dict(det_boxes=np.array([[1, 2, 1 + 1e-12, 80]] * 2)), 'row 0: det_boxes is not x1'),
-         (dict(det_feats=np.zeros(2)), r'det_feats is not .M, D.|det_feats: has shape'), (dict(model=5), 'another network|model is a text'), (dict(matching='taxi'), "matching 'cosine'|(compares by|this one by) taxi"), (dict(size=(0, 5)), 'in pixels')]
+         (dict(det_feats=np.zeros(2)), r'det_feats is not .M, D.|det_feats: has shape'), (dict(model=5), 'another network|model and data are texts'), (dict(matching='taxi'), "matching 'cosine'|(compares by|this one by) taxi"), (dict(size=(0, 5)), 'in pixels')]
 
 
 @pytest.mark.parametrize('wrong, why', WRONG, ids=lambda x: str(x)[:30])

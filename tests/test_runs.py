@@ -413,12 +413,12 @@ def test_an_old_result_stays_until_the_new_one_is_whole(tmp_path, monkeypatch, c
         run_demo(MINI, out)
     assert still() and (out / 'next/teacher/model.safetensors').exists()
 
-    write = demo_module.write_whole                                                      # no room for the last file
+    write = demo_module.atomic_write                                                      # no room for the last file
     with monkeypatch.context() as m, pytest.raises(OSError, match='No space'):
         def full(path, data, **kw):
             if path.name == 'results.json': raise OSError(28, 'No space left on device')
             write(path, data, **kw)
-        m.setattr(demo_module, 'write_whole', full)
+        m.setattr(demo_module, 'atomic_write', full)
         run_demo(MINI, out)
     assert still() and (out / 'next/report.html').exists()
 
