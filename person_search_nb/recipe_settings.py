@@ -139,7 +139,7 @@ _LOSSES = {
 }
 
 # %% ../nbs/74_recipe_settings.ipynb #12e93f34
-# of settings of someone's own model
+# of settings of a user's own model
 _NOTED = Kind(
     'a number, a text, True, False, None, or tuples and dicts of them', lambda v: _is_noted(v)
 )
@@ -174,7 +174,7 @@ def _way_out(name, value):
 
 # %% ../nbs/74_recipe_settings.ipynb #b4fd41f5
 def parse_size(
-    size,  # '192x336', a name of `datasets.RESIZE`, a tuple, None or ''
+    size,  # '192x336', a name of `pictures.RESIZE`, a tuple, None or ''
 ):         # (192, 336), the name, the tuple, None
     "What is typed for a size. Raises ValueError for anything else."
     if size is None or isinstance(size, str) and size in ('', 'None'): return None

@@ -77,6 +77,7 @@ def _compared(own, state):
         weights=(len(set(weights) & set(taken)), len(weights)),
     )
 
+# %% ../nbs/68_warm_start.ipynb #cee78992
 def _check_numbers(own, given, path):
     "Raises ValueError for tensors that are no plain numbers, or not finite in the network's type."
     for k, v in given.items():
