@@ -20,7 +20,9 @@ from fastcore.basics import patch
 from matplotlib import style
 from tqdm.auto import tqdm
 
-from .files import blank_figure, read_json, save_figure, atomic_write
+from person_search_nb.files import (
+    atomic_write, blank_figure, clear_parts, read_json, save_figure
+)
 from .datasets import open_dataset, parse_spec, with_options
 from .ranking import match_detections
 from .evaluation import embed_queries, embed_truth, gallery_truth, protocol_of
@@ -460,7 +462,9 @@ def plot_ablation(
     return plot_runs({label: run['folder'] for label, run in first.items()}, 'loss', score=key)
 
 # %% ../nbs/94_ablations.ipynb #c2063ee2
-def _file_of(row): return re.sub(r'[^\w+.=-]+', '-', row.label)
+def _score_file(row, seed): return re.sub(r'[^\w+.=-]+', '-', row.label) + f'-seed{seed}.json'
+
+def _score_files(table, seeds): return [_score_file(r, s) for r in table.rows for s in seeds]
 
 def _measured(file, of, network):
     "Whether a file holds the scores of this network as it is."
@@ -474,7 +478,7 @@ def _measure_all(table, nets, plan, seed, out, again):
     scores = {}
     for row in table.rows:
         network = nets[row.of or row.label]
-        file = out / f'{_file_of(row)}-seed{seed}.json'
+        file = out / _score_file(row, seed)
         of = dict(network=network.folder.name, data=plan.data)
         if again or not _measured(file, of, network):
             found = of | measure(row, network, table, plan.data)
@@ -498,7 +502,7 @@ _WRITTEN = 'results.json', 'table.md', 'plot.png'
 
 def _claim(out, about, table, restart, say):
     "Raises OtherRun where a folder holds another table, or files that would be overwritten."
-    rows = [p.name for row in table.rows for p in out.glob(f'{_file_of(row)}-seed*.json')]
+    rows = [p.name for row in table.rows for p in out.glob(_score_file(row, '*'))]
     if restart and (aside := set_aside(out, (*_WRITTEN, *rows))):
         say(f'the table that was there is now in {aside}')
     held = [n for n in _WRITTEN if (out / n).exists()]
@@ -614,6 +618,7 @@ def run_ablation(
     about = dict(name=name, data=data, preset=preset, student=student, trunks=trunks,
                  settings={k: str(v) for k, v in settings.items()})
     with holding(out, f'ablate {name}'):
+        clear_parts(out, [*_WRITTEN, *_score_files(table, seeds)])
         _claim(out, about, table, restart, say)
         every = [n for _, nets in by_seed.values() for n in nets.values()]
         _train_all(every, workers, progress, name)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
-from .files import LOCK, read_json, atomic_write
+from .files import LOCK, atomic_write, clear_parts, read_json
 from .anchors import fit_heights
 from .datasets import open_dataset, with_options
 from .systems import imprint
@@ -319,6 +319,7 @@ def _begin(folder, config):
 def _prepare(out, config):
     "Where to work: in the folder itself, or beside a finished result, which stays for now."
     demo_note(out)
+    clear_parts(out, WRITTEN)
     new = out / 'next'
     if _finished(new): _publish(new, out)  # killed while they were exchanged
     return _begin(new if _finished(out) else out, config)

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from person_search_nb.distributed import (
     all_reduce_mean, init_distributed, broadcast, world_size, rank
 )
-from .files import save_figure, atomic_write
+from .files import atomic_write, clear_parts, save_figure
 from .model_files import save_model
 from .loading import SceneLoader
 from .checkpoints import load_tree, save_tree
@@ -156,7 +156,7 @@ def open(self: _Run, notes):
     self.log, self.before = None, set()
     if not self.out: return
     self.before = {p.name for p in self.out.iterdir()}
-    for part in self.out.glob(CHECKPOINT + '.*.part'): part.unlink()  # of a killed run's writing
+    clear_parts(self.out, RUN_FILES)
     self.log = RunLog(self.out, self.history)
     if self.new: self.save()
     for name, text in notes.items():
