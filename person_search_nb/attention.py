@@ -189,6 +189,7 @@ class NonLocal(nn.Module):
 @register_attention('none')
 class NoAttention(nn.Module):
     "No attention: hands the features on, `(X, None)`."
+    attends = False  # there are no maps to look at or to distil
 
     def __init__(self,
         channels:int  # unused; every attention module is built from its channel count
