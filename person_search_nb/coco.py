@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COCO_FILES', 'CAMERA_KEYS', 'IDENTITIES', 'OUTSIDE', 'COCO_OPTIONS', 'find_coco', 'camera_told', 'camera_in',
-           'people_categories', 'Coco', 'cut_note', 'twice_note', 'read_coco', 'query_set', 'open_coco']
+           'people_categories', 'Coco', 'read_coco', 'query_set', 'open_coco']
 
 # %% ../nbs/36_coco.ipynb #5248ad0d
 from fastcore.basics import patch
@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from .annotation_checks import beyond, cut_boxes, cut_note, repeated, twice_note
 from .files import DataError, is_written, read_json, regular_file, user_path
 from .pictures import check_picture, data_file, Files
-from .scenes import beyond, CAMERAS, check_scene, choose, cut_boxes, QuerySet
-from .scenes import repeated, Scene, SceneDataset, under_protocol
+from .scenes import CAMERAS, check_scene, choose, QuerySet, Scene, SceneDataset
+from .scenes import under_protocol
 from .specs import opener, SPLITS
 
 # %% ../nbs/36_coco.ipynb #72fe7f85
@@ -282,12 +283,6 @@ def _coco_people(data, by_id, category, found):
 # %% ../nbs/36_coco.ipynb #71bb8b4c
 OUTSIDE = 'boxes of which less than a quarter is inside their picture'
 
-def cut_note(
-    cut: int,  # boxes that were cut
-) -> str:
-    "What a summary says of boxes that reach outside."
-    return f'{cut} boxes reach outside their pictures and were cut to them'
-
 def _checked(scene, file, clip):
     "The checked scene; where boxes lie outside, the message names the option."
     try: return check_scene(scene, str(file))
@@ -306,15 +301,6 @@ def _fit_as_corners(rows, size):
     (h, w), box = size, np.array([b for _, b, _ in rows], np.float64).reshape(-1, 4)
     rising = (box[:, 2:] > box[:, :2]).all(1)
     return rising & (box >= 0).all(1) & (box[:, 2:] <= [w, h]).all(1)
-
-# %% ../nbs/36_coco.ipynb #0b0298ff
-def twice_note(
-    twice: int,  # boxes that repeat another
-    first: str,  # where one is
-) -> str:
-    "What a summary says of boxes that are listed twice."
-    return (f'{twice} boxes repeat another box of their picture, such as {first}: '
-            'they count twice; delete one of the two')
 
 # %% ../nbs/36_coco.ipynb #df20af6f
 @dataclass

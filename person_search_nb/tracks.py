@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from fastcore.basics import patch
 
+from .annotation_checks import corners, cut_boxes, cut_note, whole_numbers
 from .files import DataError, regular_file
 from .matfile import MatFile
 from .pictures import check_picture, data_file
-from .scenes import CAMERAS, choose, cut_boxes, Scene, under_protocol
+from .scenes import CAMERAS, choose, Scene, under_protocol
 from .specs import opener, SPLITS
-from .coco import cut_note, people_categories, query_set
-from .layouts import checked_dataset, corners, layout_folder, listed_queries
-from .layouts import SIGNS, whole_numbers
+from .coco import people_categories, query_set
+from .layouts import checked_dataset, layout_folder, listed_queries, SIGNS
 
 # %% ../nbs/38_tracks.ipynb #94f00272
 @dataclass
