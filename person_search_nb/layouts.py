@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from .annotation_checks import beyond, corners, corrected_faults, cut_note
 from .annotation_checks import is_published, repeated, twice_note, whole_numbers
+from .coco_files import COCO_FILES
 from .cuhk_files import GalleryLists, read_images, read_lists, read_people
 from .files import DataError, regular_file, user_path
 from .matfile import MatFile
@@ -22,7 +23,7 @@ from .pictures import check_picture, data_file, Files
 from .scenes import CAMERAS, check_scene, choose, QuerySet, Scene, SceneDataset
 from .scenes import under_protocol
 from .specs import opener
-from .coco import camera_in, camera_told, COCO_FILES
+from .coco import camera_in, camera_told
 
 # %% ../nbs/37_layouts.ipynb #4dbd817c
 SIGNS = {  # what tells a layout: patterns of which one matches something in a folder

@@ -14,12 +14,13 @@ import numpy as np
 from fastcore.basics import patch
 
 from .annotation_checks import corners, cut_boxes, cut_note, whole_numbers
+from .coco_files import people_categories
 from .files import DataError, regular_file
 from .matfile import MatFile
 from .pictures import check_picture, data_file
 from .scenes import CAMERAS, choose, Scene, under_protocol
 from .specs import opener, SPLITS
-from .coco import people_categories, query_set
+from .coco import query_set
 from .layouts import checked_dataset, layout_folder, listed_queries, SIGNS
 
 # %% ../nbs/38_tracks.ipynb #94f00272
