@@ -136,7 +136,8 @@ def _coco_people(data, by_id, category, found):
         found.notes.append(f'identities are those of {key}: '
                            'the same number is the same person, in every picture')
     for row, key, a in counting:
-        raw = required_key(a, 'bbox', file, row, 'give each annotation bbox = [x, y, width, height] px')
+        raw = required_key(a, 'bbox', file, row,
+                           'give each annotation bbox = [x, y, width, height] px')
         box, who = _box(raw, file, row), read_identity(a, place, file, row)
         nameless += who is None
         by_id[key][2].append((row, box, -1 if who is None else who))

@@ -7,12 +7,12 @@ from PIL import Image
 
 from person_search_nb.cuhk_files import GalleryLists, read_lists
 from person_search_nb.files import DataError
+from person_search_nb.mot_files import read_mot
 from person_search_nb.scenes import check_scene, cross_camera, QuerySet, Scene, SceneDataset
 from person_search_nb.specs import SPLITS
 from person_search_nb.streets import SYNTH
 from person_search_nb.synthetic import write_dataset
 from person_search_nb.layouts import cuhk_scenes, prw_scenes, recognize
-from person_search_nb.tracks import read_mot
 from person_search_nb.datasets import format_summary, open_dataset, open_protocol, protocols
 from person_search_nb.datasets import summary
 from test_matfile import cell, save, struct
