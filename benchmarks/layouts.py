@@ -16,8 +16,8 @@ print(time.perf_counter() - start, time.process_time() - cpu, (resource.getrusag
 '''
 WAYS = {
     'scipy.io.loadmat': ('from scipy.io import loadmat', 'loadmat(sys.argv[1])'),
-    'read_lists, first time (checked, cache written)': ('from person_search_nb.layouts import read_lists', 'read_lists(sys.argv[1])'),
-    'read_lists, again': ('from person_search_nb.layouts import read_lists', 'read_lists(sys.argv[1])'),
+    'read_lists, first time (checked, cache written)': ('from person_search_nb.cuhk_files import read_lists', 'read_lists(sys.argv[1])'),
+    'read_lists, again': ('from person_search_nb.cuhk_files import read_lists', 'read_lists(sys.argv[1])'),
 }
 
 

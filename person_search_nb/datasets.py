@@ -15,6 +15,7 @@ from fastcore.basics import patch
 
 # their readers register themselves
 from . import coco, layouts, synthetic, tracks  # noqa: F401
+from .annotation_checks import PUBLISHED
 from .files import DataError
 from .pictures import Files
 from .pictures import check_picture, read_picture  # noqa: F401
@@ -22,7 +23,7 @@ from .scenes import CAMERAS, QuerySet, SceneDataset
 from .specs import SPLITS, make_spec, open_dataset, parse_spec
 from .specs import with_options  # noqa: F401
 from .coco import camera_in  # noqa: F401
-from .layouts import PUBLISHED, cuhk_protocols
+from .layouts import cuhk_protocols
 
 _all_ = ['open_dataset', 'parse_spec', 'with_options']  # here they know every reader
 

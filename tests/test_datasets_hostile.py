@@ -6,14 +6,16 @@ import numpy as np, pytest
 from hypothesis import given, strategies as st
 from PIL import Image, ImageOps
 
+from person_search_nb.annotation_checks import cut_boxes
+from person_search_nb.coco_files import find_coco
 from person_search_nb.files import DataError, user_path
+from person_search_nb.mot_files import read_film
 from person_search_nb.pictures import check_picture, read_picture, resize_picture
-from person_search_nb.scenes import check_scene, cut_boxes, read_query_list, Scene, SceneDataset
+from person_search_nb.scenes import check_scene, read_query_list, Scene, SceneDataset
 from person_search_nb.specs import make_spec, SPLITS
 from person_search_nb.streets import synth_config
-from person_search_nb.coco import camera_in, camera_told, find_coco
+from person_search_nb.coco import camera_in, camera_told
 from person_search_nb.layouts import recognize
-from person_search_nb.tracks import read_film
 from person_search_nb.datasets import format_summary, in_common, in_common_warning, must_split
 from person_search_nb.datasets import open_dataset, open_protocol, parse_spec, summary
 from test_datasets import write

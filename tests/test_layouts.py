@@ -5,13 +5,14 @@ from dataclasses import asdict, replace
 import numpy as np, pytest
 from PIL import Image
 
+from person_search_nb.cuhk_files import GalleryLists, read_lists
 from person_search_nb.files import DataError
+from person_search_nb.mot_files import read_mot
 from person_search_nb.scenes import check_scene, cross_camera, QuerySet, Scene, SceneDataset
 from person_search_nb.specs import SPLITS
 from person_search_nb.streets import SYNTH
 from person_search_nb.synthetic import write_dataset
-from person_search_nb.layouts import cuhk_scenes, GalleryLists, prw_scenes, read_lists, recognize
-from person_search_nb.tracks import read_mot
+from person_search_nb.layouts import cuhk_scenes, prw_scenes, recognize
 from person_search_nb.datasets import format_summary, open_dataset, open_protocol, protocols
 from person_search_nb.datasets import summary
 from test_matfile import cell, save, struct
@@ -422,7 +423,7 @@ def mangle(data, rng):
 @pytest.mark.parametrize('pack', [True, False])
 def test_fuzz_mat(tmp_path, pack, monkeypatch):
     "A thousand damaged files: what is read is either whole or refused. Unpacked ones are not protected by a checksum."
-    monkeypatch.setattr('person_search_nb.layouts.cached', lambda build, file: build(file))
+    monkeypatch.setattr('person_search_nb.cuhk_files.cached', lambda build, file: build(file))
     rng, outcomes = np.random.default_rng(7), {'read': 0, 'refused': 0}
     write_cuhk(tmp_path/'a')
     save(tmp_path/'a/annotation/test/train_test/TestG3.mat', pack, TestG3=lists())
