@@ -17,8 +17,9 @@ import numpy as np
 
 from .files import blank_figure, read_json, save_figure, atomic_write
 from .scenes import QuerySet, SceneDataset
-from .ranking import DetectionMatches, match_detections, match_search, per_query
-from .ranking import search_metrics, SearchMatches, summarize
+from .matching import DetectionMatches, match_detections
+from .ranking import match_search, per_query, search_metrics, SearchMatches
+from .ranking import summarize
 from .evaluation import check_detections, gallery_truth, protocol_of
 from .evaluation import search_truth, tall_enough
 

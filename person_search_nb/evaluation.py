@@ -15,8 +15,8 @@ from .distributed import all_gather, device_of, rank, rank_slice
 from .scenes import QuerySet, SceneDataset
 from .person_search import evaluating
 from .loading import SceneBatches, SceneLoader, SceneSampler
-from .ranking import checked_boxes, detection_metrics, match_search
-from .ranking import same_image_pairs, summarize
+from .matching import checked_boxes, detection_metrics, same_image_pairs
+from .ranking import match_search, summarize
 
 # %% ../nbs/54_evaluation.ipynb #e835f26d
 def _check_rules(rules):

@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 
 from .scenes import QuerySet
-from .ranking import paired_iou
+from .matching import paired_iou
 
 # %% ../nbs/58_reranking.ipynb #9fb2baaa
 def _mutual(order, k):

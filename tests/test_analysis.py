@@ -3,8 +3,8 @@ import json
 from functools import partial
 import numpy as np, pytest
 from hypothesis import given, settings
-from person_search_nb.ranking import detection_metrics, match_detections, match_search, per_query
-from person_search_nb.ranking import search_metrics, summarize
+from person_search_nb.matching import detection_metrics, match_detections
+from person_search_nb.ranking import match_search, per_query, search_metrics, summarize
 from person_search_nb.evaluation import embed_queries, run_detector, score_detections, search_truth
 from person_search_nb.analysis import bootstrap, cmc, gallery_size_curve, height_groups
 from person_search_nb.analysis import loss_by_cause, lost_points, precision_recall, recall_sweep

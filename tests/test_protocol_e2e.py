@@ -8,7 +8,8 @@ from PIL import Image
 
 from person_search_nb import figures
 from person_search_nb.scenes import QuerySet, Scene, SceneDataset
-from person_search_nb.ranking import match_detections, search_metrics
+from person_search_nb.matching import match_detections
+from person_search_nb.ranking import search_metrics
 from person_search_nb.evaluation import embed_queries, evaluate, gallery_truth, protocol_of
 from person_search_nb.evaluation import run_detector
 from person_search_nb.baselines import appearance_search, BagOfWords, COLOUR_NAMES, colour_names
