@@ -501,7 +501,7 @@ def test_detections_from_elsewhere_are_checked():
 @pytest.mark.parametrize('box,message', [([3, 4, 30, -np.inf], 'det_boxes holds NaN or infinity, first in row 1'), ([3, np.nan, 30, 80], 'det_boxes holds NaN'), ([3, 80, 30, 4], 'det_boxes, row 1: .* ends before it begins'),
                                          ([30, 4, 3, 80], 'det_boxes, row 1: .* ends before it begins')])
 def test_boxes_that_cannot_be_are_not_dropped_in_silence(box, message):
-    from person_search_nb.analysis import report
+    from person_search_nb.error_report import report
     gallery, queries = painted_world()
     found = run_detector(Rendered(gallery), gallery, progress=False)
     feats = embed_queries(Rendered(gallery), queries, gallery, progress=False)
