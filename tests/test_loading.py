@@ -8,9 +8,10 @@ from person_search_nb.pictures import Fit, RESIZE, resize_picture, resize_rule, 
 from person_search_nb.boxes import box_iou
 from person_search_nb.scenes import Scene, SceneDataset
 from person_search_nb.datasets import open_dataset
-from person_search_nb.loading import AUGMENT, Blur, Chain, collate, Colour, DropRegions
-from person_search_nb.loading import make_loader, MEAN, Noise, padded_share, Prepared
-from person_search_nb.loading import SceneBatches, SceneLoader, SceneSampler, Warp, warp_boxes
+from person_search_nb.augmentation import AUGMENT, Blur, Chain, Colour, DropRegions, MEAN, Noise
+from person_search_nb.augmentation import Warp, warp_boxes
+from person_search_nb.loading import collate, make_loader, padded_share, Prepared, SceneBatches
+from person_search_nb.loading import SceneLoader, SceneSampler
 from person_search_nb.models import build_model
 
 SPEC = 'synth:tiny?train_scenes=12&test_scenes=14&train_ids=20&test_ids=12&queries=10&gallery=6&size=96x160&cameras=2'
