@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 from person_search_nb.pictures import Files, Fit, resize_picture
 from person_search_nb.scenes import SceneDataset
 from person_search_nb.datasets import open_dataset
-from person_search_nb.loading import AUGMENT, collate, make_loader, padded_share, SceneBatches
-from person_search_nb.loading import SceneSampler
+from person_search_nb.augmentation import AUGMENT
+from person_search_nb.loading import collate, make_loader, padded_share, SceneBatches, SceneSampler
 from person_search_nb.models import build_model
 
 SCENES, REPEATS, SIZES = 12, 7, ((600, 800), (1080, 1920))

@@ -24,7 +24,7 @@ from person_search_nb.files import (
     atomic_write, blank_figure, clear_parts, read_json, save_figure
 )
 from .datasets import open_dataset, parse_spec, with_options
-from .ranking import match_detections
+from .matching import match_detections
 from .evaluation import embed_queries, embed_truth, gallery_truth, protocol_of
 from .evaluation import run_detector, score_detections, search_truth
 from .baselines import appearance_features

@@ -14,7 +14,7 @@ from torch import nn
 from .pictures import as_picture, resize_picture
 from .scenes import Scene, SceneDataset
 from .person_search import PersonSearchNet
-from .ranking import paired_iou, same_image_pairs
+from .matching import paired_iou, same_image_pairs
 from .evaluation import gallery_truth
 
 # %% ../nbs/65_crops.ipynb #7c4cc2c5

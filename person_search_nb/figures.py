@@ -208,7 +208,7 @@ def show_detector(
     return fig
 
 # %% ../nbs/93_figures.ipynb #d83f43cd
-_NO_REPORTS = 'no reports to compare: give a dict name -> analysis.report(...)'
+_NO_REPORTS = 'no reports to compare: give a dict name -> error_report.report(...)'
 
 def _cmc_panel(ax, reports, length):
     "Share of queries with a hit among the first k, for each system."
@@ -221,7 +221,7 @@ def _cmc_panel(ax, reports, length):
 
 @plt.style.context(STYLE)
 def compare_reports(
-    reports: dict, # name -> dict with 'cmc' and 'precision_recall', as of `analysis.report`
+    reports: dict, # name -> dict with 'cmc' and 'precision_recall', as of `error_report.report`
     sizes: dict | None = None, # one more panel: name -> {scenes searched: list of dict(mAP, ...)},
                                # as of `analysis.gallery_size_curve`
     length: int = 20, # longest list shown

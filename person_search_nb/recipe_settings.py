@@ -162,7 +162,7 @@ def _way_out(name, value):
     "For those who pass a function or a class: settings are kept in files, and files hold names."
     tables = dict(
         attention='attention.ATTENTION', id_loss='oim.ID_LOSSES', trunk='backbones.BACKBONES',
-        roi_op='roi_head.ROI_OPS', augment='loading.AUGMENT',
+        roi_op='roi_head.ROI_OPS', augment='augmentation.AUGMENT',
     )
     return (
         f". Enter it in `{tables[name]}` under a name, and give the name: a recipe is written to a "

@@ -23,7 +23,7 @@ from .pictures import as_picture, pixel_limit, read_picture, resize_picture
 from .pictures import resize_rule
 from .scenes import as_floats, check_scene, Scene
 from .person_search import evaluating
-from .ranking import paired_iou
+from .matching import paired_iou
 from .reranking import cbgm, k_reciprocal
 from .neighbours import Approximate, choose_engine, exact_neighbours
 from .shards import gallery_file, read_manifest, write_manifest

@@ -18,7 +18,7 @@ from .files import printable
 from .pictures import Fit, read_picture, resize_picture, resize_rule
 from .scenes import as_floats, QuerySet
 from .person_search import evaluating
-from .ranking import paired_iou
+from .matching import paired_iou
 from .gallery import fingerprint
 from .search import Gallery
 from .visualize import crop, NOBODY, on_card, RIGHT, to_array, WRONG

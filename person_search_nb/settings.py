@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from fastcore.basics import patch
 
-from .loading import AUGMENT
+from .augmentation import AUGMENT
 
 # %% ../nbs/61_settings.ipynb #8017f545
 def _fastest_pass(conv, x, bf16, passes):
@@ -172,7 +172,7 @@ class TrainConfig:
     parts: dict = field(default_factory=dict)    # settings of a part of the model; see `PART`
     flip: float = 0.5               # chance that a scene is mirrored
     weights: dict = field(default_factory=dict)  # factor of a loss by name; others: 1
-    augment: str | None = None      # name in `loading.AUGMENT`, such as 'colour'
+    augment: str | None = None      # name in `augmentation.AUGMENT`, such as 'colour'
     group: bool = False             # scenes of similar shape share a batch: less padding
     pairs: bool = False             # neighbours in a batch share a person, as far as possible
     freeze: int = 0                 # first parts of the trunk (stem, block 1, ...) not trained

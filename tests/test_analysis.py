@@ -3,13 +3,13 @@ import json
 from functools import partial
 import numpy as np, pytest
 from hypothesis import given, settings
-from person_search_nb.ranking import detection_metrics, match_detections, match_search, per_query
-from person_search_nb.ranking import search_metrics, summarize
+from person_search_nb.matching import detection_metrics, match_detections
+from person_search_nb.ranking import match_search, per_query, search_metrics, summarize
 from person_search_nb.evaluation import embed_queries, run_detector, score_detections, search_truth
 from person_search_nb.analysis import bootstrap, cmc, gallery_size_curve, height_groups
-from person_search_nb.analysis import loss_by_cause, lost_points, precision_recall, recall_sweep
-from person_search_nb.analysis import report, report_text, sample_gallery, save_report
-from person_search_nb.analysis import score_table, show_errors, show_report
+from person_search_nb.analysis import precision_recall, recall_sweep, sample_gallery, score_table
+from person_search_nb.error_report import loss_by_cause, lost_points, report, report_text
+from person_search_nb.error_report import save_report, show_errors, show_report
 from person_search_nb.reranking import cbgm, k_reciprocal
 from test_evaluation import Rendered, painted_world, problems
 

@@ -4,8 +4,8 @@ import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from person_search_nb.scenes import QuerySet, Scene, SceneDataset, under_protocol
 from person_search_nb.person_search import evaluating
-from person_search_nb.ranking import _ahead, detection_metrics, match_search, paired_iou
-from person_search_nb.ranking import same_image_pairs, search_metrics, summarize
+from person_search_nb.matching import detection_metrics, paired_iou, same_image_pairs
+from person_search_nb.ranking import _ahead, match_search, search_metrics, summarize
 from person_search_nb.evaluation import embed_queries, evaluate, protocol_of, run_detector
 from person_search_nb.evaluation import score_detections, search_truth
 from person_search_nb.baselines import colour_histogram, histogram_baseline
@@ -501,7 +501,7 @@ def test_detections_from_elsewhere_are_checked():
 @pytest.mark.parametrize('box,message', [([3, 4, 30, -np.inf], 'det_boxes holds NaN or infinity, first in row 1'), ([3, np.nan, 30, 80], 'det_boxes holds NaN'), ([3, 80, 30, 4], 'det_boxes, row 1: .* ends before it begins'),
                                          ([30, 4, 3, 80], 'det_boxes, row 1: .* ends before it begins')])
 def test_boxes_that_cannot_be_are_not_dropped_in_silence(box, message):
-    from person_search_nb.analysis import report
+    from person_search_nb.error_report import report
     gallery, queries = painted_world()
     found = run_detector(Rendered(gallery), gallery, progress=False)
     feats = embed_queries(Rendered(gallery), queries, gallery, progress=False)

@@ -428,7 +428,7 @@ def test_reranking_is_that_of_the_evaluation():
     s = k_reciprocal(found, g.det_feats[[q]])(0, rows)
     assert [m.detection for m in g.search(g.det_feats[q], 20, score_threshold=0, rerank='k-reciprocal', top=500)] == np.argsort(-s, kind='stable')[:20].tolist()
     class Asked: gallery_index, boxes = g.det_image[[q]], g.det_boxes[[q]]
-    from person_search_nb.ranking import paired_iou
+    from person_search_nb.matching import paired_iou
     s = cbgm(found, g.det_feats[[q]], Asked)(0, rows)
     here = np.flatnonzero((g.det_image == g.det_image[q]) & (paired_iou(g.det_boxes.astype(float), np.repeat(g.det_boxes[[q]].astype(float), len(g), 0)) < .5))
     mine = g.search(g.det_feats[q], 20, score_threshold=0, rerank='cbgm', context=g.det_feats[here], top=len(g))

@@ -8,9 +8,10 @@ from person_search_nb.pictures import Fit, RESIZE, resize_picture, resize_rule, 
 from person_search_nb.boxes import box_iou
 from person_search_nb.scenes import Scene, SceneDataset
 from person_search_nb.datasets import open_dataset
-from person_search_nb.loading import AUGMENT, Blur, Chain, collate, Colour, DropRegions
-from person_search_nb.loading import make_loader, MEAN, Noise, padded_share, Prepared
-from person_search_nb.loading import SceneBatches, SceneLoader, SceneSampler, Warp, warp_boxes
+from person_search_nb.augmentation import AUGMENT, Blur, Chain, Colour, DropRegions, MEAN, Noise
+from person_search_nb.augmentation import augmentation, list_augmentations, register_augmentation, Warp, warp_boxes
+from person_search_nb.loading import collate, make_loader, padded_share, Prepared, SceneBatches
+from person_search_nb.loading import SceneLoader, SceneSampler
 from person_search_nb.models import build_model
 
 SPEC = 'synth:tiny?train_scenes=12&test_scenes=14&train_ids=20&test_ids=12&queries=10&gallery=6&size=96x160&cameras=2'
@@ -227,6 +228,17 @@ def test_chain_takes_each_step_by_chance():
         return one
     for seed in range(400): Chain((step(0), step(1)), .3)(None, None, rng(seed))
     assert all(80 < c < 160 for c in count) and count[0] != 400
+
+
+def test_a_chain_from_settings_is_the_chain_of_its_classes(monkeypatch):
+    chain = augmentation({'colour': dict(gain=.1), 'drop-regions': {}, 'noise': dict(sigma=.05)})
+    assert chain == Chain((Colour(gain=.1), DropRegions(), Noise(.05)))
+    assert AUGMENT['attention-embedding'] == Chain((
+        Colour(hue=10., saturation=.3, contrast=.3), Warp(degrees=4., zoom=.2, shear=.05, shift=.05, tilt=.1), Blur(1.5), Noise(.03), DropRegions(4, .15)))
+    with pytest.raises(ValueError, match="there is no 'rain'; registered are colour, warp, blur, noise, drop-regions"): augmentation({'rain': {}})
+    monkeypatch.setattr('person_search_nb.augmentation.AUGMENTATIONS', {})
+    register_augmentation('mine')(Noise)
+    assert list_augmentations() == ['mine'] and augmentation({'mine': {}}) == Chain((Noise(),))
 
 
 def test_augmentation_is_a_function_of_the_draw(synth):

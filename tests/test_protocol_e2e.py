@@ -8,14 +8,15 @@ from PIL import Image
 
 from person_search_nb import figures
 from person_search_nb.scenes import QuerySet, Scene, SceneDataset
-from person_search_nb.ranking import match_detections, search_metrics
+from person_search_nb.matching import match_detections
+from person_search_nb.ranking import search_metrics
 from person_search_nb.evaluation import embed_queries, evaluate, gallery_truth, protocol_of
 from person_search_nb.evaluation import run_detector
 from person_search_nb.baselines import appearance_search, BagOfWords, COLOUR_NAMES, colour_names
 from person_search_nb.baselines import histogram_baseline, k_means
-from person_search_nb.analysis import gallery_size_curve, plot_gallery_sizes
-from person_search_nb.analysis import plot_precision_recall, plot_recall_sweep, precision_recall
-from person_search_nb.analysis import recall_sweep, report, report_text, save_report, show_report
+from person_search_nb.analysis import gallery_size_curve, plot_gallery_sizes, plot_precision_recall
+from person_search_nb.analysis import plot_recall_sweep, precision_recall, recall_sweep
+from person_search_nb.error_report import report, report_text, save_report, show_report
 from person_search_nb.models import build_model
 from test_analysis import crowd
 from test_evaluation import Rendered, painted_world

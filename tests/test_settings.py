@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings as examples, strategies as s
 from person_search_nb import systems
 from person_search_nb.files import printable
 from person_search_nb.attention import ARM, ATTENTION
-from person_search_nb.loading import AUGMENT
+from person_search_nb.augmentation import AUGMENT
 from person_search_nb.settings import check_device, check_training, TRAIN_KINDS, TrainConfig
 from person_search_nb.models import list_models, model_settings, MODELS
 from person_search_nb.recipe_settings import kind_of, NET_KINDS, parse_setting, parse_size, Recipe
@@ -98,7 +98,7 @@ def test_rules_skip_what_somebodys_model_lacks(monkeypatch):
 
 
 def test_functions_and_classes_are_refused_with_the_way_out(monkeypatch):
-    for kw, way in (dict(augment=lambda *a: a), 'loading.AUGMENT'), (dict(attention=ARM), 'attention.ATTENTION'), (dict(id_loss=ARM), 'oim.ID_LOSSES'):
+    for kw, way in (dict(augment=lambda *a: a), 'augmentation.AUGMENT'), (dict(attention=ARM), 'attention.ATTENTION'), (dict(id_loss=ARM), 'oim.ID_LOSSES'):
         with pytest.raises(ValueError, match=f'{next(iter(kw))}=.*Enter it in `{way}` under a name'): make_recipe('hdl-student-fast', SPEC, 'tiny', **kw)
     monkeypatch.setitem(AUGMENT, 'mine', lambda image, target, rng: (image, target))
     monkeypatch.setitem(ATTENTION, 'mine', ARM)
