@@ -404,7 +404,7 @@ def _print_matches(found):
     "A line for each match: rank, similarity, scene, box, and camera and time where they are known."
     from person_search_nb.gallery import format_time
     for k, m in enumerate(found, 1):
-        camera = f'  camera {m.camera}' if m.camera else ''
+        camera = f'  camera {m.camera}' if m.camera >= 0 else ''
         box = [round(float(v)) for v in m.box]
         where = f'{printable(m.where)}  {box}{camera}  {format_time(m.time)}'
         line = f'{k:3d}  {m.similarity:.3f}  {where}'
@@ -416,9 +416,9 @@ def _nobody(people):
     import numpy as np
     gone = [] if people.dropped is None else people.dropped
     there = int((~np.isin(people.det_image, gone)).sum())  # forgotten people are not searched
-    known = people.cameras is not None
-    there_are = sorted(set(np.delete(people.cameras, gone).tolist())) if known else ''
-    cameras = f', of cameras {there_are}' if known else ''
+    known = [] if people.cameras is None else np.delete(people.cameras, gone).tolist()
+    there_are = sorted(set(known) - {-1})
+    cameras = f', of cameras {there_are}' if there_are else ''
     print(f'nobody: {there:,} people in the gallery{cameras}; are the filters too narrow?',
           file=sys.stderr)
 

@@ -367,7 +367,7 @@ def _card(k, m):
     "Match number `k` as HTML; without its picture, the reason stands in its place."
     try: see = f'<img src="{_jpeg(m.thumbnail(192))}" alt="match {k}">'
     except (ValueError, OSError) as e: see = f'<p class="gone">{html.escape(printable(str(e)))}</p>'
-    where = [html.escape(printable(m.where)), f'camera {m.camera}' if m.camera else '',
+    where = [html.escape(printable(m.where)), f'camera {m.camera}' if m.camera >= 0 else '',
              format_time(m.time), 'box ' + ', '.join(f'{v:.0f}' for v in m.box)]
     words = f'<b>{k}</b> &nbsp; {m.similarity:.3f}<br>{"<br>".join(filter(None, where))}'
     return f'<figure>{see}<figcaption>{words}</figcaption></figure>'

@@ -18,7 +18,7 @@ from .neighbours import Rows
 from .pictures import data_file
 
 # %% ../nbs/81_shards.ipynb #59d8667e
-MANIFEST, FORMAT, VERSION = 'manifest.json', 'person-search gallery', 1
+MANIFEST, FORMAT, VERSION = 'manifest.json', 'person-search gallery', 2
 
 REPAIR = ('run person-search index on the same pictures again (or build_gallery): it makes what is '
           'broken again, and keeps the rest')
@@ -143,6 +143,11 @@ def check_manifest(
             f'{path}: has version {m["version"]}, this library reads up to {VERSION}; use a newer '
             'one'
         )
+    if _is_count(m.get('version')) and m['version'] < VERSION:  # 1: an unknown camera was 0
+        raise ValueError(
+            f'{path}: has version {m["version"]}, this library reads {VERSION}; index the pictures '
+            'again, into another folder'
+        )
     for k, fits in FIELDS.items():
         if k not in m or not fits(m[k]):
             raise ValueError(
@@ -258,7 +263,7 @@ def read_npz(
 COLUMNS = dict(image=(np.int32, ()),      # (M,) scene of each person
                boxes=(np.float32, (4,)),  # (M, 4) xyxy px
                scores=(np.float32, ()),   # (M,) 0-1
-               cameras=(np.int64, ()),    # (S,) which took each scene; 0: unknown
+               cameras=(np.int64, ()),    # (S,) which took each scene; -1: unknown
                times=(np.float64, ()),    # (S,) when, in seconds; NaN: unknown
                sizes=(np.int64, (2,)))    # (S, 2) height and width px
 
@@ -331,6 +336,8 @@ def _check_people(people, n, s, called=lambda k: k):
             'numbered from 0')
     _refuse('times', np.abs(times) > LATEST, 'is beyond all calendars; give seconds '
             '(of milliseconds a thousandth), NaN where the time is not known')
+    _refuse('cameras', people['cameras'] < -1, 'is no camera; give a number from 0, -1 where it '
+            'is not known')
     _refuse('sizes', people['sizes'] < 0, 'is below 0; give height and width in pixels')
 
 # %% ../nbs/81_shards.ipynb #1c427256

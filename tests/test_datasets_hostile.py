@@ -498,7 +498,7 @@ def test_unknown_cameras_are_said(tmp_path):
     names = ('a_0.jpg', 'c1_1.jpg', 'b_2.jpg', 'b_3.jpg')
     spec = write(tmp_path, names=names)
     data = opened(spec)
-    assert data.cameras.tolist() == [0, 1, 0, 0] and data.notes == ['the camera of 3 of 4 pictures is not known: neither the file nor names such as a_0.jpg tell it']
+    assert data.cameras.tolist() == [-1, 1, -1, -1] and data.notes == ['the camera of 3 of 4 pictures is not known: neither the file nor names such as a_0.jpg tell it']
     refused(spec + '?protocol=cross-camera', 'annotations.json: protocol=cross-camera wants the camera of every picture; .*a_0.jpg', 'query')
     text = format_summary(summary(spec, progress=False))
     assert 'the camera of 3 of 4 pictures is not known' in text and 'protocol=all' in text

@@ -918,6 +918,64 @@ def test_a_gallery_that_was_moved_leaves_no_folder_behind(tmp_path):
     assert not (tmp_path / 'old').exists()
 
 
+CAMERAS = [0, -1, 1]
+
+
+def by_camera(tmp_path, way):
+    "A gallery of three scenes, of camera 0, of one that is not known, and of camera 1, that has gone a way."
+    g, folder = replace(drawn(0), cameras=CAMERAS), tmp_path / 'g'
+    if way == 'memory': return g
+    if way == 'joined': return replace(drawn(0), cameras=CAMERAS).append(drawn(1))
+    g.save(tmp_path / 'g.npz' if way == 'npz' else folder)
+    if way == 'npz': return Gallery.load(tmp_path / 'g.npz')
+    if way == 'appended': Gallery.open(folder).append(drawn(1))
+    if way == 'compact':
+        Gallery.open(folder).append(drawn(1))
+        compact(folder, most=1)
+        assert len(read_manifest(folder)['shards']) == 1
+    if way == 'hnsw':
+        pytest.importorskip('faiss')
+        Gallery.open(folder).build_index('hnsw', progress=False)
+    return Gallery.open(folder)
+
+
+@pytest.mark.parametrize('way', ['memory', 'joined', 'npz', 'folder', 'appended', 'compact', 'hnsw'])
+def test_camera_0_is_a_camera_and_an_unknown_one_is_none(tmp_path, way, capsys):
+    "Both were 0: what camera 0 took was printed without a camera, and a search by it found what no camera is known of."
+    from person_search_nb.cli import _nobody, _print_matches
+    g = by_camera(tmp_path, way)
+    assert np.asarray(g.cameras).tolist() == CAMERAS + [-1] * (len(g.names) - 3)
+    query = g.det_feats[0]
+    scenes = lambda **asked: {m.scene for m in g.search(query, 99, score_threshold=0, **asked)}
+    assert scenes(camera=0) == {0} and scenes(camera=[0, 1]) == {0, 2} and scenes(camera=1) == {2} and scenes() == set(range(len(g.names)))
+    with pytest.raises(ValueError, match='camera=-1: give the number of a camera, from 0'): scenes(camera=-1)
+    found = g.search(query, 99, score_threshold=0, scenes=[0, 1, 2])
+    assert {m.scene: m.camera for m in found} == dict(enumerate(CAMERAS))
+    capsys.readouterr()
+    _print_matches(found)
+    told = [f'  camera {m.camera}' if m.scene != 1 else '' for m in found]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(']')[1] for line in lines] == told and 'camera -1' not in hits_page(found) and 'camera 0' in hits_page(found)
+    _nobody(g)
+    assert 'in the gallery, of cameras [0, 1];' in capsys.readouterr().err
+
+
+def test_camera_0_of_pictures_data_sets_and_films(net, tmp_path, pictures):
+    assert [i.camera for i in open_source(coco(tmp_path / 'cc', ['a.png', 'bb.png', 'ccc.png'], {'a.png': 0, 'bb.png': -1})).scan()] == [0, -1, 1]
+    (pictures / 'c2_a.png').rename(pictures / 'yard.png'), (pictures / 'c3_a.png').rename(pictures / 'cam0_a.png')
+    for source in (pictures, f'coco:{tmp_path}/cc'):
+        g = build_gallery(net, source, tmp_path / 'g', least=0., progress=False)
+        scenes = g.dataset().scenes
+        assert sorted(g.cameras[-3:]) == [-1, 0, 1] and [s.camera for s in scenes] == g.cameras.tolist()
+
+
+def test_galleries_where_an_unknown_camera_was_0_are_not_read(tmp_path):
+    g = gallery(tmp_path / 'g')
+    changed(g, lambda m: m.update(version=1))
+    with pytest.raises(ValueError, match='manifest.json: has version 1, this library reads 2; index the pictures again, into another folder'): Gallery.open(g)
+    with pytest.raises(ValueError, match='row 1: cameras is no camera; give a number from 0, -1 where it is not known'): replace(drawn(0), cameras=[0, -2, 1]).check()
+
+
 def test_corrected_cameras_are_said(net, tmp_path, capsys):
     "The gallery kept the old ones in silence."
     index = lambda cameras, out='g': build_gallery(net, coco(tmp_path / 'cc', ['a.png', 'bb.png', 'ccc.png'], cameras), tmp_path / out, least=0., progress=False)
