@@ -441,6 +441,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'person_search_nb.cli': { 'person_search_nb.cli._as_trunk': ('cli.html#_as_trunk', 'person_search_nb/cli.py'),
                                       'person_search_nb.cli._check_drawing': ('cli.html#_check_drawing', 'person_search_nb/cli.py'),
                                       'person_search_nb.cli._check_options': ('cli.html#_check_options', 'person_search_nb/cli.py'),
+                                      'person_search_nb.cli._check_page': ('cli.html#_check_page', 'person_search_nb/cli.py'),
                                       'person_search_nb.cli._contact_sheet': ('cli.html#_contact_sheet', 'person_search_nb/cli.py'),
                                       'person_search_nb.cli._corners': ('cli.html#_corners', 'person_search_nb/cli.py'),
                                       'person_search_nb.cli._cost_names': ('cli.html#_cost_names', 'person_search_nb/cli.py'),

@@ -918,6 +918,23 @@ def test_a_gallery_that_was_moved_leaves_no_folder_behind(tmp_path):
     assert not (tmp_path / 'old').exists()
 
 
+@pytest.mark.parametrize('there', ['page', 'folder', 'link', 'nowhere'])
+def test_a_page_of_somebody_else_is_not_overwritten(net, tmp_path, pictures, command, there):
+    "`search --out index.html` took the place of a site's first page."
+    build_gallery(net, pictures, tmp_path / 'g', least=0., progress=False)
+    page, site = tmp_path / 'hits.html', tmp_path / 'site.html'
+    search = lambda: command('search', MODEL, '--gallery', tmp_path / 'g', '--image', pictures / 'c1_a.png', '--box', '1,2,60,90', '--out', page)
+    assert not search().returncode and not search().returncode and 'looked for' in page.read_text()  # its own is written anew
+    page.unlink()
+    site.write_text('<!doctype html><title>mine</title>')
+    if there == 'page': shutil.copy(site, page)
+    elif there == 'folder': page.mkdir()
+    else: page.symlink_to(site if there == 'link' else tmp_path / 'gone')
+    ran = search()
+    assert ran.returncode and 'hits.html: is there already, was not written by this command, and would be lost; give another name' in ran.stderr
+    assert site.read_text().endswith('mine</title>') and (there != 'page' or page.read_text() == site.read_text())
+
+
 CAMERAS = [0, -1, 1]
 
 
