@@ -471,6 +471,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'person_search_nb.cli._size_of': ('cli.html#_size_of', 'person_search_nb/cli.py'),
                                       'person_search_nb.cli._strip': ('cli.html#_strip', 'person_search_nb/cli.py'),
                                       'person_search_nb.cli._tell': ('cli.html#_tell', 'person_search_nb/cli.py'),
+                                      'person_search_nb.cli._tell_of': ('cli.html#_tell_of', 'person_search_nb/cli.py'),
                                       'person_search_nb.cli._trained_on': ('cli.html#_trained_on', 'person_search_nb/cli.py'),
                                       'person_search_nb.cli._usage': ('cli.html#_usage', 'person_search_nb/cli.py'),
                                       'person_search_nb.cli._write_page': ('cli.html#_write_page', 'person_search_nb/cli.py'),

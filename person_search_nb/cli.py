@@ -102,6 +102,14 @@ def _tell(*sets):
     for line in dict.fromkeys(lines) if first else ():
         print(f'note: {printable(line)}', file=sys.stderr)
 
+def _tell_of(spec):
+    "`_tell` of all splits of a data spec; drawn data leave nothing out."
+    from person_search_nb.datasets import open_dataset
+    if spec.startswith('synth:'): return
+    train, gallery, query = (open_dataset(spec, s, progress=False)
+                             for s in ('train', 'gallery', 'query'))
+    _tell(train, gallery, query.dataset)
+
 def _run(model, data, preset, settings, out, restart, extend, **more):
     "Make a recipe, run it, and say where its results are."
     from person_search_nb.datasets import open_dataset
@@ -197,8 +205,11 @@ def ablate(
 ):
     "Train the rows of one of the papers' tables or figures and compare them."
     from person_search_nb.ablations import ablation_table, list_tables, run_ablation
+    from person_search_nb.tables import TABLES
     if list: return print(list_tables())
     if not name: raise ValueError('give the name of a table, such as table6; --list prints them')
+    if name in TABLES:  # else the call below says so
+        for spec in dict.fromkeys(data.replace('{seed}', str(s)) for s in seeds): _tell_of(spec)
     result = run_ablation(name, data, preset, out or None, networks or None, tuple(seeds), student,
                           trunks, workers, restart=restart, **_given(set))
     print(ablation_table(result))
