@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MANIFEST', 'FORMAT', 'VERSION', 'REPAIR', 'FIELDS', 'COLUMNS', 'LATEST', 'WIDEST_ROW', 'new_manifest',
            'write_manifest', 'check_manifest', 'gallery_file', 'read_manifest', 'read_npz', 'checksum', 'is_whole',
-           'stored_columns', 'add_shard', 'read_shard', 'join_shards', 'compact']
+           'stored_columns', 'add_shard', 'read_shard', 'join_shards', 'compact', 'rewrite']
 
 # %% ../nbs/81_shards.ipynb #283774a2
 import io, json, math, re, zipfile, zlib
@@ -487,6 +487,13 @@ def join_shards(
     )
 
 # %% ../nbs/81_shards.ipynb #0fef499f
+def _exchange(folder, manifest, old):
+    "Write the manifest, and only then remove the files of old shards that it names no more."
+    write_manifest(folder, manifest)
+    for s in old:
+        if s not in manifest['shards']:
+            for f in s['bytes']: (Path(folder)/f).unlink(missing_ok=True)
+
 def compact(
     folder,
     people: int = 2**20,  # in one shard, at most
@@ -509,7 +516,16 @@ def compact(
         )
         for g in groups
     ]
-    write_manifest(folder, manifest)  # from here on the old ones are not named any more
-    for s in old:
-        if s not in manifest['shards']:
-            for f in s['bytes']: (Path(folder)/f).unlink(missing_ok=True)
+    _exchange(folder, manifest, old)
+
+# %% ../nbs/81_shards.ipynb #77c915d1
+def rewrite(
+    folder,
+    manifest: dict,  # of the gallery; changed
+    columns: dict,   # number in manifest['shards'] -> what `read_shard` gave, with corrections
+):
+    "Write some shards again, with other columns and the same rows, whole or not at all."
+    old = list(manifest['shards'])
+    for k, people in columns.items():
+        manifest['shards'][k] = _store(folder, manifest, people)
+    _exchange(folder, manifest, old)

@@ -993,15 +993,39 @@ def test_galleries_where_an_unknown_camera_was_0_are_not_read(tmp_path):
     with pytest.raises(ValueError, match='row 1: cameras is no camera; give a number from 0, -1 where it is not known'): replace(drawn(0), cameras=[0, -2, 1]).check()
 
 
-def test_corrected_cameras_are_said(net, tmp_path, capsys):
-    "The gallery kept the old ones in silence."
-    index = lambda cameras, out='g': build_gallery(net, coco(tmp_path / 'cc', ['a.png', 'bb.png', 'ccc.png'], cameras), tmp_path / out, least=0., progress=False)
-    index({}), index({})
+@pytest.mark.parametrize('engine', ['exact', 'hnsw'])
+def test_corrected_cameras_are_taken(net, tmp_path, capsys, engine):
+    "The gallery kept the old ones, and the way to the new was to embed everything again."
+    if engine == 'hnsw': pytest.importorskip('faiss')
+    names = ['a.png', 'bb.png', 'ccc.png']
+    def index(cameras, out='g', more=(), **kw):
+        return build_gallery(net, coco(tmp_path / 'cc', [*names, *more], cameras), tmp_path / out, least=0., shard=2, progress=False, **kw)
+    before = index({'a.png': -1}, engine=engine)
+    before = replace(before, det_feats=np.array(before.det_feats), read=None)
+    capsys.readouterr(), index({'a.png': -1})
     assert 'another camera' not in capsys.readouterr().out
-    g = index({'bb.png': 7, 'ccc.png': 7})
+    kept, embedded = set((tmp_path / 'g').iterdir()), []
+    watched = net.register_forward_pre_hook(lambda net, args: embedded.extend(args[0]))
+    g = index({'a.png': 7, 'ccc.png': 0})
     said = capsys.readouterr().out
-    assert 'g: 2 scenes have another camera or name now than when they were indexed, first bb.png (bb.png, camera 7, before bb.png, camera 1)' in said
-    assert g.cameras.tolist() == [1, 1, 1] and index({'bb.png': 7, 'ccc.png': 7}, 'h').cameras.tolist() == [1, 7, 7]
+    assert 'g: 2 scenes have another camera now than when they were indexed, first a.png (camera 7, before an unknown camera): the gallery takes the new' in said
+    assert g.cameras.tolist() == [7, 1, 0] == index({'a.png': 7, 'ccc.png': 0}, 'h').cameras.tolist() and len(embedded) == 3  # of h
+    for k in ('det_image', 'det_boxes', 'det_scores', 'det_feats', 'times', 'sizes'): np.testing.assert_array_equal(getattr(before, k), np.asarray(getattr(g, k)))
+    assert g.names == before.names and len(list((tmp_path / 'g').iterdir())) == len(kept) and bool(g.engine) == (engine == 'hnsw')
+    assert {m.scene for m in g.search(g.det_feats[0], 9999, score_threshold=0, camera=7)} == {0}
+    g = index({'a.png': 7, 'ccc.png': -1, 'dddd.png': 3}, more=['dddd.png'])  # with what is new
+    assert g.cameras.tolist() == [7, 1, -1, 3] and len(embedded) == 4
+    watched.remove()
+    assert 'first ccc.png (an unknown camera, before camera 0)' in capsys.readouterr().out
+
+
+def test_scenes_of_another_name_are_said(net, tmp_path, capsys):
+    "What has another name may be another scene: its camera is not taken."
+    index = lambda name, camera: build_gallery(net, coco(tmp_path / 'cc', [name], {name: camera}), tmp_path / 'g', least=0., progress=False)
+    index('a.png', 1)
+    (tmp_path / 'cc/a.png').rename(tmp_path / 'cc/b.png')
+    assert index('b.png', 2).cameras.tolist() == [1]
+    assert 'g: 1 scenes have another name now than when they were indexed, first b.png (before a.png); the gallery keeps the old' in capsys.readouterr().out
 
 
 def test_a_source_that_was_moved_is_said(net, tmp_path, pictures, capsys):
