@@ -21,7 +21,7 @@ from .files import LOCK, locked, parse_json, printable, sound_size, atomic_write
 from .pictures import Fit, RESIZE, resize_rule
 from .scenes import Scene, SceneDataset
 from .model_files import check_finite
-from .evaluation import run_detector
+from .evaluation import run_detector, wrong_length
 from .neighbours import Approximate
 from .shards import add_shard, join_shards, MANIFEST, new_manifest, read_manifest
 from .shards import read_npz, read_shard, stored_columns
@@ -332,8 +332,7 @@ def _check_feats(self: Gallery, source, first, feats):
     _refuse(source, ~np.isfinite(length), 'det_feats is too large to be compared', first)
     if self.matching != 'cosine': return
     wrong = (np.abs(length - 1) > .02) & (length > 0)
-    why = f'det_feats has length {length.max():.3g}; divide each embedding by its length'
-    _refuse(source, wrong, why, first)
+    if wrong.any(): _refuse(source, wrong, f'det_feats {wrong_length(length[wrong][0])}', first)
 
 # %% ../nbs/83_gallery.ipynb #6c4f2791
 class _Some:
