@@ -777,6 +777,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'person_search_nb.deployed._check_weights': ( 'deployed.html#_check_weights',
                                                                                          'person_search_nb/deployed.py'),
                                            'person_search_nb.deployed._checked': ('deployed.html#_checked', 'person_search_nb/deployed.py'),
+                                           'person_search_nb.deployed._fingerprint': ( 'deployed.html#_fingerprint',
+                                                                                       'person_search_nb/deployed.py'),
                                            'person_search_nb.deployed._is_sound': ( 'deployed.html#_is_sound',
                                                                                     'person_search_nb/deployed.py'),
                                            'person_search_nb.deployed._load_onnx': ( 'deployed.html#_load_onnx',

@@ -240,8 +240,8 @@ def _repaired(folder, about, changed):
     return manifest
 
 # %% ../nbs/85_indexing.ipynb #a5517112
-_NETWORK = ('{}: was made with another network (its fingerprint is {}, this one\'s {}); go on with '
-            'the same model file, or choose another folder')
+_NETWORK = ('{}: was made with another network, or in another precision (its fingerprint is {}, '
+            'this one\'s {}); go on with the same model file, or choose another folder')
 _BEGUN = '{}: was begun with {}={}, now {}={}; give the same, or choose another folder'
 _EVERY = ('{}: holds {} with every={}; its people would be there twice: give the same, or choose '
           'another folder')

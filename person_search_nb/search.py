@@ -191,8 +191,9 @@ def seen(self: Gallery,
     return str(picture), read_picture(picture)
 
 # %% ../nbs/84_search.ipynb #85b3c98f
-_OTHER_NETWORK = ('{}: was made with another network (its fingerprint is {}, this one\'s {}); '
-                  'search with the model file it was made with, or make it again')
+_OTHER_NETWORK = ('{}: was made with another network, or in another precision (its fingerprint '
+                  'is {}, this one\'s {}); search with the model file it was made with, or make it '
+                  'again')
 
 @patch
 def _check_network(self: Gallery, model):
