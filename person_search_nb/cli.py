@@ -102,6 +102,14 @@ def _tell(*sets):
     for line in dict.fromkeys(lines) if first else ():
         print(f'note: {printable(line)}', file=sys.stderr)
 
+def _tell_of(spec):
+    "`_tell` of all splits of a data spec; drawn data leave nothing out."
+    from person_search_nb.datasets import open_dataset
+    if spec.startswith('synth:'): return
+    train, gallery, query = (open_dataset(spec, s, progress=False)
+                             for s in ('train', 'gallery', 'query'))
+    _tell(train, gallery, query.dataset)
+
 def _run(model, data, preset, settings, out, restart, extend, **more):
     "Make a recipe, run it, and say where its results are."
     from person_search_nb.datasets import open_dataset
@@ -197,8 +205,11 @@ def ablate(
 ):
     "Train the rows of one of the papers' tables or figures and compare them."
     from person_search_nb.ablations import ablation_table, list_tables, run_ablation
+    from person_search_nb.tables import TABLES
     if list: return print(list_tables())
     if not name: raise ValueError('give the name of a table, such as table6; --list prints them')
+    if name in TABLES:  # else the call below says so
+        for spec in dict.fromkeys(data.replace('{seed}', str(s)) for s in seeds): _tell_of(spec)
     result = run_ablation(name, data, preset, out or None, networks or None, tuple(seeds), student,
                           trunks, workers, restart=restart, **_given(set))
     print(ablation_table(result))
@@ -404,7 +415,7 @@ def _print_matches(found):
     "A line for each match: rank, similarity, scene, box, and camera and time where they are known."
     from person_search_nb.gallery import format_time
     for k, m in enumerate(found, 1):
-        camera = f'  camera {m.camera}' if m.camera else ''
+        camera = f'  camera {m.camera}' if m.camera >= 0 else ''
         box = [round(float(v)) for v in m.box]
         where = f'{printable(m.where)}  {box}{camera}  {format_time(m.time)}'
         line = f'{k:3d}  {m.similarity:.3f}  {where}'
@@ -416,11 +427,25 @@ def _nobody(people):
     import numpy as np
     gone = [] if people.dropped is None else people.dropped
     there = int((~np.isin(people.det_image, gone)).sum())  # forgotten people are not searched
-    known = people.cameras is not None
-    there_are = sorted(set(np.delete(people.cameras, gone).tolist())) if known else ''
-    cameras = f', of cameras {there_are}' if known else ''
+    known = [] if people.cameras is None else np.delete(people.cameras, gone).tolist()
+    there_are = sorted(set(known) - {-1})
+    cameras = f', of cameras {there_are}' if there_are else ''
     print(f'nobody: {there:,} people in the gallery{cameras}; are the filters too narrow?',
           file=sys.stderr)
+
+def _check_page(out):
+    "Raises ValueError for a name that is no page's, or that of a page of somebody else."
+    from person_search_nb.search import PAGE_MARK
+    if Path(out).suffix != '.html':
+        raise ValueError(f'{out}: matches of a picture are written as a page; '
+                         'give a name that ends in .html')
+    if not os.path.lexists(out): return
+    try:
+        with open(regular_file(out), 'rb') as f: ours = PAGE_MARK.encode() in f.read(500)
+    except (OSError, ValueError): ours = False
+    if not ours:
+        raise ValueError(f'{out}: is there already, was not written by this command, '
+                         'and would be lost; give another name')
 
 def _write_page(people, found, image, box, gallery, out):
     "The matches of a picture as a page of HTML."
@@ -435,9 +460,7 @@ def _write_page(people, found, image, box, gallery, out):
 def _look_up(model, gallery, image, box, number, cameras, time, rerank, out, device, trust):
     "Search a gallery for the person in a box of a picture."
     from person_search_nb.search import Gallery
-    if out and Path(out).suffix != '.html':
-        raise ValueError(f'{out}: matches of a picture are written as a page; '
-                         'give a name that ends in .html')
+    if out: _check_page(out)
     people = Gallery.open(gallery)
     model = model or _named_by(people, gallery)
     if box: box = _corners(box)

@@ -48,9 +48,9 @@ def camera_told(
 # %% ../nbs/36_coco.ipynb #9662fcb9
 def camera_in(
     name: str,  # of a picture and of the folders it is in
-) -> int:       # 0 when the name tells none
-    "The camera of `camera_told`, or 0."
-    return camera_told(name) or 0
+) -> int:       # -1 when the name tells none
+    "The camera of `camera_told`, or -1."
+    return -1 if (camera := camera_told(name)) is None else camera
 
 # %% ../nbs/36_coco.ipynb #cee15977
 CAMERA_KEYS = ('camera', 'camera_id', 'cam_id')
@@ -247,7 +247,7 @@ def add(self: _SceneMaker, what, image, name, rows):
         self.cut += int(some.sum())
         found.left_out[OUTSIDE] += int((~keep).sum())
     ids, places = [p for *_, p in rows], [r for r, *_ in rows]
-    scene = Scene(name, size, boxes, ids, camera or 0, places)
+    scene = Scene(name, size, boxes, ids, -1 if camera is None else camera, places)
     found.scenes.append(_checked(scene, file, self.clip))
     found.paths.append(path)
     return True

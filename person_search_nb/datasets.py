@@ -148,7 +148,7 @@ def _counts(data, published):
     known = np.concatenate([none > 0, *(s.person_id >= 0 for s in data.scenes)])
     histogram = lambda h: np.histogram(h, HEIGHTS)[0].tolist()
     return dict(images=len(data), boxes=len(heights), labelled=int(known.sum()), ids=data.num_ids,
-                cameras=len(set(data.cameras.tolist())), heights=histogram(heights),
+                cameras=len(set(data.cameras.tolist()) - {-1}), heights=histogram(heights),
                 labelled_heights=histogram(heights[known]),
                 other_heights=histogram(heights[~known]), published=published)
 

@@ -6,7 +6,7 @@
 __all__ = ['LOADERS', 'FLOATS', 'ELEMENTWISE', 'Deployed', 'quantise']
 
 # %% ../nbs/87_deployed.ipynb #b2da3385
-import tempfile
+import hashlib, tempfile
 from pathlib import Path
 
 import torch
@@ -221,6 +221,12 @@ def _quantised(proto, rows):
         return onnx.load(str(out))
 
 # %% ../nbs/87_deployed.ipynb #ccc1da23
+def _fingerprint(protos):
+    "Of a pair in 8 bits: it embeds otherwise than the network it was made from."
+    h = hashlib.sha256()
+    for k in sorted(protos): h.update(onnx_bytes(protos[k], {}, k))
+    return h.hexdigest()[:16]
+
 def quantise(
     path,              # of an exported .onnx in fp32
     out,               # .onnx to write; its head beside it
@@ -250,5 +256,7 @@ def quantise(
             'the detector proposes nothing in these scenes; calibrate with scenes that show people'
         )
     protos = {k: _load_onnx(p)[1] for k, p in (('scene', Path(path)), ('head', head_path(path)))}
-    about = net.about | dict(precision='int8', calibrated=len(rows['scene']))
-    write_pair(out, {k: onnx_bytes(_quantised(p, rows[k]), about, k) for k, p in protos.items()})
+    small = {k: _quantised(p, rows[k]) for k, p in protos.items()}
+    about = net.about | dict(precision='int8', calibrated=len(rows['scene']),
+                             fingerprint=_fingerprint(small))
+    write_pair(out, {k: onnx_bytes(p, about, k) for k, p in small.items()})

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['protocol_of', 'tall_enough', 'run_detector', 'query_scenes', 'embed_queries', 'gallery_truth', 'embed_truth',
-           'search_truth', 'check_detections', 'score_detections', 'evaluate']
+           'search_truth', 'wrong_length', 'check_detections', 'score_detections', 'evaluate']
 
 # %% ../nbs/54_evaluation.ipynb #e87e4841
 import numpy as np
@@ -202,6 +202,16 @@ def search_truth(
     return dict(gt_query=gt_query, gt_image=t['gt_image'][row], gt_boxes=t['gt_boxes'][row],
                 candidates=_padded(allowed))
 
+# %% ../nbs/54_evaluation.ipynb #cae6b688
+def wrong_length(
+    length: float,  # of an embedding, not 1
+) -> str:           # the end of a message
+    "What is wrong with an embedding that is not of unit length, and what to do."
+    said = f'has length {length:.3g}; divide each embedding by its length'
+    if length > 1: return said
+    return (f'{said}, or, where a network has done so, this is an embedding of length 0: '
+            'the network is not trained, or its features are all zero')
+
 # %% ../nbs/54_evaluation.ipynb #be7faf71
 def _check_scenes(scene, count):
     "Raises ValueError for scenes that the gallery does not have."
@@ -220,8 +230,7 @@ def _check_lengths(name, feats):
     length = np.sqrt(np.einsum('nd,nd->n', feats, feats, dtype=np.float64))
     bad = np.flatnonzero((np.abs(length - 1) > .02) & (length > 0))
     if not len(bad): return
-    raise ValueError(f'{name}, row {bad[0]}: has length {length[bad[0]]:.3g}; '
-                     'divide each embedding by its length, or cosines are not compared')
+    raise ValueError(f'{name}, row {bad[0]}: {wrong_length(length[bad[0]])}')
 
 # %% ../nbs/54_evaluation.ipynb #a25a3761
 def check_detections(

@@ -21,7 +21,7 @@ from .files import LOCK, locked, parse_json, printable, sound_size, atomic_write
 from .pictures import Fit, RESIZE, resize_rule
 from .scenes import Scene, SceneDataset
 from .model_files import check_finite
-from .evaluation import run_detector
+from .evaluation import run_detector, wrong_length
 from .neighbours import Approximate
 from .shards import add_shard, join_shards, MANIFEST, new_manifest, read_manifest
 from .shards import read_npz, read_shard, stored_columns
@@ -69,8 +69,8 @@ class Match:
 
     @property
     def camera(self) -> int:
-        "Which camera took the scene; 0 when unknown."
-        if self.gallery is None or self.gallery.cameras is None: return 0
+        "Which camera took the scene; -1 when unknown."
+        if self.gallery is None or self.gallery.cameras is None: return -1
         return int(self.gallery.cameras[self.scene])
 
     @property
@@ -117,7 +117,7 @@ class Gallery:
     det_scores: np.ndarray  # (M,) 0-1
     det_feats: np.ndarray   # (M, D) unit length; an array or `Rows`
     names: list = field(default_factory=list)  # of the scenes
-    cameras: np.ndarray | None = None  # (S,) which took each scene; None: unknown
+    cameras: np.ndarray | None = None  # (S,) which took each scene, -1 where unknown; None: unknown
     times: np.ndarray | None = None    # (S,) when, in seconds, NaN where unknown; None: unknown
     sizes: np.ndarray | None = None    # (S, 2) height and width px of each picture
     model: str = ''                    # fingerprint of the network; '': not known, and not checked
@@ -179,8 +179,9 @@ def _scene_numbers(scenes, n, title, option='scenes'):
 def _camera_numbers(camera):
     "Numbers of cameras as an array. Raises ValueError for what is none."
     numbers = _whole_numbers(camera)
-    if numbers is not None and numbers.dtype != bool: return numbers
-    raise ValueError(f'camera={camera!r:.60}: give the number of a camera, or a list of them')
+    if numbers is not None and numbers.dtype != bool and (numbers >= 0).all(): return numbers
+    raise ValueError(f'camera={camera!r:.60}: give the number of a camera, from 0, or a list of '
+                     'them')
 
 # %% ../nbs/83_gallery.ipynb #4dfb680e
 _UNKNOWN = '{}: does not know the {} of its scenes; search without {}='
@@ -189,7 +190,7 @@ _UNKNOWN = '{}: does not know the {} of its scenes; search without {}='
 def _known(self: Gallery, option, n):
     "The cameras or times of the scenes. Raises ValueError where none is known."
     x = self.cameras if option == 'camera' else self.times
-    there = x is not None and (np.asarray(x) != 0 if option == 'camera' else ~np.isnan(x)).any()
+    there = x is not None and (np.asarray(x) >= 0 if option == 'camera' else ~np.isnan(x)).any()
     if not there: raise ValueError(_UNKNOWN.format(self._title, option, option))
     if np.shape(x) == (n,): return np.asarray(x)
     raise ValueError(f'{self._title}: has {n} scenes, and {option}s of shape {np.shape(x)}; '
@@ -273,7 +274,7 @@ def dataset(self: Gallery) -> SceneDataset:
     if self.sizes is None or self.read is None:
         raise ValueError(f'{self._title}: was made without pictures, so there are no scenes '
                          'to show; make it with person-search index')
-    cameras = np.zeros(len(self.names), int) if self.cameras is None else self.cameras
+    cameras = np.full(len(self.names), -1) if self.cameras is None else self.cameras
     scenes = [Scene(name, tuple(map(int, size)), np.zeros((0, 4), np.float32),
                     np.zeros(0, np.int64), int(camera))
               for name, size, camera in zip(self.names, self.sizes, cameras)]
@@ -312,7 +313,7 @@ def _columns(self: Gallery):
     cameras, times, sizes = self.cameras, self.times, self.sizes
     return dict(image=self.det_image, boxes=self.det_boxes, scores=self.det_scores,
                 rows=self.det_feats, names=self.names,
-                cameras=np.zeros(n) if cameras is None else cameras,
+                cameras=np.full(n, -1) if cameras is None else cameras,
                 times=np.full(n, np.nan) if times is None else times,
                 sizes=np.zeros((n, 2)) if sizes is None else sizes,
                 scenes=[[-1, name, ''] for name in self.names])
@@ -331,8 +332,7 @@ def _check_feats(self: Gallery, source, first, feats):
     _refuse(source, ~np.isfinite(length), 'det_feats is too large to be compared', first)
     if self.matching != 'cosine': return
     wrong = (np.abs(length - 1) > .02) & (length > 0)
-    why = f'det_feats has length {length.max():.3g}; divide each embedding by its length'
-    _refuse(source, wrong, why, first)
+    if wrong.any(): _refuse(source, wrong, f'det_feats {wrong_length(length[wrong][0])}', first)
 
 # %% ../nbs/83_gallery.ipynb #6c4f2791
 class _Some:
@@ -522,7 +522,6 @@ def open(cls: Gallery, path) -> 'Gallery':
 # %% ../nbs/83_gallery.ipynb #6130b3a2
 _UNLIKE = ('the other gallery is of another network ({} numbers, fingerprint {}; here {}, {}): '
            'embed both with one model')
-_PER_DETECTION_OR_SCENE = 'det_boxes', 'det_scores', 'cameras', 'times', 'sizes'
 
 class _TwoReaders:
     "Pictures of two galleries, numbered on."
@@ -567,9 +566,12 @@ def _joined(self: Gallery, other):
     "Both in memory, the other's scenes after this one's."
     for g, source in (self, 'this gallery'), (other, 'the other gallery'): g.check(source)
     n, pairs = len(self.names), {}
-    for k in _PER_DETECTION_OR_SCENE:
-        a, b = getattr(self, k), getattr(other, k)
-        pairs[k] = None if a is None or b is None else np.concatenate([a, b])
+    for k in ('det_boxes', 'det_scores'):
+        pairs[k] = np.concatenate([getattr(self, k), getattr(other, k)])
+    a, b = self._columns(), other._columns()  # what only one of them knows is not lost
+    for k in _OF_SCENES:
+        known = getattr(self, k) is not None or getattr(other, k) is not None
+        pairs[k] = np.concatenate([a[k], b[k]]) if known else None
     feats = np.asarray(other.det_feats)
     if len(self): feats = np.concatenate([np.asarray(self.det_feats), feats])
     image = np.concatenate([self.det_image, n + np.asarray(other.det_image)]).astype(int)

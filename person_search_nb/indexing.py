@@ -23,7 +23,8 @@ from .specs import parse_spec
 from .person_search import evaluating
 from .neighbours import ENGINES
 from .shards import add_shard, check_manifest, compact, is_whole, MANIFEST
-from .shards import new_manifest, read_manifest, read_shard, write_manifest
+from .shards import new_manifest, read_manifest, read_shard, rewrite
+from .shards import write_manifest
 from .sources import open_source
 from .sources import Folder  # noqa: F401
 from .gallery import fingerprint
@@ -104,7 +105,7 @@ def find_people(
     return [x for batch in all_gather(out) for x in batch]
 
 # %% ../nbs/85_indexing.ipynb #5934118d
-def _camera(item): return item.camera if item.camera < 2 ** 31 else 0  # longer: not a camera's
+def _camera(item): return item.camera if item.camera < 2 ** 31 else -1  # longer: not a camera's
 
 def _columns(number, items, found):
     "What was found in some scenes of source `number`, as `add_shard` takes it."
@@ -148,30 +149,44 @@ def _drop_stale(folder, manifest, number, known, now, changed):
         raise ValueError(_STALE.format(folder, len(stale), stale[0][0], why))
     manifest['dropped'] += [[number, f'{k}|{stamp}'] for k, stamp in stale]
 
-_RELABELLED = ('{}: {} scenes have another camera or name now than when they were indexed, first '
-               '{} ({}, before {}); the gallery keeps the old: to take the new, index into '
-               'another folder')
+# %% ../nbs/85_indexing.ipynb #7f66e812
+_CORRECTED = ('{}: {} scenes have another camera now than when they were indexed, first {} '
+              '({}, before {}): the gallery takes the new')
+_RENAMED = ('{}: {} scenes have another name now than when they were indexed, first {} '
+            '(before {}); the gallery keeps the old: to take the new, index into another folder')
 
-def _say_relabelled(folder, manifest, number, items):
-    "Say it where an annotation was corrected: stamps see the pictures only."
-    now, new = {(i.key, i.stamp): i for i in items}, []
-    for shard in manifest['shards']:
+def _spelt(camera): return f'camera {camera}' if camera >= 0 else 'an unknown camera'
+
+def _labels(shard, number, now):
+    "(row, name, camera; new name, new camera) of each scene of a source that is still there."
+    rows = zip(shard['scenes'], shard['names'], shard['cameras'].tolist())
+    for row, ((n, key, stamp), name, camera) in enumerate(rows):
+        if n == number and (i := now.get((key, stamp))):
+            yield row, name, camera, i.name, _camera(i)
+
+def _take_cameras(folder, manifest, number, items):
+    "Take over cameras that were corrected: stamps see the pictures only. Says what is new."
+    now, changed = {(i.key, i.stamp): i for i in items}, {}
+    corrected, renamed = [], []
+    for k, shard in enumerate(manifest['shards']):
         s = read_shard(folder, shard, manifest)
-        for (n, key, stamp), name, camera in zip(s['scenes'], s['names'], s['cameras'].tolist()):
-            i = now.get((key, stamp)) if n == number else None
-            if i is None: continue
-            label = i.name, _camera(i)
-            if label != (name, camera): new.append((label, (name, camera)))
-    if not new: return
-    said = ['{}, camera {}'.format(*label) for label in new[0]]
-    print(_RELABELLED.format(folder, len(new), printable(new[0][0][0]), *map(printable, said)))
+        for row, name, camera, new_name, new in _labels(s, number, now):
+            if name != new_name: renamed.append((new_name, name))  # is it the same scene at all?
+            elif camera != new:
+                corrected.append((name, _spelt(new), _spelt(camera)))
+                s['cameras'][row] = new
+                changed[k] = s
+    if changed: rewrite(folder, manifest, changed)
+    for text, rows in (_CORRECTED, corrected), (_RENAMED, renamed):
+        if rows: print(text.format(folder, len(rows), *map(printable, rows[0])))
 
+# %% ../nbs/85_indexing.ipynb #a6b03439
 def _todo(folder, manifest, number, items, changed):
     """Items of a source that are in no shard: those that were skipped, too, for the reason may
     lie outside of the file, such as a limit that was raised."""
     known, now = _known(folder, manifest, number), {i.key: i.stamp for i in items}
     _drop_stale(folder, manifest, number, known, now, changed)
-    _say_relabelled(folder, manifest, number, items)
+    _take_cameras(folder, manifest, number, items)
     todo = [i for i in items if (i.key, i.stamp) not in known]
     # what was skipped comes last: a build that goes on puts together the batches of an unbroken one
     before = {s['key'] for s in manifest['skipped'] if s['source'] == number}
@@ -225,8 +240,8 @@ def _repaired(folder, about, changed):
     return manifest
 
 # %% ../nbs/85_indexing.ipynb #a5517112
-_NETWORK = ('{}: was made with another network (its fingerprint is {}, this one\'s {}); go on with '
-            'the same model file, or choose another folder')
+_NETWORK = ('{}: was made with another network, or in another precision (its fingerprint is {}, '
+            'this one\'s {}); go on with the same model file, or choose another folder')
 _BEGUN = '{}: was begun with {}={}, now {}={}; give the same, or choose another folder'
 _EVERY = ('{}: holds {} with every={}; its people would be there twice: give the same, or choose '
           'another folder')

@@ -30,7 +30,7 @@ class Scene:
     size: tuple            # (height, width) px of the picture
     boxes: np.ndarray      # (N, 4) float32 xyxy px
     person_id: np.ndarray  # (N,) int64, -1 = a person without identity
-    camera: int = 0        # which camera took it
+    camera: int = -1       # which camera took it; -1: not known, 0 is a camera like another
     rows: list = field(default_factory=list)  # where each box stands in its file, for messages
 
 # %% ../nbs/30_scenes.ipynb #83800c9d

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MANIFEST', 'FORMAT', 'VERSION', 'REPAIR', 'FIELDS', 'COLUMNS', 'LATEST', 'WIDEST_ROW', 'new_manifest',
            'write_manifest', 'check_manifest', 'gallery_file', 'read_manifest', 'read_npz', 'checksum', 'is_whole',
-           'stored_columns', 'add_shard', 'read_shard', 'join_shards', 'compact']
+           'stored_columns', 'add_shard', 'read_shard', 'join_shards', 'compact', 'rewrite']
 
 # %% ../nbs/81_shards.ipynb #283774a2
 import io, json, math, re, zipfile, zlib
@@ -18,7 +18,7 @@ from .neighbours import Rows
 from .pictures import data_file
 
 # %% ../nbs/81_shards.ipynb #59d8667e
-MANIFEST, FORMAT, VERSION = 'manifest.json', 'person-search gallery', 1
+MANIFEST, FORMAT, VERSION = 'manifest.json', 'person-search gallery', 2
 
 REPAIR = ('run person-search index on the same pictures again (or build_gallery): it makes what is '
           'broken again, and keeps the rest')
@@ -143,6 +143,11 @@ def check_manifest(
             f'{path}: has version {m["version"]}, this library reads up to {VERSION}; use a newer '
             'one'
         )
+    if _is_count(m.get('version')) and m['version'] < VERSION:  # 1: an unknown camera was 0
+        raise ValueError(
+            f'{path}: has version {m["version"]}, this library reads {VERSION}; index the pictures '
+            'again, into another folder'
+        )
     for k, fits in FIELDS.items():
         if k not in m or not fits(m[k]):
             raise ValueError(
@@ -258,7 +263,7 @@ def read_npz(
 COLUMNS = dict(image=(np.int32, ()),      # (M,) scene of each person
                boxes=(np.float32, (4,)),  # (M, 4) xyxy px
                scores=(np.float32, ()),   # (M,) 0-1
-               cameras=(np.int64, ()),    # (S,) which took each scene; 0: unknown
+               cameras=(np.int64, ()),    # (S,) which took each scene; -1: unknown
                times=(np.float64, ()),    # (S,) when, in seconds; NaN: unknown
                sizes=(np.int64, (2,)))    # (S, 2) height and width px
 
@@ -331,6 +336,8 @@ def _check_people(people, n, s, called=lambda k: k):
             'numbered from 0')
     _refuse('times', np.abs(times) > LATEST, 'is beyond all calendars; give seconds '
             '(of milliseconds a thousandth), NaN where the time is not known')
+    _refuse('cameras', people['cameras'] < -1, 'is no camera; give a number from 0, -1 where it '
+            'is not known')
     _refuse('sizes', people['sizes'] < 0, 'is below 0; give height and width in pixels')
 
 # %% ../nbs/81_shards.ipynb #1c427256
@@ -480,6 +487,13 @@ def join_shards(
     )
 
 # %% ../nbs/81_shards.ipynb #0fef499f
+def _exchange(folder, manifest, old):
+    "Write the manifest, and only then remove the files of old shards that it names no more."
+    write_manifest(folder, manifest)
+    for s in old:
+        if s not in manifest['shards']:
+            for f in s['bytes']: (Path(folder)/f).unlink(missing_ok=True)
+
 def compact(
     folder,
     people: int = 2**20,  # in one shard, at most
@@ -502,7 +516,16 @@ def compact(
         )
         for g in groups
     ]
-    write_manifest(folder, manifest)  # from here on the old ones are not named any more
-    for s in old:
-        if s not in manifest['shards']:
-            for f in s['bytes']: (Path(folder)/f).unlink(missing_ok=True)
+    _exchange(folder, manifest, old)
+
+# %% ../nbs/81_shards.ipynb #77c915d1
+def rewrite(
+    folder,
+    manifest: dict,  # of the gallery; changed
+    columns: dict,   # number in manifest['shards'] -> what `read_shard` gave, with corrections
+):
+    "Write some shards again, with other columns and the same rows, whole or not at all."
+    old = list(manifest['shards'])
+    for k, people in columns.items():
+        manifest['shards'][k] = _store(folder, manifest, people)
+    _exchange(folder, manifest, old)

@@ -58,7 +58,7 @@ class Item:
     "A scene that can be read."
     key: str        # by which its source finds it
     name: str
-    camera: int = 0
+    camera: int = -1            # -1: not known
     time: float = float('nan')  # seconds
     stamp: str = '' # changes when the file changes
 

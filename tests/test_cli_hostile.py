@@ -170,7 +170,8 @@ def test_every_command_says_what_its_data_leave_out(command, mine, model, tmp_pa
     found['annotations'] += [box | dict(person_id=-1, category_id=1) for box in more]
     file.write_text(json.dumps(found))
     spec, small = mine + '?train=*&outside=clip', ('epochs=1', 'batch_size=2', 'warmup=1', 'device=cpu', 'precision=fp32', 'start=', 'size=96x160')
-    for words in (('evaluate', model), ('search', model), ('train', '--model', 'hdl-student-fast', '--preset', 'tiny', '--out', tmp_path / 'run', '--set', *small)):
+    for words in (('evaluate', model), ('search', model), ('train', '--model', 'hdl-student-fast', '--preset', 'tiny', '--out', tmp_path / 'run', '--set', *small),
+                  ('ablate', 'table7', '--student', 'hdl-student-fast', '--out', tmp_path / 'table', '--set', *small, 'width=0.125', 'rpn_channels=16', 'imprint=False')):
         ran = command(*words, '--data', spec)
         notes = [line for line in ran.stderr.splitlines() if line.startswith('note: ')]
         assert ran.returncode == 0 and len(notes) == len(set(notes)), ran.stderr

@@ -493,14 +493,14 @@ def test_a_film_without_seqinfo(tmp_path):
 @pytest.mark.parametrize('name,camera', [
     ('c2_002_90.png', 2), ('c3s1_000501.jpg', 3), ('0002_c1s1_000451_03.jpg', 1), ('0005_c2_f0046985.jpg', 2), ('0001C4T0001F001.jpg', 4), ('0000_000_05_0303morning_0008_1.jpg', 5), ('0002_c002_00030600_0.jpg', 2),
     ('cam5_0001.jpg', 5), ('camera6-frame10.jpg', 6), ('cam1/0001.jpg', 1), ('set/Camera_03/img/7.jpg', 3), ('cam2\\0001.jpg', 2), ('c5/0001.jpg', 5), ('cam3/c4_1.jpg', 4), ('CAM-12 0001.jpg', 12), ('ch01_20240501.jpg', 1), ('c7.mp4', 7),
-    ('s15538.jpg', 0), ('000001.jpg', 0), ('batch3.jpg', 0), ('scam3.jpg', 0), ('clip1.jpg', 0), ('IMG_0001.jpg', 0), ('C20240501123000123456789.jpg', 0), ('c99999999999999999999.jpg', 0), ('', 0), ('cam.jpg', 0)])
+    ('s15538.jpg', -1), ('000001.jpg', -1), ('batch3.jpg', -1), ('scam3.jpg', -1), ('clip1.jpg', -1), ('IMG_0001.jpg', -1), ('C20240501123000123456789.jpg', -1), ('c99999999999999999999.jpg', -1), ('', -1), ('cam.jpg', -1)])
 def test_cameras_in_names(name, camera): assert camera_in(name) == camera
 
 def test_unknown_cameras_are_said(tmp_path):
     names = ('a_0.jpg', 'c1_1.jpg', 'b_2.jpg', 'b_3.jpg')
     spec = write(tmp_path, names=names)
     data = opened(spec)
-    assert data.cameras.tolist() == [0, 1, 0, 0] and data.notes == ['the camera of 3 of 4 pictures is not known: neither the file nor names such as a_0.jpg tell it']
+    assert data.cameras.tolist() == [-1, 1, -1, -1] and data.notes == ['the camera of 3 of 4 pictures is not known: neither the file nor names such as a_0.jpg tell it']
     refused(spec + '?protocol=cross-camera', 'annotations.json: protocol=cross-camera wants the camera of every picture; .*a_0.jpg', 'query')
     text = format_summary(summary(spec, progress=False))
     assert 'the camera of 3 of 4 pictures is not known' in text and 'protocol=all' in text

@@ -148,7 +148,7 @@ def test_difference_is_refused(tmp_path, student, monkeypatch):
 def test_metadata(student, folder):
     import onnx
     about = json.loads({p.key: p.value for p in onnx.load(folder/'s.onnx').metadata_props}['person_search_nb'])
-    assert about['fingerprint'] == fingerprint(student) == trusted(folder/'s.pt2').about['fingerprint'] == Deployed(folder/'int8.onnx').about['fingerprint']
+    assert about['fingerprint'] == fingerprint(student) == trusted(folder/'s.pt2').about['fingerprint']
     assert about['config'] == student.config and about['detections'] == student.detections and about['proposals'] == student.rpn.post_nms[1]
     assert Deployed(folder/'int8.onnx').about['precision'] == 'int8' and max(about['errors'].values()) < 1e-4
     other = load_model(shipped_trunk('hdl-student-fast'))
@@ -197,6 +197,23 @@ def test_int8_is_close(folder, gallery):
     assert all(torch.isfinite(v).all() for f in small(images) for v in f.values())
     with pytest.raises(ValueError, match='already int8'): quantise(folder/'int8.onnx', folder/'x.onnx', gallery, 2, progress=False)
     with pytest.raises(ValueError, match='no scenes'): quantise(folder/'s.onnx', folder/'x.onnx', [], 2, progress=False)
+
+
+def test_a_gallery_in_float_is_not_searched_in_8_bits(student, folder, gallery, tmp_path):
+    "Both had one fingerprint, and similarities of float and int8 were compared without a word."
+    full, small = Deployed(folder/'s.onnx'), Deployed(folder/'int8.onnx')
+    box = gallery.truth(0)['boxes'][0].numpy()
+    made = {k: Gallery.from_model(net, gallery, progress=False) for k, net in (('float', full), ('int8', small))}
+    for net, other in (small, 'float'), (full, 'int8'), (student, 'int8'):
+        with pytest.raises(ValueError, match='was made with another network, or in another precision'): made[other].embed(net, 0, box)
+    for net, own in (full, 'float'), (student, 'float'), (small, 'int8'): made[own].embed(net, 0, box)
+    with pytest.raises(ValueError, match='of another network'): made['float'].append(made['int8'])
+    train = open_dataset('synth:tiny?train_scenes=12&train_ids=10', 'train')
+    for name in 'ab': quantise(folder/'s.onnx', tmp_path/f'{name}.onnx', train, 2, progress=False)
+    prints = [fingerprint(Deployed(p)) for p in (folder/'s.onnx', folder/'int8.onnx', tmp_path/'a.onnx', tmp_path/'b.onnx')]
+    assert len(set(prints[:3])) == 3 and prints[2] == prints[3]  # other ranges are other numbers, and the same scenes the same
+    shutil.copy(folder/'int8.head.onnx', tmp_path/'a.head.onnx')
+    with pytest.raises(ValueError, match='belong to different models'): Deployed(tmp_path/'a.onnx')
 
 
 @pytest.mark.parametrize('end', ['.onnx', '.pt2'])

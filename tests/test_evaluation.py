@@ -523,3 +523,22 @@ def test_numbers_of_scenes_are_whole(name, change):
     good = dict(det_image=[0], det_boxes=one, det_scores=[.9], det_feats=[[1., 0]], query_feats=[[1., 0]], gt_query=[0], gt_image=[0], gt_boxes=one, candidates=[[0]])
     assert search_metrics(**good | {name: np.asarray(good[name], np.float32)})['mAP'] == 1
     with pytest.raises(ValueError, match=f'{name} (is an array of .*, not of whole numbers|holds NaN or infinity)'), np.errstate(invalid='ignore'): search_metrics(**good | {name: change(np.array(good[name]))})
+
+
+@pytest.mark.parametrize('weight, said', [(1e-20, 'an embedding of length 0: the network is not trained, or its features are all zero'), (0, '')])
+def test_a_network_without_features_is_told_so(weight, said):
+    "F.normalize leaves what is shorter than 1e-12 shorter than 1, and the message said to divide by the length."
+    from person_search_nb.datasets import open_dataset
+    from person_search_nb.evaluation import embed_truth
+    from person_search_nb.models import build_model
+    from person_search_nb.search import Gallery
+    torch.manual_seed(0)
+    net, spec = build_model('hdl-student-fast', 4, width=.125), 'synth:tiny?test_scenes=4&test_ids=3&queries=2&gallery=3&size=96x160'
+    with torch.no_grad(): net.embedding_norm.weight.mul_(weight)
+    gallery, queries = (open_dataset(spec, s, progress=False) for s in ('gallery', 'query'))
+    found, feats = embed_truth(net, gallery), embed_queries(net, queries, gallery)
+    score = lambda: score_detections(found, feats, gallery, queries)
+    people = Gallery(**found, names=list(gallery.names))
+    if not said: score(), people.check()  # 0 is like nobody: that can be compared
+    for use in (score, people.check) if said else ():
+        with pytest.raises(ValueError, match=f'has length .*e-.*; divide each embedding by its length, or, .* {said}'): use()

@@ -918,15 +918,114 @@ def test_a_gallery_that_was_moved_leaves_no_folder_behind(tmp_path):
     assert not (tmp_path / 'old').exists()
 
 
-def test_corrected_cameras_are_said(net, tmp_path, capsys):
-    "The gallery kept the old ones in silence."
-    index = lambda cameras, out='g': build_gallery(net, coco(tmp_path / 'cc', ['a.png', 'bb.png', 'ccc.png'], cameras), tmp_path / out, least=0., progress=False)
-    index({}), index({})
+@pytest.mark.parametrize('there', ['page', 'folder', 'link', 'nowhere'])
+def test_a_page_of_somebody_else_is_not_overwritten(net, tmp_path, pictures, command, there):
+    "`search --out index.html` took the place of a site's first page."
+    build_gallery(net, pictures, tmp_path / 'g', least=0., progress=False)
+    page, site = tmp_path / 'hits.html', tmp_path / 'site.html'
+    search = lambda: command('search', MODEL, '--gallery', tmp_path / 'g', '--image', pictures / 'c1_a.png', '--box', '1,2,60,90', '--out', page)
+    assert not search().returncode and not search().returncode and 'looked for' in page.read_text()  # its own is written anew
+    page.unlink()
+    site.write_text('<!doctype html><title>mine</title>')
+    if there == 'page': shutil.copy(site, page)
+    elif there == 'folder': page.mkdir()
+    else: page.symlink_to(site if there == 'link' else tmp_path / 'gone')
+    ran = search()
+    assert ran.returncode and 'hits.html: is there already, was not written by this command, and would be lost; give another name' in ran.stderr
+    assert site.read_text().endswith('mine</title>') and (there != 'page' or page.read_text() == site.read_text())
+
+
+CAMERAS = [0, -1, 1]
+
+
+def by_camera(tmp_path, way):
+    "A gallery of three scenes, of camera 0, of one that is not known, and of camera 1, that has gone a way."
+    g, folder = replace(drawn(0), cameras=CAMERAS), tmp_path / 'g'
+    if way == 'memory': return g
+    if way == 'joined': return replace(drawn(0), cameras=CAMERAS).append(drawn(1))
+    g.save(tmp_path / 'g.npz' if way == 'npz' else folder)
+    if way == 'npz': return Gallery.load(tmp_path / 'g.npz')
+    if way == 'appended': Gallery.open(folder).append(drawn(1))
+    if way == 'compact':
+        Gallery.open(folder).append(drawn(1))
+        compact(folder, most=1)
+        assert len(read_manifest(folder)['shards']) == 1
+    if way == 'hnsw':
+        pytest.importorskip('faiss')
+        Gallery.open(folder).build_index('hnsw', progress=False)
+    return Gallery.open(folder)
+
+
+@pytest.mark.parametrize('way', ['memory', 'joined', 'npz', 'folder', 'appended', 'compact', 'hnsw'])
+def test_camera_0_is_a_camera_and_an_unknown_one_is_none(tmp_path, way, capsys):
+    "Both were 0: what camera 0 took was printed without a camera, and a search by it found what no camera is known of."
+    from person_search_nb.cli import _nobody, _print_matches
+    g = by_camera(tmp_path, way)
+    assert np.asarray(g.cameras).tolist() == CAMERAS + [-1] * (len(g.names) - 3)
+    query = g.det_feats[0]
+    scenes = lambda **asked: {m.scene for m in g.search(query, 99, score_threshold=0, **asked)}
+    assert scenes(camera=0) == {0} and scenes(camera=[0, 1]) == {0, 2} and scenes(camera=1) == {2} and scenes() == set(range(len(g.names)))
+    with pytest.raises(ValueError, match='camera=-1: give the number of a camera, from 0'): scenes(camera=-1)
+    found = g.search(query, 99, score_threshold=0, scenes=[0, 1, 2])
+    assert {m.scene: m.camera for m in found} == dict(enumerate(CAMERAS))
+    capsys.readouterr()
+    _print_matches(found)
+    told = [f'  camera {m.camera}' if m.scene != 1 else '' for m in found]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(']')[1] for line in lines] == told and 'camera -1' not in hits_page(found) and 'camera 0' in hits_page(found)
+    _nobody(g)
+    assert 'in the gallery, of cameras [0, 1];' in capsys.readouterr().err
+
+
+def test_camera_0_of_pictures_data_sets_and_films(net, tmp_path, pictures):
+    assert [i.camera for i in open_source(coco(tmp_path / 'cc', ['a.png', 'bb.png', 'ccc.png'], {'a.png': 0, 'bb.png': -1})).scan()] == [0, -1, 1]
+    (pictures / 'c2_a.png').rename(pictures / 'yard.png'), (pictures / 'c3_a.png').rename(pictures / 'cam0_a.png')
+    for source in (pictures, f'coco:{tmp_path}/cc'):
+        g = build_gallery(net, source, tmp_path / 'g', least=0., progress=False)
+        scenes = g.dataset().scenes
+        assert sorted(g.cameras[-3:]) == [-1, 0, 1] and [s.camera for s in scenes] == g.cameras.tolist()
+
+
+def test_galleries_where_an_unknown_camera_was_0_are_not_read(tmp_path):
+    g = gallery(tmp_path / 'g')
+    changed(g, lambda m: m.update(version=1))
+    with pytest.raises(ValueError, match='manifest.json: has version 1, this library reads 2; index the pictures again, into another folder'): Gallery.open(g)
+    with pytest.raises(ValueError, match='row 1: cameras is no camera; give a number from 0, -1 where it is not known'): replace(drawn(0), cameras=[0, -2, 1]).check()
+
+
+@pytest.mark.parametrize('engine', ['exact', 'hnsw'])
+def test_corrected_cameras_are_taken(net, tmp_path, capsys, engine):
+    "The gallery kept the old ones, and the way to the new was to embed everything again."
+    if engine == 'hnsw': pytest.importorskip('faiss')
+    names = ['a.png', 'bb.png', 'ccc.png']
+    def index(cameras, out='g', more=(), **kw):
+        return build_gallery(net, coco(tmp_path / 'cc', [*names, *more], cameras), tmp_path / out, least=0., shard=2, progress=False, **kw)
+    before = index({'a.png': -1}, engine=engine)
+    before = replace(before, det_feats=np.array(before.det_feats), read=None)
+    capsys.readouterr(), index({'a.png': -1})
     assert 'another camera' not in capsys.readouterr().out
-    g = index({'bb.png': 7, 'ccc.png': 7})
+    kept, embedded = set((tmp_path / 'g').iterdir()), []
+    watched = net.register_forward_pre_hook(lambda net, args: embedded.extend(args[0]))
+    g = index({'a.png': 7, 'ccc.png': 0})
     said = capsys.readouterr().out
-    assert 'g: 2 scenes have another camera or name now than when they were indexed, first bb.png (bb.png, camera 7, before bb.png, camera 1)' in said
-    assert g.cameras.tolist() == [1, 1, 1] and index({'bb.png': 7, 'ccc.png': 7}, 'h').cameras.tolist() == [1, 7, 7]
+    assert 'g: 2 scenes have another camera now than when they were indexed, first a.png (camera 7, before an unknown camera): the gallery takes the new' in said
+    assert g.cameras.tolist() == [7, 1, 0] == index({'a.png': 7, 'ccc.png': 0}, 'h').cameras.tolist() and len(embedded) == 3  # of h
+    for k in ('det_image', 'det_boxes', 'det_scores', 'det_feats', 'times', 'sizes'): np.testing.assert_array_equal(getattr(before, k), np.asarray(getattr(g, k)))
+    assert g.names == before.names and len(list((tmp_path / 'g').iterdir())) == len(kept) and bool(g.engine) == (engine == 'hnsw')
+    assert {m.scene for m in g.search(g.det_feats[0], 9999, score_threshold=0, camera=7)} == {0}
+    g = index({'a.png': 7, 'ccc.png': -1, 'dddd.png': 3}, more=['dddd.png'])  # with what is new
+    assert g.cameras.tolist() == [7, 1, -1, 3] and len(embedded) == 4
+    watched.remove()
+    assert 'first ccc.png (an unknown camera, before camera 0)' in capsys.readouterr().out
+
+
+def test_scenes_of_another_name_are_said(net, tmp_path, capsys):
+    "What has another name may be another scene: its camera is not taken."
+    index = lambda name, camera: build_gallery(net, coco(tmp_path / 'cc', [name], {name: camera}), tmp_path / 'g', least=0., progress=False)
+    index('a.png', 1)
+    (tmp_path / 'cc/a.png').rename(tmp_path / 'cc/b.png')
+    assert index('b.png', 2).cameras.tolist() == [1]
+    assert 'g: 1 scenes have another name now than when they were indexed, first b.png (before a.png); the gallery keeps the old' in capsys.readouterr().out
 
 
 def test_a_source_that_was_moved_is_said(net, tmp_path, pictures, capsys):
