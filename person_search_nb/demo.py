@@ -18,6 +18,7 @@ import torch
 from fastcore.basics import patch
 
 from .files import LOCK, atomic_write, clear_parts, read_json
+from .visualize import crop, figure_html, ranking_strip
 from .anchors import fit_heights
 from .datasets import open_dataset, with_options
 from .systems import imprint
@@ -32,7 +33,6 @@ from .training import train
 from .distillation import HDL
 from .models import build_model
 from .search import Gallery
-from .visualize import crop, figure_html, ranking_strip
 from .attention_maps import compare_attention
 
 # %% ../nbs/96_demo.ipynb #dba95df6

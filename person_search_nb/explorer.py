@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
+from .visualize import to_array
+from .widgets import draw_map, escaped, Explorer, HEAT, jpeg, LESS, MORE
+from .widgets import ScenePicture, view_of, full_view, with_boxes
 from .datasets import open_dataset
 from .person_search import evaluating, record_levels
 from .model_files import shipped_trunk
 from .distillation import attention_distillation, energy, feature_distillation
 from .models import build_model, load_model
-from .visualize import to_array
 from .grad_cam import grad_cam
-from .widgets import draw_map, escaped, Explorer, HEAT, jpeg, LESS, MORE
-from .widgets import ScenePicture, view_of, full_view, with_boxes
 
 # %% ../nbs/92_explorer.ipynb #c63c0f59
 DEMO = 'synth:tiny?test_scenes=18&test_ids=8&queries=8&gallery=17&seed=11'

@@ -18,13 +18,13 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from .visualize import draw_boxes, STYLE, to_array
 from .boxes import box_iou, check_boxes, clip_boxes, decode_boxes, keep_large
 from .rpn import best_survivors, match_boxes
 from .person_search import evaluating
 from .analysis import line_look, MARKERS, MEASURES, plot_gallery_sizes
 from .analysis import plot_precision_recall
 from .runs import read_log, smooth
-from .visualize import draw_boxes, STYLE, to_array
 
 # %% ../nbs/69_figures.ipynb #2fa8c98f
 _NOT_A_SCENE = ('a network looks at a (3, H, W) tensor with values 0-1, not at {}; '

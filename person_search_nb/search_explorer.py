@@ -16,15 +16,15 @@ from fastcore.basics import patch
 from .distributed import device_of
 from .files import printable
 from .pictures import Fit, read_picture, resize_picture, resize_rule
+from .visualize import crop, NOBODY, on_card, RIGHT, to_array, WRONG
+from .widgets import draw_map, escaped, Explorer, jpeg
+from .widgets import ScenePicture, full_view, with_boxes
 from .scenes import as_floats, QuerySet
 from .person_search import evaluating
 from .ranking import paired_iou
 from .gallery import fingerprint
 from .search import Gallery
-from .visualize import crop, NOBODY, on_card, RIGHT, to_array, WRONG
 from .grad_cam import grad_cam
-from .widgets import draw_map, escaped, Explorer, jpeg
-from .widgets import ScenePicture, full_view, with_boxes
 from .explorer import LRUCache, demo_models, demo_scenes, fullest_scene
 
 # %% ../nbs/93_search_explorer.ipynb #8300cc90
