@@ -4,7 +4,7 @@ import json
 import pytest
 import torch
 
-from person_search_nb import ablations
+from person_search_nb import ablation_rows
 from person_search_nb.model_files import shipped_trunk
 from person_search_nb.warm_start import read_state, warm_start
 from person_search_nb.models import build_model
@@ -12,9 +12,9 @@ from person_search_nb.presets import make_recipe, stage_recipes
 from person_search_nb.recipes import build_started
 from person_search_nb.paper_tables import Row
 from person_search_nb.tables import TABLES
-from person_search_nb.ablations import ablation_table, list_tables, network_of, overridden, Plan
-from person_search_nb.ablations import run_ablation
-from person_search_nb.cli import ablate
+from person_search_nb.ablation_rows import network_of, overridden, Plan
+from person_search_nb.ablations import ablation_table, list_tables, run_ablation
+from person_search_nb.model_commands import ablate
 
 SPEC = 'synth:tiny?train_scenes=4&test_scenes=6&train_ids=4&test_ids=4&queries=3&gallery=4&size=96x160'
 STEP = dict(width=0.125, rpn_channels=16, start='', imprint=False, steps=1, warmup=0, precision='fp32', device='cpu', batch_size=2, rois_per_image=4, proposals=(12, 8),
@@ -103,7 +103,7 @@ def test_one_step_of_every_row(name, networks, tmp_path):
 
 def test_a_second_call_trains_nothing(networks, tmp_path, monkeypatch):
     first = run_ablation('table7', SPEC, out=tmp_path / 'a', networks=networks, progress=False, **STEP)
-    monkeypatch.setattr(ablations, 'run_recipe', lambda *a, **k: pytest.fail('trained again'))
+    monkeypatch.setattr(ablation_rows, 'run_recipe', lambda *a, **k: pytest.fail('trained again'))
     again = run_ablation('table7', SPEC, out=tmp_path / 'b', networks=networks, progress=False, **STEP)
     assert [r['mAP'] for r in again['rows']] == [r['mAP'] for r in first['rows']]
 

@@ -734,7 +734,7 @@ def test_a_replaced_picture_is_seen_under_its_name(net, tmp_path, pictures):
 
 
 def test_the_command_line_tells_scenes_of_one_name_apart(capsys):
-    from person_search_nb.cli import _print_matches
+    from person_search_nb.search_commands import _print_matches
     g = drawn(0)
     _print_matches(g.append(g).search(g.det_feats[0], 2, score_threshold=0))
     assert [line.split('  ')[3] for line in capsys.readouterr().out.splitlines()] == [f'{g.names[0]} (scene 0)', f'{g.names[0]} (scene 3)']
@@ -807,7 +807,7 @@ def test_a_query_is_one_box(net, tmp_path, pictures, box):
 
 def test_the_command_line_counts_whom_it_searches(net, tmp_path, pictures, capsys):
     "Forgotten people were counted among those in whom nobody was found."
-    from person_search_nb.cli import _nobody
+    from person_search_nb.search_commands import _nobody
     index = lambda: build_gallery(net, pictures, tmp_path / 'g', least=0., changed='replace', progress=False)
     people = np.bincount(index().det_image, minlength=3)
     (pictures / 'c2_a.png').unlink()

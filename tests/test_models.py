@@ -16,7 +16,7 @@ from person_search_nb.models import build_model, list_models, load_model, model_
 from person_search_nb.presets import make_recipe
 from person_search_nb.recipes import run_recipe
 from person_search_nb.grad_cam import grad_cam
-from person_search_nb.cli import export
+from person_search_nb.model_commands import export
 
 SPEC = 'synth:tiny?train_scenes=8&test_scenes=6&train_ids=12&test_ids=4&queries=4&gallery=4&size=96x160'
 FAST = dict(stages=(), crops=(), width=0.125, rpn_channels=16, start='', imprint=False, batch_size=4, epochs=2, warmup=1, rois_per_image=8, proposals=(30, 20), precision='fp32', device='cpu')

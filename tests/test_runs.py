@@ -218,7 +218,7 @@ def test_the_lock_of_a_dead_process_is_no_obstacle(held, command):
 
 def test_one_network_of_a_table_is_trained_by_one_process(tmp_path):
     from person_search_nb.tables import TABLES
-    from person_search_nb.ablations import network_of, Plan
+    from person_search_nb.ablation_rows import network_of, Plan
     given = SMALL | dict(search_threshold=0.)
     first = network_of(TABLES['table7'].rows[0], Plan(SPEC, 'tiny', settings=given), tmp_path / 'networks', TABLES['table7'].rows)
     with locked(first.folder, 'ablate table8'), pytest.raises(BusyError, match='ablate table8'):

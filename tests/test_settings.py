@@ -158,7 +158,7 @@ def test_every_error_is_one_line_and_the_traceback_is_to_be_had(error, command, 
     file = tmp_path / 'model.safetensors'
     file.write_text('x')
     def fails(*a, **kw): raise error
-    monkeypatch.setattr('person_search_nb.cli._network', fails)
+    monkeypatch.setattr('person_search_nb.search_commands._network', fails)
     ran = command('evaluate', file)
     assert ran.returncode == 1 and len(ran.stderr.strip().splitlines()) == 1 and ran.stderr.strip().isprintable()
     if not isinstance(error, (ValueError, OSError)): assert str(file) in ran.stderr and 'PERSON_SEARCH_TRACEBACK=1' in ran.stderr
@@ -171,16 +171,16 @@ def test_a_box_may_begin_outside_the_picture(command, tmp_path):
     assert 'expected one argument' not in ran.stderr and 'no gallery there' in ran.stderr
 
 
-@pytest.mark.parametrize('text,seconds', [('2024-05-01 12:30+02:00', 1714559400), ('2024-05-01 12:30', 1714566600), ('2024-05-01T12:30Z', 1714566600), ('90', 90), ('', None)])
-def test_times_keep_their_zone(text, seconds):
-    from person_search_nb.cli import _seconds
-    assert _seconds(text) == seconds
+@pytest.mark.parametrize('text,wanted', [('2024-05-01 12:30+02:00', 1714559400), ('2024-05-01 12:30', 1714566600), ('2024-05-01T12:30Z', 1714566600), ('90', 90), ('', None)])
+def test_times_keep_their_zone(text, wanted):
+    from person_search_nb.shell import seconds
+    assert seconds(text) == wanted
 
 
 @pytest.mark.parametrize('text', ['nan', 'inf', 'yesterday', '2024-13-01', '1e300'])
 def test_what_is_no_time_is_said(text):
-    from person_search_nb.cli import _seconds
-    with pytest.raises(ValueError, match='a time is seconds'): _seconds(text)
+    from person_search_nb.shell import seconds
+    with pytest.raises(ValueError, match='a time is seconds'): seconds(text)
 
 
 def test_a_start_that_is_not_a_number_is_refused_before_the_folder_is_made(command, tmp_path):
