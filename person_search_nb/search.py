@@ -28,6 +28,8 @@ from .reranking import cbgm, k_reciprocal
 from .neighbours import Approximate, choose_engine, exact_neighbours
 from .shards import gallery_file, read_manifest, write_manifest
 from .gallery import WIDEST, Gallery, Match, fingerprint, format_time, thumbnail
+# gives Gallery save, load, open and append
+from . import gallery_files  # noqa: F401
 
 # %% ../nbs/85_search.ipynb #a430ed3c
 _NO_FAISS = ('{}: has an index ({}), and the package faiss is missing: searching exactly. '
