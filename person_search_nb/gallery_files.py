@@ -14,9 +14,9 @@ import numpy as np
 from fastcore.basics import patch
 
 from .files import atomic_write, LOCK, locked, parse_json, printable, sound_size
+from .manifest import MANIFEST, new_manifest, read_manifest
 from .pictures import Fit, RESIZE, resize_rule
-from .shards import add_shard, join_shards, MANIFEST, new_manifest, read_manifest
-from .shards import read_npz, read_shard, stored_columns
+from .shards import add_shard, join_shards, read_npz, read_shard, stored_columns
 from .sources import open_source
 from .gallery import Gallery
 

@@ -17,13 +17,14 @@ from tqdm.auto import tqdm
 
 from .distributed import all_gather, device_of, broadcast, rank, rank_slice
 from .files import DataError, LOCK, locked, printable, sound_size
+from .manifest import check_manifest, MANIFEST, new_manifest, read_manifest
+from .manifest import write_manifest
 from .pictures import resize_picture, resize_rule
 from .scenes import as_floats
 from .specs import parse_spec
 from .person_search import evaluating
 from .neighbours import ENGINES
-from .shards import add_shard, check_manifest, compact, is_whole, MANIFEST
-from .shards import new_manifest, read_manifest, read_shard, write_manifest
+from .shards import add_shard, compact, is_whole, read_shard
 from .sources import open_source
 from .sources import Folder  # noqa: F401
 from .gallery import fingerprint

@@ -19,6 +19,7 @@ from PIL import Image
 
 from .distributed import device_of
 from .files import locked, printable
+from .manifest import gallery_file, read_manifest, write_manifest
 from .pictures import as_picture, pixel_limit, read_picture, resize_picture
 from .pictures import resize_rule
 from .scenes import as_floats, check_scene, Scene
@@ -26,7 +27,6 @@ from .person_search import evaluating
 from .ranking import paired_iou
 from .reranking import cbgm, k_reciprocal
 from .neighbours import Approximate, choose_engine, exact_neighbours
-from .shards import gallery_file, read_manifest, write_manifest
 from .gallery import WIDEST, Gallery, Match, fingerprint, format_time, thumbnail
 # gives Gallery save, load, open and append
 from . import gallery_files  # noqa: F401
