@@ -14,9 +14,9 @@ from tqdm.auto import tqdm
 
 from .files import MissingPackage, parse_json, regular_file, sound_size
 from .model_files import check_finite
-from .deploy import head_path, KEY, need_onnx, NotFinite, onnx_bytes
-from .deploy import onnx_function, onnx_session, quietly, RULES, TwoParts
-from .deploy import without_pooling, write_pair
+from .deployable import NotFinite, RULES, TwoParts
+from .deploy import head_path, KEY, need_onnx, onnx_bytes, onnx_function
+from .deploy import onnx_session, quietly, without_pooling, write_pair
 
 # %% ../nbs/89_deployed.ipynb #0dfe693f
 def _tensors(message):
