@@ -23,9 +23,9 @@ from .gallery import fingerprint
 from .search import Gallery
 from .visualize import crop, NOBODY, on_card, RIGHT, to_array, WRONG
 from .grad_cam import grad_cam
-from .widgets import draw_map, escaped, Explorer, jpeg
-from .widgets import ScenePicture, full_view, with_boxes
-from .explorer import LRUCache, demo_models, demo_scenes, fullest_scene
+from .widgets import draw_map, escaped, Explorer, full_view, jpeg, LRUCache
+from .widgets import ScenePicture, with_boxes
+from .explorer import demo_models, demo_scenes, fullest_scene
 
 # %% ../nbs/97_search_explorer.ipynb #8300cc90
 _OTHER_NETWORK = ("the gallery was made with another network (its fingerprint is {}, "

@@ -16,8 +16,8 @@ from person_search_nb.models import build_model
 from person_search_nb.search import Gallery
 from person_search_nb.deployable import deployable
 from person_search_nb.grad_cam import grad_cam
-from person_search_nb.widgets import draw_map, jpeg, ScenePicture, resize_map, view_of, full_view
-from person_search_nb.explorer import AttentionExplorer, LRUCache
+from person_search_nb.widgets import draw_map, jpeg, LRUCache, ScenePicture, resize_map, view_of, full_view
+from person_search_nb.explorer import AttentionExplorer
 from person_search_nb.search_explorer import SearchExplorer
 
 HEIGHTS = [float(h) for h in range(20, 64, 4)]
