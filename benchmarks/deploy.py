@@ -16,7 +16,8 @@ from person_search_nb.datasets import open_dataset
 from person_search_nb.model_files import shipped_trunk
 from person_search_nb.evaluation import evaluate
 from person_search_nb.models import build_model, load_model
-from person_search_nb.deploy import deployable, export_onnx
+from person_search_nb.deployable import deployable
+from person_search_nb.deploy import export_onnx
 from person_search_nb.deployed import Deployed, quantise
 
 SIZE, THREADS, PROPOSALS = (800, 800), 2, 50

@@ -17,15 +17,15 @@ from .distributed import device_of
 from .files import printable
 from .pictures import Fit, read_picture, resize_picture, resize_rule
 from .visualize import crop, NOBODY, on_card, RIGHT, to_array, WRONG
-from .widgets import draw_map, escaped, Explorer, jpeg
-from .widgets import ScenePicture, full_view, with_boxes
+from .widgets import draw_map, escaped, Explorer, full_view, jpeg, LRUCache
+from .widgets import ScenePicture, with_boxes
 from .scenes import as_floats, QuerySet
 from .person_search import evaluating
 from .matching import paired_iou
 from .gallery import fingerprint
 from .search import Gallery
 from .grad_cam import grad_cam
-from .explorer import LRUCache, demo_models, demo_scenes, fullest_scene
+from .explorer import demo_models, demo_scenes, fullest_scene
 
 # %% ../nbs/93_search_explorer.ipynb #8300cc90
 _OTHER_NETWORK = ("the gallery was made with another network (its fingerprint is {}, "

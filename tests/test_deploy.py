@@ -13,7 +13,8 @@ from person_search_nb.models import build_model, load_model
 from person_search_nb.gallery import fingerprint
 from person_search_nb.search import Gallery
 from person_search_nb.indexing import build_gallery
-from person_search_nb.deploy import deployable, export_onnx, export_program, head_path, part_errors
+from person_search_nb.deployable import deployable
+from person_search_nb.deploy import export_onnx, export_program, head_path, part_errors
 from person_search_nb.deployed import Deployed, quantise
 
 SPEC = 'synth:tiny?test_scenes=12&test_ids=8&gallery=8&queries=4'

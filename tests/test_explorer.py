@@ -14,9 +14,10 @@ from person_search_nb.model_files import save_model
 from person_search_nb.distillation import attention_distillation, feature_distillation
 from person_search_nb.models import build_model
 from person_search_nb.search import Gallery
+from person_search_nb.deployable import deployable
 from person_search_nb.grad_cam import grad_cam
-from person_search_nb.widgets import draw_map, jpeg, ScenePicture, resize_map, view_of, full_view
-from person_search_nb.explorer import AttentionExplorer, LRUCache
+from person_search_nb.widgets import draw_map, jpeg, LRUCache, ScenePicture, resize_map, view_of, full_view
+from person_search_nb.explorer import AttentionExplorer
 from person_search_nb.search_explorer import SearchExplorer
 
 HEIGHTS = [float(h) for h in range(20, 64, 4)]
@@ -452,8 +453,7 @@ def test_a_gallery_at_another_size_is_refused(models, scenes, gallery, tmp_path)
 
 
 def test_an_exported_model_is_shown_without_reasons(models, scenes):
-    deploy = pytest.importorskip('person_search_nb.deploy')
-    parts = deploy.deployable(net(seed=2))
+    parts = deployable(net(seed=2))
     page = asked(parts, None, scenes)
     assert page.matches
     page.hits[0].selected = 0

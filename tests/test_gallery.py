@@ -17,7 +17,8 @@ from person_search_nb.reranking import cbgm, k_reciprocal
 from person_search_nb.models import load_model
 from person_search_nb.neighbours import Approximate, choose_engine, crowd, exact_neighbours
 from person_search_nb.neighbours import recall, Rows
-from person_search_nb.shards import compact, read_manifest
+from person_search_nb.manifest import read_manifest
+from person_search_nb.shards import compact
 from person_search_nb.sources import open_source, time_in
 from person_search_nb.gallery import fingerprint, format_time, thumbnail
 from person_search_nb.search import Gallery, hits_page

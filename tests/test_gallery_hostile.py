@@ -21,8 +21,8 @@ from person_search_nb.pictures import Fit, resize_rule
 from person_search_nb.model_files import shipped_trunk
 from person_search_nb.models import load_model
 from person_search_nb.neighbours import Approximate
-from person_search_nb.shards import add_shard, compact, FIELDS, MANIFEST, new_manifest
-from person_search_nb.shards import read_manifest, read_shard, write_manifest
+from person_search_nb.manifest import FIELDS, MANIFEST, new_manifest, read_manifest, write_manifest
+from person_search_nb.shards import add_shard, compact, read_shard
 from person_search_nb.sources import Film, open_source, time_in
 from person_search_nb.gallery import format_time
 from person_search_nb.search import Gallery, hits_page
