@@ -383,7 +383,7 @@ def _query_card(query):
             '<figcaption><b>looked for</b></figcaption></figure>')
 
 # %% ../nbs/85_search.ipynb #d7aa59a7
-# in the head of a page: it may be written anew, somebody else's page may not
+# in the head of a page: it may be written again, someone else's page may not
 PAGE_MARK = '<meta name="generator" content="person-search search">'
 
 def hits_page(

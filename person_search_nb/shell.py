@@ -69,7 +69,7 @@ def check_drawing(
     try:
         with Image.open(regular_file(out), formats=['PNG']) as im: by = im.info.get('Software')
     except (OSError, ValueError, SyntaxError): by = ''
-    if not str(by).startswith('Matplotlib'):  # a scene of the data set, somebody's photograph
+    if not str(by).startswith('Matplotlib'):  # a scene of the data set, someone's photograph
         raise ValueError(f'{out}: is there already, was not drawn by this command, '
                          'and would be lost; give another name')
 
