@@ -121,7 +121,7 @@ def evaluate(
     from person_search_nb.distributed import rank
     from person_search_nb.datasets import open_dataset
     from person_search_nb.evaluation import protocol_of
-    from person_search_nb.analysis import check_report_folder, report, report_text, save_report
+    from person_search_nb.error_report import check_report_folder, report, report_text, save_report
     reranking = _reranking(rerank)
     if out: check_report_folder(out)
     net = _network(model, device, trust)

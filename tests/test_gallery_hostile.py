@@ -959,7 +959,7 @@ def by_camera(tmp_path, way):
 @pytest.mark.parametrize('way', ['memory', 'joined', 'npz', 'folder', 'appended', 'compact', 'hnsw'])
 def test_camera_0_is_a_camera_and_an_unknown_one_is_none(tmp_path, way, capsys):
     "Both were 0: what camera 0 took was printed without a camera, and a search by it found what no camera is known of."
-    from person_search_nb.cli import _nobody, _print_matches
+    from person_search_nb.search_commands import _nobody, _print_matches
     g = by_camera(tmp_path, way)
     assert np.asarray(g.cameras).tolist() == CAMERAS + [-1] * (len(g.names) - 3)
     query = g.det_feats[0]
