@@ -152,7 +152,7 @@ def _bars(result):
     ax.set_yticks(y, [r['label'] for r in rows])
     ax.invert_yaxis()
     ax.set(xlabel=_MEASURES[key], title=result['title'])
-    ax.legend(fontsize=8)
+    ax.legend(loc='center left', bbox_to_anchor=(1, .5), fontsize=8)
     return fig
 
 # %% ../nbs/95_ablations.ipynb #cfac5a98

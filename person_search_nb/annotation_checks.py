@@ -64,7 +64,7 @@ def cut_boxes(
 def beyond(
     boxes,             # (N, 4) xyxy px
     size: tuple,       # (height, width) px of the picture
-    most: float = 1.,  # px: less is a hasty hand, or a count from 1
+    most: float = 1.,  # px: less is an inexact annotation, or a count from 1
 ) -> np.ndarray:       # (N,) bool
     "Which boxes reach more than `most` px out of the picture."
     boxes, (h, w) = np.asarray(boxes, np.float64).reshape(-1, 4), size

@@ -182,6 +182,31 @@ def onnx_function(session):
         )
     )
 
+# %% ../nbs/88_deploy.ipynb #70cd6299
+def _pooling_error(parts, session):
+    "ONNX's RoIAlign against ours, through the head."
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        features = parts.parts['scene'](torch.rand(1, 3, 160, 128, generator=draw))[0]
+    # some hang over the edge
+    corner, size = (
+        torch.rand(6, 2, generator=draw) * 100 - 20, torch.rand(6, 2, generator=draw) * 80 + 2
+    )
+    boxes = torch.cat([corner, corner + size], 1)
+    with torch.no_grad(): ours = parts.regions(features, boxes)[0]
+    return {
+        'embeddings with ONNX RoIAlign': float(
+            (
+                torch.from_numpy(
+                    session.run(None, dict(features=features.numpy(), boxes=boxes.numpy()))[0]
+                )
+                - ours
+            )
+            .abs()
+            .max()
+        )
+    }
+
 # %% ../nbs/88_deploy.ipynb #eecc93c1
 KEY = 'person_search_nb'  # of the description in a file's metadata
 
@@ -228,31 +253,6 @@ def export_onnx(
         path, {k: onnx_bytes(p, about, k) for k, p in (('scene', protos['scene']), ('head', full))}
     )
     return errors
-
-# %% ../nbs/88_deploy.ipynb #70cd6299
-def _pooling_error(parts, session):
-    "ONNX's RoIAlign against ours, through the head."
-    draw = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        features = parts.parts['scene'](torch.rand(1, 3, 160, 128, generator=draw))[0]
-    # some hang over the edge
-    corner, size = (
-        torch.rand(6, 2, generator=draw) * 100 - 20, torch.rand(6, 2, generator=draw) * 80 + 2
-    )
-    boxes = torch.cat([corner, corner + size], 1)
-    with torch.no_grad(): ours = parts.regions(features, boxes)[0]
-    return {
-        'embeddings with ONNX RoIAlign': float(
-            (
-                torch.from_numpy(
-                    session.run(None, dict(features=features.numpy(), boxes=boxes.numpy()))[0]
-                )
-                - ours
-            )
-            .abs()
-            .max()
-        )
-    }
 
 # %% ../nbs/88_deploy.ipynb #e7eefe83
 def export_program(

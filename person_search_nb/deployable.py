@@ -75,8 +75,8 @@ class ScenePart(nn.Module):
 
 # %% ../nbs/87_deployable.ipynb #da24ecb4
 class HeadPart(nn.Module):
-    """Pooled regions to who they are, whether they are anybody, and where exactly: proposals, found
-    people and queries alike."""
+    """Pooled regions to who they are, whether they show a person, and where exactly: proposals,
+    found people and queries alike."""
     def __init__(self,
         model: PersonSearchNet, # in eval mode; its parts are used as they are
     ):

@@ -68,6 +68,14 @@ def data(
     if scenes: _contact_sheet(spec, scenes, out)
     return found
 
+# %% ../nbs/97_model_commands.ipynb #e37ab882
+def _refuse_exported(name):
+    "Raises ValueError for a file of which only the outputs can be had, not the layers."
+    from person_search_nb.deployed import LOADERS
+    if Path(name).suffix not in LOADERS: return
+    raise ValueError(f'{name}: was written by export, and only searches; give the .safetensors '
+                     'file that it was made from')
+
 # %% ../nbs/97_model_commands.ipynb #5fbaacb1
 def _given(settings):
     "What --set says, by name."
@@ -128,14 +136,6 @@ def train(
 ):
     "Train a model on the training split, stage by stage as in its paper, and search the gallery."
     return _run(model, data, preset, set, out, restart, extend)
-
-# %% ../nbs/97_model_commands.ipynb #e37ab882
-def _refuse_exported(name):
-    "Raises ValueError for a file of which only the outputs can be had, not the layers."
-    from person_search_nb.deployed import LOADERS
-    if Path(name).suffix not in LOADERS: return
-    raise ValueError(f'{name}: was written by export, and only searches; give the .safetensors '
-                     'file that it was made from')
 
 # %% ../nbs/97_model_commands.ipynb #8e0a2f8d
 @call_parse

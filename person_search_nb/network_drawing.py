@@ -13,8 +13,8 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 # %% ../nbs/tools/network_drawing.ipynb #f96fb2f7
 PARTS = ('scene', 'trunk', 'attention', 'rpn', 'roi_align', 'head', 'identity', 'distillation')
 _HERE, _REST, _INK = '#e69f00', '#eef1f4', '#333333'
-_X = dict(scene=.5, block0=2., block1=3.3, block2=4.6, rpn=6.1, roi_align=7.6, block3=9.1,
-          outputs=10.7)
+_X = dict(scene=.5, block0=2., block1=3.3, block2=4.6, rpn=6.15, roi_align=7.6, block3=9.1,
+          outputs=10.8)
 _SIZE = dict(teacher=(64, 256, 512, 1024, 2048), student=(32, 128, 256, 384, 512))
 
 # %% ../nbs/tools/network_drawing.ipynb #9117f093
@@ -46,10 +46,10 @@ def _blocks(ax, y, who, here):
 def _lane(ax, y, who, here):
     "One network, from the blocks of its trunk to its three outputs."
     _blocks(ax, y, who, here)
-    _box(ax, _X['rpn'], y, 'RPN:\nproposals', here == 'rpn')
+    _box(ax, _X['rpn'], y, 'RPN:\nproposals', here == 'rpn', 1.1)
     _box(ax, _X['roi_align'], y, 'RoIAlign\n7 x 7', here == 'roi_align')
-    _box(ax, _X['outputs'], y, 'embedding\nscore, box', here == 'identity', 1.1)
-    for a, b in ((2.75, 2.85), (4.05, 4.15), (5.35, 5.6), (6.6, 7.1), (8.1, 8.65), (9.85, 10.15)):
+    _box(ax, _X['outputs'], y, 'embedding\nscore, box', here == 'identity', 1.3)
+    for a, b in ((2.75, 2.85), (4.05, 4.15), (5.35, 5.6), (6.7, 7.1), (8.1, 8.65), (9.85, 10.15)):
         _arrow(ax, (a, y), (b, y))
     _arrow(ax, (5.22, y + .14), (_X['roi_align'], y + .42), connectionstyle='arc3,rad=-.35')
     ax.text(6.1, y + .72, 'map', fontsize=7, color=_INK, ha='center')
@@ -83,9 +83,9 @@ def draw_network(
         _lane(ax, y, who, here)
         _arrow(ax, (.98, (top + low) / 2), (1.52, y))
     _teaching(ax, top, low, here == 'distillation')
-    ax.text(11.3, -.32, 'numbers: channels · A: attention · dashed: what the teacher teaches',
+    ax.text(11.45, -.32, 'numbers: channels · A: attention · dashed: what the teacher teaches',
             fontsize=7, color=_INK, ha='right', va='center')
-    ax.set(xlim=(-.1, 11.4), ylim=(-.5, 3), aspect='equal')
+    ax.set(xlim=(-.1, 11.55), ylim=(-.5, 3), aspect='equal')
     ax.set_axis_off()
     plt.close(fig)
     return fig

@@ -41,7 +41,7 @@ class Recipe:
     # boxes that are cut out: 'true', or 'true+found': also those that the detector of the stage
     # before finds
     crops_from: str = 'true'
-    # begin with the people's mean embeddings as identity classifier (notebook 47)
+    # begin with the people's mean embeddings as identity classifier (notebook 48)
     imprint: bool = False
     # how heights of pedestrian anchors are fitted to the data, or 'quantile' (notebook 21)
     anchor_spacing: str = 'geometric'

@@ -13,7 +13,7 @@ from typing import Annotated
 from fastcore.script import call_parse, store_true
 
 from .files import not_onto, printable, regular_file
-from .shell import check_drawing, corners, seconds, tell
+from .shell import box_from_text, check_drawing, seconds, tell
 
 # %% ../nbs/98_search_commands.ipynb #c0f5a30c
 def _network(name, device, trust=False):
@@ -234,7 +234,7 @@ def _look_up(model, gallery, image, box, number, cameras, time, rerank, out, dev
     if out: _check_page(out)
     people = Gallery.open(gallery)
     model = model or _named_by(people, gallery)
-    if box: box = corners(box)
+    if box: box = box_from_text(box)
     net = _network(model, device, trust)
     found = people.find(net, image, box or None, number, camera=cameras or None, time=time,
                         rerank=rerank)
