@@ -88,11 +88,14 @@ def blank_figure(
 def fig_to_png(
     fig,                     # a matplotlib figure; closed afterwards
     dpi: int | None = None,  # None: the style's
+    mark: str = '',          # who draws, kept in the file as its software
 ) -> bytes:
     "A figure as the bytes of a PNG file."
     import matplotlib.pyplot as plt
+    about = dict(Software=mark) if mark else None
     with io.BytesIO() as file:
-        fig.savefig(file, format='png', dpi=dpi or fig.dpi, bbox_inches='tight', pad_inches=0.05)
+        fig.savefig(file, format='png', dpi=dpi or fig.dpi, bbox_inches='tight', pad_inches=0.05,
+                    metadata=about)
         plt.close(fig)
         return file.getvalue()
 
@@ -101,9 +104,10 @@ def save_figure(
     path,                    # of the PNG file; missing folders are made
     fig,                     # a matplotlib figure; closed afterwards
     dpi: int | None = None,  # None: the style's
+    mark: str = '',          # who draws, kept in the file as its software
 ):
     "A figure as a PNG file, whole or not at all."
-    atomic_write(path, fig_to_png(fig, dpi), sync=False)
+    atomic_write(path, fig_to_png(fig, dpi, mark), sync=False)
 
 # %% ../nbs/tools/files.ipynb #346e1f2f
 def regular_file(

@@ -13,7 +13,7 @@ from typing import Annotated
 from fastcore.script import call_parse, store_true
 
 from .files import not_onto
-from .shell import check_drawing, tell
+from .shell import check_drawing, DRAWING_MARK, tell
 
 # %% ../nbs/97_model_commands.ipynb #ffe7fed6
 @call_parse
@@ -35,14 +35,15 @@ def _contact_sheet(spec, scenes, out):
     from person_search_nb.files import save_figure
     from person_search_nb.datasets import open_dataset
     from person_search_nb.visualize import show_scenes
-    items = []
-    for part in (open_dataset(spec, s, size=(288, 512)) for s in ('train', 'gallery')):
+    items, parts = [], [open_dataset(spec, s, size=(288, 512)) for s in ('train', 'gallery')]
+    check_drawing(out, *parts)
+    for part in parts:
         places = np.linspace(0, len(part) - 1, -(-scenes // 2)).round()
         items += [(part, int(i)) for i in np.unique(places)]
     fig = show_scenes([part.image(i) for part, i in items], [part.truth(i) for part, i in items],
                       [f'{part.source}: {part.names[i]}' for part, i in items], columns=4)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
-    save_figure(out, fig)
+    save_figure(out, fig, mark=DRAWING_MARK)
     plt.close(fig)
     print(f'\n{len(items)} scenes with boxes: {out}')
 

@@ -13,7 +13,7 @@ from typing import Annotated
 from fastcore.script import call_parse, store_true
 
 from .files import not_onto, printable, regular_file
-from .shell import check_drawing, corners, seconds, tell
+from .shell import check_drawing, corners, DRAWING_MARK, seconds, tell
 
 # %% ../nbs/98_search_commands.ipynb #c0f5a30c
 def _network(name, device, trust=False):
@@ -287,7 +287,8 @@ def _strip(found, scenes, image, box, who, out):
         right.append(bool(len(same)) and bool((box_iou(at, same) > 0.5).any()))
         crops.append(crop(scenes.image(m.scene), m.box * scale))
     likeness = [m.similarity for m in found]
-    save_figure(out, ranking_strip(crop(image, box[0]), crops, right, likeness))
+    save_figure(out, ranking_strip(crop(image, box[0]), crops, right, likeness),
+                mark=DRAWING_MARK)
 
 # %% ../nbs/98_search_commands.ipynb #064d2d31
 def _find_query(model, query, data, size, number, gallery, out, device, trust):
@@ -299,6 +300,7 @@ def _find_query(model, query, data, size, number, gallery, out, device, trust):
     size = _size_of(net, size)
     scenes, queries = (open_dataset(data, s, size=size) for s in ('gallery', 'query'))
     tell(scenes, queries.dataset)
+    if out: check_drawing(out, scenes, queries.dataset)
     if not 0 <= query < len(queries):
         raise ValueError(f'there are queries 0 to {len(queries) - 1}, not {query}')
     people = _embedded_gallery(net, scenes, data, gallery)

@@ -122,6 +122,35 @@ def test_no_picture_is_drawn_over_other_files(command, mine, tmp_path):
     assert {p: p.read_bytes() for p in (tmp_path / 'coco').iterdir()} == files
     for _ in range(2): assert command('data', mine, '--scenes', 2, '--out', tmp_path / 'sheet.png').returncode == 0  # its own is replaced
 
+def test_no_picture_is_drawn_over_what_matplotlib_drew(command, mine, tmp_path):
+    "Scenes written by plt.imsave and one's own charts say Matplotlib, too, and were lost."
+    import matplotlib.pyplot as plt
+    scene, chart = tmp_path / 'coco/c1_1.png', tmp_path / 'chart.png'
+    plt.imsave(scene, np.full((60, 100, 3), 50, np.uint8))
+    fig = plt.figure()
+    fig.savefig(chart)
+    plt.close(fig)
+    for words in (('data', mine, '--scenes', 2), ('search', MODEL, '--query', 0, '--data', mine)):
+        for out in (scene, chart):
+            before = out.read_bytes()
+            refused(command, f'{out.name}: is there already, was not drawn by this command', *words, '--out', out)
+            assert out.read_bytes() == before
+
+def test_no_picture_is_drawn_over_one_of_its_own_data(command, mine, tmp_path):
+    "A sheet may be a scene of another data set."
+    assert command('data', mine, '--scenes', 2, '--out', tmp_path / 'sheet.png').returncode == 0
+    for name in ('c1_1', 'c1_2'): (tmp_path / f'coco/{name}.png').write_bytes((tmp_path / 'sheet.png').read_bytes())
+    size = Image.open(tmp_path / 'sheet.png').size
+    file = tmp_path / 'coco/mine.json'
+    found = json.loads(file.read_text())
+    for image in found['images'][:2]: image.update(width=size[0], height=size[1])
+    file.write_text(json.dumps(found))
+    for words in (('data', mine, '--scenes', 4), ('search', MODEL, '--query', 0, '--data', mine)):
+        ran = command(*words, '--out', tmp_path / 'coco/c1_1.png')
+        assert ran.returncode == 1 and 'c1_1.png: is the file that is read; give another name' in ran.stderr
+    assert (tmp_path / 'coco/c1_1.png').read_bytes() == (tmp_path / 'sheet.png').read_bytes()
+
+
 
 # -- what was embedded ---------------------------------------------------------------------------------------------------
 
