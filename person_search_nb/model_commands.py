@@ -251,6 +251,14 @@ def _form_of(out, to, int8, half, trunk):
     if int8 and to != 'onnx': raise ValueError(f'--int8 is for --to onnx, not {to}')
     return to
 
+def _check_replaced(path):
+    "Raises ValueError for a file that `export` did not write: a trained model, a text."
+    from person_search_nb.deploy import KEY
+    from person_search_nb.files import regular_file
+    if not Path(path).exists() or KEY.encode() in regular_file(path).read_bytes(): return
+    raise ValueError(f'{path}: is there already, was not written by export, and would be lost; '
+                     'give another name')
+
 def _as_trunk(net, model):
     "The same network without its identity classifier."
     from person_search_nb.model_files import load_trunk
@@ -286,21 +294,23 @@ def export(
     from person_search_nb.model_files import read_size, save_model
     from person_search_nb.settings import check_setting, whole_number
     from person_search_nb.models import load_model
-    from person_search_nb.deploy import export_onnx, export_program, head_path
+    from person_search_nb.deploy import export_onnx, export_program, head_path, KEY
     to = _form_of(out, to, int8, half, trunk)
     _refuse_exported(model)
-    for p in [out] + [head_path(out)] * (to != 'safetensors'): not_onto(p, model)
+    outs = [Path(out)] + [head_path(out)] * (to != 'safetensors')
+    for p in outs:
+        not_onto(p, model)
+        _check_replaced(p)
     if scenes is not None and not int8:
         raise ValueError('--scenes is for --int8, which says whose they are; leave it out')
     scenes = 32 if scenes is None else scenes
     check_setting('scenes', scenes, whole_number(1, 10 ** 6))
     net, size = load_model(model), read_size(model)
     if trunk: net = _as_trunk(net, model)
-    if to == 'safetensors': save_model(net, out, half=half)
+    if to == 'safetensors': save_model(net, out, half=half, **{KEY: 'export'})
     elif int8: _export_int8(net, out, int8, size, scenes)
     else: (export_onnx if to == 'onnx' else export_program)(net, out)
-    for p in [Path(out)] + [head_path(out)] * (to != 'safetensors'):
-        print(f'{p}: {p.stat().st_size / 1e6:.2f} MB')
+    for p in outs: print(f'{p}: {p.stat().st_size / 1e6:.2f} MB')
 
 # %% ../nbs/97_model_commands.ipynb #a62409af
 @call_parse

@@ -214,3 +214,34 @@ def test_a_teacher_is_given_once(command, model, tmp_path):
 
 def test_scenes_are_for_calibration(command, model, tmp_path):
     for out in ('x.onnx', 'x.pt2', 'x.safetensors'): refused(command, '--scenes is for --int8', 'export', model, tmp_path / out, '--scenes', '5')
+
+
+# -- what an export would replace -----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('ending', ['.safetensors', '.onnx', '.pt2'])
+def test_an_export_replaces_exports_only(command, model, tmp_path, ending):
+    "A model of a long training, or a text, was replaced without a word."
+    other, out = tmp_path / f'other{ending}', tmp_path / f'out{ending}'
+    other.write_bytes(model.read_bytes())
+    refused(command, f'other{ending}: is there already, was not written by export', 'export', model, other)
+    assert other.read_bytes() == model.read_bytes()
+    if ending != '.onnx':  # takes minutes
+        for _ in range(2): assert command('export', model, out).returncode == 0  # its own is replaced
+    if ending == '.safetensors': return
+    head = tmp_path / f'other.head{ending}'
+    other.unlink()
+    head.write_text('mine')
+    refused(command, f'other.head{ending}: is there already', 'export', model, other)
+    assert head.read_text() == 'mine' and not other.exists()
+
+def test_a_gallery_replaces_galleries_only(tmp_path):
+    g = Gallery(np.zeros(1, int), np.array([[0, 0, 5, 9.]]), np.ones(1), np.eye(1, 4, dtype=np.float32), ['a'])
+    np.savez(tmp_path / 'numbers.npz', x=np.arange(5))
+    (tmp_path / 'text.npz').write_text('mine')
+    for name in ('numbers.npz', 'text.npz'):
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(ValueError, match=f'{name}: is there already, is no gallery, and would be lost'): g.save(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == before
+    (tmp_path / 'empty.npz').touch()
+    for _ in range(2): g.save(tmp_path / 'empty.npz')
+    assert len(Gallery.load(tmp_path / 'empty.npz')) == 1
