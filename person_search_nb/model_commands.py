@@ -12,7 +12,7 @@ from typing import Annotated
 
 from fastcore.script import call_parse, store_true
 
-from .files import not_onto
+from .files import not_onto, printable
 from .shell import check_drawing, DRAWING_MARK, tell
 
 # %% ../nbs/97_model_commands.ipynb #ffe7fed6
@@ -45,7 +45,7 @@ def _contact_sheet(spec, scenes, out):
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     save_figure(out, fig, mark=DRAWING_MARK)
     plt.close(fig)
-    print(f'\n{len(items)} scenes with boxes: {out}')
+    print(f'\n{len(items)} scenes with boxes: {printable(out)}')
 
 # %% ../nbs/97_model_commands.ipynb #75f0b5b0
 @call_parse
@@ -310,7 +310,7 @@ def export(
     if to == 'safetensors': save_model(net, out, half=half, **{KEY: 'export'})
     elif int8: _export_int8(net, out, int8, size, scenes)
     else: (export_onnx if to == 'onnx' else export_program)(net, out)
-    for p in outs: print(f'{p}: {p.stat().st_size / 1e6:.2f} MB')
+    for p in outs: print(f'{printable(p)}: {p.stat().st_size / 1e6:.2f} MB')
 
 # %% ../nbs/97_model_commands.ipynb #a62409af
 @call_parse
@@ -328,4 +328,4 @@ def make_data(
     if scheme != 'synth':
         raise ValueError(f'{spec}: only synthetic sets can be made, such as synth:tiny')
     write_dataset(synth_config(name, options), out, layout, workers or None)
-    print(f'{spec} in {layout} layout: {out}')
+    print(f'{spec} in {layout} layout: {printable(out)}')

@@ -392,7 +392,7 @@ def hits_page(
     title: str = 'Search',
 ) -> str:                    # HTML that needs nothing else
     "The best matches with their pictures, scenes, cameras and times; a missing picture is said so."
-    title = html.escape(title)
+    title = html.escape(printable(title))
     cards = ''.join(_card(k, m) for k, m in enumerate(matches, 1))
     return (f'<!doctype html><html lang="en"><meta charset="utf-8">{PAGE_MARK}'
             f'<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>'

@@ -226,7 +226,7 @@ def _write_page(people, found, image, box, gallery, out):
     picture = people.seen(image)[1]
     title = f'{Path(str(image)).name} in {Path(gallery).name}'
     atomic_write(out, hits_page(found, thumbnail(picture, box) if box else picture, title).encode())
-    print(out)
+    print(printable(out))
 
 def _look_up(model, gallery, image, box, number, cameras, time, rerank, out, device, trust):
     "Search a gallery for the person in a box of a picture."

@@ -245,3 +245,18 @@ def test_a_gallery_replaces_galleries_only(tmp_path):
     (tmp_path / 'empty.npz').touch()
     for _ in range(2): g.save(tmp_path / 'empty.npz')
     assert len(Gallery.load(tmp_path / 'empty.npz')) == 1
+
+
+# -- names that are no text -----------------------------------------------------------------------------------------------
+
+def test_a_page_of_a_picture_whose_name_is_no_utf_8(command, tmp_path):
+    "A name of Latin-1 bytes, as old archives hold them, ended without a page."
+    made = command('make-data', f'{SPEC}&train_scenes=1', tmp_path / 'd', '--layout', 'prw', '--workers', 1)
+    assert made.returncode == 0, made.stderr
+    asked = tmp_path / 'caf\udce9.jpg'
+    asked.write_bytes(next((tmp_path / 'd/frames').glob('*.jpg')).read_bytes())
+    assert command('index', tmp_path / 'd/frames', '--model', MODEL, '--out', tmp_path / 'g').returncode == 0
+    ran = command('search', MODEL, '--gallery', tmp_path / 'g', '--image', asked, '--box', '10,10,40,90', '--out', tmp_path / 'w\udce9.html')
+    assert ran.returncode == 0, ran.stderr
+    ran.stdout.encode()
+    assert '<h1>caf\\udce9.jpg in g</h1>' in (tmp_path / 'w\udce9.html').read_text('utf-8')
