@@ -197,6 +197,10 @@ def ablate(
     return result
 
 # %% ../nbs/97_model_commands.ipynb #d2fbcbfd
+def _is_file(name):
+    "Whether a model is given as a file, not as a name of `list_models()`."
+    return Path(name).suffix == '.safetensors' or name.startswith('shipped:')
+
 def _cost_names(models, width):
     "The models of a list with commas. Raises ValueError for one twice, or a width of no effect."
     names = [n.strip() for n in models.split(',')]
@@ -204,7 +208,7 @@ def _cost_names(models, width):
     for n in names:
         _refuse_exported(n)
         if names.count(n) > 1: raise ValueError(f'{n} is there twice; name each model once')
-        if width != 1 and Path(n).suffix == '.safetensors':
+        if width != 1 and _is_file(n):
             raise ValueError(f'{n}: a model file has a width of its own; leave --width out')
     return names
 
@@ -219,10 +223,11 @@ def cost(
 ):
     "Parameters and multiply-accumulates of models, per scene and per person."
     from person_search_nb.costs import cost_table, format_table
+    from person_search_nb.model_files import model_file
     from person_search_nb.models import build_model, load_model
     from person_search_nb.recipe_settings import parse_size
     names = _cost_names(models, width)
-    nets = {n: load_model(n) if Path(n).suffix == '.safetensors' else build_model(n, 1, width=width)
+    nets = {n: load_model(model_file(n)) if _is_file(n) else build_model(n, 1, width=width)
             for n in names}
     if not (size := parse_size(size)) or isinstance(size, str):
         raise ValueError('size is HEIGHTxWIDTH of one scene in pixels, such as 800x800')
@@ -281,7 +286,8 @@ def _export_int8(net, out, spec, size, scenes):
 # %% ../nbs/97_model_commands.ipynb #ab88d5ef
 @call_parse
 def export(
-    model: str,               # a model file, such as the model.safetensors of a training folder
+    # a model file, such as the model.safetensors of a training folder, or 'shipped:NAME'
+    model: str,
     # the file to write: .safetensors, .onnx or .pt2; the last two are a pair, OUT and OUT's .head
     out: str,
     to: str = '',             # 'safetensors', 'onnx', 'torch-export'; '' goes by OUT's ending
@@ -291,12 +297,13 @@ def export(
     trunk: store_true = False,# safetensors without the identity classifier, to start from
 ):
     "Write a model for deployment or as a starting trunk."
-    from person_search_nb.model_files import read_size, save_model
+    from person_search_nb.model_files import model_file, read_size, save_model
     from person_search_nb.settings import check_setting, whole_number
     from person_search_nb.models import load_model
     from person_search_nb.deploy import export_onnx, export_program, head_path, KEY
     to = _form_of(out, to, int8, half, trunk)
     _refuse_exported(model)
+    model = model_file(model)
     outs = [Path(out)] + [head_path(out)] * (to != 'safetensors')
     for p in outs:
         not_onto(p, model)

@@ -19,13 +19,13 @@ from .shell import check_drawing, corners, DRAWING_MARK, seconds, tell
 def _network(name, device, trust=False):
     "From a model file, from what `export` wrote (.onnx, .pt2), or from 'shipped:NAME'."
     from person_search_nb.distributed import init_distributed
-    from person_search_nb.model_files import shipped_trunk
+    from person_search_nb.model_files import model_file
     from person_search_nb.settings import check_device
     from person_search_nb.models import load_model
     from person_search_nb.deployed import Deployed, LOADERS
     device = init_distributed(check_device(device))
-    file = shipped_trunk(name.partition(':')[2]) if name.startswith('shipped:') else name
-    if Path(file).suffix in LOADERS: return Deployed(file, trust=trust)
+    file = model_file(name)
+    if file.suffix in LOADERS: return Deployed(file, trust=trust)
     return load_model(file).to(device)
 
 # %% ../nbs/98_search_commands.ipynb #28fadbc8
