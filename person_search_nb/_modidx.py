@@ -2908,6 +2908,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                             'person_search_nb.synthetic._by_camera': ( 'synthetic.html#_by_camera',
                                                                                        'person_search_nb/synthetic.py'),
                                             'person_search_nb.synthetic._claim': ('synthetic.html#_claim', 'person_search_nb/synthetic.py'),
+                                            'person_search_nb.synthetic._clear': ('synthetic.html#_clear', 'person_search_nb/synthetic.py'),
                                             'person_search_nb.synthetic._draw_people': ( 'synthetic.html#_draw_people',
                                                                                          'person_search_nb/synthetic.py'),
                                             'person_search_nb.synthetic._draw_plan': ( 'synthetic.html#_draw_plan',

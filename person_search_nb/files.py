@@ -57,13 +57,17 @@ def atomic_write(
 
 # %% ../nbs/tools/files.ipynb #b124ff00
 def clear_parts(
-    folder,  # one that nobody else writes in, see `locked`
-    names,   # of files, as `atomic_write` was given them
+    folder,    # one that nobody else writes in, see `locked`
+    names,     # of files, as `atomic_write` was given them
+    idle: float = 0,  # seconds since the last write, in a folder that is not locked
 ):
     "Remove what writers of these files left half-written when they were killed."
     known = re.compile(f'({"|".join(map(re.escape, names))})' + r'\.\d+\.part')
     for path in Path(folder).glob('*.part'):
-        if known.fullmatch(path.name): path.unlink(missing_ok=True)
+        if not known.fullmatch(path.name): continue
+        try:
+            if time.time() - path.stat().st_mtime >= idle: path.unlink()
+        except FileNotFoundError: pass  # another process was faster
 
 
 # %% ../nbs/tools/files.ipynb #5b531304

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from fastcore.script import call_parse, store_true
 
-from .files import not_onto, printable
+from .files import clear_parts, not_onto, printable
 from .shell import check_drawing, DRAWING_MARK, tell
 
 # %% ../nbs/97_model_commands.ipynb #ffe7fed6
@@ -42,7 +42,7 @@ def _contact_sheet(spec, scenes, out):
         items += [(part, int(i)) for i in np.unique(places)]
     fig = show_scenes([part.image(i) for part, i in items], [part.truth(i) for part, i in items],
                       [f'{part.source}: {part.names[i]}' for part, i in items], columns=4)
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    clear_parts(Path(out).parent, [Path(out).name], idle=3600)
     save_figure(out, fig, mark=DRAWING_MARK)
     plt.close(fig)
     print(f'\n{len(items)} scenes with boxes: {printable(out)}')
@@ -308,6 +308,7 @@ def export(
     for p in outs:
         not_onto(p, model)
         _check_replaced(p)
+        clear_parts(p.parent, [p.name], idle=3600)
     if scenes is not None and not int8:
         raise ValueError('--scenes is for --int8, which says whose they are; leave it out')
     scenes = 32 if scenes is None else scenes

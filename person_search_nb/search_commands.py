@@ -12,7 +12,7 @@ from typing import Annotated
 
 from fastcore.script import call_parse, store_true
 
-from .files import not_onto, printable, regular_file
+from .files import clear_parts, not_onto, printable, regular_file
 from .shell import check_drawing, corners, DRAWING_MARK, seconds, tell
 
 # %% ../nbs/98_search_commands.ipynb #c0f5a30c
@@ -354,7 +354,9 @@ def search(
     trust: store_true = False,  # open a .pt2 file, which can run any code; only for your own files
 ):
     "Look for a person: by --image and --box in a gallery of `index`, or by --query in a data spec."
-    if out: not_onto(out, model, gallery, image)
+    if out:
+        not_onto(out, model, gallery, image)
+        clear_parts(Path(out).parent, [Path(out).name], idle=3600)
     of_data = dict(query=query, size=size, data='' if data == 'synth:tiny' else data)
     _refuse_mixed(image, dict(box=box, cameras=cameras, after=after, before=before, rerank=rerank),
                   of_data)

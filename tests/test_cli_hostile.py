@@ -1,5 +1,5 @@
 "Commands do what they are told, or say what they do not: no option is passed over in silence."
-import json
+import json, os
 from dataclasses import asdict, replace
 
 import numpy as np, pytest, torch
@@ -283,3 +283,30 @@ def test_every_command_that_reads_a_model_takes_a_shipped_one(command, tmp_path)
     ran = command('cost', '--size', '64x96', '--models', MODEL)
     assert ran.returncode == 0 and 'hdl-student-fast-taught' in ran.stdout, ran.stderr
     refused(command, 'a model file has a width of its own', 'cost', '--models', MODEL, '--width', '.5')
+
+
+# -- what killed calls left ------------------------------------------------------------------------------------------------
+
+def test_the_next_call_clears_what_a_killed_one_left(command, model, tmp_path):
+    "Half-written files of a killed call stayed for ever, and those of a call that still writes must."
+    for name in ('r', 'd/frames', 'd/annotations'): (tmp_path / name).mkdir(parents=True)
+    outs = [tmp_path / name for name in ('r/report.json', 'r/errors.png', 'x.safetensors', 'w.png')]
+    old, new = ([p.with_name(f'{p.name}.{pid}.part') for p in outs] for pid in (4711, 4712))
+    for p in old + new: p.write_text('half')
+    for p in old: os.utime(p, (1e9, 1e9))
+    foreign = tmp_path / 'w.png.mine.part', tmp_path / 'd/frames/x.jpg.mine.part'
+    for p in foreign: p.write_text('mine')
+    for words in (('evaluate', model, '--data', SPEC, '--out', tmp_path / 'r'), ('export', model, tmp_path / 'x.safetensors'),
+                  ('search', model, '--data', SPEC, '--out', tmp_path / 'w.png')):
+        ran = command(*words)
+        assert ran.returncode == 0, ran.stderr
+    assert not any(p.exists() for p in old) and all(p.exists() for p in new)
+    make = 'make-data', f'{SPEC}&train_scenes=1', tmp_path / 'd', '--layout', 'prw', '--workers', 1
+    (tmp_path / 'd/frames/x.jpg.mine.part').unlink()
+    for p in ('d/frames', 'd/annotations'): (tmp_path / p).rmdir()
+    assert command(*make).returncode == 0
+    frame = next((tmp_path / 'd/frames').glob('*.jpg'))
+    left = frame.with_name(f'{frame.name}.4711.part'), tmp_path / 'd/query_info.txt.4711.part', frame.with_name('x.part')
+    for p in left: p.write_text('half')
+    assert command(*make).returncode == 0 and [p.exists() for p in left] == [False, False, True]
+    assert foreign[0].exists()
