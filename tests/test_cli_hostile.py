@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 import numpy as np, pytest, torch
 from PIL import Image
 
+from person_search_nb.gallery import thumbnail
 from person_search_nb.search import Gallery
 from person_search_nb.model_files import save_model
 from person_search_nb.models import build_model
@@ -310,3 +311,13 @@ def test_the_next_call_clears_what_a_killed_one_left(command, model, tmp_path):
     for p in left: p.write_text('half')
     assert command(*make).returncode == 0 and [p.exists() for p in left] == [False, False, True]
     assert foreign[0].exists()
+
+
+# -- what is cut out ------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('box', [(100, 100, 200, 200), (10, 60, 20, 90), (0, 0, np.inf, 20), (0, np.nan, 5, 20), (-50, 0, -20, 9), (0, -50, 9, -20)])
+def test_a_box_outside_of_its_picture_has_no_thumbnail(box):
+    with pytest.raises(ValueError, match='is not in the picture, of 60 x 50 px; give left, top, right, bottom'): thumbnail(np.zeros((50, 60, 3), np.uint8), box)
+
+def test_a_box_that_is_partly_in_its_picture_has_a_thumbnail():
+    for box in ((-5, -9, 4, 9), (58, 40, 99, 99), (0, 0, 0, 9), (5, 5, 5, 5)): assert thumbnail(np.zeros((50, 60, 3), np.uint8), box).shape[0] == 160
