@@ -56,14 +56,17 @@ def as_whole_number(
     value,      # 7, 7.0 or '7'
     source,     # file, for messages
     what: str,  # place in it
+    wanted: str = 'a whole number',  # for messages
 ) -> int:
-    "A whole number, also as 7.0 or as text. Raises `DataError`."
+    "A whole number below 2^53, also as 7.0 or as text. Raises `DataError`."
+    large = ''
     try:
         if isinstance(value, bool): raise ValueError
         number = int(value) if isinstance(value, str) else value
         if number == int(number) and abs(number) < 2 ** 53: return int(number)
+        if number == int(number): large = f', which is too large: at most {2 ** 53 - 1:,}'
     except (ValueError, TypeError, OverflowError): pass
-    raise DataError(f'{source}: {what} {value!r}; write a whole number')
+    raise DataError(f'{source}: {what} {value!r}{large}; write {wanted}')
 
 # %% ../nbs/tools/coco_files.ipynb #72f8349a
 def id_text(
@@ -154,9 +157,7 @@ def read_identity(
         raise DataError(f'{source}: {row} has no {key!r}; add {number}')
     value = _holder(a, among)[key]
     if value is None or 'is_known' in a and not is_marked(a, 'is_known'): return -1
-    try: return max(-1, as_whole_number(value, source, ''))
-    except DataError:
-        raise DataError(f'{source}: {row} has {key} {value!r}; write {number}') from None
+    return max(-1, as_whole_number(value, source, f'{row} has {key}', number))
 
 # %% ../nbs/tools/coco_files.ipynb #26950ddc
 def picture_places(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import atomic_write, blank_figure, read_json, save_figure
+from .files import atomic_write, blank_figure, clear_parts, read_json, save_figure
 from .scenes import QuerySet, SceneDataset
 from .matching import match_detections
 from .ranking import match_search, SearchMatches, summarize
@@ -303,6 +303,7 @@ def save_report(
     check_detections(found, query_feats, gallery)
     check_report_folder(folder)
     folder, truth = Path(folder), search_truth(queries, gallery)
+    clear_parts(folder, REPORT_FILES, idle=3600)
     atomic_write(folder / 'report.json', json.dumps(r, indent=1).encode())
     atomic_write(folder / 'tables.md', (report_text(r) + '\n').encode())
     save_figure(folder / 'curves.png', show_report(r), 110)

@@ -57,13 +57,17 @@ def atomic_write(
 
 # %% ../nbs/tools/files.ipynb #b124ff00
 def clear_parts(
-    folder,  # one that nobody else writes in, see `locked`
-    names,   # of files, as `atomic_write` was given them
+    folder,    # one that nobody else writes in, see `locked`
+    names,     # of files, as `atomic_write` was given them
+    idle: float = 0,  # seconds since the last write, in a folder that is not locked
 ):
     "Remove what writers of these files left half-written when they were killed."
     known = re.compile(f'({"|".join(map(re.escape, names))})' + r'\.\d+\.part')
     for path in Path(folder).glob('*.part'):
-        if known.fullmatch(path.name): path.unlink(missing_ok=True)
+        if not known.fullmatch(path.name): continue
+        try:
+            if time.time() - path.stat().st_mtime >= idle: path.unlink()
+        except FileNotFoundError: pass  # another process was faster
 
 
 # %% ../nbs/tools/files.ipynb #5b531304
@@ -88,11 +92,14 @@ def blank_figure(
 def fig_to_png(
     fig,                     # a matplotlib figure; closed afterwards
     dpi: int | None = None,  # None: the style's
+    mark: str = '',          # who draws, kept in the file as its software
 ) -> bytes:
     "A figure as the bytes of a PNG file."
     import matplotlib.pyplot as plt
+    about = dict(Software=mark) if mark else None
     with io.BytesIO() as file:
-        fig.savefig(file, format='png', dpi=dpi or fig.dpi, bbox_inches='tight', pad_inches=0.05)
+        fig.savefig(file, format='png', dpi=dpi or fig.dpi, bbox_inches='tight', pad_inches=0.05,
+                    metadata=about)
         plt.close(fig)
         return file.getvalue()
 
@@ -101,9 +108,10 @@ def save_figure(
     path,                    # of the PNG file; missing folders are made
     fig,                     # a matplotlib figure; closed afterwards
     dpi: int | None = None,  # None: the style's
+    mark: str = '',          # who draws, kept in the file as its software
 ):
     "A figure as a PNG file, whole or not at all."
-    atomic_write(path, fig_to_png(fig, dpi), sync=False)
+    atomic_write(path, fig_to_png(fig, dpi, mark), sync=False)
 
 # %% ../nbs/tools/files.ipynb #346e1f2f
 def regular_file(

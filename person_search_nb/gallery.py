@@ -41,11 +41,15 @@ def thumbnail(
     height: int = 160,     # px
     margin: float = 0.05,  # shown around the box, share of its height
 ) -> np.ndarray:           # (height, w, 3) uint8
-    "What is in a box, at one height."
+    "What is in a box, at one height. Raises ValueError for a box outside of the picture."
     x1, y1, x2, y2 = (float(v) for v in box)
     m = margin * (y2 - y1)
-    x1, x2 = max(0, int(x1 - m)), min(picture.shape[1], int(np.ceil(x2 + m)))
-    y1, y2 = max(0, int(y1 - m)), min(picture.shape[0], int(np.ceil(y2 + m)))
+    h, w = picture.shape[:2]
+    if not np.isfinite([x1, y1, x2, y2]).all() or x1 - m >= w or y1 - m >= h or min(x2, y2) + m < 0:
+        raise ValueError(f'box {x1:g}, {y1:g}, {x2:g}, {y2:g}: is not in the picture, of {w} x {h} '
+                         'px; give left, top, right, bottom in pixels of this picture')
+    x1, x2 = max(0, int(x1 - m)), min(w, int(np.ceil(x2 + m)))
+    y1, y2 = max(0, int(y1 - m)), min(h, int(np.ceil(y2 + m)))
     cut = np.ascontiguousarray(picture[y1:max(y2, y1 + 1), x1:max(x2, x1 + 1)])
     width = min(max(1, round(height * cut.shape[1] / cut.shape[0])), WIDEST * height)
     return np.asarray(Image.fromarray(cut).resize((width, height), Image.BILINEAR))

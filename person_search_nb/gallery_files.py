@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from .files import atomic_write, LOCK, locked, parse_json, printable, sound_size
+from .files import atomic_write, LOCK, locked, parse_json, printable, regular_file
+from .files import sound_size
 from .manifest import MANIFEST, new_manifest, read_manifest
 from .pictures import Fit, RESIZE, resize_rule
 from .evaluation import wrong_length
@@ -145,6 +146,17 @@ def _check_empty(folder):
         raise ValueError(f'{folder}: is no gallery, and not empty (it holds '
                          f'{printable(min(others))}); choose another folder')
 
+def _check_replaced(path):
+    "Raises ValueError for a file that is no gallery and not empty; it would be lost."
+    if not Path(path).exists(): return
+    try:
+        if not regular_file(path).stat().st_size: return  # of `tempfile`
+        with zipfile.ZipFile(path) as z: ours = {f'{k}.npy' for k in _ARRAYS} <= {*z.namelist()}
+    except zipfile.BadZipFile: ours = False
+    if not ours:
+        raise ValueError(f'{path}: is there already, is no gallery, and would be lost; '
+                         'give another name')
+
 @patch
 def save(self: Gallery,
     path,             # '....npz': one file; anything else: a folder
@@ -157,7 +169,9 @@ def save(self: Gallery,
                          f'with (height, width), or one of {", ".join(RESIZE)}')
     dtype = 'float16' if half and not single else 'float32'
     columns = self._as_stored(path, dtype)
-    if single: return atomic_write(path, self._npz(columns))
+    if single:
+        _check_replaced(path)
+        return atomic_write(path, self._npz(columns))
     manifest = new_manifest(**self._about(), dim=self.det_feats.shape[1], dtype=dtype)
     with locked(path, 'save'):
         _check_empty(Path(path))

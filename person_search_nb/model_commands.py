@@ -12,8 +12,8 @@ from typing import Annotated
 
 from fastcore.script import call_parse, store_true
 
-from .files import not_onto
-from .shell import check_drawing, tell
+from .files import clear_parts, not_onto, printable
+from .shell import check_drawing, DRAWING_MARK, tell
 
 # %% ../nbs/97_model_commands.ipynb #ffe7fed6
 @call_parse
@@ -35,16 +35,17 @@ def _contact_sheet(spec, scenes, out):
     from person_search_nb.files import save_figure
     from person_search_nb.datasets import open_dataset
     from person_search_nb.visualize import show_scenes
-    items = []
-    for part in (open_dataset(spec, s, size=(288, 512)) for s in ('train', 'gallery')):
+    items, parts = [], [open_dataset(spec, s, size=(288, 512)) for s in ('train', 'gallery')]
+    check_drawing(out, *parts)
+    for part in parts:
         places = np.linspace(0, len(part) - 1, -(-scenes // 2)).round()
         items += [(part, int(i)) for i in np.unique(places)]
     fig = show_scenes([part.image(i) for part, i in items], [part.truth(i) for part, i in items],
                       [f'{part.source}: {part.names[i]}' for part, i in items], columns=4)
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    save_figure(out, fig)
+    clear_parts(Path(out).parent, [Path(out).name], idle=3600)
+    save_figure(out, fig, mark=DRAWING_MARK)
     plt.close(fig)
-    print(f'\n{len(items)} scenes with boxes: {out}')
+    print(f'\n{len(items)} scenes with boxes: {printable(out)}')
 
 # %% ../nbs/97_model_commands.ipynb #75f0b5b0
 @call_parse
@@ -196,6 +197,10 @@ def ablate(
     return result
 
 # %% ../nbs/97_model_commands.ipynb #d2fbcbfd
+def _is_file(name):
+    "Whether a model is given as a file, not as a name of `list_models()`."
+    return Path(name).suffix == '.safetensors' or name.startswith('shipped:')
+
 def _cost_names(models, width):
     "The models of a list with commas. Raises ValueError for one twice, or a width of no effect."
     names = [n.strip() for n in models.split(',')]
@@ -203,7 +208,7 @@ def _cost_names(models, width):
     for n in names:
         _refuse_exported(n)
         if names.count(n) > 1: raise ValueError(f'{n} is there twice; name each model once')
-        if width != 1 and Path(n).suffix == '.safetensors':
+        if width != 1 and _is_file(n):
             raise ValueError(f'{n}: a model file has a width of its own; leave --width out')
     return names
 
@@ -218,10 +223,11 @@ def cost(
 ):
     "Parameters and multiply-accumulates of models, per scene and per person."
     from person_search_nb.costs import cost_table, format_table
+    from person_search_nb.model_files import model_file
     from person_search_nb.models import build_model, load_model
     from person_search_nb.recipe_settings import parse_size
     names = _cost_names(models, width)
-    nets = {n: load_model(n) if Path(n).suffix == '.safetensors' else build_model(n, 1, width=width)
+    nets = {n: load_model(model_file(n)) if _is_file(n) else build_model(n, 1, width=width)
             for n in names}
     if not (size := parse_size(size)) or isinstance(size, str):
         raise ValueError('size is HEIGHTxWIDTH of one scene in pixels, such as 800x800')
@@ -250,6 +256,14 @@ def _form_of(out, to, int8, half, trunk):
     if int8 and to != 'onnx': raise ValueError(f'--int8 is for --to onnx, not {to}')
     return to
 
+def _check_replaced(path):
+    "Raises ValueError for a file that `export` did not write: a trained model, a text."
+    from person_search_nb.deploy import KEY
+    from person_search_nb.files import regular_file
+    if not Path(path).exists() or KEY.encode() in regular_file(path).read_bytes(): return
+    raise ValueError(f'{path}: is there already, was not written by export, and would be lost; '
+                     'give another name')
+
 def _as_trunk(net, model):
     "The same network without its identity classifier."
     from person_search_nb.model_files import load_trunk
@@ -272,7 +286,8 @@ def _export_int8(net, out, spec, size, scenes):
 # %% ../nbs/97_model_commands.ipynb #ab88d5ef
 @call_parse
 def export(
-    model: str,               # a model file, such as the model.safetensors of a training folder
+    # a model file, such as the model.safetensors of a training folder, or 'shipped:NAME'
+    model: str,
     # the file to write: .safetensors, .onnx or .pt2; the last two are a pair, OUT and OUT's .head
     out: str,
     to: str = '',             # 'safetensors', 'onnx', 'torch-export'; '' goes by OUT's ending
@@ -282,24 +297,28 @@ def export(
     trunk: store_true = False,# safetensors without the identity classifier, to start from
 ):
     "Write a model for deployment or as a starting trunk."
-    from person_search_nb.model_files import read_size, save_model
+    from person_search_nb.model_files import model_file, read_size, save_model
     from person_search_nb.settings import check_setting, whole_number
     from person_search_nb.models import load_model
-    from person_search_nb.deploy import export_onnx, export_program, head_path
+    from person_search_nb.deploy import export_onnx, export_program, head_path, KEY
     to = _form_of(out, to, int8, half, trunk)
     _refuse_exported(model)
-    for p in [out] + [head_path(out)] * (to != 'safetensors'): not_onto(p, model)
+    model = model_file(model)
+    outs = [Path(out)] + [head_path(out)] * (to != 'safetensors')
+    for p in outs:
+        not_onto(p, model)
+        _check_replaced(p)
+        clear_parts(p.parent, [p.name], idle=3600)
     if scenes is not None and not int8:
         raise ValueError('--scenes is for --int8, which says whose they are; leave it out')
     scenes = 32 if scenes is None else scenes
     check_setting('scenes', scenes, whole_number(1, 10 ** 6))
     net, size = load_model(model), read_size(model)
     if trunk: net = _as_trunk(net, model)
-    if to == 'safetensors': save_model(net, out, half=half)
+    if to == 'safetensors': save_model(net, out, half=half, **{KEY: 'export'})
     elif int8: _export_int8(net, out, int8, size, scenes)
     else: (export_onnx if to == 'onnx' else export_program)(net, out)
-    for p in [Path(out)] + [head_path(out)] * (to != 'safetensors'):
-        print(f'{p}: {p.stat().st_size / 1e6:.2f} MB')
+    for p in outs: print(f'{printable(p)}: {p.stat().st_size / 1e6:.2f} MB')
 
 # %% ../nbs/97_model_commands.ipynb #a62409af
 @call_parse
@@ -317,4 +336,4 @@ def make_data(
     if scheme != 'synth':
         raise ValueError(f'{spec}: only synthetic sets can be made, such as synth:tiny')
     write_dataset(synth_config(name, options), out, layout, workers or None)
-    print(f'{spec} in {layout} layout: {out}')
+    print(f'{spec} in {layout} layout: {printable(out)}')

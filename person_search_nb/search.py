@@ -25,6 +25,7 @@ from .pictures import resize_rule
 from .scenes import as_floats, check_scene, Scene
 from .person_search import evaluating
 from .matching import paired_iou
+from .evaluation import wrong_length
 from .reranking import cbgm, k_reciprocal
 from .neighbours import Approximate, choose_engine, exact_neighbours
 from .gallery import WIDEST, Gallery, Match, fingerprint, format_time, thumbnail
@@ -63,6 +64,9 @@ def _check_query(self: Gallery, query, number, top, rerank):
     if not dim and not len(self): raise ValueError(_NOBODY.format(self._title))
     if query.shape != (dim,): raise ValueError(_OTHER_SIZE.format(query.shape, dim))
     if not np.isfinite(query).all(): raise ValueError('the query is not finite; embed it again')
+    length = np.linalg.norm(query)
+    if self.matching == 'cosine' and abs(length - 1) > .02:  # rounding to float16 changes less
+        raise ValueError(f'the query {wrong_length(length)}')
     if rerank not in ('', 'cbgm', 'k-reciprocal'):
         raise ValueError(f"rerank is 'cbgm' or 'k-reciprocal', not '{rerank}'")
     if rerank and self.matching != 'cosine':
@@ -392,7 +396,7 @@ def hits_page(
     title: str = 'Search',
 ) -> str:                    # HTML that needs nothing else
     "The best matches with their pictures, scenes, cameras and times; a missing picture is said so."
-    title = html.escape(title)
+    title = html.escape(printable(title))
     cards = ''.join(_card(k, m) for k, m in enumerate(matches, 1))
     return (f'<!doctype html><html lang="en"><meta charset="utf-8">{PAGE_MARK}'
             f'<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>'

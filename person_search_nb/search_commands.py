@@ -12,20 +12,20 @@ from typing import Annotated
 
 from fastcore.script import call_parse, store_true
 
-from .files import not_onto, printable, regular_file
-from .shell import box_from_text, check_drawing, seconds, tell
+from .files import clear_parts, not_onto, printable, regular_file
+from .shell import box_from_text, check_drawing, DRAWING_MARK, seconds, tell
 
 # %% ../nbs/98_search_commands.ipynb #c0f5a30c
 def _network(name, device, trust=False):
     "From a model file, from what `export` wrote (.onnx, .pt2), or from 'shipped:NAME'."
     from person_search_nb.distributed import init_distributed
-    from person_search_nb.model_files import shipped_trunk
+    from person_search_nb.model_files import model_file
     from person_search_nb.settings import check_device
     from person_search_nb.models import load_model
     from person_search_nb.deployed import Deployed, LOADERS
     device = init_distributed(check_device(device))
-    file = shipped_trunk(name.partition(':')[2]) if name.startswith('shipped:') else name
-    if Path(file).suffix in LOADERS: return Deployed(file, trust=trust)
+    file = model_file(name)
+    if file.suffix in LOADERS: return Deployed(file, trust=trust)
     return load_model(file).to(device)
 
 # %% ../nbs/98_search_commands.ipynb #28fadbc8
@@ -226,7 +226,7 @@ def _write_page(people, found, image, box, gallery, out):
     picture = people.seen(image)[1]
     title = f'{Path(str(image)).name} in {Path(gallery).name}'
     atomic_write(out, hits_page(found, thumbnail(picture, box) if box else picture, title).encode())
-    print(out)
+    print(printable(out))
 
 def _look_up(model, gallery, image, box, number, cameras, time, rerank, out, device, trust):
     "Search a gallery for the person in a box of a picture."
@@ -287,7 +287,8 @@ def _strip(found, scenes, image, box, who, out):
         right.append(bool(len(same)) and bool((box_iou(at, same) > 0.5).any()))
         crops.append(crop(scenes.image(m.scene), m.box * scale))
     likeness = [m.similarity for m in found]
-    save_figure(out, ranking_strip(crop(image, box[0]), crops, right, likeness))
+    save_figure(out, ranking_strip(crop(image, box[0]), crops, right, likeness),
+                mark=DRAWING_MARK)
 
 # %% ../nbs/98_search_commands.ipynb #064d2d31
 def _find_query(model, query, data, size, number, gallery, out, device, trust):
@@ -299,6 +300,7 @@ def _find_query(model, query, data, size, number, gallery, out, device, trust):
     size = _size_of(net, size)
     scenes, queries = (open_dataset(data, s, size=size) for s in ('gallery', 'query'))
     tell(scenes, queries.dataset)
+    if out: check_drawing(out, scenes, queries.dataset)
     if not 0 <= query < len(queries):
         raise ValueError(f'there are queries 0 to {len(queries) - 1}, not {query}')
     people = _embedded_gallery(net, scenes, data, gallery)
@@ -352,7 +354,9 @@ def search(
     trust: store_true = False,  # open a .pt2 file, which can run any code; only for your own files
 ):
     "Look for a person: by --image and --box in a gallery of `index`, or by --query in a data spec."
-    if out: not_onto(out, model, gallery, image)
+    if out:
+        not_onto(out, model, gallery, image)
+        clear_parts(Path(out).parent, [Path(out).name], idle=3600)
     of_data = dict(query=query, size=size, data='' if data == 'synth:tiny' else data)
     _refuse_mixed(image, dict(box=box, cameras=cameras, after=after, before=before, rerank=rerank),
                   of_data)

@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .files import atomic_write, DataError, locked, read_json, require
+from .files import atomic_write, clear_parts, DataError, locked, read_json, require
 from .benchmark_files import GALLERIES, write_cuhk, write_prw
 from .scenes import CAMERAS, choose, QuerySet, Scene, SceneDataset, under_protocol
 from .specs import make_spec, opener
@@ -344,6 +344,12 @@ def _claim(path, says, written):
                      f'{", ".join(differs[:4]) or "what it names"}); write to an empty folder')
 
 # %% ../nbs/35_synthetic.ipynb #86e75c5b
+def _clear(path, written):
+    "Remove what a killed call left half-written."
+    clear_parts(path, ['synth.json', *written])
+    for part in [p for n in written for p in (path / n).rglob('*.part')]:
+        clear_parts(part.parent, [part.name.rsplit('.', 2)[0]])
+
 def _write_jpeg(config, folder, job):
     split, i = job
     world = _world(config, split)
@@ -389,6 +395,7 @@ def write_dataset(
     if not len(test.queries()['scene']): raise ValueError(f'{path}: the set {_NOBODY}')
     with locked(path, f'make-data, {layout}'):
         _claim(path, dict(asdict(train.config), layout=layout), LAYOUT[layout])
+        _clear(path, LAYOUT[layout])
         _write_layout(train, test, path, layout, workers, galleries, progress)
     return path
 

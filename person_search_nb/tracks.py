@@ -63,6 +63,11 @@ def _side(tracks, frames, split, source):
     mine, ids = split_by_time(tracks, frames)
     if split != 'train': mine, ids = ~mine, set(tracks.track.tolist()) - ids
     if mine.any(): return frames[mine], ids
+    if not ids - {-1} and len(frames) > len(np.unique(frames[:, 0])):  # more of them help nobody
+        halves = 'first', 'second'
+        there, asked = halves[::-1] if split == 'train' else halves
+        raise DataError(f'{source}: all tracks begin in the {there} half of their film, so nobody '
+                        f'is for {split}; give a film in which people come in the {asked} half')
     raise DataError(f'{source}: no sampled frame is for {split}; '
                     'give a longer film, or a smaller every=')
 

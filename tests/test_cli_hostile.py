@@ -1,10 +1,11 @@
 "Commands do what they are told, or say what they do not: no option is passed over in silence."
-import json
+import json, os
 from dataclasses import asdict, replace
 
 import numpy as np, pytest, torch
 from PIL import Image
 
+from person_search_nb.gallery import thumbnail
 from person_search_nb.search import Gallery
 from person_search_nb.model_files import save_model
 from person_search_nb.models import build_model
@@ -122,6 +123,35 @@ def test_no_picture_is_drawn_over_other_files(command, mine, tmp_path):
     assert {p: p.read_bytes() for p in (tmp_path / 'coco').iterdir()} == files
     for _ in range(2): assert command('data', mine, '--scenes', 2, '--out', tmp_path / 'sheet.png').returncode == 0  # its own is replaced
 
+def test_no_picture_is_drawn_over_what_matplotlib_drew(command, mine, tmp_path):
+    "Scenes written by plt.imsave and one's own charts say Matplotlib, too, and were lost."
+    import matplotlib.pyplot as plt
+    scene, chart = tmp_path / 'coco/c1_1.png', tmp_path / 'chart.png'
+    plt.imsave(scene, np.full((60, 100, 3), 50, np.uint8))
+    fig = plt.figure()
+    fig.savefig(chart)
+    plt.close(fig)
+    for words in (('data', mine, '--scenes', 2), ('search', MODEL, '--query', 0, '--data', mine)):
+        for out in (scene, chart):
+            before = out.read_bytes()
+            refused(command, f'{out.name}: is there already, was not drawn by this command', *words, '--out', out)
+            assert out.read_bytes() == before
+
+def test_no_picture_is_drawn_over_one_of_its_own_data(command, mine, tmp_path):
+    "A sheet may be a scene of another data set."
+    assert command('data', mine, '--scenes', 2, '--out', tmp_path / 'sheet.png').returncode == 0
+    for name in ('c1_1', 'c1_2'): (tmp_path / f'coco/{name}.png').write_bytes((tmp_path / 'sheet.png').read_bytes())
+    size = Image.open(tmp_path / 'sheet.png').size
+    file = tmp_path / 'coco/mine.json'
+    found = json.loads(file.read_text())
+    for image in found['images'][:2]: image.update(width=size[0], height=size[1])
+    file.write_text(json.dumps(found))
+    for words in (('data', mine, '--scenes', 4), ('search', MODEL, '--query', 0, '--data', mine)):
+        ran = command(*words, '--out', tmp_path / 'coco/c1_1.png')
+        assert ran.returncode == 1 and 'c1_1.png: is the file that is read; give another name' in ran.stderr
+    assert (tmp_path / 'coco/c1_1.png').read_bytes() == (tmp_path / 'sheet.png').read_bytes()
+
+
 
 # -- what was embedded ---------------------------------------------------------------------------------------------------
 
@@ -185,3 +215,109 @@ def test_a_teacher_is_given_once(command, model, tmp_path):
 
 def test_scenes_are_for_calibration(command, model, tmp_path):
     for out in ('x.onnx', 'x.pt2', 'x.safetensors'): refused(command, '--scenes is for --int8', 'export', model, tmp_path / out, '--scenes', '5')
+
+
+# -- what an export would replace -----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('ending', ['.safetensors', '.onnx', '.pt2'])
+def test_an_export_replaces_exports_only(command, model, tmp_path, ending):
+    "A model of a long training, or a text, was replaced without a word."
+    other, out = tmp_path / f'other{ending}', tmp_path / f'out{ending}'
+    other.write_bytes(model.read_bytes())
+    refused(command, f'other{ending}: is there already, was not written by export', 'export', model, other)
+    assert other.read_bytes() == model.read_bytes()
+    if ending != '.onnx':  # takes minutes
+        for _ in range(2): assert command('export', model, out).returncode == 0  # its own is replaced
+    if ending == '.safetensors': return
+    head = tmp_path / f'other.head{ending}'
+    other.unlink()
+    head.write_text('mine')
+    refused(command, f'other.head{ending}: is there already', 'export', model, other)
+    assert head.read_text() == 'mine' and not other.exists()
+
+def test_a_gallery_replaces_galleries_only(tmp_path):
+    g = Gallery(np.zeros(1, int), np.array([[0, 0, 5, 9.]]), np.ones(1), np.eye(1, 4, dtype=np.float32), ['a'])
+    np.savez(tmp_path / 'numbers.npz', x=np.arange(5))
+    (tmp_path / 'text.npz').write_text('mine')
+    for name in ('numbers.npz', 'text.npz'):
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(ValueError, match=f'{name}: is there already, is no gallery, and would be lost'): g.save(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == before
+    (tmp_path / 'empty.npz').touch()
+    for _ in range(2): g.save(tmp_path / 'empty.npz')
+    assert len(Gallery.load(tmp_path / 'empty.npz')) == 1
+
+
+# -- names that are no text -----------------------------------------------------------------------------------------------
+
+def test_a_page_of_a_picture_whose_name_is_no_utf_8(command, tmp_path):
+    "A name of Latin-1 bytes, as old archives hold them, ended without a page."
+    made = command('make-data', f'{SPEC}&train_scenes=1', tmp_path / 'd', '--layout', 'prw', '--workers', 1)
+    assert made.returncode == 0, made.stderr
+    asked = tmp_path / 'caf\udce9.jpg'
+    asked.write_bytes(next((tmp_path / 'd/frames').glob('*.jpg')).read_bytes())
+    assert command('index', tmp_path / 'd/frames', '--model', MODEL, '--out', tmp_path / 'g').returncode == 0
+    ran = command('search', MODEL, '--gallery', tmp_path / 'g', '--image', asked, '--box', '10,10,40,90', '--out', tmp_path / 'w\udce9.html')
+    assert ran.returncode == 0, ran.stderr
+    ran.stdout.encode()
+    assert '<h1>caf\\udce9.jpg in g</h1>' in (tmp_path / 'w\udce9.html').read_text('utf-8')
+
+
+# -- what is looked for ---------------------------------------------------------------------------------------------------
+
+def test_a_query_is_an_embedding():
+    "A query of zeros had everyone as its match; one of length 5, similarities beyond 1."
+    g = Gallery(np.arange(2), np.array([[0, 0, 5, 9.]] * 2), np.ones(2), np.eye(2, 4, dtype=np.float32), ['a', 'b'])
+    with pytest.raises(ValueError, match='the query has length 0; divide .* the network is not trained'): g.search(np.zeros(4))
+    with pytest.raises(ValueError, match='the query has length 5; divide each embedding by its length$'): g.search(5 * g.det_feats[0])
+    assert g.search(g.det_feats[0].astype(np.float16) * 1.0005, 1)[0].detection == 0
+    assert replace(g, matching='euclidean').search(5 * g.det_feats[0], 1)[0].detection == 0
+
+
+# -- shipped models -------------------------------------------------------------------------------------------------------
+
+def test_every_command_that_reads_a_model_takes_a_shipped_one(command, tmp_path):
+    "index, search and evaluate took the name; export looked for a file of that name."
+    out = tmp_path / 'x.safetensors'
+    assert command('export', MODEL, out, '--half').returncode == 0 and out.stat().st_size > 1e5
+    refused(command, "no small trunk of 'vgg' comes with the package; there are hdl-", 'export', 'shipped:vgg', out)
+    ran = command('cost', '--size', '64x96', '--models', MODEL)
+    assert ran.returncode == 0 and 'hdl-student-fast-taught' in ran.stdout, ran.stderr
+    refused(command, 'a model file has a width of its own', 'cost', '--models', MODEL, '--width', '.5')
+
+
+# -- what killed calls left ------------------------------------------------------------------------------------------------
+
+def test_the_next_call_clears_what_a_killed_one_left(command, model, tmp_path):
+    "Half-written files of a killed call stayed for ever, and those of a call that still writes must."
+    for name in ('r', 'd/frames', 'd/annotations'): (tmp_path / name).mkdir(parents=True)
+    outs = [tmp_path / name for name in ('r/report.json', 'r/errors.png', 'x.safetensors', 'w.png')]
+    old, new = ([p.with_name(f'{p.name}.{pid}.part') for p in outs] for pid in (4711, 4712))
+    for p in old + new: p.write_text('half')
+    for p in old: os.utime(p, (1e9, 1e9))
+    foreign = tmp_path / 'w.png.mine.part', tmp_path / 'd/frames/x.jpg.mine.part'
+    for p in foreign: p.write_text('mine')
+    for words in (('evaluate', model, '--data', SPEC, '--out', tmp_path / 'r'), ('export', model, tmp_path / 'x.safetensors'),
+                  ('search', model, '--data', SPEC, '--out', tmp_path / 'w.png')):
+        ran = command(*words)
+        assert ran.returncode == 0, ran.stderr
+    assert not any(p.exists() for p in old) and all(p.exists() for p in new)
+    make = 'make-data', f'{SPEC}&train_scenes=1', tmp_path / 'd', '--layout', 'prw', '--workers', 1
+    (tmp_path / 'd/frames/x.jpg.mine.part').unlink()
+    for p in ('d/frames', 'd/annotations'): (tmp_path / p).rmdir()
+    assert command(*make).returncode == 0
+    frame = next((tmp_path / 'd/frames').glob('*.jpg'))
+    left = frame.with_name(f'{frame.name}.4711.part'), tmp_path / 'd/query_info.txt.4711.part', frame.with_name('x.part')
+    for p in left: p.write_text('half')
+    assert command(*make).returncode == 0 and [p.exists() for p in left] == [False, False, True]
+    assert foreign[0].exists()
+
+
+# -- what is cut out ------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('box', [(100, 100, 200, 200), (10, 60, 20, 90), (0, 0, np.inf, 20), (0, np.nan, 5, 20), (-50, 0, -20, 9), (0, -50, 9, -20)])
+def test_a_box_outside_of_its_picture_has_no_thumbnail(box):
+    with pytest.raises(ValueError, match='is not in the picture, of 60 x 50 px; give left, top, right, bottom'): thumbnail(np.zeros((50, 60, 3), np.uint8), box)
+
+def test_a_box_that_is_partly_in_its_picture_has_a_thumbnail():
+    for box in ((-5, -9, 4, 9), (58, 40, 99, 99), (0, 0, 0, 9), (5, 5, 5, 5)): assert thumbnail(np.zeros((50, 60, 3), np.uint8), box).shape[0] == 160

@@ -733,3 +733,23 @@ def test_a_world_without_queries_says_so(tmp_path, command):
     for layout in ('prw', 'cuhk-sysu'):
         ran = command('make-data', LONELY, tmp_path/layout, '--layout', layout, '--workers', 1)
         assert ran.returncode == 1 and 'lists no queries: nobody is seen twice; take more scenes' in ran.stderr and not (tmp_path/layout).exists()
+
+
+# -- numbers too large, films too short ---------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('value', [4611686018427387904, -2 ** 60, '4611686018427387904', 1e300])
+def test_a_number_that_is_too_large_is_called_so(tmp_path, value):
+    "The advice was to write a whole number, which it is."
+    large = 'which is too large: at most 9,007,199,254,740,991; write a whole number'
+    refused(write(tmp_path/'a', lambda d: d['images'][1].update(camera=value)), rf'images\[1\].* has camera .*, {large}$')
+    refused(write(tmp_path/'b', lambda d: d['annotations'][1].update(person_id=value)), rf'annotations\[1\] has person_id .*, {large}, -1 for a person without identity$')
+    assert 'too large' not in refused(write(tmp_path/'c', lambda d: d['images'][1].update(camera='x')), r"camera 'x'; write a whole number$")
+
+def test_a_film_whose_tracks_all_begin_early_has_no_gallery(tmp_path):
+    "A longer film and more frames, which were advised, help nobody."
+    early = lambda lines: [[f, p, 5 + 20 * p, 10, 12, 30, 1, 1, 1] for p in (1, 2) for f in range(1, 81)]
+    spec = write_mot(tmp_path/'a', early, films=('A-01',))
+    for split in ('gallery', 'query'):
+        refused(f'{spec}?every=5', f'all tracks begin in the first half of their film, so nobody is for {split}; give a film in which people come in the second half', split)
+    opened(f'{spec}?every=5', 'train')
+    refused(f'{spec}?every=80', 'no sampled frame is for gallery; give a longer film, or a smaller every=')
