@@ -1335,6 +1335,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                    'person_search_nb/gallery_files.py'),
                                                 'person_search_nb.gallery_files._check_scale': ( 'gallery_files.html#_check_scale',
                                                                                                  'person_search_nb/gallery_files.py'),
+                                                'person_search_nb.gallery_files._check_version': ( 'gallery_files.html#_check_version',
+                                                                                                   'person_search_nb/gallery_files.py'),
                                                 'person_search_nb.gallery_files._dropped': ( 'gallery_files.html#_dropped',
                                                                                              'person_search_nb/gallery_files.py'),
                                                 'person_search_nb.gallery_files._is_sound': ( 'gallery_files.html#_is_sound',

@@ -14,7 +14,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from .files import atomic_write, LOCK, locked, parse_json, printable, sound_size
-from .manifest import MANIFEST, new_manifest, read_manifest
+from .manifest import MANIFEST, new_manifest, read_manifest, VERSION
 from .pictures import Fit, RESIZE, resize_rule
 from .evaluation import wrong_length
 from .shards import add_shard, join_shards, read_npz, read_shard, stored_columns
@@ -127,7 +127,7 @@ def check(self: Gallery,
 def _npz(self: Gallery, columns):
     "The bytes of an .npz file: plain numbers and texts."
     out, feats = io.BytesIO(), np.asarray(columns['rows'])
-    about = np.array(json.dumps(self._about() | dict(data=self.data)))
+    about = np.array(json.dumps(self._about() | dict(data=self.data, version=VERSION)))
     if feats.dtype.kind != 'f': feats = feats.astype(np.float32)
     known = {k: columns[k] for k in _OF_SCENES if getattr(self, k) is not None}
     np.savez(out, **{_CALLED[k]: columns[k] for k in ('image', 'boxes', 'scores')},
@@ -196,12 +196,20 @@ def _check_arrays(det_image, det_boxes, det_scores, det_feats, names, **of_scene
         raise ValueError(f'det_image: scenes are numbered from 0 to {len(names) - 1}')
 
 # %% ../nbs/84_gallery_files.ipynb #389ef084
+def _check_version(about, arrays):
+    "Raises ValueError for cameras of another version: in the first, an unknown one was 0."
+    version = about.get('version', 1)
+    if version == VERSION or 'cameras' not in arrays and version == 1: return
+    raise ValueError(f'it has version {version!s:.20}, this library reads {VERSION}: '
+                     'embed the pictures again')
+
 @patch(cls_method=True)
 def _from_npz(cls: Gallery, path):
     "The gallery in a file; whatever is wrong with it raises one of `_LOAD_ERRORS`."
     arrays, about = _read_npz(path)
     _check_arrays(**arrays)
     if not _is_sound(about): raise ValueError('about: not what it should be')
+    _check_version(about, arrays)
     arrays['names'], size = arrays['names'].tolist(), about.get('size')
     gallery = cls(**arrays, model=about.get('model', ''), matching=about.get('matching', 'cosine'),
                   size=tuple(size) if isinstance(size, list) else size, data=about.get('data', ''))

@@ -1045,3 +1045,25 @@ def test_an_index_over_too_few_rows_is_said(name, rows):
     feats = np.eye(16, dtype=np.float32)
     with pytest.raises(ValueError, match=f"{name}: is built over .* rows and more, here are {rows}; take engine='exact'"): Approximate.build(name, feats[:rows], progress=False)
     assert Approximate.build(name, feats, progress=False).search(feats[:1], 1)[1].tolist() == [[0]]
+
+
+def _described(file, change):
+    "Write an .npz gallery again, saying something else about itself."
+    with np.load(file) as old: arrays = dict(old)
+    about = json.loads(str(arrays['about']))
+    change(about)
+    np.savez(file, **arrays | dict(about=np.array(json.dumps(about))))
+
+
+def test_one_file_where_an_unknown_camera_was_0_is_not_read(tmp_path):
+    "What no camera was known of was found by camera 0."
+    file = tmp_path / 'old.npz'
+    replace(drawn(0), cameras=[0, 0, 0]).save(file)
+    assert Gallery.load(file).search(Gallery.load(file).det_feats[0], camera=0)
+    _described(file, lambda about: about.pop('version'))
+    with pytest.raises(ValueError, match='old.npz: not a gallery file .it has version 1, this library reads 2: embed the pictures again'): Gallery.load(file)
+    small().save(file)
+    _described(file, lambda about: about.pop('version'))
+    assert Gallery.load(file).cameras is None  # none was written: none can be wrong
+    _described(file, lambda about: about.update(version=3))
+    with pytest.raises(ValueError, match='it has version 3'): Gallery.load(file)
