@@ -18,7 +18,7 @@ from .manifest import MANIFEST, new_manifest, read_manifest, VERSION
 from .pictures import Fit, RESIZE, resize_rule
 from .evaluation import wrong_length
 from .shards import add_shard, join_shards, read_npz, read_shard, stored_columns
-from .sources import open_source
+from .sources import Data, open_source
 from .gallery import Gallery
 
 # %% ../nbs/84_gallery_files.ipynb #522e2a3e
@@ -230,8 +230,8 @@ def load(cls: Gallery, path) -> 'Gallery':
 # %% ../nbs/84_gallery_files.ipynb #297fe8e7
 class _Pictures:
     "Scene number -> picture, from the folder, data set or film it came from."
-    def __init__(self, sources, scenes):
-        self.sources, self.scenes, self.opened = sources, scenes, {}
+    def __init__(self, sources, scenes, names):
+        self.sources, self.scenes, self.names, self.opened = sources, scenes, names, {}
 
     def origin(self, scene):
         s = self.scenes[scene][0]
@@ -242,6 +242,8 @@ class _Pictures:
         if not 0 <= s < len(self.sources):
             raise ValueError(f'{key}: was added without its picture, so it cannot be shown')
         if s not in self.opened: self.opened[s] = open_source(self.sources[s])
+        # the scenes of a data set are numbered, and its annotation may be written anew
+        if isinstance(self.opened[s], Data): self.opened[s].check(key, self.names[scene])
         return self.opened[s].read(key, stamp)
 
 # %% ../nbs/84_gallery_files.ipynb #de58d06c
@@ -264,7 +266,7 @@ def open(cls: Gallery, path) -> 'Gallery':
     size, sources, scenes = manifest['size'], manifest['sources'], whole['scenes']
     return cls(*(whole[k] for k in order), manifest['model'], manifest['matching'],
                tuple(size) if isinstance(size, list) else size,
-               _Pictures(sources, scenes) if sources else None,
+               _Pictures(sources, scenes, whole['names']) if sources else None,
                Path(path), manifest, _dropped(scenes, manifest))
 
 # %% ../nbs/84_gallery_files.ipynb #6130b3a2

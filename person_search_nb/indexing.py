@@ -105,7 +105,7 @@ def find_people(
     return [x for batch in all_gather(out) for x in batch]
 
 # %% ../nbs/86_indexing.ipynb #5934118d
-def _camera(item): return item.camera if item.camera < 2 ** 31 else -1  # longer: not a camera's
+def _camera(item): return item.camera if item.camera < 2 ** 63 else -1  # longer: not a camera's
 
 def _columns(number, items, found):
     "What was found in some scenes of source `number`, as `add_shard` takes it."

@@ -1067,3 +1067,52 @@ def test_one_file_where_an_unknown_camera_was_0_is_not_read(tmp_path):
     assert Gallery.load(file).cameras is None  # none was written: none can be wrong
     _described(file, lambda about: about.update(version=3))
     with pytest.raises(ValueError, match='it has version 3'): Gallery.load(file)
+
+
+def test_a_long_number_of_a_camera_is_kept(net, tmp_path):
+    "An address, 192.168.1.1 as a number, became an unknown camera without a word."
+    address = 3232235777
+    data = coco(tmp_path / 'cc', ['a.png', 'bb.png'], {'a.png': address, 'bb.png': address + 1})
+    assert build_gallery(net, data, tmp_path / 'g', least=0., progress=False).cameras.tolist() == [address, address + 1]
+
+
+def test_corrected_cameras_of_a_data_set_are_taken_into_one_file(net, tmp_path, capsys):
+    "The file kept the old ones, and a search went by them."
+    from person_search_nb.datasets import open_dataset
+    from person_search_nb.search_commands import _embedded_gallery
+    file = tmp_path / 'kept.npz'
+    def embedded(cameras):
+        data = coco(tmp_path / 'cc', ['a.png', 'bb.png'], cameras)
+        return _embedded_gallery(net, open_dataset(data, 'gallery', progress=False), data, file)
+    first, kept = embedded({}), file.read_bytes()
+    assert first.cameras.tolist() == [1, 1] and embedded({}).cameras.tolist() == [1, 1] and file.read_bytes() == kept
+    assert 'another camera' not in capsys.readouterr().err
+    assert embedded({'bb.png': 5}).cameras.tolist() == [1, 5] == Gallery.load(file).cameras.tolist()
+    assert 'kept.npz: 1 scenes have another camera now than when they were embedded, first bb.png: the file takes the new' in capsys.readouterr().err
+    np.testing.assert_array_equal(Gallery.load(file).det_feats, first.det_feats)
+
+
+def test_a_scene_that_left_its_data_set_is_said(net, tmp_path):
+    "An IndexError, and no page."
+    names = ['a.png', 'bb.png']
+    g = build_gallery(net, coco(tmp_path / 'cc', names), tmp_path / 'g', least=0., progress=False)
+    coco(tmp_path / 'cc', names[:1])
+    g = Gallery.open(tmp_path / 'g')
+    found = g.search(g.det_feats[0], 99, score_threshold=0, scenes=[1])
+    gone = 'its scene bb.png is no longer in the data set; put the old annotation back'
+    for use in (lambda: g.picture(1), found[0].thumbnail, lambda: g.dataset().picture(1)):
+        with pytest.raises(ValueError, match=gone): use()
+    assert gone in hits_page(found) and g.picture(0).shape == (96, 128, 3)
+    with pytest.raises(ValueError, match='is no longer in the data set'): open_source(f'coco:{tmp_path}/cc/annotations.json').read('1')
+
+
+def test_scenes_that_changed_places_are_not_shown_for_one_another(net, tmp_path):
+    "Pictures of one size and one time, as an archive unpacks them: every stamp was right."
+    names = ['a.bmp', 'b.bmp', 'c.bmp']
+    data = coco(tmp_path / 'cc', names)
+    for name in names: os.utime(tmp_path / 'cc' / name, (1e9, 1e9))
+    build_gallery(net, data, tmp_path / 'g', least=0., progress=False)
+    coco(tmp_path / 'cc', names[::-1])
+    g = Gallery.open(tmp_path / 'g')
+    with pytest.raises(ValueError, match='its scene 0 is c.bmp now, and was a.bmp when it was indexed'): g.picture(0)
+    assert (g.picture(1) == np.asarray(Image.open(tmp_path / 'cc/b.bmp'))).all()
