@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from .files import atomic_write, LOCK, locked, parse_json, printable, sound_size
+from .files import atomic_write, locked, parse_json, sound_size
 from .manifest import MANIFEST, new_manifest, read_manifest, VERSION
+from .manifest import write_manifest
 from .pictures import Fit, RESIZE, resize_rule
 from .evaluation import wrong_length
-from .shards import add_shard, join_shards, read_npz, read_shard, stored_columns
+from .shards import add_shard, check_own, clear_leftovers, join_shards, read_npz
+from .shards import read_shard, stored_columns
 from .sources import Data, open_source
 from .gallery import Gallery
 
@@ -137,13 +139,24 @@ def _npz(self: Gallery, columns):
 # %% ../nbs/84_gallery_files.ipynb #25a74299
 def _check_empty(folder):
     "Raises ValueError for a folder that holds something, a gallery or other files."
-    if (folder/MANIFEST).exists():
-        why = 'there is a gallery already; append to it, or choose another folder'
-        raise ValueError(f'{folder}: {why}')
-    others = [p.name for p in folder.iterdir() if p.name != LOCK]
-    if others:
-        raise ValueError(f'{folder}: is no gallery, and not empty (it holds '
-                         f'{printable(min(others))}); choose another folder')
+    check_own(folder)
+    if not (folder/MANIFEST).exists(): return
+    fields = 'shards', 'sources', 'skipped', 'dropped'
+    try: m = read_manifest(folder)
+    except ValueError: m = dict.fromkeys(fields, True)  # broken, or another version's
+    if not any(m[k] for k in fields): return  # a save was killed before it had written anything
+    why = 'there is a gallery already; append to it, or choose another folder'
+    raise ValueError(f'{folder}: {why}')
+
+def _save_folder(folder, manifest, columns):
+    "A gallery's folder, which is locked: its first shard, or nothing."
+    _check_empty(folder)
+    clear_leftovers(folder)
+    write_manifest(folder, manifest)  # first: without it a shard is someone else's file
+    try: add_shard(folder, manifest, columns)
+    except BaseException:
+        (folder/MANIFEST).unlink(missing_ok=True)
+        raise
 
 @patch
 def save(self: Gallery,
@@ -159,9 +172,7 @@ def save(self: Gallery,
     columns = self._as_stored(path, dtype)
     if single: return atomic_write(path, self._npz(columns))
     manifest = new_manifest(**self._about(), dim=self.det_feats.shape[1], dtype=dtype)
-    with locked(path, 'save'):
-        _check_empty(Path(path))
-        add_shard(path, manifest, columns)
+    with locked(path, 'save'): _save_folder(Path(path), manifest, columns)
 
 # %% ../nbs/84_gallery_files.ipynb #ee222c10
 _ARRAYS = 'det_image', 'det_boxes', 'det_scores', 'det_feats', 'names'

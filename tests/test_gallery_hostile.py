@@ -1116,3 +1116,55 @@ def test_scenes_that_changed_places_are_not_shown_for_one_another(net, tmp_path)
     g = Gallery.open(tmp_path / 'g')
     with pytest.raises(ValueError, match='its scene 0 is c.bmp now, and was a.bmp when it was indexed'): g.picture(0)
     assert (g.picture(1) == np.asarray(Image.open(tmp_path / 'cc/b.bmp'))).all()
+
+
+def test_a_gallery_that_could_not_be_saved_leaves_nothing(tmp_path):
+    "One of its files stayed, and the folder was refused from then on."
+    import resource
+    g, limits = replace(drawn(0), names=[k * 100_000 for k in 'abc']), resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))
+        with pytest.raises(OSError, match='000001.npz: cannot be written'): g.save(tmp_path / 'g')  # the rows are there already
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not [p.name for p in (tmp_path / 'g').iterdir() if not p.name.startswith('.')]
+    g.save(tmp_path / 'g')
+    assert len(Gallery.open(tmp_path / 'g')) == len(g)
+    with pytest.raises(ValueError, match='there is a gallery already'): g.save(tmp_path / 'g')
+
+
+def test_a_killed_save_is_done_again(tmp_path):
+    write_manifest((tmp_path / 'g').mkdir() or tmp_path / 'g', new_manifest('0123456789abcdef', dim=4))
+    for name in ('manifest.json.12.part', '000001.rows.npy', '000001.npz.12.part'): (tmp_path / 'g' / name).write_bytes(b'half')
+    small().save(tmp_path / 'g')
+    assert len(Gallery.open(tmp_path / 'g')) == 2 and not list((tmp_path / 'g').glob('*.part'))
+
+
+def test_shards_that_no_manifest_names_are_removed(net, tmp_path, pictures):
+    "A process that is killed between the new manifest and the removal of old shards left these for good."
+    build_gallery(net, pictures, tmp_path / 'g', least=0., progress=False)
+    kept = {p.name for p in (tmp_path / 'g').iterdir()}
+    for name in ('000009.npz', '000009.rows.npy', '000008.hnsw', '000007.ivf-pq', 'notes.npz'): (tmp_path / 'g' / name).write_bytes(b'old')
+    build_gallery(net, pictures, tmp_path / 'g', least=0., progress=False)
+    assert {p.name for p in (tmp_path / 'g').iterdir()} == kept | {'notes.npz'}
+
+
+@pytest.mark.parametrize('kind', ['film', 'picture'])
+def test_a_single_file_of_another_name_is_said(net, tmp_path, pictures, capsys, kind):
+    "Its people were found twice; a film's scenes bear the film's name."
+    old, new = (tmp_path / name for name in (('aa.ts', 'bb.ts') if kind == 'film' else ('one.png', 'two.png')))
+    film(old, (128, 96)) if kind == 'film' else shutil.copy(pictures / 'c1_a.png', old)
+    g = build_gallery(net, old, tmp_path / 'g', least=0., progress=False)
+    old.rename(new)
+    capsys.readouterr()
+    build_gallery(net, new, tmp_path / 'g', least=0., progress=False)
+    assert f'{old} is gone, and {len(g.names)} of its scenes have the size and time of files in {new}, first {g.names[0]}; if it was moved there, its people are found twice' in capsys.readouterr().out
+
+
+def test_a_camera_that_is_not_taken_is_said(net, tmp_path, capsys):
+    "Only the other name was."
+    index = lambda name, camera: build_gallery(net, coco(tmp_path / 'cc', [name], {name: camera}), tmp_path / 'g', least=0., progress=False)
+    index('a.png', 1)
+    (tmp_path / 'cc/a.png').rename(tmp_path / 'cc/b.png')
+    assert index('b.png', 1).cameras.tolist() == [1] and 'another camera' not in capsys.readouterr().out
+    assert index('b.png', 2).cameras.tolist() == [1]
+    assert 'g: 1 scenes of another name have another camera, too, first b.png (camera 2, before camera 1): the gallery keeps the old' in capsys.readouterr().out
