@@ -1263,6 +1263,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'person_search_nb.gallery._is_between': ( 'gallery.html#_is_between',
                                                                                     'person_search_nb/gallery.py'),
                                           'person_search_nb.gallery._is_number': ('gallery.html#_is_number', 'person_search_nb/gallery.py'),
+                                          'person_search_nb.gallery._numbers': ('gallery.html#_numbers', 'person_search_nb/gallery.py'),
                                           'person_search_nb.gallery._scene_numbers': ( 'gallery.html#_scene_numbers',
                                                                                        'person_search_nb/gallery.py'),
                                           'person_search_nb.gallery._span': ('gallery.html#_span', 'person_search_nb/gallery.py'),

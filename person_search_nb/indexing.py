@@ -155,8 +155,8 @@ _CORRECTED = ('{}: {} scenes have another camera now than when they were indexed
 _RENAMED = ('{}: {} scenes have another name now than when they were indexed, first {} '
             '(before {}); the gallery keeps the old: to take the new, index into another folder')
 
-_WITHHELD = ('{}: {} scenes of another name have another camera, too, first {} ({}, before {}): the '
-             'gallery keeps the old')
+_WITHHELD = ('{}: {} scenes of another name have another camera, too, first {} ({}, before {}): '
+             'the gallery keeps the old')
 
 def _spelt(camera): return f'camera {camera}' if camera >= 0 else 'an unknown camera'
 

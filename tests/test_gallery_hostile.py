@@ -1168,3 +1168,21 @@ def test_a_camera_that_is_not_taken_is_said(net, tmp_path, capsys):
     assert index('b.png', 1).cameras.tolist() == [1] and 'another camera' not in capsys.readouterr().out
     assert index('b.png', 2).cameras.tolist() == [1]
     assert 'g: 1 scenes of another name have another camera, too, first b.png (camera 2, before camera 1): the gallery keeps the old' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('wrong, asked', [(dict(cameras=['0', '1', '2']), 'camera'), (dict(cameras=[None, 1, 2]), 'camera'), (dict(cameras=[0, float('nan'), 1]), 'camera'), (dict(cameras=[0, .5, 1]), 'camera'),
+                                          (dict(cameras=[[0], [1, 2], [3]]), 'camera'), (dict(times=['1', '2', '3']), 'time'), (dict(times=[None, 1, 2]), 'time')])
+def test_cameras_and_times_in_memory_are_numbers(wrong, asked):
+    "numpy's own errors, of a comparison or a conversion, which name neither the gallery nor the column."
+    g = replace(drawn(0), **wrong)
+    said = f'this gallery: its {asked}s are (not|not all whole) numbers; give a number for each scene, (-1|NaN) where it is not known'
+    with pytest.raises(ValueError, match=said): g.search(g.det_feats[0], **{asked: 0 if asked == 'camera' else (0, None)})
+    found = g.search(g.det_feats[0], 99, score_threshold=0)
+    with pytest.raises(ValueError, match=said): [getattr(m, asked) for m in found]
+
+
+def test_a_scene_below_0_is_no_scene():
+    "The person was found in the last one."
+    g = drawn(0)
+    g = replace(g, det_image=np.array([*g.det_image[:-1], -1]))
+    with pytest.raises(ValueError, match=f'this gallery: row {len(g) - 1}: det_image is no scene; they are numbered from 0'): g.search(g.det_feats[0])
