@@ -148,6 +148,9 @@ class Deployed(TwoParts):
             _check_weights(head, head_path(path))
             if path.suffix == '.onnx':
                 _check_pooling(head, about, path)
+                # older pairs in 8 bits say the fingerprint of the network in float
+                if about['precision'] != 'fp32':
+                    about['fingerprint'] = _fingerprint(dict(scene=scene, head=head))
                 parts = [
                     onnx_function(onnx_session(p.SerializeToString(), threads))
                     for p in (scene, without_pooling(head))

@@ -55,6 +55,18 @@ def thumbnail(
     return np.asarray(Image.fromarray(cut).resize((width, height), Image.BILINEAR))
 
 # %% ../nbs/83_gallery.ipynb #a05702eb
+def _numbers(given, name, title, ndim=1):
+    "Cameras or times, of all scenes or (ndim=0) of one. Raises ValueError for what is no number."
+    unknown = '-1' if name == 'cameras' else 'NaN'
+    advice = f'numbers; give a number for each scene, {unknown} where it is not known'
+    try: out = np.asarray(given)
+    except ValueError: out = np.array('?')  # rows of different lengths
+    if out.dtype.kind not in 'iuf' or out.ndim != ndim:
+        raise ValueError(f'{title}: its {name} are not {advice}')
+    if name == 'cameras' and (out != np.floor(out)).any():
+        raise ValueError(f'{title}: its {name} are not all whole {advice}')
+    return out
+
 @dataclass
 class Match:
     "One person found in a gallery."
@@ -70,13 +82,15 @@ class Match:
     def camera(self) -> int:
         "Which camera took the scene; -1 when unknown."
         if self.gallery is None or self.gallery.cameras is None: return -1
-        return int(self.gallery.cameras[self.scene])
+        of_scene = self.gallery.cameras[self.scene]
+        return int(_numbers(of_scene, 'cameras', self.gallery._title, 0))
 
     @property
     def time(self) -> float:
         "When, in seconds; NaN when unknown."
         if self.gallery is None or self.gallery.times is None: return float('nan')
-        return float(self.gallery.times[self.scene])
+        of_scene = self.gallery.times[self.scene]
+        return float(_numbers(of_scene, 'times', self.gallery._title, 0))
 
     @property
     def where(self) -> str:
@@ -189,16 +203,20 @@ _UNKNOWN = '{}: does not know the {} of its scenes; search without {}='
 def _known(self: Gallery, option, n):
     "The cameras or times of the scenes. Raises ValueError where none is known."
     x = self.cameras if option == 'camera' else self.times
-    there = x is not None and (np.asarray(x) >= 0 if option == 'camera' else ~np.isnan(x)).any()
+    if x is not None: x = _numbers(x, f'{option}s', self._title)
+    there = x is not None and (x >= 0 if option == 'camera' else ~np.isnan(x)).any()
     if not there: raise ValueError(_UNKNOWN.format(self._title, option, option))
-    if np.shape(x) == (n,): return np.asarray(x)
-    raise ValueError(f'{self._title}: has {n} scenes, and {option}s of shape {np.shape(x)}; '
+    if x.shape == (n,): return x
+    raise ValueError(f'{self._title}: has {n} scenes, and {option}s of shape {x.shape}; '
                      'give one for each')
 
 @patch
 def _wanted_scenes(self: Gallery, scenes, camera, time, exclude=None):
     "(S,) bool: the scenes that pass the filters."
     n = max(len(self.names), 1 + int(self.det_image.max(initial=-1)))
+    if (self.det_image < 0).any():
+        raise ValueError(f'{self._title}: row {int((self.det_image < 0).argmax())}: det_image is '
+                         'no scene; they are numbered from 0')
     ok = np.ones(n, bool)
     if scenes is not None: ok &= np.isin(np.arange(n), _scene_numbers(scenes, n, self._title))
     if exclude is not None: ok[_scene_numbers(exclude, n, self._title, 'exclude')] = False

@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from .files import atomic_write, LOCK, locked, parse_json, printable, regular_file
-from .files import sound_size
-from .manifest import MANIFEST, new_manifest, read_manifest
+from .files import atomic_write, locked, parse_json, regular_file, sound_size
+from .manifest import MANIFEST, new_manifest, read_manifest, VERSION
+from .manifest import write_manifest
 from .pictures import Fit, RESIZE, resize_rule
 from .evaluation import wrong_length
-from .shards import add_shard, join_shards, read_npz, read_shard, stored_columns
-from .sources import open_source
+from .shards import add_shard, check_own, clear_leftovers, join_shards, read_npz
+from .shards import read_shard, stored_columns
+from .sources import Data, open_source
 from .gallery import Gallery
 
 # %% ../nbs/84_gallery_files.ipynb #522e2a3e
@@ -128,7 +129,7 @@ def check(self: Gallery,
 def _npz(self: Gallery, columns):
     "The bytes of an .npz file: plain numbers and texts."
     out, feats = io.BytesIO(), np.asarray(columns['rows'])
-    about = np.array(json.dumps(self._about() | dict(data=self.data)))
+    about = np.array(json.dumps(self._about() | dict(data=self.data, version=VERSION)))
     if feats.dtype.kind != 'f': feats = feats.astype(np.float32)
     known = {k: columns[k] for k in _OF_SCENES if getattr(self, k) is not None}
     np.savez(out, **{_CALLED[k]: columns[k] for k in ('image', 'boxes', 'scores')},
@@ -138,13 +139,24 @@ def _npz(self: Gallery, columns):
 # %% ../nbs/84_gallery_files.ipynb #25a74299
 def _check_empty(folder):
     "Raises ValueError for a folder that holds something, a gallery or other files."
-    if (folder/MANIFEST).exists():
-        why = 'there is a gallery already; append to it, or choose another folder'
-        raise ValueError(f'{folder}: {why}')
-    others = [p.name for p in folder.iterdir() if p.name != LOCK]
-    if others:
-        raise ValueError(f'{folder}: is no gallery, and not empty (it holds '
-                         f'{printable(min(others))}); choose another folder')
+    check_own(folder)
+    if not (folder/MANIFEST).exists(): return
+    fields = 'shards', 'sources', 'skipped', 'dropped'
+    try: m = read_manifest(folder)
+    except ValueError: m = dict.fromkeys(fields, True)  # broken, or another version's
+    if not any(m[k] for k in fields): return  # a save was killed before it had written anything
+    why = 'there is a gallery already; append to it, or choose another folder'
+    raise ValueError(f'{folder}: {why}')
+
+def _save_folder(folder, manifest, columns):
+    "A gallery's folder, which is locked: its first shard, or nothing."
+    _check_empty(folder)
+    clear_leftovers(folder)
+    write_manifest(folder, manifest)  # first: without it a shard is someone else's file
+    try: add_shard(folder, manifest, columns)
+    except BaseException:
+        (folder/MANIFEST).unlink(missing_ok=True)
+        raise
 
 def _check_replaced(path):
     "Raises ValueError for a file that is no gallery and not empty; it would be lost."
@@ -173,9 +185,7 @@ def save(self: Gallery,
         _check_replaced(path)
         return atomic_write(path, self._npz(columns))
     manifest = new_manifest(**self._about(), dim=self.det_feats.shape[1], dtype=dtype)
-    with locked(path, 'save'):
-        _check_empty(Path(path))
-        add_shard(path, manifest, columns)
+    with locked(path, 'save'): _save_folder(Path(path), manifest, columns)
 
 # %% ../nbs/84_gallery_files.ipynb #ee222c10
 _ARRAYS = 'det_image', 'det_boxes', 'det_scores', 'det_feats', 'names'
@@ -210,12 +220,20 @@ def _check_arrays(det_image, det_boxes, det_scores, det_feats, names, **of_scene
         raise ValueError(f'det_image: scenes are numbered from 0 to {len(names) - 1}')
 
 # %% ../nbs/84_gallery_files.ipynb #389ef084
+def _check_version(about, arrays):
+    "Raises ValueError for cameras of another version: in the first, an unknown one was 0."
+    version = about.get('version', 1)
+    if version == VERSION or 'cameras' not in arrays and version == 1: return
+    raise ValueError(f'it has version {version!s:.20}, this library reads {VERSION}: '
+                     'embed the pictures again')
+
 @patch(cls_method=True)
 def _from_npz(cls: Gallery, path):
     "The gallery in a file; whatever is wrong with it raises one of `_LOAD_ERRORS`."
     arrays, about = _read_npz(path)
     _check_arrays(**arrays)
     if not _is_sound(about): raise ValueError('about: not what it should be')
+    _check_version(about, arrays)
     arrays['names'], size = arrays['names'].tolist(), about.get('size')
     gallery = cls(**arrays, model=about.get('model', ''), matching=about.get('matching', 'cosine'),
                   size=tuple(size) if isinstance(size, list) else size, data=about.get('data', ''))
@@ -236,8 +254,8 @@ def load(cls: Gallery, path) -> 'Gallery':
 # %% ../nbs/84_gallery_files.ipynb #297fe8e7
 class _Pictures:
     "Scene number -> picture, from the folder, data set or film it came from."
-    def __init__(self, sources, scenes):
-        self.sources, self.scenes, self.opened = sources, scenes, {}
+    def __init__(self, sources, scenes, names):
+        self.sources, self.scenes, self.names, self.opened = sources, scenes, names, {}
 
     def origin(self, scene):
         s = self.scenes[scene][0]
@@ -248,6 +266,8 @@ class _Pictures:
         if not 0 <= s < len(self.sources):
             raise ValueError(f'{key}: was added without its picture, so it cannot be shown')
         if s not in self.opened: self.opened[s] = open_source(self.sources[s])
+        # the scenes of a data set are numbered, and its annotation may be written anew
+        if isinstance(self.opened[s], Data): self.opened[s].check(key, self.names[scene])
         return self.opened[s].read(key, stamp)
 
 # %% ../nbs/84_gallery_files.ipynb #de58d06c
@@ -270,7 +290,7 @@ def open(cls: Gallery, path) -> 'Gallery':
     size, sources, scenes = manifest['size'], manifest['sources'], whole['scenes']
     return cls(*(whole[k] for k in order), manifest['model'], manifest['matching'],
                tuple(size) if isinstance(size, list) else size,
-               _Pictures(sources, scenes) if sources else None,
+               _Pictures(sources, scenes, whole['names']) if sources else None,
                Path(path), manifest, _dropped(scenes, manifest))
 
 # %% ../nbs/84_gallery_files.ipynb #6130b3a2
@@ -352,6 +372,7 @@ def append(self: Gallery,
     if not self.folder: return self._joined(other)
     self._check_there()
     with locked(self.folder, 'append'):
+        clear_leftovers(self.folder)
         manifest = read_manifest(self.folder)
         columns = other._as_stored('the other gallery', manifest['dtype'])
         add_shard(self.folder, manifest, columns)

@@ -6,7 +6,6 @@
 __all__ = ['Readable', 'find_people', 'build_gallery']
 
 # %% ../nbs/86_indexing.ipynb #9f9cc5d4
-import re
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from .distributed import all_gather, device_of, broadcast, rank, rank_slice
-from .files import DataError, LOCK, locked, printable, sound_size
+from .files import DataError, locked, printable, sound_size
 from .manifest import check_manifest, MANIFEST, new_manifest, read_manifest
 from .manifest import write_manifest
 from .pictures import resize_picture, resize_rule
@@ -24,7 +23,8 @@ from .scenes import as_floats
 from .specs import parse_spec
 from .person_search import evaluating
 from .neighbours import ENGINES
-from .shards import add_shard, compact, is_whole, read_shard, rewrite
+from .shards import add_shard, check_own, clear_leftovers, compact, is_whole
+from .shards import read_shard, rewrite
 from .sources import open_source
 from .sources import Folder  # noqa: F401
 from .gallery import fingerprint
@@ -105,7 +105,7 @@ def find_people(
     return [x for batch in all_gather(out) for x in batch]
 
 # %% ../nbs/86_indexing.ipynb #5934118d
-def _camera(item): return item.camera if item.camera < 2 ** 31 else -1  # longer: not a camera's
+def _camera(item): return item.camera if item.camera < 2 ** 63 else -1  # longer: not a camera's
 
 def _columns(number, items, found):
     "What was found in some scenes of source `number`, as `add_shard` takes it."
@@ -155,6 +155,9 @@ _CORRECTED = ('{}: {} scenes have another camera now than when they were indexed
 _RENAMED = ('{}: {} scenes have another name now than when they were indexed, first {} '
             '(before {}); the gallery keeps the old: to take the new, index into another folder')
 
+_WITHHELD = ('{}: {} scenes of another name have another camera, too, first {} ({}, before {}): '
+             'the gallery keeps the old')
+
 def _spelt(camera): return f'camera {camera}' if camera >= 0 else 'an unknown camera'
 
 def _labels(shard, number, now):
@@ -167,17 +170,21 @@ def _labels(shard, number, now):
 def _take_cameras(folder, manifest, number, items):
     "Take over cameras that were corrected: stamps see the pictures only. Says what is new."
     now, changed = {(i.key, i.stamp): i for i in items}, {}
-    corrected, renamed = [], []
+    corrected, renamed, withheld = [], [], []
     for k, shard in enumerate(manifest['shards']):
         s = read_shard(folder, shard, manifest)
         for row, name, camera, new_name, new in _labels(s, number, now):
-            if name != new_name: renamed.append((new_name, name))  # is it the same scene at all?
+            cameras = _spelt(new), _spelt(camera)
+            if name != new_name:  # is it the same scene at all?
+                renamed.append((new_name, name))
+                if camera != new: withheld.append((new_name, *cameras))
             elif camera != new:
-                corrected.append((name, _spelt(new), _spelt(camera)))
+                corrected.append((name, *cameras))
                 s['cameras'][row] = new
                 changed[k] = s
     if changed: rewrite(folder, manifest, changed)
-    for text, rows in (_CORRECTED, corrected), (_RENAMED, renamed):
+    said = (_CORRECTED, corrected), (_RENAMED, renamed), (_WITHHELD, withheld)
+    for text, rows in said:
         if rows: print(text.format(folder, len(rows), *map(printable, rows[0])))
 
 # %% ../nbs/86_indexing.ipynb #a6b03439
@@ -283,41 +290,35 @@ def _number_of(manifest, about, folder):
     return manifest['sources'].index(about)
 
 # %% ../nbs/86_indexing.ipynb #b5b0e6a6
-_MOVED = ('{}: {} is gone, and {} of its scenes have the names of scenes in {}, first {}; if it '
-          'was moved there, its people are found twice: move it back, or index into another folder')
+_MOVED = ('{}: {} is gone, and {} of its scenes have {} in {}, first {}; if it was moved there, '
+          'its people are found twice: move it back, or index into another folder')
 
 def _say_moved(manifest, about, items, folder):
     "Say it where a new source may be one that is gone, under another name."
     if about in manifest['sources']: return
-    names, dropped = {i.name for i in items}, {tuple(d) for d in manifest['dropped']}
+    names, stamps = {i.name for i in items}, {i.stamp for i in items} - {''}
+    dropped = {tuple(d) for d in manifest['dropped']}
     scenes = [x for s in manifest['shards'] for p in [read_shard(folder, s, manifest)]
               for x in zip(p['scenes'], p['names'])]
     for k, s in enumerate(manifest['sources']):
         place = Path(s['path']) if s['kind'] == 'film' else _place(s)
         if place is None or place.exists(): continue
-        same = [name for (n, key, stamp), name in scenes
-                if n == k and name in names and (k, f'{key}|{stamp}') not in dropped]
-        if same: print(_MOVED.format(folder, place, len(same), about['path'], printable(same[0])))
+        there = [(name, stamp) for (n, key, stamp), name in scenes
+                 if n == k and (k, f'{key}|{stamp}') not in dropped]
+        by_name = [name for name, _ in there if name in names]
+        # a film's scenes, and a single picture, have another name where the file has
+        same = by_name or [name for name, stamp in there if stamp in stamps]
+        what = 'the names of scenes' if by_name else 'the size and time of files'
+        if same:
+            first = printable(same[0])
+            print(_MOVED.format(folder, place, len(same), what, about['path'], first))
 
 # %% ../nbs/86_indexing.ipynb #e89e9c3b
-_PART = re.compile(
-    rf'({re.escape(MANIFEST)}|\d{{6}}\.(npz|rows\.npy|hnsw|ivf-pq))\.\d+\.part')
-
-def _clear(folder):
-    "Remove half-written files of a killed build. Raises ValueError for a folder with other things."
-    # the manifest is written first: without it even 000001.npz is someone else's
-    others = () if (folder/MANIFEST).exists() else (p.name for p in folder.iterdir())
-    for name in others:
-        if name == LOCK or _PART.fullmatch(name): continue
-        raise ValueError(f'{folder}: is no gallery, and not empty (it holds {printable(name)}); '
-                         'choose another folder')
-    for p in folder.glob('*.part'):
-        if _PART.fullmatch(p.name): p.unlink()
-
 def _begin(folder, source, given, changed, model_file):
     "(manifest, number of the source, items that are to be done, how many there are in all)."
     items = source.scan()
-    _clear(folder)
+    check_own(folder)
+    clear_leftovers(folder)
     if (folder/MANIFEST).exists(): manifest = _repaired(folder, source.about, changed)
     else: manifest = new_manifest(**given)
     _check_settings(manifest, given, folder)

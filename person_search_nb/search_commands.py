@@ -252,6 +252,17 @@ def _data_digest(scenes):
     first = [scenes.picture(i) for i in range(len(scenes))[:1]] if files is None else []
     return digest(str(data_record(scenes)), *first, *map(file_stamp, files or ()))
 
+def _take_cameras(people, scenes, gallery):
+    "Take over the cameras of a data set: a digest of its pictures does not see them."
+    import numpy as np
+    unknown = np.full(len(people.names), -1)
+    before = unknown if people.cameras is None else people.cameras
+    if not (changed := np.flatnonzero(before != scenes.cameras)).size: return
+    people.cameras, first = np.array(scenes.cameras), printable(people.names[changed[0]])
+    people.save(gallery)
+    print(f'{gallery}: {len(changed)} scenes have another camera now than when they were '
+          f'embedded, first {first}: the file takes the new', file=sys.stderr)
+
 def _embedded_gallery(net, scenes, data, gallery):
     "The gallery of a data spec: from the file `gallery` if it exists, else embedded and saved."
     from person_search_nb.gallery import fingerprint
@@ -270,7 +281,8 @@ def _embedded_gallery(net, scenes, data, gallery):
         raise ValueError(f'{gallery}: {old if people.data else "does not say of which pictures"}; '
                          'delete it or name another file')
     people.data = now
-    if gallery and not known: people.save(gallery)
+    if known: _take_cameras(people, scenes, gallery)
+    elif gallery: people.save(gallery)
     return people
 
 def _strip(found, scenes, image, box, who, out):

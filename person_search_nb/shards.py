@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'LATEST', 'read_npz', 'checksum', 'is_whole', 'stored_columns', 'add_shard', 'read_shard', 'join_shards',
-           'compact', 'rewrite']
+           'check_own', 'clear_leftovers', 'compact', 'rewrite']
 
 # %% ../nbs/81_shards.ipynb #183d4263
-import io, json, math, zipfile, zlib
+import io, json, math, re, zipfile, zlib
 from pathlib import Path
 
 import numpy as np
 
-from .files import atomic_write, parse_json, regular_file
-from .manifest import gallery_file, manifest_bytes, read_manifest, REPAIR
-from .manifest import WIDEST_ROW, write_manifest
+from .files import atomic_write, LOCK, parse_json, printable, regular_file
+from .manifest import gallery_file, MANIFEST, manifest_bytes, read_manifest
+from .manifest import REPAIR, WIDEST_ROW, write_manifest
 from .neighbours import Rows
 
 # %% ../nbs/81_shards.ipynb #89a30a2b
@@ -205,7 +205,11 @@ def _store(folder, manifest, people):
         f'{name}.rows.npy': lambda file: _rows(file, people['rows'], manifest['dtype']),
         f'{name}.npz': out.getbuffer(),
     }
-    for file, data in files.items(): atomic_write(Path(folder)/file, data)
+    try:
+        for file, data in files.items(): atomic_write(Path(folder)/file, data)
+    except BaseException:  # the second file failed: the first alone is no shard
+        for file in files: (Path(folder)/file).unlink(missing_ok=True)
+        raise
     return dict(
         name=name, scenes=len(people['names']), people=len(people['image']),
         bytes={f: (Path(folder) / f).stat().st_size for f in files},
@@ -292,6 +296,32 @@ def join_shards(
         | {k: [x for p in parts for x in p[k]] for k in ('names', 'scenes')}
         | dict(rows=Rows([p['rows'] for p in parts if len(p['rows'])], dim))
     )
+
+# %% ../nbs/81_shards.ipynb #6c5e4c02
+_FILE = r'\d{6}\.(npz|rows\.npy|hnsw|ivf-pq)'
+_PART = rf'({re.escape(MANIFEST)}|{_FILE})\.\d+\.part'
+
+def check_own(folder):
+    "Raises ValueError for a folder that is no gallery, and holds other things than parts of one."
+    if (Path(folder)/MANIFEST).exists(): return
+    for name in sorted(p.name for p in Path(folder).iterdir()):
+        if name == LOCK or re.fullmatch(_PART, name): continue
+        raise ValueError(f'{folder}: is no gallery, and not empty (it holds {printable(name)}); '
+                         'choose another folder')
+
+def clear_leftovers(
+    folder,  # of a gallery, locked
+):
+    """Remove half-written files, and shards and indexes that the manifest does not name, though
+    it has given their numbers away."""
+    named = None
+    if (Path(folder)/MANIFEST).exists():
+        m = read_manifest(folder, files=False)
+        named = {f for s in m['shards'] for f in s['bytes']} | {(m['index'] or {}).get('file')}
+    for p in Path(folder).iterdir():
+        unnamed = named is not None and re.fullmatch(_FILE, p.name) and p.name not in named
+        unnamed = unnamed and int(p.name[:6]) <= m['next']
+        if p.is_file() and (unnamed or re.fullmatch(_PART, p.name)): p.unlink()
 
 # %% ../nbs/81_shards.ipynb #0fef499f
 def _exchange(folder, manifest, old):

@@ -189,9 +189,25 @@ def scan(self: Data) -> list:
     return [Item(str(i), s.name, s.camera, time_in(s.name), self._stamp(i))
             for i, s in enumerate(self.data.scenes)]
 
+_GONE = ('{}: its scene {} is no longer in the data set; put the old annotation back, or index '
+         'again with changed=replace')
+_ANOTHER = ('{}: its scene {} is {} now, and was {} when it was indexed; put the old annotation '
+            'back, or index into another folder')
+
+@patch
+def check(self: Data, key: str, name: str = ''):
+    "Raises `DataError` where a scene is gone, or is not the one of this name: files may be alike."
+    scenes = self.data.scenes
+    if not key.isdecimal() or int(key) >= len(scenes):
+        raise DataError(_GONE.format(self.spec, printable(name or key)))
+    now = scenes[int(key)].name
+    if name and name != now:
+        raise DataError(_ANOTHER.format(self.spec, key, printable(now), printable(name)))
+
 @patch
 def read(self: Data, key: str, stamp: str = '') -> np.ndarray:
-    "(H, W, 3) uint8. Raises `DataError` for a picture that changed or cannot be read."
+    "(H, W, 3) uint8. Raises `DataError` for a picture that changed, went or cannot be read."
+    self.check(key)
     if file := self._file(int(key)): _check_unchanged(file, stamp)
     return self.data.read(int(key))
 

@@ -217,6 +217,19 @@ def test_a_gallery_in_float_is_not_searched_in_8_bits(student, folder, gallery, 
     with pytest.raises(ValueError, match='belong to different models'): Deployed(tmp_path/'a.onnx')
 
 
+def test_an_older_pair_in_8_bits_is_told_from_its_network(folder, tmp_path):
+    "It bears the fingerprint of the network in float, and searched that one's galleries without a word."
+    import onnx
+    own, full = fingerprint(Deployed(folder/'int8.onnx')), fingerprint(Deployed(folder/'s.onnx'))
+    for name in ('int8.onnx', 'int8.head.onnx'):
+        proto = onnx.load(str(folder/name))
+        about = next(p for p in proto.metadata_props if 'fingerprint' in p.value)
+        assert json.loads(about.value)['fingerprint'] == own  # as it was written
+        about.value = json.dumps(json.loads(about.value) | dict(fingerprint=full))
+        (tmp_path/name).write_bytes(proto.SerializeToString())
+    assert fingerprint(Deployed(tmp_path/'int8.onnx')) == own != full
+
+
 @pytest.mark.parametrize('end', ['.onnx', '.pt2'])
 def test_wrong_files(folder, tmp_path, end):
     for p in folder.glob('s*' + end): shutil.copy(p, tmp_path)

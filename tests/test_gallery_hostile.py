@@ -1045,3 +1045,144 @@ def test_an_index_over_too_few_rows_is_said(name, rows):
     feats = np.eye(16, dtype=np.float32)
     with pytest.raises(ValueError, match=f"{name}: is built over .* rows and more, here are {rows}; take engine='exact'"): Approximate.build(name, feats[:rows], progress=False)
     assert Approximate.build(name, feats, progress=False).search(feats[:1], 1)[1].tolist() == [[0]]
+
+
+def _described(file, change):
+    "Write an .npz gallery again, saying something else about itself."
+    with np.load(file) as old: arrays = dict(old)
+    about = json.loads(str(arrays['about']))
+    change(about)
+    np.savez(file, **arrays | dict(about=np.array(json.dumps(about))))
+
+
+def test_one_file_where_an_unknown_camera_was_0_is_not_read(tmp_path):
+    "What no camera was known of was found by camera 0."
+    file = tmp_path / 'old.npz'
+    replace(drawn(0), cameras=[0, 0, 0]).save(file)
+    assert Gallery.load(file).search(Gallery.load(file).det_feats[0], camera=0)
+    _described(file, lambda about: about.pop('version'))
+    with pytest.raises(ValueError, match='old.npz: not a gallery file .it has version 1, this library reads 2: embed the pictures again'): Gallery.load(file)
+    small().save(file)
+    _described(file, lambda about: about.pop('version'))
+    assert Gallery.load(file).cameras is None  # none was written: none can be wrong
+    _described(file, lambda about: about.update(version=3))
+    with pytest.raises(ValueError, match='it has version 3'): Gallery.load(file)
+
+
+def test_a_long_number_of_a_camera_is_kept(net, tmp_path):
+    "An address, 192.168.1.1 as a number, became an unknown camera without a word."
+    address = 3232235777
+    data = coco(tmp_path / 'cc', ['a.png', 'bb.png'], {'a.png': address, 'bb.png': address + 1})
+    assert build_gallery(net, data, tmp_path / 'g', least=0., progress=False).cameras.tolist() == [address, address + 1]
+
+
+def test_corrected_cameras_of_a_data_set_are_taken_into_one_file(net, tmp_path, capsys):
+    "The file kept the old ones, and a search went by them."
+    from person_search_nb.datasets import open_dataset
+    from person_search_nb.search_commands import _embedded_gallery
+    file = tmp_path / 'kept.npz'
+    def embedded(cameras):
+        data = coco(tmp_path / 'cc', ['a.png', 'bb.png'], cameras)
+        return _embedded_gallery(net, open_dataset(data, 'gallery', progress=False), data, file)
+    first, kept = embedded({}), file.read_bytes()
+    assert first.cameras.tolist() == [1, 1] and embedded({}).cameras.tolist() == [1, 1] and file.read_bytes() == kept
+    assert 'another camera' not in capsys.readouterr().err
+    assert embedded({'bb.png': 5}).cameras.tolist() == [1, 5] == Gallery.load(file).cameras.tolist()
+    assert 'kept.npz: 1 scenes have another camera now than when they were embedded, first bb.png: the file takes the new' in capsys.readouterr().err
+    np.testing.assert_array_equal(Gallery.load(file).det_feats, first.det_feats)
+
+
+def test_a_scene_that_left_its_data_set_is_said(net, tmp_path):
+    "An IndexError, and no page."
+    names = ['a.png', 'bb.png']
+    g = build_gallery(net, coco(tmp_path / 'cc', names), tmp_path / 'g', least=0., progress=False)
+    coco(tmp_path / 'cc', names[:1])
+    g = Gallery.open(tmp_path / 'g')
+    found = g.search(g.det_feats[0], 99, score_threshold=0, scenes=[1])
+    gone = 'its scene bb.png is no longer in the data set; put the old annotation back'
+    for use in (lambda: g.picture(1), found[0].thumbnail, lambda: g.dataset().picture(1)):
+        with pytest.raises(ValueError, match=gone): use()
+    assert gone in hits_page(found) and g.picture(0).shape == (96, 128, 3)
+    with pytest.raises(ValueError, match='is no longer in the data set'): open_source(f'coco:{tmp_path}/cc/annotations.json').read('1')
+
+
+def test_scenes_that_changed_places_are_not_shown_for_one_another(net, tmp_path):
+    "Pictures of one size and one time, as an archive unpacks them: every stamp was right."
+    names = ['a.bmp', 'b.bmp', 'c.bmp']
+    data = coco(tmp_path / 'cc', names)
+    for name in names: os.utime(tmp_path / 'cc' / name, (1e9, 1e9))
+    build_gallery(net, data, tmp_path / 'g', least=0., progress=False)
+    coco(tmp_path / 'cc', names[::-1])
+    g = Gallery.open(tmp_path / 'g')
+    with pytest.raises(ValueError, match='its scene 0 is c.bmp now, and was a.bmp when it was indexed'): g.picture(0)
+    assert (g.picture(1) == np.asarray(Image.open(tmp_path / 'cc/b.bmp'))).all()
+
+
+def test_a_gallery_that_could_not_be_saved_leaves_nothing(tmp_path):
+    "One of its files stayed, and the folder was refused from then on."
+    import resource
+    g, limits = replace(drawn(0), names=[k * 100_000 for k in 'abc']), resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))
+        with pytest.raises(OSError, match='000001.npz: cannot be written'): g.save(tmp_path / 'g')  # the rows are there already
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not [p.name for p in (tmp_path / 'g').iterdir() if not p.name.startswith('.')]
+    g.save(tmp_path / 'g')
+    assert len(Gallery.open(tmp_path / 'g')) == len(g)
+    with pytest.raises(ValueError, match='there is a gallery already'): g.save(tmp_path / 'g')
+
+
+def test_a_killed_save_is_done_again(tmp_path):
+    write_manifest((tmp_path / 'g').mkdir() or tmp_path / 'g', new_manifest('0123456789abcdef', dim=4))
+    for name in ('manifest.json.12.part', '000001.rows.npy', '000001.npz.12.part'): (tmp_path / 'g' / name).write_bytes(b'half')
+    small().save(tmp_path / 'g')
+    assert len(Gallery.open(tmp_path / 'g')) == 2 and not list((tmp_path / 'g').glob('*.part'))
+
+
+def test_shards_that_no_manifest_names_are_removed(net, tmp_path, pictures):
+    "A process that is killed between the new manifest and the removal of old shards left these for good."
+    build_gallery(net, pictures, tmp_path / 'g', least=0., progress=False)
+    kept = {p.name for p in (tmp_path / 'g').iterdir()}
+    for name in ('000009.npz', '000009.rows.npy', '000008.hnsw', '000007.ivf-pq', 'notes.npz'): (tmp_path / 'g' / name).write_bytes(b'old')
+    build_gallery(net, pictures, tmp_path / 'g', least=0., progress=False)
+    assert {p.name for p in (tmp_path / 'g').iterdir()} == kept | {'notes.npz'}
+
+
+@pytest.mark.parametrize('kind', ['film', 'picture'])
+def test_a_single_file_of_another_name_is_said(net, tmp_path, pictures, capsys, kind):
+    "Its people were found twice; a film's scenes bear the film's name."
+    old, new = (tmp_path / name for name in (('aa.ts', 'bb.ts') if kind == 'film' else ('one.png', 'two.png')))
+    film(old, (128, 96)) if kind == 'film' else shutil.copy(pictures / 'c1_a.png', old)
+    g = build_gallery(net, old, tmp_path / 'g', least=0., progress=False)
+    old.rename(new)
+    capsys.readouterr()
+    build_gallery(net, new, tmp_path / 'g', least=0., progress=False)
+    assert f'{old} is gone, and {len(g.names)} of its scenes have the size and time of files in {new}, first {g.names[0]}; if it was moved there, its people are found twice' in capsys.readouterr().out
+
+
+def test_a_camera_that_is_not_taken_is_said(net, tmp_path, capsys):
+    "Only the other name was."
+    index = lambda name, camera: build_gallery(net, coco(tmp_path / 'cc', [name], {name: camera}), tmp_path / 'g', least=0., progress=False)
+    index('a.png', 1)
+    (tmp_path / 'cc/a.png').rename(tmp_path / 'cc/b.png')
+    assert index('b.png', 1).cameras.tolist() == [1] and 'another camera' not in capsys.readouterr().out
+    assert index('b.png', 2).cameras.tolist() == [1]
+    assert 'g: 1 scenes of another name have another camera, too, first b.png (camera 2, before camera 1): the gallery keeps the old' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('wrong, asked', [(dict(cameras=['0', '1', '2']), 'camera'), (dict(cameras=[None, 1, 2]), 'camera'), (dict(cameras=[0, float('nan'), 1]), 'camera'), (dict(cameras=[0, .5, 1]), 'camera'),
+                                          (dict(cameras=[[0], [1, 2], [3]]), 'camera'), (dict(times=['1', '2', '3']), 'time'), (dict(times=[None, 1, 2]), 'time')])
+def test_cameras_and_times_in_memory_are_numbers(wrong, asked):
+    "numpy's own errors, of a comparison or a conversion, which name neither the gallery nor the column."
+    g = replace(drawn(0), **wrong)
+    said = f'this gallery: its {asked}s are (not|not all whole) numbers; give a number for each scene, (-1|NaN) where it is not known'
+    with pytest.raises(ValueError, match=said): g.search(g.det_feats[0], **{asked: 0 if asked == 'camera' else (0, None)})
+    found = g.search(g.det_feats[0], 99, score_threshold=0)
+    with pytest.raises(ValueError, match=said): [getattr(m, asked) for m in found]
+
+
+def test_a_scene_below_0_is_no_scene():
+    "The person was found in the last one."
+    g = drawn(0)
+    g = replace(g, det_image=np.array([*g.det_image[:-1], -1]))
+    with pytest.raises(ValueError, match=f'this gallery: row {len(g) - 1}: det_image is no scene; they are numbered from 0'): g.search(g.det_feats[0])
