@@ -209,8 +209,8 @@ def wrong_length(
     "What is wrong with an embedding that is not of unit length, and what to do."
     said = f'has length {length:.3g}; divide each embedding by its length'
     if length > 1: return said
-    return (f'{said}, or, where a network has done so, this is an embedding of length 0: '
-            'the network is not trained, or its features are all zero')
+    return (f'{said}. A network gives such an embedding where its features are all zero, as '
+            'before it is trained')
 
 # %% ../nbs/54_evaluation.ipynb #be7faf71
 def _check_scenes(scene, count):

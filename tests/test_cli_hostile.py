@@ -268,7 +268,7 @@ def test_a_page_of_a_picture_whose_name_is_no_utf_8(command, tmp_path):
 def test_a_query_is_an_embedding():
     "A query of zeros had everyone as its match; one of length 5, similarities beyond 1."
     g = Gallery(np.arange(2), np.array([[0, 0, 5, 9.]] * 2), np.ones(2), np.eye(2, 4, dtype=np.float32), ['a', 'b'])
-    with pytest.raises(ValueError, match='the query has length 0; divide .* the network is not trained'): g.search(np.zeros(4))
+    with pytest.raises(ValueError, match='the query has length 0; divide .* features are all zero'): g.search(np.zeros(4))
     with pytest.raises(ValueError, match='the query has length 5; divide each embedding by its length$'): g.search(5 * g.det_feats[0])
     assert g.search(g.det_feats[0].astype(np.float16) * 1.0005, 1)[0].detection == 0
     assert replace(g, matching='euclidean').search(5 * g.det_feats[0], 1)[0].detection == 0

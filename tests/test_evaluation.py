@@ -525,7 +525,7 @@ def test_numbers_of_scenes_are_whole(name, change):
     with pytest.raises(ValueError, match=f'{name} (is an array of .*, not of whole numbers|holds NaN or infinity)'), np.errstate(invalid='ignore'): search_metrics(**good | {name: change(np.array(good[name]))})
 
 
-@pytest.mark.parametrize('weight, said', [(1e-20, 'an embedding of length 0: the network is not trained, or its features are all zero'), (0, '')])
+@pytest.mark.parametrize('weight, said', [(1e-20, 'A network gives such an embedding where its features are all zero, as before it is trained'), (0, '')])
 def test_a_network_without_features_is_told_so(weight, said):
     "F.normalize leaves what is shorter than 1e-12 shorter than 1, and the message said to divide by the length."
     from person_search_nb.datasets import open_dataset

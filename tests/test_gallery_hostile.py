@@ -720,7 +720,7 @@ def test_scenes_of_one_name_are_told_apart(net, tmp_path, pictures, command):
     assert (g.seen(last)[1] == g.seen(other / 'c1_a.png')[1]).all() and g.seen('c2_a.png')[0] == 'c2_a.png'
     for number in (-1, 4, np.int64(99)):
         with pytest.raises(ValueError, match=f'has no scene {number}; there are 4, numbered from 0'): g.seen(number)
-    found = replace(g, det_image=np.arange(4), det_boxes=np.float32([[1, 2, 30, 80]] * 4), det_scores=np.ones(4), det_feats=np.eye(4, dtype=np.float32)).search(np.float32([.1, .2, .3, .4]))
+    found = replace(g, det_image=np.arange(4), det_boxes=np.float32([[1, 2, 30, 80]] * 4), det_scores=np.ones(4), det_feats=np.eye(4, dtype=np.float32)).search(np.float32([.1, .3, .5, .9]) / np.sqrt(1.16))
     assert [m.where for m in found if m.scene in (first, last)] == [f'c1_a.png (scene {last} of {other})', f'c1_a.png (scene {first} of {pictures})']
     assert {m.where for m in found} >= {'c2_a.png', 'c3_a.png'} and hits_page(found).count('(scene ') == 2
 
@@ -1143,9 +1143,12 @@ def test_shards_that_no_manifest_names_are_removed(net, tmp_path, pictures):
     "A process that is killed between the new manifest and the removal of old shards left these for good."
     build_gallery(net, pictures, tmp_path / 'g', least=0., progress=False)
     kept = {p.name for p in (tmp_path / 'g').iterdir()}
-    for name in ('000009.npz', '000009.rows.npy', '000008.hnsw', '000007.ivf-pq', 'notes.npz'): (tmp_path / 'g' / name).write_bytes(b'old')
+    write_manifest(tmp_path / 'g', read_manifest(tmp_path / 'g') | {'next': 9})
+    for name in ('000009.npz', '000009.rows.npy', '000008.hnsw', '000007.ivf-pq'): (tmp_path / 'g' / name).write_bytes(b'old')
+    others = {'notes.npz', '000123.npz'}  # a number that the gallery has not come to
+    for name in others: (tmp_path / 'g' / name).write_bytes(b'mine')
     build_gallery(net, pictures, tmp_path / 'g', least=0., progress=False)
-    assert {p.name for p in (tmp_path / 'g').iterdir()} == kept | {'notes.npz'}
+    assert {p.name for p in (tmp_path / 'g').iterdir()} == kept | others
 
 
 @pytest.mark.parametrize('kind', ['film', 'picture'])
