@@ -153,7 +153,7 @@ def feed(self: _Run):
 @patch
 def open(self: _Run, notes):
     "Begin the log, and write what belongs to the folder from the start."
-    self.log, self.before = None, set()
+    self.log, self.before, self.drawn = None, set(), time.monotonic()
     if not self.out: return
     self.before = {p.name for p in self.out.iterdir()}
     clear_parts(self.out, RUN_FILES)
@@ -259,8 +259,10 @@ def keep(self: _Run, stopping):
     every = max(1, round(config.evaluate_every * self.per_epoch))
     if self.evaluate and (end or config.evaluate_every and done % every == 0): self.score()
     if end or stopping or done % config.checkpoint_every == 0: self.save()
-    if self.log and (end or done % self.per_epoch == 0):
+    due = done % self.per_epoch == 0 and time.monotonic() > self.drawn + 30
+    if self.log and (end or stopping or due):
         save_figure(self.out / 'curves.png', plot_losses(self.history, self.scores), 110)
+        self.drawn = time.monotonic()  # a picture takes longer than a short epoch
 
 # %% ../nbs/64_training.ipynb #2b26d809
 @patch

@@ -273,5 +273,5 @@ def test_no_private_name_is_imported():
 
 
 def test_every_module_has_a_notebook():
-    modules = {p.stem for p in tracked('.py') if p.parent.name == 'person_search_nb'} - {'__init__', '_modidx'}
+    modules = {p.stem for p in tracked('.py') if p.parent == ROOT/'person_search_nb'} - {'__init__', '_modidx'}
     assert modules == {module_of(p) for p in LESSONS}
