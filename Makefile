@@ -3,7 +3,7 @@
 # CONSTRAINTS=... a file of versions instead of constraints.txt (CONSTRAINTS=none: the newest).
 
 VENV    ?= .venv
-WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+WORKERS ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 2)
 BIN     := $(VENV)/bin
 BUILT_FROM := settings.ini setup.py pyproject.toml constraints.txt .ci/make-env
 
