@@ -817,6 +817,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'person_search_nb/deployed.py'),
                                            'person_search_nb.deployed._check_name': ( 'deployed.html#_check_name',
                                                                                       'person_search_nb/deployed.py'),
+                                           'person_search_nb.deployed._check_pair': ( 'deployed.html#_check_pair',
+                                                                                      'person_search_nb/deployed.py'),
                                            'person_search_nb.deployed._check_pooling': ( 'deployed.html#_check_pooling',
                                                                                          'person_search_nb/deployed.py'),
                                            'person_search_nb.deployed._check_weights': ( 'deployed.html#_check_weights',

@@ -109,6 +109,15 @@ def _checked(about, path):
         )
     return about
 
+def _check_pair(path, about, other):
+    "Raises ValueError for a scene part and a head of different models."
+    if all(about[k] == other[k] for k in ('fingerprint', 'precision')): return
+    raise ValueError(
+        f"{path} and {head_path(path).name} belong to different models "
+        f"({about['fingerprint']} {about['precision']}, {other['fingerprint']} "
+        f"{other['precision']}); export again"
+    )
+
 def _check_name(path, trust):
     "Raises ValueError for a file that is no scene part, or that may run code."
     if path.suffix not in LOADERS:
@@ -137,12 +146,7 @@ class Deployed(TwoParts):
         if path.suffix == '.onnx': need_onnx('onnx', 'onnxruntime')
         found = {k: self._read(p, k) for k, p in (('scene', path), ('head', head_path(path)))}
         (about, scene), (other, head) = found['scene'], found['head']
-        if any(about[k] != other[k] for k in ('fingerprint', 'precision')):
-            raise ValueError(
-                f"{path} and {head_path(path).name} belong to different models "
-                f"({about['fingerprint']} {about['precision']}, {other['fingerprint']} "
-                f"{other['precision']}); export again"
-            )
+        _check_pair(path, about, other)
         try:
             _check_weights(scene, path)
             _check_weights(head, head_path(path))

@@ -266,7 +266,7 @@ class _Pictures:
         if not 0 <= s < len(self.sources):
             raise ValueError(f'{key}: was added without its picture, so it cannot be shown')
         if s not in self.opened: self.opened[s] = open_source(self.sources[s])
-        # the scenes of a data set are numbered, and its annotation may be written anew
+        # the scenes of a data set are numbered, and its annotation may be written again
         if isinstance(self.opened[s], Data): self.opened[s].check(key, self.names[scene])
         return self.opened[s].read(key, stamp)
 
