@@ -155,6 +155,8 @@ def _save_folder(folder, manifest, columns):
     write_manifest(folder, manifest)  # first: without it a shard is someone else's file
     try: add_shard(folder, manifest, columns)
     except BaseException:
+        for s in manifest['shards']:  # written, and the manifest that names it was not
+            for file in s['bytes']: (folder/file).unlink(missing_ok=True)
         (folder/MANIFEST).unlink(missing_ok=True)
         raise
 

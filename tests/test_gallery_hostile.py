@@ -1132,6 +1132,17 @@ def test_a_gallery_that_could_not_be_saved_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match='there is a gallery already'): g.save(tmp_path / 'g')
 
 
+def test_a_gallery_whose_manifest_could_not_be_written_leaves_nothing(tmp_path, monkeypatch):
+    "Its shard stayed without a manifest that names it, and the folder was refused from then on."
+    def full(*args): raise OSError('no room')
+    with monkeypatch.context() as m, pytest.raises(OSError, match='no room'):
+        m.setattr('person_search_nb.shards.write_manifest', full)
+        small().save(tmp_path / 'g')
+    assert not [p.name for p in (tmp_path / 'g').iterdir() if not p.name.startswith('.')]
+    small().save(tmp_path / 'g')
+    assert len(Gallery.open(tmp_path / 'g')) == 2
+
+
 def test_a_killed_save_is_done_again(tmp_path):
     write_manifest((tmp_path / 'g').mkdir() or tmp_path / 'g', new_manifest('0123456789abcdef', dim=4))
     for name in ('manifest.json.12.part', '000001.rows.npy', '000001.npz.12.part'): (tmp_path / 'g' / name).write_bytes(b'half')
