@@ -91,7 +91,7 @@ _HDL = [
     rule('hdl-student*', '*', 'HDL, Eq. 7: KL(student || teacher)', hinton=False),
     rule(
         'hdl-student*', '*',
-        'ours: the printed norm would drown every other loss at these weights (notebook 66)',
+        'ours: the printed norm would drown every other loss at these weights (notebook 65)',
         form='mse',
     ),
     rule(

@@ -236,7 +236,7 @@ _SOURCES = {  # of settings that no rule of `paper` needs to set
         'iou', 'search_threshold', 'min_height',
     ),
     'ours: where regions are judged, boxes are refined': ('box_iou',),
-    "ours: the trainer's default (notebook 64)": (
+    "ours: the trainer's default (notebook 63)": (
         'momentum', 'clip', 'flip', 'gamma', 'schedule', 'optimizer', 'lr', 'weight_decay',
         'warmup', 'batch_size',
     ),

@@ -36,7 +36,7 @@ class Recipe:
     after: str = ''
     # trainings that come first: dict(name=..., and their settings), see `stage_recipes`
     stages: tuple = ()
-    # (height, width) px: learn identities from cut-outs of that size, not from scenes (notebook 65)
+    # (height, width) px: learn identities from cut-outs of that size, not from scenes (notebook 64)
     crops: tuple = ()
     # boxes that are cut out: 'true', or 'true+found': also those that the detector of the stage
     # before finds
@@ -48,7 +48,7 @@ class Recipe:
     # further arguments of `build_model`, such as width=0.5 or id_loss='oim'
     net: dict = field(default_factory=dict)
     teacher: str = ''                 # a trained model's file: learn from it
-    # what: 'hdl' (notebook 66), 'table', 'detector' or 'table+detector' (notebook 67)
+    # what: 'hdl' (notebook 65), 'table', 'detector' or 'table+detector' (notebook 67)
     teach: str = 'hdl'
     detector: str = ''                # file of another teacher for 'detector'; '': the same
     # weights of a detector's advice: mu, nu, gamma, background, margin (notebook 67)
