@@ -11,21 +11,48 @@ import torch.nn as nn
 import torch.nn.functional as F
 from fastcore.basics import patch
 
+from .plugins import expect, Registry, same_when_reloaded
+
 # %% ../nbs/42_attention.ipynb #a623afdc
-ATTENTION = {}  # name -> class (channels) -> module, X to (H, A)
+ATTENTION = Registry('attention', 'a class (channels, **settings) of modules, X to (H, A)')
 
 def register_attention(
     name: str,  # for recipes: `attention`
 ):
     "Decorator of an attention module, built from its channel count."
-    def register(kind):
-        ATTENTION[name] = kind
-        return kind
-    return register
+    return ATTENTION.register(name)
 
 def list_attention() -> list:
-    "Names of what is registered."
-    return list(ATTENTION)
+    "Names of what is registered, plug-ins included."
+    return ATTENTION.names()
+
+# %% ../nbs/42_attention.ipynb #82af56e0
+def _out(attend, x):
+    "(H, A) of an attention module, of the shape they must have."
+    out = attend(x)
+    expect(isinstance(out, tuple) and len(out) == 2, 'it has to return (H, A)')
+    for letter, v in zip('HA', out):
+        expect(v is None and letter == 'A' or v.shape == x.shape,
+               f'{letter} has to have the shape of X, {tuple(x.shape)}')
+    return out
+
+@ATTENTION.checker
+def _check_attention(name):
+    attend, x = ATTENTION.build(name, 16), torch.rand(2, 16, 9, 5, requires_grad=True)
+    for n, h, w in ((2, 9, 5), (1, 1, 1), (0, 7, 7)): _out(attend.eval(), torch.rand(n, 16, h, w))
+    yield 'H and A have the shape of X: odd sizes, one cell, no regions'
+    h, a = _out(attend.train(), x)
+    expect(a is None or ((a >= 0) & (a <= 1)).all(), 'A has to lie in 0..1')
+    yield 'A lies in 0..1'
+    h.sum().backward()
+    learned = [x, *attend.parameters()]
+    expect(all(v.grad is not None for v in learned), 'a gradient has to reach X and every weight')
+    yield 'gradients reach X and every weight'
+    with torch.autocast('cpu', torch.bfloat16):
+        expect(_out(attend, x)[0].isfinite().all(), 'H has to be finite in bfloat16')
+    yield 'works in bfloat16'
+    same_when_reloaded(lambda: ATTENTION.build(name, 16), lambda m: m(x)[0])
+    yield 'its state dict brings it back'
 
 # %% ../nbs/42_attention.ipynb #c33f28de
 @register_attention('arm')

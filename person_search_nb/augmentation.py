@@ -14,22 +14,48 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 
+from .plugins import expect, Registry
 
 # %% ../nbs/50_augmentation.ipynb #a15d155c
-AUGMENTATIONS = {}  # name -> class (**settings) -> function (image, target, rng) -> (image, target)
+AUGMENTATIONS = Registry('augment', 'a class (**settings) of functions (image, target, rng)')
 
 def register_augmentation(
     name: str,  # for settings: `augmentation({name: settings})`
 ):
     "Decorator of a kind of augmentation: a class built from its strengths."
-    def register(kind):
-        AUGMENTATIONS[name] = kind
-        return kind
-    return register
+    return AUGMENTATIONS.register(name)
 
 def list_augmentations() -> list:
-    "Names of what is registered."
-    return list(AUGMENTATIONS)
+    "Names of what is registered, plug-ins included."
+    return AUGMENTATIONS.names()
+
+def _draw(augment, boxes):
+    "A drawn change of a picture of noise, with people in these boxes -> (image, target)."
+    rng = torch.Generator().manual_seed(0)
+    target = dict(boxes=boxes.clone(), person_id=torch.arange(len(boxes)))
+    return augment(torch.rand(3, 60, 80, generator=rng), target, rng)
+
+# %% ../nbs/50_augmentation.ipynb #36c990bd
+@AUGMENTATIONS.checker
+def _check_augmentation(name):
+    augment = AUGMENTATIONS.build(name)
+    for boxes in (torch.tensor([[10., 5., 30., 55.], [40., 0., 80., 60.]]), torch.zeros(0, 4)):
+        image, target = _draw(augment, boxes)
+        expect(image.shape[0] == 3 and image.dtype == torch.float32,
+               'the picture has to be (3, H, W) float')
+        expect(target['boxes'].shape == (len(target['person_id']), 4),
+               'boxes and person_id have to go along with each other')
+        again, other = _draw(augment, boxes)
+        expect(torch.equal(image, again) and torch.equal(target['boxes'], other['boxes']),
+               'equal draws have to give equal pictures: draw from rng only')
+    yield 'picture and truth keep their form, also without people'
+    yield 'equal draws give equal pictures'
+    image = torch.rand(3, 60, 80)
+    before = image.clone()
+    augment(image, dict(boxes=torch.zeros(0, 4), person_id=torch.zeros(0).long()),
+            torch.Generator().manual_seed(0))
+    expect(torch.equal(image, before), 'the given picture has to stay as it is: work on a copy')
+    yield 'the given picture stays as it is'
 
 # %% ../nbs/50_augmentation.ipynb #35580fd8
 def _between(size, rng, *shape):
@@ -210,20 +236,16 @@ class Chain:
         return image, target
 
 # %% ../nbs/50_augmentation.ipynb #c98664e6
-def _step(name, settings):
-    "A registered augmentation. Raises ValueError for an unknown name."
-    if name in AUGMENTATIONS: return AUGMENTATIONS[name](**settings)
-    raise ValueError(f"augment: there is no '{name}'; registered are {', '.join(AUGMENTATIONS)}")
-
 def augmentation(
-    augment,  # None, a function, a name of `AUGMENT`, or {registered name: settings} for a `Chain`
-):            # the function, or None
-    "What `augment=` means. Raises ValueError for an unknown name."
+    augment,      # None, a function, a name, or {registered name: settings} for a `Chain`
+    **settings,   # of a registered name
+):                # the function, or None
+    "What `augment=` means. Raises ValueError for an unknown name or setting."
     if augment is None or callable(augment): return augment
-    if isinstance(augment, dict): return Chain(tuple(_step(*item) for item in augment.items()))
-    if augment in AUGMENT: return AUGMENT[augment]
-    raise ValueError(f'augment={augment!r}: give one of {", ".join(AUGMENT)}, '
-                     'or a function (image, target, rng) -> (image, target)')
+    if isinstance(augment, dict):
+        return Chain(tuple(AUGMENTATIONS.build(k, **own) for k, own in augment.items()))
+    if augment in AUGMENT and not settings: return AUGMENT[augment]
+    return AUGMENTATIONS.build(augment, **settings)
 
 AUGMENT = {  # name, for recipes -> function (image, target, rng) -> (image, target)
     'colour': Colour(gain=0.1, contrast=0.2),

@@ -18,6 +18,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from .plugins import expect, Registry, same_when_reloaded
+
 # %% ../nbs/40_backbones.ipynb #a8cbb663
 def cell_centre(
     *parts  # modules, in the order in which they see the picture
@@ -304,28 +306,52 @@ def load_weights(
     return backbone
 
 # %% ../nbs/40_backbones.ipynb #be408484
-BACKBONES = {}  # name -> function (width, weights, ...) -> Backbone
+BACKBONES = Registry('trunk', 'a function (width, weights, **settings) that builds a Backbone',
+                     given=('width', 'weights'))
 
 def register_backbone(
     name: str,  # for recipes: `trunk`
 ):
     "Decorator of a function that builds a `Backbone`."
-    def register(kind):
-        BACKBONES[name] = kind
-        return kind
-    return register
+    return BACKBONES.register(name)
 
 def list_backbones() -> list:
-    "Names of what is registered."
-    return list(BACKBONES)
+    "Names of what is registered, plug-ins included."
+    return BACKBONES.names()
 
 for depth in RESNET_UNITS: register_backbone(f'resnet{depth}')(partial(resnet_backbone, depth))
 
 def build_backbone(
-    name:str,  # a key of `BACKBONES`
-    **kwargs   # passed on: width, weights, ...
-)->Backbone:
-    "Build a backbone by name. Raises `ValueError` naming the known ones."
-    if name not in BACKBONES:
-        raise ValueError(f'unknown backbone {name!r}; known: {", ".join(BACKBONES)}')
-    return BACKBONES[name](**kwargs)
+    name: str,   # one of `list_backbones()`
+    **settings,  # width, weights, and settings of its own
+) -> Backbone:
+    "Build a backbone by name. Raises ValueError for an unknown name or setting."
+    return BACKBONES.build(name, **settings)
+
+# %% ../nbs/40_backbones.ipynb #aea2883b
+def _check_levels(net):
+    "Trunk levels and head of a backbone, on a scene of odd size."
+    x = torch.rand(1, 3, 75, 53)
+    levels = net(x)
+    for c, (h, w), v in zip(net.channels, level_sizes(x.shape[2:]), levels):
+        expect(v.shape == (1, c, h, w), f'a level of a 75x53 scene has to be {(1, c, h, w)}, '
+                                        f'at strides 4, 8 and 16; it is {tuple(v.shape)}')
+    for regions in (3, 0):
+        out = net.head(torch.rand(regions, net.channels[2], 7, 7))
+        expect(out.shape[:2] == (regions, net.channels[3]) and out.ndim == 4,
+               f'the head has to give ({regions}, {net.channels[3]}, h, w)')
+
+@BACKBONES.checker
+def _check_backbone(name):
+    net = build_backbone(name, width=0.25, weights=None)
+    expect(isinstance(net, Backbone), f'it has to build a Backbone, not a {type(net).__name__}')
+    yield 'builds a Backbone of four blocks'
+    with torch.no_grad(): _check_levels(net.eval())
+    yield 'its levels lie at strides 4, 8 and 16, and its head takes any number of regions'
+    sum(v.sum() for v in net.train()(torch.rand(2, 3, 64, 64))).backward()
+    trunk = [p for b in (net.stem, *net.blocks[:3]) for p in b.parameters()]
+    expect(all(p.grad is not None for p in trunk), 'a gradient has to reach every weight')
+    yield 'gradients reach every weight of the trunk'
+    x = torch.rand(1, 3, 64, 64)
+    same_when_reloaded(lambda: build_backbone(name, width=0.25), lambda m: m(x)[2])
+    yield 'its state dict brings it back'

@@ -10,6 +10,7 @@ import inspect, os, sys
 
 from fastcore.script import anno_parser
 
+from .plugins import use_plugin
 from .shell import in_one_line, joined, usage
 from .model_commands import ablate, cost, data, demo, distill, export, make_data
 from .model_commands import presets, train
@@ -46,6 +47,19 @@ def _check_options(command, options):
         if k == 'out' and v and os.path.exists(v) and not (os.path.isdir(v) or os.path.isfile(v)):
             raise ValueError(f'{v}: is neither a file nor a folder; give another name')
 
+# %% ../nbs/99_cli.ipynb #7fe93992
+def _without_plugins(words):
+    "The words of a command line without `--plugin FILE` -> (words, files)."
+    rest, plugins = [], []
+    words = iter(words)
+    for w in words:
+        option, equals, value = w.partition('=')
+        if option != '--plugin': rest.append(w); continue
+        value = value if equals else next(words, '')
+        if not value: sys.exit('person-search: --plugin needs a file, or the name of a module')
+        plugins.append(value)
+    return rest, plugins
+
 # %% ../nbs/99_cli.ipynb #b82d48a0
 def main():
     """Entry point of `person-search COMMAND ...`.
@@ -53,12 +67,14 @@ def main():
     Every error is one line; with PERSON_SEARCH_TRACEBACK=1 in the environment, a traceback."""
     for stream in (sys.stdout, sys.stderr):  # whatever letters the terminal lacks
         if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
-    name = sys.argv[1] if len(sys.argv) > 1 else '--help'
+    words, plugins = _without_plugins(sys.argv[1:])
+    name = words[0] if words else '--help'
     if name not in COMMANDS: usage(name, COMMANDS)
     command = COMMANDS[name].__wrapped__
-    given = vars(anno_parser(command, f'person-search {name}').parse_args(joined(sys.argv[2:])))
+    given = vars(anno_parser(command, f'person-search {name}').parse_args(joined(words[1:])))
     options = {k: v for k, v in given.items() if k not in ('pdb', 'xtra')}
     try:
+        for plugin in plugins: use_plugin(plugin)
         _check_options(command, options)
         command(**options)
     except KeyboardInterrupt: sys.exit(130)

@@ -16,7 +16,8 @@ import torch
 
 from .files import parse_json, regular_file, sound_size, atomic_write
 from .person_search import PersonSearchNet
-from .systems import build_model, model_settings, MODELS, network_parts
+from .systems import build_model, model_settings, MODELS, network_parts, PARTS
+from .plugins import REGISTRIES, wanted_plugins
 
 # %% ../nbs/49_model_files.ipynb #843c422a
 _NOT_FINITE = ('{}: {} is not finite (row {}); the training diverged, or the file is damaged: '
@@ -32,6 +33,12 @@ def check_finite(
         bad = ~torch.isfinite(v).reshape(len(v) if v.ndim else 1, -1)
         raise ValueError(_NOT_FINITE.format(source, k, int(bad.any(1).nonzero()[0, 0])))
 
+# %% ../nbs/49_model_files.ipynb #7e0da3e6
+def _named(config):
+    "The parts that a recipe names: kind -> name."
+    names = {k: config[k] for k in PARTS if isinstance(config.get(k), str)}
+    return dict(model=config['name']) | names
+
 # %% ../nbs/49_model_files.ipynb #c263ca6a
 def save_model(
     model: PersonSearchNet,  # with `.config`, as `build_model` makes them
@@ -44,8 +51,9 @@ def save_model(
     state = {k: (v.half() if half and v.is_floating_point() else v).contiguous()
              for k, v in model.state_dict().items()}
     check_finite(state, path)
-    size = dict(size=json.dumps(model.size)) if getattr(model, 'size', None) else {}
-    atomic_write(path, save(state, dict(config=json.dumps(model.config), **size, **notes)))
+    if getattr(model, 'size', None): notes['size'] = json.dumps(model.size)
+    if wanted := wanted_plugins(_named(model.config)): notes['plugins'] = json.dumps(wanted)
+    atomic_write(path, save(state, dict(config=json.dumps(model.config), **notes)))
 
 # %% ../nbs/49_model_files.ipynb #96e21382
 _NO_MODEL = ('{}: not a model file of this library ({}); '
@@ -204,9 +212,24 @@ def rebuild(
     model.load_state_dict(state)
     return model.eval()
 
+# %% ../nbs/49_model_files.ipynb #f8773c22
+_ABSENT = ("{}: needs {} '{}', which {} registers: import it first, or give --plugin (or "
+           'PERSON_SEARCH_PLUGINS) the file')
+
+def _check_plugins(path):
+    "Raises ValueError where a model file names a part of a plug-in that is not loaded."
+    with _opened(path) as (_, about):
+        wanted = parse_json(about.get('plugins', '{}'), f'{path}: its plug-ins')
+        names = _named(parse_json(about['config'], f'{path}: its recipe'))
+    for kind, name in names.items():
+        origin = wanted.get(f'{kind} {name}') if isinstance(wanted, dict) else None
+        if origin and name not in REGISTRIES[kind]:
+            raise ValueError(_ABSENT.format(path, kind, name, str(origin)[:80]))
+
 # %% ../nbs/49_model_files.ipynb #b76e0846
 def load_model(path) -> PersonSearchNet:
     "The model of a file, in eval mode; executes no code from the file, and fetches nothing."
+    _check_plugins(path)
     model = rebuild(*reversed(read_weights(path)), path)
     model.size = read_size(path)
     return model

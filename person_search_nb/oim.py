@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import nn, Tensor
 from fastcore.basics import patch
 
-from .distributed import gather_rows, mean_number
+from .plugins import expect, Registry, same_when_reloaded
+from .distributed import gather_rows, mean_number, rank, spawn
 
 # %% ../nbs/45_oim.ipynb #23a99192
 def labelled_cross_entropy(
@@ -48,20 +49,17 @@ def check_ids(
         )
 
 # %% ../nbs/45_oim.ipynb #0d844044
-ID_LOSSES = {}  # name -> function (dim, num_ids, **settings) -> loss
+ID_LOSSES = Registry('id_loss', 'a class (dim, num_ids, **settings) of losses')
 
 def register_id_loss(
     name: str,  # for recipes: `id_loss`
 ):
     "Decorator of an identity loss: a module built from (dim, num_ids)."
-    def register(kind):
-        ID_LOSSES[name] = kind
-        return kind
-    return register
+    return ID_LOSSES.register(name)
 
 def list_id_losses() -> list:
-    "Names of what is registered."
-    return list(ID_LOSSES)
+    "Names of what is registered, plug-ins included."
+    return ID_LOSSES.names()
 
 # %% ../nbs/45_oim.ipynb #75c82c38
 @register_id_loss('softmax')
@@ -321,4 +319,54 @@ class SoftmaxCentreLoss(nn.Module):
 
 # %% ../nbs/45_oim.ipynb #d0c91f43
 # without sampling: all classes compete
-ID_LOSSES['softmax+background'] = partial(RSSLoss, k=2**31)
+register_id_loss('softmax+background')(partial(RSSLoss, k=2**31))
+
+# %% ../nbs/45_oim.ipynb #2b16428c
+def _people(rows, unnamed=False):
+    "Features of unit length, and numbers of people; -1 is nobody that is known."
+    x = F.normalize(torch.randn(rows, 6), dim=1).requires_grad_()
+    return x, torch.full((rows,), -1) if unnamed else torch.arange(rows) % 6 - 1
+
+def _memory_in_a_process(name):
+    "What a loss remembers after a step in which each process saw other people."
+    torch.manual_seed(0)
+    loss, (x, ids) = ID_LOSSES.build(name, 6, 5), _people(12)
+    mine = slice(rank() * 6, rank() * 6 + 6)
+    loss(x[mine].detach(), ids[mine])
+    return [b.clone() for b in loss.buffers()]
+
+def _check_values(loss):
+    "A scalar with a gradient; 0 for nobody, also in the gradient."
+    x, ids = _people(8)
+    loss(x.detach(), ids)  # a memory begins empty
+    value = loss(x, ids)
+    expect(value.ndim == 0 and value.isfinite(), 'loss(features, person_id) has to be one number')
+    value.backward()
+    expect(x.grad is not None and x.grad.any(), 'a gradient has to reach the features')
+    for rows in (0, 4):
+        x, ids = _people(rows, unnamed=True)
+        value = loss(x, ids)
+        value.backward()
+        expect(value == 0 and not x.grad.any(), f'{rows} people without identity have to cost 0')
+
+# %% ../nbs/45_oim.ipynb #ff932639
+@ID_LOSSES.checker
+def _check_id_loss(name):
+    loss = ID_LOSSES.build(name, 6, 5)
+    _check_values(loss)
+    yield 'one number with a gradient; 0 for no people, and for people without identity'
+    scores = loss.logits(_people(4)[0])
+    expect(scores.shape == (4, 5), 'logits(features) has to be (R, num_ids)')
+    yield 'logits score every identity'
+    x, ids = _people(8)
+    with torch.autocast('cpu', torch.bfloat16): value = loss(x.bfloat16(), ids)
+    expect(value.isfinite() and value.dtype == torch.float32, 'has to be float32 for bfloat16')
+    yield 'float32 for features in bfloat16'
+    x = _people(4)[0].detach()
+    same_when_reloaded(lambda: ID_LOSSES.build(name, 6, 5), lambda m: m.logits(x))
+    yield 'its state dict brings it back'
+    if ID_LOSSES.origin.get(name) == '__main__': return
+    first, second = spawn(_memory_in_a_process, 2, name)
+    expect(all(map(torch.equal, first, second)),
+           'two processes remember different people: use distributed.gather_rows')
+    yield 'two processes remember the same'

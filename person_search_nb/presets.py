@@ -18,10 +18,11 @@ import torch
 from .files import regular_file
 from .datasets import parse_spec
 from .model_files import shipped_trunk
-from .settings import check_device
-from .settings import TrainConfig
-from .models import build_model, builder_of, model_settings
+from .settings import check_device, PART, TrainConfig
+from .systems import PARTS
+from .models import build_model, builder_of, model_settings, MODELS
 from .recipe_settings import Recipe, RECIPE_FIELDS, TRAIN_FIELDS, change, check
+from .recipe_settings import TRAIN_PARTS
 from .preset_rules import PRESETS, trunk_of
 
 # %% ../nbs/76_presets.ipynb #d10a3a68
@@ -80,8 +81,9 @@ def _stage(recipe, preset, stage, given, own):
 # %% ../nbs/76_presets.ipynb #4f656a2e
 @lru_cache
 def _built(model, net):
-    with torch.device('meta'):
-        made = build_model(model, 10, **{k: list(v) if k == 'heights' else v for k, v in net})
+    net = {k: _thawed(v) for k, v in net}
+    plain = {k: list(v) if k == 'heights' else v for k, v in net.items()}
+    with torch.device('meta'): made = build_model(model, 10, **plain)
     own = {
         k: p.default
         for k, p in inspect.signature(builder_of(model)).parameters.items()
@@ -90,9 +92,16 @@ def _built(model, net):
     parts = {
         name for name, module in made.named_modules() if any(True for _ in module.parameters())
     }
-    return dict(width=1.) | made.settings | own | dict(net), parts
+    return dict(width=1.) | made.settings | own | net, parts
 
-def _hashable(v): return tuple(map(_hashable, v)) if isinstance(v, (list, tuple)) else v
+def _hashable(v):
+    "Lists as tuples, dicts as sets of pairs."
+    if isinstance(v, dict): return frozenset((k, _hashable(x)) for k, x in v.items())
+    return tuple(map(_hashable, v)) if isinstance(v, (list, tuple)) else v
+
+def _thawed(v):
+    "Dicts again."
+    return {k: _thawed(x) for k, x in v} if isinstance(v, frozenset) else v
 
 def _network(recipe):
     """Every setting of a recipe's network and the names of its parts, read off the network itself.
@@ -100,9 +109,7 @@ def _network(recipe):
     try:
         return _built(
             recipe.model,
-            tuple(
-                sorted((k, _hashable(v)) for k, v in recipe.net.items() if not isinstance(v, dict))
-            ),
+            tuple((k, _hashable(recipe.net[k])) for k in sorted(recipe.net)),
         )
     except ValueError:
         raise
@@ -130,17 +137,32 @@ def _check_parts(recipe):
             )
     return recipe
 
+# %% ../nbs/76_presets.ipynb #370e1c0d
+_NAMED = dict(options=PARTS, own=TRAIN_PARTS)  # where settings of named parts are kept
+
+def _grouped(settings):
+    "`id_loss.margin=0.3` and its like become one dict, as the network or the trainer takes them."
+    found, rest = {}, {}
+    for key, v in settings.items():
+        kind, dot, name = key.partition('.')
+        where = next((w for w, tables in _NAMED.items() if kind in tables), None)
+        if not dot or not where or name in PART and where == 'options': rest[key] = v
+        else: found.setdefault(where, {}).setdefault(kind, {})[name] = v
+    return rest | {w: {**(rest.get(w) or {}), **own} for w, own in found.items()}
+
 # %% ../nbs/76_presets.ipynb #17098964
 def make_recipe(
     model: str = 'hdl-teacher',
     data: str = 'synth:tiny',  # data spec
     preset: str = 'paper',     # a name of `PRESETS`
-    # changes, as in `change`; 'STAGE.key' for one stage, 'PART.key' for a part of the network
+    # changes, as in `change`; 'STAGE.key' for one stage, 'PART.key' for a part of the network,
+    # 'id_loss.key' and its like for a setting of a named part
     **settings,
 ) -> Recipe:
     "The preset's recipe for a model and a data set. Raises ValueError for unknown names."
     if preset not in PRESETS:
         raise ValueError(f"unknown preset '{preset}': choose one of {', '.join(PRESETS)}")
+    model, settings = MODELS.name_of(model), _grouped(settings)
     check(Recipe(model, data))
     recipe = _preset_recipe(model, data, preset, settings)
     given = {k: v for k, v in settings.items() if '.' not in k}
@@ -161,7 +183,8 @@ def make_recipe(
     if not stages and not final.after and 'crops_from' not in given:
         final = replace(final, crops_from='true')
     final = check(replace(final, stages=stages))
-    return _check_parts(final) if of else final
+    named = 'options' in final.net or final.train.own
+    return _check_parts(final) if of or named else final
 
 # %% ../nbs/76_presets.ipynb #15e4b3b7
 def rules_for(
@@ -226,7 +249,7 @@ _SOURCES = {  # of settings that no rule of `paper` needs to set
     'ours: the printed schedule counts': ('steps', 'epochs', 'milestones', 'gamma'),
     'ours: off, the paper has nothing of the kind': (
         'crops', 'crops_from', 'imprint', 'stages', 'weights', 'group', 'pairs', 'freeze', 'frozen',
-        'norm', 'parts', 'detect', 'augment', 'ema', 'queue',
+        'norm', 'parts', 'detect', 'augment', 'ema', 'queue', 'options', 'own',
     ),
     'not used by this system': (
         'lambdas', 'temperature', 'form', 'hinton', 'oim_scale', 'oim_momentum', 'rss_classes',

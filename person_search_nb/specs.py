@@ -9,20 +9,18 @@ __all__ = ['OPENERS', 'SPLITS', 'opener', 'parse_spec', 'make_spec', 'with_optio
 import os
 
 from .files import DataError, user_path
+from .plugins import Registry
 from .scenes import find_queries, QuerySet, read_query_list, SceneDataset
 from .scenes import some_queries
 
 # %% ../nbs/31_specs.ipynb #e8f934c2
-OPENERS = {}  # scheme -> function(path, options, split, **kw) -> SceneDataset or QuerySet
+OPENERS = Registry('reader', 'a function (path, options, split, **kw) that opens a data set')
 
 def opener(
     scheme: str,  # the part of a spec before the colon
 ):
     "Decorator that makes a function the reader of a scheme."
-    def register(fn):
-        OPENERS[scheme] = fn
-        return fn
-    return register
+    return OPENERS.register(scheme)
 
 # %% ../nbs/31_specs.ipynb #1cabecf0
 SPLITS = ('train', 'gallery', 'query')

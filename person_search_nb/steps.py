@@ -15,7 +15,7 @@ from torch import nn
 
 from .distributed import world_size, rank, share_batch_norm
 from .loading import PairSampler, SceneBatches, SceneSampler
-from .settings import TrainConfig
+from .settings import OPTIMIZERS, TrainConfig
 
 # %% ../nbs/62_steps.ipynb #69eadc26
 def _order(dataset, config):
@@ -82,10 +82,9 @@ def make_optimizer(
     model: nn.Module,     # frozen parts take no gradient
     config: TrainConfig,
 ) -> torch.optim.Optimizer:
-    "SGD or AdamW over the trained parameters. Raises ValueError for a part without any."
-    make = dict(sgd=torch.optim.SGD, adamw=torch.optim.AdamW)
-    groups = _groups(model, config)
-    return make[config.optimizer](groups, lr=config.lr, fused=True)  # all parameters in one go
+    "The optimizer of the trained parameters. Raises ValueError for a part without any."
+    own = config.own.get('optimizer', {})
+    return OPTIMIZERS.build(config.optimizer, _groups(model, config), lr=config.lr, **own)
 
 # %% ../nbs/62_steps.ipynb #b0416a68
 def clip_gradients(

@@ -22,6 +22,7 @@ from person_search_nb.distributed import (
 )
 from .files import atomic_write, clear_parts, save_figure
 from .model_files import save_model
+from .augmentation import augmentation
 from .loading import SceneLoader
 from .checkpoints import load_tree, save_tree
 from .settings import TrainConfig, check_device, check_training, pick_precision
@@ -146,8 +147,8 @@ def feed(self: _Run):
     self.net = _distributed(self.model, self.device) if world_size() > 1 else self.model
     self.items = list(step_items(dataset, config, self.start, self.steps))
     parts = [p for items in self.items for p in micro_batches(items, config)]
-    self.loader = iter(SceneLoader(dataset, parts, config.workers, config.augment,
-                                   device=self.device))
+    augment = augmentation(config.augment, **config.own.get('augment', {}))
+    self.loader = iter(SceneLoader(dataset, parts, config.workers, augment, device=self.device))
 
 # %% ../nbs/63_training.ipynb #4c341c1a
 @patch
