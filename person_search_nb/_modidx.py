@@ -2139,6 +2139,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'person_search_nb.plugins.Registry.settings_of': ( 'tools/plugins.html#registry.settings_of',
                                                                                              'person_search_nb/plugins.py'),
                                           'person_search_nb.plugins._broken': ('tools/plugins.html#_broken', 'person_search_nb/plugins.py'),
+                                          'person_search_nb.plugins._executed': ( 'tools/plugins.html#_executed',
+                                                                                  'person_search_nb/plugins.py'),
                                           'person_search_nb.plugins._import_file': ( 'tools/plugins.html#_import_file',
                                                                                      'person_search_nb/plugins.py'),
                                           'person_search_nb.plugins._named': ('tools/plugins.html#_named', 'person_search_nb/plugins.py'),

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 
-from .plugins import expect, Registry
+from .plugins import expect, FROM_PLUGIN, Registry
 
 # %% ../nbs/50_augmentation.ipynb #a15d155c
 AUGMENTATIONS = Registry('augment', 'a class (**settings) of functions (image, target, rng)')
@@ -245,7 +245,10 @@ def augmentation(
     if isinstance(augment, dict):
         return Chain(tuple(AUGMENTATIONS.build(k, **own) for k, own in augment.items()))
     if augment in AUGMENT and not settings: return AUGMENT[augment]
-    return AUGMENTATIONS.build(augment, **settings)
+    if augment in AUGMENTATIONS: return AUGMENTATIONS.build(augment, **settings)
+    names = ', '.join([*AUGMENT, *list_augmentations()])
+    raise ValueError(f'augment={augment!r}: give one of {names}, {FROM_PLUGIN}, '
+                     'or a function (image, target, rng) -> (image, target)')
 
 AUGMENT = {  # name, for recipes -> function (image, target, rng) -> (image, target)
     'colour': Colour(gain=0.1, contrast=0.2),

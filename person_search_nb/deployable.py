@@ -233,6 +233,7 @@ def deployable(
     if (
         type(model) is not PersonSearchNet
         or model.roi_op != 'align'
+        or model.roi_settings
         or not isinstance(model.transformer, nn.Identity)
         or model.score is None
         or model.one_norm

@@ -100,13 +100,13 @@ def _keep_layers(self: PersonSearchNet, trunk, rpn, head):
     for k in HEAD_LAYERS: setattr(self, k, getattr(head, k))
     self.head_identifies, self.one_norm = head.identifies, head.one_norm
     self.roi_op, self.roi_size = head.pooler.op, head.pooler.size
-    self.centre = head.pooler.centre
+    self.centre, self.roi_settings = head.pooler.centre, head.pooler.settings
 
 # %% ../nbs/47_person_search.ipynb #bd725b8e
 @patch(as_prop=True)
 def roi_head(self: PersonSearchNet) -> RoIHead:
     "The head, of the network's own layers."
-    pooler = RoIPooler(self.roi_op, self.roi_size, self.stride, self.centre)
+    pooler = RoIPooler(self.roi_op, self.roi_size, self.stride, self.centre, self.roi_settings)
     layers = {k: getattr(self, k) for k in HEAD_LAYERS}
     return RoIHead(pooler, self.blocks[3], self.attention[3], self.mask, **layers,
                    identifies=self.head_identifies, one_norm=self.one_norm)

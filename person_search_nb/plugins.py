@@ -6,12 +6,12 @@
 __all__ = ['REGISTRIES', 'PLUGINS', 'GROUP', 'FROM_PLUGIN', 'Registry', 'load_plugin', 'load_plugins', 'use_plugin', 'expect',
            'same_when_reloaded', 'check_plugin', 'wanted_plugins']
 
-# %% ../nbs/tools/plugins.ipynb #d1b0f3b7
+# %% ../nbs/tools/plugins.ipynb #828e638a
 import difflib, importlib, inspect, os, sys, warnings
 from importlib.metadata import entry_points
 from pathlib import Path
 
-# %% ../nbs/tools/plugins.ipynb #2b029838
+# %% ../nbs/tools/plugins.ipynb #a8c4661f
 REGISTRIES = {}  # kind -> Registry, as the owners of the kinds make them
 
 class Registry(dict):
@@ -26,17 +26,24 @@ class Registry(dict):
         self.check = None   # see `checker`
         REGISTRIES[kind] = self
 
-# %% ../nbs/tools/plugins.ipynb #9a4fc869
+# %% ../nbs/tools/plugins.ipynb #b983fc7f
 from fastcore.basics import patch
 
 _LOADING = []  # plug-ins that are being loaded, the innermost last
 
+def _executed():
+    "Name of the module whose code is being run, as seen from here."
+    frame = sys._getframe(1)
+    while frame and frame.f_code.co_name != '<module>': frame = frame.f_back
+    return frame.f_globals.get('__name__', '') if frame else ''
+
 def _origin(part):
     "The plug-in or module that a part comes from; '' for this package's own."
-    if _LOADING: return _LOADING[-1]
     made_of = getattr(part, 'func', part)  # of a partial
     module = getattr(made_of, '__module__', None) or ''
-    return '' if module.partition('.')[0] == 'person_search_nb' else module
+    if _LOADING: module = _executed()  # the plug-in, or a module of the package that it imports
+    if module.partition('.')[0] == 'person_search_nb': return ''
+    return _LOADING[-1] if _LOADING else module
 
 @patch
 def add(self: Registry, name: str, part):
@@ -48,13 +55,13 @@ def add(self: Registry, name: str, part):
     self[name], self.origin[name] = part, origin
     return part
 
-# %% ../nbs/tools/plugins.ipynb #b5a955c1
+# %% ../nbs/tools/plugins.ipynb #6010386d
 @patch
 def register(self: Registry, name: str):
     "Decorator of a part: `add` under a name."
     return lambda part: self.add(name, part)
 
-# %% ../nbs/tools/plugins.ipynb #db6fbeb9
+# %% ../nbs/tools/plugins.ipynb #aad055be
 _BROKEN = '{}: this plug-in cannot be loaded ({}: {}{})'
 _SHADOWED = '{}: there is already a module of the name {!r}; give the file another'
 
@@ -92,7 +99,7 @@ def _broken(plugin, error):
     where = f', line {line}' if line else ''
     return _BROKEN.format(plugin, type(error).__name__, error, where)
 
-# %% ../nbs/tools/plugins.ipynb #94846ae9
+# %% ../nbs/tools/plugins.ipynb #c00ffe34
 PLUGINS, GROUP = 'PERSON_SEARCH_PLUGINS', 'person_search_nb.plugins'
 _LOADED = set()
 
@@ -124,7 +131,7 @@ def use_plugin(
     if named not in _named(): os.environ[PLUGINS] = os.pathsep.join([*_named(), named])
     load_plugins()
 
-# %% ../nbs/tools/plugins.ipynb #bc14b609
+# %% ../nbs/tools/plugins.ipynb #bb5b8906
 _UNKNOWN = "unknown {} '{}': choose one of {}, {}"
 FROM_PLUGIN = 'or load the plug-in that registers it (--plugin FILE)'
 
@@ -148,19 +155,21 @@ def names(self: Registry) -> list:
     load_plugins()
     return list(self)
 
-# %% ../nbs/tools/plugins.ipynb #b4a4338a
+# %% ../nbs/tools/plugins.ipynb #c66f174a
 @patch
 def name_of(self: Registry, part) -> str:
     "The name of a part; one that has none yet is registered under its own. A text is a name."
     if part is None or isinstance(part, str): return part
     known = [name for name, p in self.items() if p is part]
     if known: return known[0]
-    if not callable(part) or not hasattr(part, '__name__'):
-        raise ValueError(f'{self.kind}: {str(part)[:60]} is neither a name nor {self.call}')
+    if not callable(part):
+        raise ValueError(f'{self.kind}: {part!r:.60} is no name, nor {self.call}')
+    if not getattr(part, '__name__', '').isidentifier():
+        raise ValueError(f'{self.kind}: {part!r:.60} has no name; register it under one')
     self.add(part.__name__, part)
     return part.__name__
 
-# %% ../nbs/tools/plugins.ipynb #5d1a128b
+# %% ../nbs/tools/plugins.ipynb #4f403453
 def _parameters(part):
     "The parameters of a function, or of what builds a class."
     try: return inspect.signature(part).parameters.values()
@@ -190,7 +199,7 @@ def build(self: Registry, name: str, *given, **settings):
     self.check_settings(name, {k: v for k, v in settings.items() if k not in self.given})
     return self[name](*given, **settings)
 
-# %% ../nbs/tools/plugins.ipynb #d779c751
+# %% ../nbs/tools/plugins.ipynb #04d7b4bd
 @patch
 def checker(self: Registry, check):
     "Decorator of the function (name) that yields what was found right, or raises."
@@ -214,7 +223,7 @@ def same_when_reloaded(
     same = (call(first) == call(second)).all()
     expect(bool(same), 'with the state dict of another it has to say the same')
 
-# %% ../nbs/tools/plugins.ipynb #da060397
+# %% ../nbs/tools/plugins.ipynb #b5a838aa
 def check_plugin(
     kind: str,       # a key of `REGISTRIES`, such as 'id_loss'
     part,            # its name, or the part itself
@@ -236,7 +245,7 @@ def check_plugin(
         raise ValueError(f"{kind} '{name}': {type(e).__name__}: {e}{before}") from e
     return lines
 
-# %% ../nbs/tools/plugins.ipynb #46aa4c95
+# %% ../nbs/tools/plugins.ipynb #22131b83
 def wanted_plugins(
     names: dict,  # kind -> name
 ) -> dict:        # 'kind name' -> where it is from, of parts that are not the package's own

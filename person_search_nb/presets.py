@@ -148,7 +148,10 @@ def _grouped(settings):
         where = next((w for w, tables in _NAMED.items() if kind in tables), None)
         if not dot or not where or name in PART and where == 'options': rest[key] = v
         else: found.setdefault(where, {}).setdefault(kind, {})[name] = v
-    return rest | {w: {**(rest.get(w) or {}), **own} for w, own in found.items()}
+    for where, own in found.items():
+        if where in rest: raise ValueError(f'{where}= and {min(own)}.{min(own[min(own)])}= say the '
+                                           'same; give one of them')
+    return rest | found
 
 # %% ../nbs/76_presets.ipynb #17098964
 def make_recipe(

@@ -65,9 +65,10 @@ def with_names(
 ) -> dict:           # the same, with names in place of classes and functions
     "Settings that a file can hold. Raises ValueError for options of a part that has no name."
     options = settings.get('options') or {}
-    if wrong := [k for k in options if k not in PARTS]:
-        raise ValueError(f"options: '{wrong[0]}' has no settings of its own; "
-                         f"{', '.join(PARTS)} may have some")
+    sound = isinstance(options, dict) and all(isinstance(v, dict) for v in options.values())
+    if not sound or not options.keys() <= PARTS.keys():
+        raise ValueError(f'options={str(options)[:60]}: expected settings by kind of part, such as '
+                         f"{{'id_loss': {{'margin': 0.3}}}}; the kinds are {', '.join(PARTS)}")
     named = {k: registry.name_of(settings[k]) for k, registry in PARTS.items() if k in settings}
     return settings | named | (dict(options=options) if 'options' in settings else {})
 
@@ -343,8 +344,8 @@ def mean_embeddings(
     return F.normalize(total, dim=1), torch.cat(lengths).mean()
 
 # %% ../nbs/48_systems.ipynb #43da9581
-_NO_TABLE = ('{} has neither a classifier nor a table to imprint; '
-             'build the model with id_loss softmax, oim or rss')
+_NO_TABLE = ('{} has neither a classifier nor a table to imprint; give imprint=False, '
+             'id_loss softmax, oim or rss, or give it a method imprint(directions)')
 
 @torch.no_grad()
 def imprint(
@@ -356,10 +357,11 @@ def imprint(
 ) -> PersonSearchNet:
     "Set the classifier (or OIM's table) to mean embeddings. Raises ValueError if there is neither."
     memory = model.id_loss
-    if not (hasattr(memory, 'classifier') or hasattr(memory, 'lut')):
+    if not any(hasattr(memory, k) for k in ('imprint', 'classifier', 'lut')):
         raise ValueError(_NO_TABLE.format(type(memory).__name__))
     direction, length = mean_embeddings(model, dataset, model.num_ids, batch_size, progress)
-    if hasattr(memory, 'lut'): memory.lut.copy_(direction)
+    if hasattr(memory, 'imprint'): memory.imprint(direction)  # a loss of your own says how
+    elif hasattr(memory, 'lut'): memory.lut.copy_(direction)
     else:  # RSS keeps a row for the background
         memory.classifier.weight[:model.num_ids] = direction * scale / length
         memory.classifier.bias[:model.num_ids] = 0.

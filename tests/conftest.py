@@ -53,3 +53,20 @@ def command(monkeypatch):
                 if isinstance(code, str): code = 1; print(e.code, file=err)
         return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
     return run
+
+
+@pytest.fixture
+def registries(monkeypatch):
+    "The tables of parts as they are, again after the test; and no plug-ins from outside."
+    from person_search_nb import plugins
+    before = {kind: (dict(r), dict(r.origin)) for kind, r in plugins.REGISTRIES.items()}
+    monkeypatch.setenv(plugins.PLUGINS, '')
+    monkeypatch.setattr(plugins, '_LOADED', set(plugins._LOADED))
+    path, modules = list(sys.path), set(sys.modules)
+    yield plugins.REGISTRIES
+    for kind, r in plugins.REGISTRIES.items():
+        parts, origin = before.get(kind, ({}, {}))
+        r.clear(); r.update(parts); r.origin.clear(); r.origin.update(origin)
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:  # so that a plug-in can be loaded by another test, too
+        if not (getattr(sys.modules[name], '__file__', None) or '').startswith((sys.prefix, sys.base_prefix, str(ROOT))): del sys.modules[name]

@@ -6,7 +6,7 @@ from PIL import Image
 from person_search_nb.files import DataError
 from person_search_nb.pictures import read_picture
 from person_search_nb.scenes import check_scene, QuerySet, Scene, SceneDataset
-from person_search_nb.specs import opener, OPENERS, SPLITS
+from person_search_nb.specs import opener, SPLITS
 from person_search_nb.datasets import open_dataset, parse_spec
 
 SPEC = 'synth:tiny?train_scenes=12&test_scenes=14&train_ids=20&test_ids=12&queries=10&gallery=6&size=96x160&cameras=2'
@@ -212,8 +212,7 @@ def test_bad_split(synth):
     with pytest.raises(DataError, match="no split 'test': choose one of train, gallery, query"): open_dataset(SPEC, 'test')
 
 
-def test_registry(monkeypatch):
-    monkeypatch.setattr('person_search_nb.specs.OPENERS', dict(OPENERS))
+def test_registry(registries):
     @opener('mine')
     def mine(path, options, split, **kw): return path, options, split, kw
     assert parse_spec('mine:a/b?x=c[12]*?&y=') == ('mine', 'a/b', dict(x='c[12]*?', y=''))

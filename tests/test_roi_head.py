@@ -7,25 +7,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from person_search_nb.anchors import pedestrian_anchors
-from person_search_nb.attention import ATTENTION, list_attention, register_attention
-from person_search_nb.backbones import BACKBONES, build_backbone, list_backbones, register_backbone, resnet_backbone
+from person_search_nb.attention import list_attention, register_attention
+from person_search_nb.backbones import build_backbone, list_backbones, register_backbone, resnet_backbone
 from person_search_nb.oim import ID_LOSSES, list_id_losses, register_id_loss, SoftmaxLoss
 from person_search_nb.person_search import PersonSearchNet
 from person_search_nb.roi_align import roi_align
-from person_search_nb.roi_head import build_head, list_roi_ops, register_roi_op, RoIPooler, ROI_OPS, RoISampler
+from person_search_nb.roi_head import build_head, list_roi_ops, register_roi_op, RoIPooler, RoISampler
 from person_search_nb.systems import build_model, network_parts
 
 HEIGHTS = [60., 90., 120.]
 TARGET = dict(boxes=torch.tensor([[100., 40, 140, 140], [20, 30, 60, 130]]), person_id=torch.tensor([2, 0]))
-
-
-@pytest.fixture
-def registries():
-    "The tables as they are, again after the test."
-    tables = ATTENTION, BACKBONES, ID_LOSSES, ROI_OPS
-    before = [dict(t) for t in tables]
-    yield
-    for t, b in zip(tables, before): t.clear(); t.update(b)
 
 
 def parts(**kw):

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings as examples, strategies as s
 from person_search_nb import systems
 from person_search_nb.files import printable
 from person_search_nb.attention import ARM, ATTENTION
-from person_search_nb.augmentation import AUGMENT
+from person_search_nb.backbones import resnet_backbone
 from person_search_nb.settings import check_device, check_training, TRAIN_KINDS, TrainConfig
 from person_search_nb.models import list_models, model_settings, MODELS
 from person_search_nb.recipe_settings import kind_of, NET_KINDS, parse_setting, parse_size, Recipe
@@ -97,13 +97,15 @@ def test_rules_skip_what_somebodys_model_lacks(monkeypatch):
     assert make_recipe('my-student', SPEC, 'tiny').net['width'] == 0.25 and 'anchors' not in make_recipe('my-student', SPEC, 'tiny').net
 
 
-def test_functions_and_classes_are_refused_with_the_way_out(monkeypatch):
-    for kw, way in (dict(augment=lambda *a: a), 'augmentation.AUGMENT'), (dict(attention=ARM), 'attention.ATTENTION'), (dict(id_loss=ARM), 'oim.ID_LOSSES'):
-        with pytest.raises(ValueError, match=f'{next(iter(kw))}=.*Enter it in `{way}` under a name'): make_recipe('hdl-student-fast', SPEC, 'tiny', **kw)
-    monkeypatch.setitem(AUGMENT, 'mine', lambda image, target, rng: (image, target))
-    monkeypatch.setitem(ATTENTION, 'mine', ARM)
-    recipe = make_recipe('hdl-student-fast', SPEC, 'tiny', augment='mine', attention='mine')
-    assert recipe.train.augment == 'mine' and check_here(recipe)
+def test_classes_get_their_names_and_nameless_functions_the_way_out(registries):
+    class Twice(ARM): pass
+    recipe = make_recipe('hdl-student-fast', SPEC, 'tiny', attention=Twice, trunk=lambda_free)
+    assert recipe.net['attention'] == 'Twice' and recipe.net['trunk'] == 'lambda_free' and ATTENTION['Twice'] is Twice and check_here(recipe)
+    with pytest.raises(ValueError, match='augment=.*so give a name.*register_augmentation'): make_recipe('hdl-student-fast', SPEC, 'tiny', augment=lambda *a: a)
+    with pytest.raises(ValueError, match='trunk: .*has no name'): make_recipe('hdl-student-fast', SPEC, 'tiny', trunk=lambda width, weights: None)
+
+
+def lambda_free(width=1., weights=None): return resnet_backbone(18, width)
 
 
 def test_a_recipes_file_is_checked_like_what_is_typed(tmp_path):

@@ -1,0 +1,209 @@
+"Own parts: from a file, through the shell, in two processes; and what is said when they are not there."
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from person_search_nb import recipes  # noqa: F401  every table is filled
+from person_search_nb.attention import register_attention
+from person_search_nb.model_files import load_model, save_model
+from person_search_nb.models import build_model
+from person_search_nb.plugins import check_plugin, load_plugin, PLUGINS, Registry, REGISTRIES, use_plugin
+from person_search_nb.presets import make_recipe
+from person_search_nb.recipes import read_recipe
+
+KINDS = dict(attention='se', id_loss='arcface', trunk='plain', roi_op='finer', augment='shadow', optimizer='lion', schedule='poly', model='mine')
+SMALL = 'steps=4 warmup=0 batch_size=2 start= imprint=False size= rpn_channels=16 rois_per_image=4 proposals=(12,8) device=cpu checkpoint_every=2'.split()
+OWN = 'optimizer=lion lr=0.0005 schedule=poly schedule.power=2 augment=shadow augment.depth=0.3 id_loss.margin=0.2 attention.reduction=8 roi_op.times=3'.split()
+
+
+@pytest.fixture(scope='module')
+def mine(root, tmp_path_factory):
+    "The plug-in of the tutorial: the file its cells write."
+    cells = json.loads((root / 'tutorials/16_bring_your_own.ipynb').read_text(encoding='utf-8'))['cells']
+    sources = [''.join(c['source']) for c in cells if c['cell_type'] == 'code']
+    parts = [s.partition('\n') for s in sources if s.startswith('%%writefile')]
+    file = tmp_path_factory.mktemp('plugin') / 'mine.py'
+    file.write_text('\n'.join(body for line, _, body in parts if line.split()[-1] == 'mine.py'))
+    return file
+
+
+def shell(*words, processes=0, env={}, cwd=None):
+    "A command in a process of its own, or in several."
+    run = [sys.executable, '-c', 'from person_search_nb.cli import main; main()']
+    if processes: run = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}', '--no-python', *run]
+    return subprocess.run([*run, *map(str, words)], capture_output=True, text=True, cwd=cwd, env={k: v for k, v in os.environ.items() if k != PLUGINS} | env)
+
+
+# the tables -----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('kind', [k for k, r in REGISTRIES.items() if r.check and k != 'model'])
+def test_the_packages_own_parts_do_what_parts_must(kind):
+    for name in REGISTRIES[kind].names(): assert check_plugin(kind, name, lambda line: None)
+
+
+@pytest.mark.parametrize('name', ['hdl-student-fast', 'e2e-rss', 'clsa', 'qeeps'])
+def test_the_packages_own_systems_do_what_systems_must(name): assert len(check_plugin('model', name, lambda line: None)) == 4
+
+
+class OneValue(nn.Module):
+    def __init__(self, channels): super().__init__()
+    def forward(self, x): return x
+
+
+class NoGradient(nn.Module):
+    def __init__(self, channels): super().__init__(); self.w = nn.Parameter(torch.ones(1))
+    def forward(self, x): return x.detach(), None
+
+
+class Forgets(nn.Module):
+    def __init__(self, channels): super().__init__(); self.w = torch.rand(1)
+    def forward(self, x): return x * self.w, None
+
+
+class Negative(nn.Module):
+    def __init__(self, channels): super().__init__()
+    def forward(self, x): return x, -x
+
+
+@pytest.mark.parametrize('part,said', [(OneValue, r'it has to return \(H, A\)'), (NoGradient, 'element 0 of tensors does not require grad|a gradient has to reach'),
+                                       (Forgets, 'state dict of another'), (Negative, r'A has to lie in 0\.\.1')])
+def test_a_part_that_does_not_is_told_what(part, said, registries):
+    with pytest.raises(ValueError, match=f"attention '{part.__name__}': .*({said})"): check_plugin('attention', part, lambda line: None)
+
+
+def test_a_loss_that_counts_nameless_people_or_whose_memory_differs(registries):
+    class Counts(nn.Module):
+        def __init__(self, dim, num_ids): super().__init__(); self.w = nn.Linear(dim, num_ids)
+        def logits(self, x): return self.w(x)
+        def forward(self, x, ids): return self.w(x).square().sum()
+    with pytest.raises(ValueError, match='people without identity have to cost 0'): check_plugin('id_loss', Counts, lambda line: None)
+
+
+def test_names_are_taken_once_and_unknown_ones_are_said(registries):
+    with pytest.raises(ValueError, match="attention 'arm' is one of the package; register yours as another name"): register_attention('arm')(OneValue)
+    with pytest.raises(ValueError, match="unknown attention 'amr': choose one of arm, .*--plugin FILE"): registries['attention']['amr']
+    with pytest.raises(ValueError, match='unknown kind of part'): check_plugin('atention', 'arm')
+    with pytest.raises(ValueError, match="unknown attention 'amr'"): check_plugin('attention', 'amr')
+
+
+# files ----------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('text,said', [('x = 1\n1/0\n', r'ZeroDivisionError: division by zero, line 2'), ('def f(:\n', 'SyntaxError.*line 1'), ('import nothing_of_this_name\n', 'ModuleNotFoundError.*line 1'),
+                                       ('from person_search_nb.attention import register_attention\nregister_attention("arm")(len)\n', "'arm' is one of the package")])
+def test_a_plugin_with_a_mistake_is_one_line(text, said, tmp_path, registries):
+    file = tmp_path / 'with_a_mistake.py'
+    file.write_text(text)
+    with pytest.raises(ValueError, match=f'with_a_mistake.py: this plug-in cannot be loaded .*{said}'): load_plugin(str(file))
+    ran = shell('--plugin', file, 'presets', 'hdl-teacher')
+    assert ran.returncode == 1 and 'Traceback' not in ran.stderr and 'with_a_mistake.py' in ran.stderr
+
+
+def test_no_file_and_a_name_that_is_taken(tmp_path, registries):
+    with pytest.raises(ValueError, match='absent.py: no such plug-in file'): load_plugin(str(tmp_path / 'absent.py'))
+    (tmp_path / 'json.py').write_text('')
+    with pytest.raises(ValueError, match="json.py: there is already a module of the name 'json'"): load_plugin(str(tmp_path / 'json.py'))
+    assert shell('train', '--plugin').stderr.strip() == 'person-search: --plugin needs a file, or the name of a module'
+
+
+def test_an_installed_package_is_found_and_a_broken_one_only_warns(tmp_path):
+    for name, text in (('good_parts', 'from person_search_nb.attention import register_attention, NoAttention\nregister_attention("nothing")(NoAttention)\n'), ('bad_parts', '1/0\n')):
+        (tmp_path / f'{name}.py').write_text(text)
+        info = tmp_path / f'{name}-1.0.dist-info'
+        info.mkdir()
+        (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n')
+        (info / 'entry_points.txt').write_text(f'[person_search_nb.plugins]\n{name} = {name}\n')
+    ran = shell('presets', 'hdl-teacher', '--set', 'attention=nothing', env=dict(PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')])))
+    assert ran.returncode == 0 and "| `attention` | `'nothing'` | given |" in ran.stdout, ran.stderr
+    assert 'bad_parts: this plug-in cannot be loaded (ZeroDivisionError' in ran.stderr
+
+
+def test_importing_loads_nobodys_code(tmp_path):
+    (tmp_path / 'loud.py').write_text('print("loaded")\n')
+    env = dict(os.environ, **{PLUGINS: str(tmp_path / 'loud.py')})
+    code = 'import person_search_nb.recipes as r; from person_search_nb.presets import make_recipe; make_recipe("hdl-teacher", "synth:tiny", "tiny", attention="arm"); print("done")'
+    assert subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True).stdout == 'done\n'
+
+
+# one of each ----------------------------------------------------------------------------------------------------------
+
+def test_the_tutorials_parts_do_what_parts_must(mine, registries):
+    use_plugin(str(mine))
+    for kind, name in KINDS.items(): assert check_plugin(kind, name, lambda line: None), kind
+
+
+@pytest.fixture(scope='module')
+def run(mine, tmp_path_factory):
+    "A training of the tutorial's system with everything of its own, through the shell."
+    out = tmp_path_factory.mktemp('run') / 'r'
+    words = ['train', '--model', 'mine', '--data', 'blocks:6', '--preset', 'tiny', '--out', out, '--set', *SMALL, *OWN]
+    ran = shell('--plugin', mine, *words)
+    assert ran.returncode == 0, ran.stderr
+    return out, words
+
+
+def test_trained_through_the_shell_with_settings_of_its_parts(run, mine):
+    out, words = run
+    recipe = json.loads((out / 'recipe.json').read_text())
+    assert recipe['net']['options'] == dict(id_loss=dict(margin=.2), attention=dict(reduction=8), roi_op=dict(times=3))
+    assert recipe['train']['own'] == dict(schedule=dict(power=2), augment=dict(depth=.3)) and recipe['train']['optimizer'] == 'lion'
+    again = shell(*words, env={PLUGINS: str(mine)})  # it is finished: the same call finds it
+    assert again.returncode == 0, again.stderr
+
+
+def test_the_file_says_what_it_wants(run, mine, registries):
+    model = run[0] / 'model.safetensors'
+    ran = shell('evaluate', model, '--data', 'synth:tiny')
+    assert ran.returncode == 1 and "needs model 'mine', which mine.py registers" in ran.stderr and '--plugin' in ran.stderr and 'Traceback' not in ran.stderr
+    with pytest.raises(ValueError, match="model.safetensors: needs model 'mine', which mine.py registers: import it first"): load_model(model)
+    with pytest.raises(ValueError, match='recipe.json: not a recipe'): read_recipe(run[0] / 'recipe.json')
+    use_plugin(str(mine))
+    net = load_model(model)
+    assert net.id_loss.margin == .2 and type(net.attention[0]).__name__ == 'SqueezeExcite' and net.roi_head.pooler.settings == dict(times=3)
+    assert read_recipe(run[0] / 'recipe.json').net['options']['id_loss'] == dict(margin=.2)
+
+
+@pytest.mark.parametrize('command', [['evaluate', 'M', '--data', 'blocks:6'], ['index', 'blocks:6', '--model', 'M', '--out', 'gallery'], ['cost', '--models', 'mine']])
+def test_other_commands_with_the_plugin(command, run, mine, tmp_path):
+    ran = shell(*[run[0] / 'model.safetensors' if w == 'M' else w for w in command], '--plugin', mine, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_two_processes_train_with_it(run, mine, tmp_path):
+    out, words = run
+    words = [tmp_path / 'two' if w == out else w for w in words]
+    ran = shell('--plugin', mine, *words, processes=2)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert (tmp_path / 'two/model.safetensors').exists()
+
+
+def test_a_class_in_place_of_its_name(registries, tmp_path):
+    class Doubling(nn.Module):
+        def __init__(self, channels, by=2.): super().__init__(); self.by = by
+        def forward(self, x): return self.by * x, None
+    net = build_model('hdl-student-fast', 3, width=.125, attention=Doubling, options=dict(attention=dict(by=3.)))
+    assert net.config['attention'] == 'Doubling' and net.attention[0].by == 3
+    save_model(net, tmp_path / 'm.safetensors')
+    assert load_model(tmp_path / 'm.safetensors').attention[0].by == 3
+    recipe = make_recipe('hdl-student-fast', 'synth:tiny', 'tiny', attention=Doubling, **{'attention.by': 4.})
+    assert recipe.net['options'] == dict(attention=dict(by=4.))
+    del registries['attention']['Doubling']
+    with pytest.raises(ValueError, match="needs attention 'Doubling', which test_plugins registers"): load_model(tmp_path / 'm.safetensors')
+
+
+@pytest.mark.parametrize('typed,said', [('id_loss.margin=0.3', "id_loss 'softmax' has no setting 'margin'"), ('attention.reductin=3', 'did you mean reduction'), ('optimizer.beta=3', "optimizer 'sgd' has no setting 'beta'"),
+                                        ('augment.hue=3', 'has no settings of its own|augment'), ('attention=se', "attention='se': expected one of arm.*--plugin FILE"), ('trunk.depth=3', 'trunk'), ('options=3', 'options=3')])
+def test_settings_that_are_not_there(typed, said, command):
+    ran = command('presets', 'hdl-student-fast', '--set', typed)
+    assert ran.returncode == 1 and re.search(said, ran.stderr) and 'Traceback' not in ran.stderr, ran.stderr
+
+
+def test_settings_of_a_part_decide_a_run(registries):
+    "Another margin is another run; and a registry is a plain dict for those who read it."
+    a, b = (make_recipe('hdl-student-fast', 'synth:tiny', 'tiny', **{'attention.reduction': n}) for n in (8, 16))
+    assert a != b and isinstance(registries['attention'], dict) and isinstance(registries['attention'], Registry)
