@@ -6,12 +6,12 @@
 __all__ = ['REGISTRIES', 'PLUGINS', 'GROUP', 'FROM_PLUGIN', 'Registry', 'load_plugin', 'load_plugins', 'use_plugin', 'expect',
            'same_when_reloaded', 'check_plugin', 'wanted_plugins']
 
-# %% ../nbs/tools/plugins.ipynb #828e638a
+# %% ../nbs/tools/plugins.ipynb #d90df850
 import difflib, importlib, inspect, os, sys, warnings
 from importlib.metadata import entry_points
 from pathlib import Path
 
-# %% ../nbs/tools/plugins.ipynb #a8c4661f
+# %% ../nbs/tools/plugins.ipynb #00d6b45f
 REGISTRIES = {}  # kind -> Registry, as the owners of the kinds make them
 
 class Registry(dict):
@@ -26,7 +26,7 @@ class Registry(dict):
         self.check = None   # see `checker`
         REGISTRIES[kind] = self
 
-# %% ../nbs/tools/plugins.ipynb #b983fc7f
+# %% ../nbs/tools/plugins.ipynb #d99fa17c
 from fastcore.basics import patch
 
 _LOADING = []  # plug-ins that are being loaded, the innermost last
@@ -55,13 +55,13 @@ def add(self: Registry, name: str, part):
     self[name], self.origin[name] = part, origin
     return part
 
-# %% ../nbs/tools/plugins.ipynb #6010386d
+# %% ../nbs/tools/plugins.ipynb #6b76f052
 @patch
 def register(self: Registry, name: str):
     "Decorator of a part: `add` under a name."
     return lambda part: self.add(name, part)
 
-# %% ../nbs/tools/plugins.ipynb #aad055be
+# %% ../nbs/tools/plugins.ipynb #bce614fe
 _BROKEN = '{}: this plug-in cannot be loaded ({}: {}{})'
 _SHADOWED = '{}: there is already a module of the name {!r}; give the file another'
 
@@ -99,7 +99,7 @@ def _broken(plugin, error):
     where = f', line {line}' if line else ''
     return _BROKEN.format(plugin, type(error).__name__, error, where)
 
-# %% ../nbs/tools/plugins.ipynb #c00ffe34
+# %% ../nbs/tools/plugins.ipynb #61ce2916
 PLUGINS, GROUP = 'PERSON_SEARCH_PLUGINS', 'person_search_nb.plugins'
 _LOADED = set()
 
@@ -131,7 +131,7 @@ def use_plugin(
     if named not in _named(): os.environ[PLUGINS] = os.pathsep.join([*_named(), named])
     load_plugins()
 
-# %% ../nbs/tools/plugins.ipynb #bb5b8906
+# %% ../nbs/tools/plugins.ipynb #85d89baf
 _UNKNOWN = "unknown {} '{}': choose one of {}, {}"
 FROM_PLUGIN = 'or load the plug-in that registers it (--plugin FILE)'
 
@@ -155,7 +155,7 @@ def names(self: Registry) -> list:
     load_plugins()
     return list(self)
 
-# %% ../nbs/tools/plugins.ipynb #c66f174a
+# %% ../nbs/tools/plugins.ipynb #92a5bcef
 @patch
 def name_of(self: Registry, part) -> str:
     "The name of a part; one that has none yet is registered under its own. A text is a name."
@@ -169,7 +169,7 @@ def name_of(self: Registry, part) -> str:
     self.add(part.__name__, part)
     return part.__name__
 
-# %% ../nbs/tools/plugins.ipynb #4f403453
+# %% ../nbs/tools/plugins.ipynb #230588d8
 def _parameters(part):
     "The parameters of a function, or of what builds a class."
     try: return inspect.signature(part).parameters.values()
@@ -199,7 +199,7 @@ def build(self: Registry, name: str, *given, **settings):
     self.check_settings(name, {k: v for k, v in settings.items() if k not in self.given})
     return self[name](*given, **settings)
 
-# %% ../nbs/tools/plugins.ipynb #04d7b4bd
+# %% ../nbs/tools/plugins.ipynb #78c0d6a8
 @patch
 def checker(self: Registry, check):
     "Decorator of the function (name) that yields what was found right, or raises."
@@ -223,10 +223,10 @@ def same_when_reloaded(
     same = (call(first) == call(second)).all()
     expect(bool(same), 'with the state dict of another it has to say the same')
 
-# %% ../nbs/tools/plugins.ipynb #b5a838aa
+# %% ../nbs/tools/plugins.ipynb #85950817
 def check_plugin(
     kind: str,       # a key of `REGISTRIES`, such as 'id_loss'
-    part,            # its name, or the part itself
+    part,            # its name, or the part itself; of a reader a spec, such as 'mine:PATH'
     show=print,      # called with a line for each thing that is as it must be
 ) -> list:           # those lines
     "Try a part as its protocol says. Raises ValueError with the first thing that is not so."
@@ -234,7 +234,7 @@ def check_plugin(
         raise ValueError(f"unknown kind of part '{kind}': choose one of {', '.join(REGISTRIES)}")
     registry, lines = REGISTRIES[kind], []
     name = registry.name_of(part)
-    registry[name]  # an unknown name is said first
+    registry[name.partition(':')[0]]  # an unknown name is said first
     if not registry.check: raise ValueError(f'there is no check for parts of kind {kind}')
     try:
         for line in registry.check(name):
@@ -245,7 +245,7 @@ def check_plugin(
         raise ValueError(f"{kind} '{name}': {type(e).__name__}: {e}{before}") from e
     return lines
 
-# %% ../nbs/tools/plugins.ipynb #22131b83
+# %% ../nbs/tools/plugins.ipynb #11e7b96d
 def wanted_plugins(
     names: dict,  # kind -> name
 ) -> dict:        # 'kind name' -> where it is from, of parts that are not the package's own

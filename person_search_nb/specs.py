@@ -9,7 +9,7 @@ __all__ = ['OPENERS', 'SPLITS', 'opener', 'parse_spec', 'make_spec', 'with_optio
 import os
 
 from .files import DataError, user_path
-from .plugins import Registry
+from .plugins import expect, Registry
 from .scenes import find_queries, QuerySet, read_query_list, SceneDataset
 from .scenes import some_queries
 
@@ -101,3 +101,27 @@ def open_dataset(
         own.numbering = f'{scheme}:{os.path.realpath(user_path(path))}'
     if listed is None or split != 'query': return data
     return some_queries(data, find_queries(read_query_list(listed), data, listed))
+
+# %% ../nbs/31_specs.ipynb #f145c9b2
+def _check_truth(data):
+    "Raises ValueError for a split whose first scenes are not as they are said to be."
+    for i in range(min(3, len(data))):
+        image, target = data[i]
+        expect(image.ndim == 3 and len(image) == 3, 'a picture has to be (3, H, W)')
+        expect(len(target['boxes']) == len(target['person_id']), 'each box needs its person_id')
+
+@OPENERS.checker
+def _check_reader(spec):
+    train, gallery, queries = (open_dataset(spec, s, progress=False) for s in SPLITS)
+    expect(isinstance(queries, QuerySet), "the split 'query' has to be a QuerySet")
+    for data in (train, gallery): _check_truth(data)
+    yield 'opens three splits, with pictures, boxes and people'
+    people = sorted({int(p) for s in train.scenes for p in s.person_id if p >= 0})
+    expect(people == list(range(train.num_ids)),
+           'people to train on have to be 0, 1, ...: give contiguous=True to SceneDataset')
+    yield 'numbers the people to train on from 0'
+    for s, p, own in zip(queries.scene, queries.person_id, queries.gallery_index):
+        expect(own < 0 or gallery.names[own] == queries.dataset.names[s]
+               and p in gallery.scenes[own].person_id,
+               f"query scene {queries.dataset.names[s]} is not the gallery's scene {own}")
+    yield 'queries and gallery are the same scenes with the same people'

@@ -15,9 +15,10 @@ from person_search_nb.model_files import load_model, save_model
 from person_search_nb.models import build_model
 from person_search_nb.plugins import check_plugin, load_plugin, PLUGINS, Registry, REGISTRIES, use_plugin
 from person_search_nb.presets import make_recipe
+from person_search_nb.specs import open_dataset, opener
 from person_search_nb.recipes import read_recipe
 
-KINDS = dict(attention='se', id_loss='arcface', trunk='plain', roi_op='finer', augment='shadow', optimizer='lion', schedule='poly', model='mine')
+KINDS = dict(attention='se', id_loss='arcface', trunk='plain', roi_op='finer', augment='shadow', optimizer='lion', schedule='poly', reader='blocks:6', model='mine')
 SMALL = 'steps=4 warmup=0 batch_size=2 start= imprint=False size= rpn_channels=16 rois_per_image=4 proposals=(12,8) device=cpu checkpoint_every=2'.split()
 OWN = 'optimizer=lion lr=0.0005 schedule=poly schedule.power=2 augment=shadow augment.depth=0.3 id_loss.margin=0.2 attention.reduction=8 roi_op.times=3'.split()
 
@@ -42,9 +43,17 @@ def shell(*words, processes=0, env={}, cwd=None):
 
 # the tables -----------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('kind', [k for k, r in REGISTRIES.items() if r.check and k != 'model'])
+@pytest.mark.parametrize('kind', [k for k, r in REGISTRIES.items() if r.check and k not in ('model', 'reader')])
 def test_the_packages_own_parts_do_what_parts_must(kind):
     for name in REGISTRIES[kind].names(): assert check_plugin(kind, name, lambda line: None)
+
+
+def test_the_packages_own_reader_does_what_readers_must(registries):
+    spec = 'synth:tiny?train_scenes=6&test_scenes=4&train_ids=6&test_ids=4&queries=3&gallery=3&size=96x160'
+    assert len(check_plugin('reader', spec, lambda line: None)) == 3
+    @opener('two')
+    def two(path, options, split, **kw): return open_dataset(spec + ('&seed=5' if split == 'query' else ''), split, **kw)
+    with pytest.raises(ValueError, match="reader 'two:x': .*is not the gallery's scene"): check_plugin('reader', 'two:x', lambda line: None)
 
 
 @pytest.mark.parametrize('name', ['hdl-student-fast', 'e2e-rss', 'clsa', 'qeeps'])
