@@ -216,12 +216,11 @@ def rebuild(
 _ABSENT = ("{}: needs {} '{}', which {} registers: import it first, or give --plugin (or "
            'PERSON_SEARCH_PLUGINS) the file')
 
-def _check_plugins(path):
+def _check_plugins(path, config):
     "Raises ValueError where a model file names a part of a plug-in that is not loaded."
     with _opened(path) as (_, about):
         wanted = parse_json(about.get('plugins', '{}'), f'{path}: its plug-ins')
-        names = _named(parse_json(about['config'], f'{path}: its recipe'))
-    for kind, name in names.items():
+    for kind, name in _named(config).items():
         origin = wanted.get(f'{kind} {name}') if isinstance(wanted, dict) else None
         if origin and name not in REGISTRIES[kind]:
             raise ValueError(_ABSENT.format(path, kind, name, str(origin)[:80]))
@@ -229,7 +228,8 @@ def _check_plugins(path):
 # %% ../nbs/49_model_files.ipynb #b76e0846
 def load_model(path) -> PersonSearchNet:
     "The model of a file, in eval mode; executes no code from the file, and fetches nothing."
-    _check_plugins(path)
-    model = rebuild(*reversed(read_weights(path)), path)
+    state, config = read_weights(path)
+    _check_plugins(path, config)
+    model = rebuild(config, state, path)
     model.size = read_size(path)
     return model
