@@ -53,25 +53,39 @@ class RunView:
 
 # %% ../nbs/tools/callbacks.ipynb #4b5467fc
 @patch(as_prop=True)
-def folder(self: RunView): "The run's folder, None where nothing is kept."; return self._trainer.out
+def folder(self: RunView):
+    "The run's folder, None where nothing is kept."
+    return self._trainer.out
 
 @patch(as_prop=True)
-def label(self: RunView) -> str: "The run's name on its bar."; return self._trainer.label
+def label(self: RunView) -> str:
+    "The run's name on its bar."
+    return self._trainer.label
 
 @patch(as_prop=True)
-def steps(self: RunView) -> int: "Steps of the whole run."; return self._trainer.steps
+def steps(self: RunView) -> int:
+    "Steps of the whole run."
+    return self._trainer.steps
 
 @patch(as_prop=True)
-def steps_per_epoch(self: RunView) -> int: "Steps of an epoch."; return self._trainer.per_epoch
+def steps_per_epoch(self: RunView) -> int:
+    "Steps of an epoch."
+    return self._trainer.per_epoch
 
 @patch(as_prop=True)
-def done(self: RunView) -> int: "Steps that are made."; return self._trainer.done
+def done(self: RunView) -> int:
+    "Steps that are made."
+    return self._trainer.done
 
 @patch(as_prop=True)
-def history(self: RunView): "Rows of log.csv, also of earlier calls."; return _Rows(self._trainer.history)
+def history(self: RunView):
+    "Rows of log.csv, also of earlier calls."
+    return _Rows(self._trainer.history)
 
 @patch(as_prop=True)
-def scores(self: RunView): "Rows of scores.json."; return _Rows(self._trainer.scores)
+def scores(self: RunView):
+    "Rows of scores.json."
+    return _Rows(self._trainer.scores)
 
 # %% ../nbs/tools/callbacks.ipynb #9132d01b
 @patch
@@ -305,8 +319,8 @@ class WandB(Tracker):
 
     def start(self, run):
         known = dict(id=run.memory['wandb']) if 'wandb' in run.memory else {}
-        given = dict(name=_run_name(run), config=run_settings(run), resume='allow') | known | self.kw
-        self.tracked = self.package.init(**given)
+        given = dict(name=_run_name(run), config=run_settings(run), resume='allow') | known
+        self.tracked = self.package.init(**given | self.kw)
         run.remember('wandb', self.tracked.id)
 
     def log(self, numbers, step): self.tracked.log(numbers, step=step)
