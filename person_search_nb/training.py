@@ -83,8 +83,8 @@ def state(self: _Run):
     weights = dict(model=self.learner.state_dict(), aside=self.aside.state_dict(),
                    optimizer=self.opt.state_dict(), mean=self.mean and self.mean.state_dict())
     told = {k: getattr(self, k) for k in ('scores', 'stopped', 'extended_at', 'memory')}
-    return weights | told | dict(step=self.done, precision=self.precision, record=self.record,
-                                 config=as_json(asdict(self.config)))
+    return weights | dict(step=self.done, precision=self.precision, record=self.record,
+                          config=as_json(asdict(self.config))) | told
 
 @patch
 def save(self: _Run):

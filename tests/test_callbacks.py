@@ -16,7 +16,7 @@ from person_search_nb import callbacks as module
 from person_search_nb.callbacks import as_callbacks, Callback, EarlyStopping, list_callbacks, MLflow, register_callback, TensorBoard, Trackio, WandB
 from person_search_nb.checkpoints import load_tree
 from person_search_nb.datasets import open_dataset
-from person_search_nb.distributed import rank, spawn
+from person_search_nb.distributed import spawn
 from person_search_nb.files import MissingPackage
 from person_search_nb.models import build_model, load_model
 from person_search_nb.presets import make_recipe
@@ -267,21 +267,22 @@ def test_any_number_can_say_what_is_best(tmp_path):
 
 
 def in_processes(out):
-    recorder = Recorder()
-    history = train(small(), scenes(), config(epochs=9, norm='shared'), out, progress=False, evaluate=rising(.1, .3, .3, .2), callbacks=[recorder, EarlyStopping(2)])
-    early = len(history), recorder.told
+    made = config(epochs=9, norm='shared')
+    def call():
+        recorder = Recorder()
+        history = train(small(), scenes(), made, out, progress=False, evaluate=rising(.1, .3, .3, .2), callbacks=[recorder, EarlyStopping(2)])
+        return len(history), recorder.told
     class Stop(Callback):
         def step(self, run, row):
             if run.done == 2: run.stop('enough')
-    return rank(), early, len(train(small(), scenes(), config(epochs=9), progress=False, callbacks=Stop()))
+    return call(), call(), len(train(small(), scenes(), made, progress=False, callbacks=Stop()))
 
 
 def test_two_processes(tmp_path):
-    (_, (first, told), a), (_, (second, nothing), b) = spawn(in_processes, 2, tmp_path)
-    assert first == second == 8 and a == b == 3                                  # both stop after the same step
-    assert told[0] == ('start', 0) and told[-1] == ('stopped', 8) and nothing == []
-    left, right = spawn(in_processes, 2, tmp_path)
-    assert left[1] == (8, [('start', 8), ('stopped', 8)]) and right[1] == (8, [])
+    first, second = spawn(in_processes, 2, tmp_path)
+    assert first[0][0] == second[0][0] == 8 and first[2] == second[2] == 3       # both stop after the same step
+    assert first[0][1][0] == ('start', 0) and first[0][1][-1] == ('stopped', 8) and second[0][1] == []
+    assert first[1] == (8, [('start', 8), ('stopped', 8)]) and second[1] == (0, [])  # the history of earlier calls is the first one's
 
 
 # trackers -------------------------------------------------------------------------------------------------------------
