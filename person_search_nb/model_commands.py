@@ -89,20 +89,20 @@ def _given(settings):
         if k in given: raise ValueError(f'{k} is not a setting; give --{k} {given[k]}')
     return given
 
-def _run(model, data, preset, settings, out, restart, extend, **more):
+def _run(model, data, preset, settings, out, restart, extend, log, **more):
     "Make a recipe, run it, and say where its results are."
     from person_search_nb.datasets import open_dataset
     from person_search_nb.distributed import rank
     from person_search_nb.presets import make_recipe
     from person_search_nb.recipes import run_recipe
-    given = _given(settings)
+    given, log = _given(settings), [n.strip() for n in log.split(',') if n.strip()]
     if 'teacher' in more and 'teacher' in given:
         raise ValueError(f'teacher is the first argument of distill, {more["teacher"]}; '
                          'leave it out of --set')
     for k in ('teacher', 'detector'): _refuse_exported(str(given.get(k, '')))
     recipe = make_recipe(model, data, preset, **more | given)
     if not data.startswith('synth:'): tell(open_dataset(recipe.data, 'train', progress=False))
-    net, history = run_recipe(recipe, out, restart=restart, extend=extend)
+    net, history = run_recipe(recipe, out, restart=restart, extend=extend, callbacks=log)
     if rank() == 0:
         loss = f', last loss {history[-1]["loss"]:.3f}' if history else ''
         print(f'{len(history)} steps{loss}; model, log and curves in {out}')
@@ -134,9 +134,10 @@ def train(
     set: Annotated[str, dict(nargs='*')] = None,
     restart: store_true = False, # move another run in OUT aside, into OUT/old-1, and start again
     extend: store_true = False,  # the run in OUT was shorter: continue from its checkpoint
+    log: str = '',               # callbacks, with commas: wandb, mlflow, trackio, tensorboard
 ):
     "Train a model on the training split, stage by stage as in its paper, and search the gallery."
-    return _run(model, data, preset, set, out, restart, extend)
+    return _run(model, data, preset, set, out, restart, extend, log)
 
 # %% ../nbs/97_model_commands.ipynb #8e0a2f8d
 @call_parse
@@ -150,11 +151,12 @@ def distill(
     set: Annotated[str, dict(nargs='*')] = None,
     restart: store_true = False, # move another run in OUT aside, into OUT/old-1, and start again
     extend: store_true = False,  # the run in OUT was shorter: continue from its checkpoint
+    log: str = '',               # callbacks, with commas: wandb, mlflow, trackio, tensorboard
 ):
     "Train a student with hierarchical distillation from a teacher."
     _refuse_exported(teacher)
     model = model or ('hdl-student' if preset == 'paper' else 'hdl-student-fast')
-    return _run(model, data, preset, set, out, restart, extend, teacher=teacher)
+    return _run(model, data, preset, set, out, restart, extend, log, teacher=teacher)
 
 # %% ../nbs/97_model_commands.ipynb #006da0e4
 def _tell_of(spec):

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from .distributed import init_distributed, broadcast, rank
+from .callbacks import as_callbacks
 from .files import DataError, read_json, regular_file, atomic_write
 from .anchors import fit_heights
 from .datasets import in_common_warning, must_split, open_dataset, parse_spec
@@ -241,7 +242,7 @@ def _resolved(recipe, out, say):
     return replace(recipe, train=replace(recipe.train, precision=precision))
 
 # %% ../nbs/77_recipes.ipynb #d9671cf0
-def _one_stage(recipe, out, extend, progress, say):
+def _one_stage(recipe, out, extend, progress, say, callbacks, stage=''):
     "Build, start, train and evaluate a recipe without stages."
     if rank() == 0: refuse_foreign(out)
     going = broadcast(same_run(recipe, out, extend) if rank() == 0 else None)
@@ -283,7 +284,8 @@ def _one_stage(recipe, out, extend, progress, say):
     if recipe.crops: data = _cut_outs(model, data, recipe, out, progress)
     return model, train(
         _learner(model, recipe, guide, advisor, teach), data, schedule(recipe), out, progress,
-        recipe.model, grade, extend=extend, record=recipe_record(recipe, out), notes=notes,
+        f'{recipe.model} {stage}'.strip(), grade, extend=extend, notes=notes,
+        record=recipe_record(recipe, out), callbacks=callbacks,
     )
 
 # %% ../nbs/77_recipes.ipynb #2fe864b7
@@ -292,22 +294,24 @@ def run_recipe(
     out='runs/train',       # folder; a broken run of the same recipe goes on there
     progress: bool = True,  # bars, and what fitted of the start
     restart: bool = False,  # move a run that is there aside, and begin again
-    extend: bool = False,   # the run there may be shorter: train on from its checkpoint
+    extend: bool = False,   # the run there may be shorter, or stopped: train on
+    callbacks=(),           # of `train`; each stage starts and ends, and its label names it
 ) -> tuple:                 # (model, history) of the last stage
     """Open the data, build, start, train and evaluate, stage by stage; recipe.json, start.json,
     model.safetensors and everything of `train` is left in the folder. Raises OtherRun where the
     folder holds another run, and ValueError for settings before anything is done."""
     check_here(recipe)
+    callbacks = as_callbacks(callbacks)
     init_distributed(recipe.train.device)  # the rank is known from here on
     say = print if progress and rank() == 0 else lambda *text: None
     with holding(out):
         if restart and rank() == 0 and (aside := set_aside(out)):
             say(f'the run that was there is now in {aside}')
         if rank() == 0: refuse_foreign(out)  # before its first stage
-        return _all_stages(recipe, Path(out), extend, progress, say)
+        return _all_stages(recipe, Path(out), extend, progress, say, callbacks)
 
 # %% ../nbs/77_recipes.ipynb #9c616354
-def _all_stages(recipe, out, extend, progress, say):
+def _all_stages(recipe, out, extend, progress, say, callbacks):
     done, (*before, last) = recipe.after, stage_recipes(recipe)
     for k, (name, r) in enumerate(before, 1):
         folder, r = out / f'{k}-{name}', replace(r, after=done)
@@ -315,11 +319,11 @@ def _all_stages(recipe, out, extend, progress, say):
         if not broadcast(
             (folder / 'done').exists() and same_run(r, folder, extend) if rank() == 0 else None
         ):
-            _one_stage(r, folder, extend, progress, say)
+            _one_stage(r, folder, extend, progress, say, callbacks, name)
             if rank() == 0: atomic_write(folder / 'done', b'')
         done = str(folder / 'model.safetensors')
     if before: say(f'stage {len(before) + 1} of {len(before) + 1}')
-    return _one_stage(replace(last[1], after=done), out, extend, progress, say)
+    return _one_stage(replace(last[1], after=done), out, extend, progress, say, callbacks)
 
 def read_recipe(
     path,        # recipe.json of a run

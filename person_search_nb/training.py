@@ -6,10 +6,10 @@
 __all__ = ['train']
 
 # %% ../nbs/63_training.ipynb #c47eaa1a
-import copy, inspect, json, math, numbers, shutil
-import time
-from contextlib import nullcontext
+import copy, inspect, math, numbers, shutil, time
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -20,14 +20,15 @@ from tqdm.auto import tqdm
 from person_search_nb.distributed import (
     all_reduce_mean, init_distributed, broadcast, world_size, rank
 )
-from .files import atomic_write, clear_parts, save_figure
+from .callbacks import as_callbacks, Listeners, RunView, TensorBoard
+from .files import atomic_write, clear_parts
 from .model_files import save_model
 from .augmentation import augmentation
 from .loading import SceneLoader
 from .checkpoints import load_tree, save_tree
 from .settings import TrainConfig, check_device, check_training, pick_precision
-from .runs import CHECKPOINT, OtherRun, RUN_FILES, RunLog, as_json, compare_run
-from .runs import holding, plot_losses, read_log, read_run, refuse_foreign
+from .runs import CHECKPOINT, Curves, OtherRun, RUN_FILES, RunLog, as_json
+from .runs import compare_run, holding, read_log, read_run, refuse_foreign
 from .runs import run_record, set_aside
 from .steps import NonFiniteLoss, StopSignal, clip_gradients, make_optimizer
 from .steps import micro_batches, non_finite_error, prepare_model, step_items
@@ -49,9 +50,9 @@ def _aside(model):
 
 class _Run:
     "A training in progress: what learns, how far it is, and the folder it is written to."
-    def __init__(self, model, dataset, config, out, device, evaluate, record):
+    def __init__(self, model, dataset, config, out, device, record={}):
         self.model, self.dataset, self.config, self.device = model, dataset, config, device
-        self.evaluate, self.first = evaluate, rank() == 0
+        self.evaluate, self.best, self.label, self.first = None, 'mAP', 'train', rank() == 0
         self.per_epoch = max(1, len(dataset) // config.batch_size)
         self.steps = _length(config, self.per_epoch)
         model.to(device).train()
@@ -62,7 +63,19 @@ class _Run:
         self.rates = {part: config.of_part(part) for part in ('', *config.parts)}
         self.aside = _aside(model)
         self.out = Path(out) if self.first and out is not None else None
-        self.record = as_json(record) | run_record(model, dataset) if self.out else {}
+        self.record = as_json(record) | (run_record(model, dataset) if self.out else {})
+        self.stop_reason = self.stopped = ''
+        self.listen([])
+
+# %% ../nbs/63_training.ipynb #24181cc1
+@patch
+def listen(self: _Run, callbacks):
+    "Take the callbacks: those that write the folder, then the caller's; none in other processes."
+    mine = []
+    if self.out:
+        board = find_spec('tensorboard') and not any(isinstance(c, TensorBoard) for c in callbacks)
+        mine = [RunLog(), *[TensorBoard()] * bool(board), Curves()]
+    self.tell = Listeners([*mine, *callbacks] if self.first else [], RunView(self)).tell
 
 # %% ../nbs/63_training.ipynb #39cb74f3
 @patch
@@ -70,15 +83,16 @@ def state(self: _Run):
     "What a checkpoint holds."
     weights = dict(model=self.learner.state_dict(), aside=self.aside.state_dict(),
                    optimizer=self.opt.state_dict(), mean=self.mean and self.mean.state_dict())
-    return weights | dict(step=self.done, precision=self.precision, scores=self.scores,
-                          config=as_json(asdict(self.config)), record=self.record)
+    told = {k: getattr(self, k) for k in ('scores', 'stopped', 'extended_at', 'memory')}
+    return weights | dict(step=self.done, precision=self.precision, record=self.record,
+                          config=as_json(asdict(self.config))) | told
 
 @patch
 def save(self: _Run):
     "Write the checkpoint."
     if not self.out: return
-    self.log.flush()
     save_tree(self.out / CHECKPOINT, self.state())
+    self.tell('checkpoint', self.out / CHECKPOINT)
 
 # %% ../nbs/63_training.ipynb #6f0a1c6a
 def _check_shapes(file, own, kept):
@@ -120,8 +134,18 @@ def begin(self: _Run, extend):
         saved = dict(step=0, precision=chosen, scores=[])
     self.start = self.done = saved['step']
     self.precision, self.scores = saved['precision'], saved['scores']
-    self.new = not self.start or saved['config'] != as_json(asdict(config))
+    self.resume(saved, extend)
+    self.new |= not self.start or saved['config'] != as_json(asdict(config))
     self.history = self.known()
+
+@patch
+def resume(self: _Run, saved, extend):
+    "Whether a callback has stopped the run, and whether it is to be trained on."
+    stopped, self.memory = saved.get('stopped', ''), saved.get('memory', {})
+    self.new = on = bool(stopped and extend)
+    self.stopped = '' if on else stopped
+    self.extended_at = self.start if on else saved.get('extended_at', 0)
+    self.last = self.start if self.stopped else self.steps
 
 @patch
 def known(self: _Run):
@@ -145,7 +169,7 @@ def feed(self: _Run):
     "Connect the processes' gradients, and begin to read scenes."
     config, dataset = self.config, self.dataset
     self.net = _distributed(self.model, self.device) if world_size() > 1 else self.model
-    self.items = list(step_items(dataset, config, self.start, self.steps))
+    self.items = list(step_items(dataset, config, self.start, self.last))
     parts = [p for items in self.items for p in micro_batches(items, config)]
     augment = augmentation(config.augment, **config.own.get('augment', {}))
     self.loader = iter(SceneLoader(dataset, parts, config.workers, augment, device=self.device))
@@ -153,12 +177,12 @@ def feed(self: _Run):
 # %% ../nbs/63_training.ipynb #4c341c1a
 @patch
 def open(self: _Run, notes):
-    "Begin the log, and write what belongs to the folder from the start."
-    self.log, self.before, self.drawn = None, set(), time.monotonic()
+    "Tell that it begins, and write what belongs to the folder from the start."
+    if self.out:
+        self.before = {p.name for p in self.out.iterdir()}
+        clear_parts(self.out, RUN_FILES)
+    self.tell('start')
     if not self.out: return
-    self.before = {p.name for p in self.out.iterdir()}
-    clear_parts(self.out, RUN_FILES)
-    self.log = RunLog(self.out, self.history)
     if self.new: self.save()
     for name, text in notes.items():
         if self.new or not (self.out / name).exists(): atomic_write(self.out / name, text)
@@ -166,7 +190,7 @@ def open(self: _Run, notes):
 @patch
 def take_back(self: _Run):
     "Remove what a call wrote that did not come to its first step."
-    self.log.close()
+    if not self.out: return
     for p in (self.out / n for n in RUN_FILES if n not in self.before):
         if p.is_dir(): shutil.rmtree(p, ignore_errors=True)
         else: p.unlink(missing_ok=True)
@@ -185,7 +209,7 @@ def losses(self: _Run, images, targets):
 
 @patch
 def backward(self: _Run, step, part, stop):
-    "Gradients of one part of a step -> (names, values): total, each loss, 1 if a signal came."
+    "Gradients of one part of a step -> (names, values): total, each loss, two flags."
     config = self.config
     images, targets = next(self.loader)
     if not part: torch.manual_seed(config.seed * 1_000_003 + step + 500_009 * rank())
@@ -195,20 +219,20 @@ def backward(self: _Run, step, part, stop):
         losses = self.losses(images, targets)
         loss = sum(losses.values())
         (loss / config.accumulate).backward()
-    came = loss.new_tensor(float(stop.came))
-    return ['loss', *losses], torch.stack([loss, *losses.values(), came]).detach()
+    flags = loss.new_tensor([float(stop.came), float(bool(self.stop_reason))])
+    return ['loss', *losses], torch.cat([torch.stack([loss, *losses.values()]).detach(), flags])
 
 # %% ../nbs/63_training.ipynb #a6782d8f
 @patch
 def step(self: _Run, step, stop):
-    "One step -> (its losses by name, whether to stop). Raises `NonFiniteLoss`."
+    "One step -> (its losses by name, whether a signal came). Raises `NonFiniteLoss`."
     for g in self.opt.param_groups: g['lr'] = self.rates[g['part']].lr_at(step, self.per_epoch)
     self.opt.zero_grad(set_to_none=True)
     total = 0.
     for part in range(self.config.accumulate):
         names, values = self.backward(step, part, stop)
         total = total + values / self.config.accumulate
-    *values, stopping = all_reduce_mean(total).tolist()
+    *values, came, wish = all_reduce_mean(total).tolist()
     values = dict(zip(names, values))
     if not math.isfinite(values['loss']):
         names = [self.dataset.names[i[0]] for i in self.items[step - self.start]]
@@ -217,85 +241,87 @@ def step(self: _Run, step, stop):
     self.opt.step()
     if self.mean: update_mean(self.mean, self.learner, self.config.ema)
     self.done = step + 1
-    return values, bool(stopping)
+    if wish: self.agree(self.stop_reason or 'by a callback')
+    return values, bool(came)
+
+@patch
+def agree(self: _Run, reason):
+    "A callback has stopped the run, in all processes after the same step."
+    if reason and self.done < self.steps: self.stopped = reason
 
 # %% ../nbs/63_training.ipynb #5b9054dd
-def _numbers(found):
-    "The numbers of an evaluation. Raises ValueError if there is no mAP among them."
+def _numbers(found, best='mAP'):
+    "The numbers of an evaluation. Raises ValueError if the one named `best` is missing."
     plain = {k: int(v) if isinstance(v, numbers.Integral) else float(v)
              for k, v in found.items() if isinstance(v, numbers.Real)}
-    if 'mAP' in plain: return plain
+    if best in plain: return plain
     got = ', '.join(plain) or 'no numbers'
-    raise ValueError("evaluate= has to return a dict with a number 'mAP', "
-                     f'by which the best model is kept; it returned {got}')
+    raise ValueError(f"evaluate= has to return a dict with a number '{best}', by which the best "
+                     f'model is kept; it returned {got}: name one of them by best=')
 
 @patch
 def score(self: _Run):
-    "Evaluate, and keep the scores and the best model."
+    "Evaluate, keep the scores and the best model, and tell."
     model = self.mean or self.learner
-    found = _numbers(self.evaluate(model))
+    found = _numbers(self.evaluate(model), self.best)
     self.scores.append(dict(step=self.done) | found)
-    if not self.out: return
-    self.log.show(self.scores[-1], 'scores/')
-    atomic_write(self.out / 'scores.json', json.dumps(self.scores, indent=1).encode())
-    best = max(s['mAP'] for s in self.scores)
-    if found['mAP'] == best: save_model(model, self.out / 'best.safetensors')
+    best = max(s.get(self.best, -math.inf) for s in self.scores)
+    if self.out and found[self.best] == best: save_model(model, self.out / 'best.safetensors')
+    self.tell('scores', self.scores[-1])
+    self.agree(broadcast(self.stop_reason))
 
 # %% ../nbs/63_training.ipynb #ee2b1755
 @patch
 def show(self: _Run, step, values):
-    "Add a step to the log and to the bar."
+    "Tell a step, and add it to the bar."
     lr, seconds = self.rates[''].lr_at(step, self.per_epoch), time.perf_counter() - self.began
-    row = dict(step=step, lr=lr, seconds=seconds, **values)
-    if self.log: self.log.add(row)
-    else: self.history.append(row)
+    self.history.append(dict(step=step, lr=lr, seconds=seconds, **values))
+    self.tell('step', self.history[-1])
     self.shown = {k: 0.95 * self.shown.get(k, v) + 0.05 * v for k, v in values.items()}
     self.bar.set_postfix({k: f'{v:.2f}' for k, v in self.shown.items()}, refresh=False)
     self.bar.update()
 
 @patch
-def keep(self: _Run, stopping):
-    "Evaluate, save and draw, as far as it is due."
-    config, done, end = self.config, self.done, self.done == self.steps
+def keep(self: _Run, came):
+    "Evaluate and save, as far as it is due."
+    config, done = self.config, self.done
     every = max(1, round(config.evaluate_every * self.per_epoch))
-    if self.evaluate and (end or config.evaluate_every and done % every == 0): self.score()
-    if end or stopping or done % config.checkpoint_every == 0: self.save()
-    due = done % self.per_epoch == 0 and time.monotonic() > self.drawn + 30
-    if self.log and (end or stopping or due):
-        save_figure(self.out / 'curves.png', plot_losses(self.history, self.scores), 110)
-        self.drawn = time.monotonic()  # a picture takes longer than a short epoch
+    due = config.evaluate_every and done % every == 0
+    if self.evaluate and (due or done == self.steps or self.stopped): self.score()
+    end = done == self.steps or self.stopped or came
+    if end or done % config.checkpoint_every == 0: self.save()
 
 # %% ../nbs/63_training.ipynb #2b26d809
 @patch
 def loop(self: _Run):
     "All steps that are left. Raises KeyboardInterrupt after the step in which a signal came."
     with StopSignal() as stop:
-        for step in range(self.start, self.steps):
-            values, stopping = self.step(step, stop)
+        for step in range(self.start, self.last):
+            values, came = self.step(step, stop)
             self.show(step, values)
-            self.keep(stopping)
-            if stopping and self.done < self.steps: raise KeyboardInterrupt
+            self.keep(came)
+            if came and self.done < self.steps: raise KeyboardInterrupt
+            if self.stopped: return
 
 # %% ../nbs/63_training.ipynb #690dc92d
 @patch
-def run(self: _Run, label, progress):
-    "The loop with its bar; leaves the folder in order whatever ends it."
+def run(self: _Run, progress):
+    "The loop with its bar."
     progress = progress and self.first
-    self.bar = tqdm(total=self.steps, initial=self.start, desc=label, unit='step',
+    self.bar = tqdm(total=self.steps, initial=self.start, desc=self.label, unit='step',
                     disable=not progress, mininterval=0.5)
     self.shown = {}
     self.began = time.perf_counter() - (self.history[-1]['seconds'] if self.history else 0.)
+    how = f'stopped after step {{}} of {self.steps}'
     try: self.loop()
-    except (ValueError, TypeError, RuntimeError, MemoryError) as e:
-        if self.log and not self.done and not isinstance(e, NonFiniteLoss): self.take_back()
-        raise
     except KeyboardInterrupt:
         saved = f'; saved in {self.out}: run the same call again to go on' if self.out else ''
-        if progress: self.bar.write(f'stopped after step {self.done} of {self.steps}{saved}')
+        if progress: self.bar.write(how.format(self.done) + saved)
         raise
-    finally:
-        self.bar.close()
-        if self.log: self.log.close()
+    finally: self.bar.close()
+    if progress and self.stopped:
+        on = '; extend=True trains on' if self.start == self.last else ''
+        print(f'{how.format(self.done)}: {self.stopped}{on}')
 
 @patch
 def finish(self: _Run):
@@ -305,16 +331,29 @@ def finish(self: _Run):
     if self.out and hasattr(self.learner, 'config'):
         save_model(self.learner, self.out / 'model.safetensors')
 
+# %% ../nbs/63_training.ipynb #11a5685d
+@contextmanager
+def _ending(run):
+    "Tell how the block ended; leaves the folder in order whatever ends it."
+    try: yield
+    except BaseException as e:
+        run.tell('end', 'stopped' if isinstance(e, KeyboardInterrupt) else 'failed')
+        early = not run.done and isinstance(e, (ValueError, TypeError, RuntimeError, MemoryError))
+        if early and not isinstance(e, NonFiniteLoss): run.take_back()
+        raise
+    run.tell('end', 'stopped' if run.stopped else 'done')
+
 # %% ../nbs/63_training.ipynb #0a4bc278
-def _train(run, extend, notes, label, progress):
+def _train(run, extend, notes, progress):
     "All phases of a run -> its history."
     run.begin(extend)
     if run.config.precision == 'auto' and run.first and progress and not run.start:
         print(f'precision: {run.precision}, as this processor computes')
     run.feed()
-    run.open(notes)
-    run.run(label, progress)
-    run.finish()
+    with _ending(run):
+        run.open(notes)
+        run.run(progress)
+        run.finish()
     return run.history
 
 def train(
@@ -324,11 +363,13 @@ def train(
     out=None,               # folder for checkpoint, log, curves and model; None: nothing is kept
     progress: bool = True,  # a bar with live losses and the time left
     label: str = 'train',   # name on the bar
-    evaluate=None,          # function (model) -> dict with 'mAP': for scores.json, best.safetensors
+    evaluate=None,          # function (model) -> dict of numbers: for scores.json, best.safetensors
     restart: bool = False,  # move a run that is in `out` aside, and begin again
-    extend: bool = False,   # the run in `out` may be shorter: train on from its checkpoint
+    extend: bool = False,   # the run in `out` may be shorter, or stopped: train on from there
     record: dict = {},      # what else decides the run, such as dict(recipe=...): must not change
     notes: dict = {},       # name -> bytes: files to write once the folder has become this run's
+    best: str = 'mAP',      # which number of `evaluate` says what the best model is
+    callbacks=(),           # of notebook callbacks: also names, and functions (row) of a step
 ) -> list:                  # history: a dict(step, lr, seconds, loss, <each loss>) per step
     """Train in place, going on from a checkpoint in `out`, also in several processes (torchrun).
 
@@ -337,10 +378,13 @@ def train(
     A non-finite loss raises `NonFiniteLoss` and keeps the last good checkpoint.
     A folder that holds another run raises `OtherRun`, one in use `BusyError`."""
     check_training(config)
+    callbacks = as_callbacks(callbacks)
     device = init_distributed(check_device(config.device))
     with holding(out) if out is not None else nullcontext():
         if out is not None and rank() == 0:
             if restart: set_aside(out)
             refuse_foreign(out)
-        run = _Run(model, dataset, config, out, device, evaluate, record)
-        return _train(run, extend, notes, label, progress)
+        run = _Run(model, dataset, config, out, device, record)
+        run.evaluate, run.best, run.label = evaluate, best, label
+        run.listen(callbacks)
+        return _train(run, extend, notes, progress)
