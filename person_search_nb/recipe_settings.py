@@ -7,7 +7,7 @@ __all__ = ['TEACH', 'RECIPE_FIELDS', 'TRAIN_FIELDS', 'RECIPE_KINDS', 'NET_KINDS'
            'parse_setting', 'check']
 
 # %% ../nbs/74_recipe_settings.ipynb #f26914b1
-import ast, difflib, re
+import difflib, re
 from dataclasses import dataclass, field, fields, replace
 
 from .pictures import RESIZE
@@ -17,7 +17,8 @@ from .attention import ATTENTION
 from .oim import ID_LOSSES
 from .roi_head import ROI_OPS
 from .settings import check_setting, check_training, FLAG, is_number
-from .settings import Kind, kind_text, maybe, number, one_of, several, table_of
+from .settings import Kind, kind_text, maybe, number, one_of, parse_value
+from .settings import several, table_of
 from .settings import TEXT, TRAIN_KINDS, TrainConfig, whole_number
 from .models import builder_of, model_settings, MODELS
 
@@ -242,10 +243,7 @@ def parse_setting(
     ValueError without '='."""
     key, equals, value = text.partition('=')
     if not equals: raise ValueError(f"'{text}': settings are given as key=value, such as lr=0.01")
-    try:
-        return key.strip(), ast.literal_eval(value.strip())
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return key.strip(), value.strip()
+    return key.strip(), parse_value(value)
 
 
 # %% ../nbs/74_recipe_settings.ipynb #3b3da0b0
