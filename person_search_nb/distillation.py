@@ -340,15 +340,21 @@ class HDL(Distillation):
 
 # %% ../nbs/65_distillation.ipynb #be8ac370
 @patch
-def losses(self: HDL, images: list, targets: list) -> dict:
-    "Both networks see the same images, and the teacher judges the regions the student sampled."
+def compare(self: HDL, images: list, targets: list) -> tuple:
+    "The student's own losses of some scenes, and the `Comparison` that terms are computed from."
     with record_levels(self.student) as levels:
         losses, x, rois, out = self.student.forward_train(images, targets)
+    return losses, Comparison(self, x, rois, out, levels, targets)
+
+
+# %% ../nbs/65_distillation.ipynb #dfcc7f9d
+@patch
+def losses(self: HDL, images: list, targets: list) -> dict:
+    "Both networks see the same images, and the teacher judges the regions the student sampled."
+    losses, both = self.compare(images, targets)
     losses['id'] = (1 - self.weights.get('pd', 0)) * losses['id']
-    both = Comparison(self, x, rois, out, levels, targets)
     for name, weight in self.weights.items():
         if not weight: continue
         term = self.own[name] if name in self.own else self._terms[name]
         losses[name] = weight * term(both)
     return losses
-
