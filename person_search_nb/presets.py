@@ -209,6 +209,8 @@ def fingerprint(
 _STRUCTURE = 'the system itself, built after the paper: '
 
 _PLACES = {
+    'hdl-student-mobilenet': 'HDL, section 3.2, with a MobileNet as trunk (notebooks 41, 47)',
+    'hdl-student-resnet18': 'HDL, section 3.2, with ResNet-18 as trunk (notebooks 40, 47)',
     'hdl-*': 'HDL, section 3.2 (notebooks 42, 44, 47)',
     'oim*': 'Xiao 2017, section 3 (notebooks 45, 47)', 'e2e-rss': 'E2E, section 4.1 (notebook 47)',
     'detector*': 'E2E, section 5.1; CLSA, section 3.1 (notebook 70)',
