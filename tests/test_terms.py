@@ -150,6 +150,20 @@ def test_pulls_are_the_gradients_and_change_nothing():
     assert rows[0]['pull'] == pytest.approx(by_hand, rel=1e-4) and pulls(pair, images, targets, 3)['rkd'] > 0
 
 
+@pytest.mark.parametrize('name, more', (('hdl-student', {}), ('hdl-student-resnet18', {}), ('hdl-student-mobilenet', {}),
+                                        ('hdl-student-mobilenet', dict(trunk='mobilenet_v3'))))
+def test_every_student_learns_from_all_four_levels(name, more):
+    teacher, _ = networks()
+    student = build_model(name, 6, heights=HEIGHTS, width=0.125, rois_per_image=8, proposals=(20, 10), **more)
+    pair = HDL(teacher, student, terms='pd=0.5 ad=400 fd=100 dkd=1 rkd=5 fgd=1e-4 review=1').train()
+    losses = pair(*scenes())
+    sum(losses.values()).backward()
+    assert all(v.isfinite() for v in losses.values()) and losses['fd'] > 0 < losses['ad']
+    grads = [p.grad for p in pair.parameters() if p.requires_grad]
+    assert all(g is not None and g.isfinite().all() for g in grads)
+    assert pair.levels == (0, 1, 2, 3)
+
+
 @pytest.fixture(scope='module')
 def taught(tmp_path_factory):
     "A teacher's file, and a student trained from it with terms, by the command."
