@@ -5,7 +5,7 @@ __version__ = "0.1.0"
 
 _HOME = dict(
     open_dataset='datasets', build_model='models', list_models='models', load_model='models', save_model='models',
-    HDL='distillation', train='training', TrainConfig='settings', make_recipe='presets', run_recipe='recipes',
+    HDL='terms', train='training', TrainConfig='settings', make_recipe='presets', run_recipe='recipes',
     evaluate='evaluation', search_metrics='ranking', detection_metrics='matching', Gallery='search', cost_table='costs',
     draw_boxes='visualize', AttentionExplorer='explorer', SearchExplorer='search_explorer')
 

@@ -106,7 +106,8 @@ def overridden(
     settings: dict,  # what was given
 ) -> list:           # names that the row sets otherwise
     "Settings of a row that what was given takes the place of."
-    return [k for k in row.settings if k in settings and settings[k] != row.settings[k]]
+    own = dict(row.settings) | (dict(terms=row.terms) if row.terms else {})
+    return [k for k in own if k in settings and settings[k] != own[k]]
 
 # %% ../nbs/94_ablation_rows.ipynb #27063f96
 @dataclass(frozen=True)

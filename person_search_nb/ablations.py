@@ -41,7 +41,7 @@ def _varied(table):
     "Settings that distinguish the rows of a table."
     out = {k for r in table.rows for k in r.settings}
     if any(r.length_of for r in table.rows): out.add('dim')
-    if any(r.terms is not None for r in table.rows): out.add('lambdas')
+    if any(r.terms is not None for r in table.rows): out |= {'lambdas', 'terms'}
     return out
 
 def _changed_settings(table, plan):

@@ -19,6 +19,7 @@ from fastcore.basics import patch
 from tqdm.auto import tqdm
 
 from .files import MissingPackage, printable
+from .plugins import expect, Registry
 
 # %% ../nbs/tools/callbacks.ipynb #70b9070b
 class Callback:
@@ -173,20 +174,17 @@ def tell(self: Listeners,
     if event == 'end': self.live = []
 
 # %% ../nbs/tools/callbacks.ipynb #64812184
-CALLBACKS = {}  # name -> a class of callbacks, made without arguments, or a function (row)
+CALLBACKS = Registry('callback', 'a class of callbacks, or a function (row)')
 
 def register_callback(
     name: str,  # for `callbacks=` and --log
 ):
-    "Decorator of a class of callbacks, or of a function (row)."
-    def register(kind):
-        CALLBACKS[name] = kind
-        return kind
-    return register
+    "Decorator of a class of callbacks, made without arguments, or of a function (row)."
+    return CALLBACKS.register(name)
 
 def list_callbacks() -> list:
-    "Names of what is registered."
-    return list(CALLBACKS)
+    "Names of what is registered, plug-ins included."
+    return CALLBACKS.names()
 
 # %% ../nbs/tools/callbacks.ipynb #154bf463
 class _Function(Callback):
@@ -196,9 +194,6 @@ class _Function(Callback):
 
 def _as_callback(c):
     "Raises ValueError for what is none."
-    if isinstance(c, str) and c not in CALLBACKS:
-        raise ValueError(f"there is no callback '{printable(c)}'; registered are "
-                         f"{', '.join(CALLBACKS)}")
     c = CALLBACKS[c] if isinstance(c, str) else c
     if isinstance(c, type) and issubclass(c, Callback): c = c()
     if isinstance(c, Callback): return c
@@ -212,6 +207,16 @@ def as_callbacks(
     "Callbacks from what a user gives. Raises ValueError for an unknown name."
     one = isinstance(given, (str, type, Callback)) or callable(given)
     return [_as_callback(c) for c in ([given] if one else given)]
+
+# %% ../nbs/tools/callbacks.ipynb #4c3654fd
+@CALLBACKS.checker
+def _check_callback(name):
+    one = _as_callback(name)
+    expect(isinstance(one, Callback), 'it has to be a Callback, or a function of a row')
+    events = [e for e in ('start', 'step', 'scores', 'checkpoint', 'end')
+              if getattr(type(one), e) is not getattr(Callback, e)]
+    expect(events, 'it has to define one of start, step, scores, checkpoint, end')
+    yield f"hears {', '.join(events)}"
 
 # %% ../nbs/tools/callbacks.ipynb #0c9ad218
 def _waited(rows, least, since):

@@ -4,19 +4,24 @@
 
 # %% auto #0
 __all__ = ['TERMS', 'energy', 'feature_distillation', 'attention_distillation', 'prediction_distillation', 'true_map',
-           'Distillation', 'Comparison', 'register_term', 'list_terms', 'HDL']
+           'Distillation', 'Comparison', 'register_term', 'list_terms', 'term_settings', 'check_terms', 'parse_terms',
+           'HDL']
 
 # %% ../nbs/65_distillation.ipynb #dffe48b2
-from functools import cached_property
+import inspect, re
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn, Tensor
 
+from .plugins import expect, Registry
 from .distributed import mean_number
 from .person_search import at_least_float32, PersonSearchNet, record_levels
 from .person_search import true_cells
+from .settings import is_number, parse_value
+from .systems import build_model
 
 # %% ../nbs/65_distillation.ipynb #e3b44e5e
 def energy(
@@ -133,13 +138,15 @@ class Distillation(nn.Module):
 class Comparison:
     "What student and teacher make of the same scenes and regions."
     def __init__(self,
-        hdl,          # the `HDL`: both networks, temperature, form, ...
-        x: Tensor,    # (B, 3, H, W) normalised batch
-        rois,         # `RoIs` that the student sampled
-        out,          # `HeadOutput` of the student for them
-        levels: dict, # of `record_levels` of the student
+        hdl,            # the `HDL`: both networks, temperature, form, ...
+        x: Tensor,      # (B, 3, H, W) normalised batch
+        rois,           # `RoIs` that the student sampled
+        out,            # `HeadOutput` of the student for them
+        levels: dict,   # of `record_levels` of the student
+        targets: list,  # per scene dict(boxes, person_id)
     ):
         self.hdl, self.x, self.rois, self.out, self.student_levels = hdl, x, rois, out, levels
+        self.targets = targets
 
     @cached_property
     def taught(self):
@@ -153,56 +160,133 @@ class Comparison:
 
 # %% ../nbs/65_distillation.ipynb #4cb869fb
 @patch
-def levels(self: Comparison, kind: str) -> tuple:
-    "Lists of the student's and the teacher's maps; `kind` is 'features' or 'attention'."
+def levels(self: Comparison,
+    kind: str,                    # 'features' or 'attention'
+    levels: tuple | None = None,  # of 0 to 3; None: the pair's
+) -> tuple:                       # lists of the student's and of the teacher's maps
+    "The maps of both at some levels."
     both = self.student_levels, self.taught[1]
-    return tuple([levels[kind][j] for j in self.hdl.levels] for levels in both)
+    return tuple([found[kind][j] for j in levels or self.hdl.levels] for found in both)
 
 @patch
-def inside(self: Comparison) -> list:
+def inside(self: Comparison, levels: tuple | None = None) -> list:
     "Per level the cells that show picture, as in `feature_distillation`."
     maps = self.student_levels['features']
-    return [true_map(self.x, j, maps[j]) for j in self.hdl.levels]
+    return [true_map(self.x, j, maps[j]) for j in levels or self.hdl.levels]
+
+
+# %% ../nbs/65_distillation.ipynb #87902b9f
+@patch
+def embeddings(self: Comparison) -> tuple:
+    "(P, D) of the student and (P, D') of the teacher, for regions that show a person."
+    every = self.hdl.student.identity_mask(self.rois) is None  # embedded: background, too
+    rows = self.rois.positive if every else slice(None)
+    return tuple(at_least_float32(o.embedding)[rows] for o in (self.out, self.taught[0]))
+
+@patch
+def person_ids(self: Comparison) -> Tensor:
+    "(P,) who is in these regions; -1: a person without identity."
+    return self.rois.person_id[self.rois.positive]
 
 @patch
 def logits(self: Comparison) -> tuple:
-    "(R, num_ids) of the student and of the teacher, for regions that show a person."
-    def judged(net, out): return net.identity_logits(at_least_float32(out.embedding))
-    return judged(self.hdl.student, self.out), judged(self.hdl.teacher, self.taught[0])
-
+    "(P, num_ids) of the student and of the teacher, for the same regions."
+    s, t = self.embeddings()
+    with torch.no_grad(): judged = self.hdl.teacher.identity_logits(t)
+    return self.hdl.student.identity_logits(s), judged
 
 # %% ../nbs/65_distillation.ipynb #18e81b19
-TERMS = {}  # name -> function of a `Comparison` that gives a scalar
+TERMS = Registry('term', 'a function (Comparison, **settings), or a class of modules')
 
 def register_term(
     name: str,                # for `HDL(terms=...)` and the dict of losses
     attention: bool = False,  # True: it compares attention, which both networks must have
 ):
-    "Decorator of a distillation term: a function (Comparison) -> scalar."
+    """Decorator of a distillation term.
+
+    A function (Comparison, **settings) -> scalar, or a class of modules
+    (student, teacher, **settings) that are called with a Comparison."""
     def register(term):
-        TERMS[name], term.needs_attention = term, attention
-        return term
+        term.needs_attention = attention
+        return TERMS.add(name, term)
     return register
 
 def list_terms() -> list:
-    "Names of what is registered."
-    return list(TERMS)
-
+    "Names of what is registered, plug-ins included."
+    return TERMS.names()
 
 # %% ../nbs/65_distillation.ipynb #b86a6f99
+def _or(given, of_pair): return of_pair if given is None else given
+
 @register_term('pd')
-def _prediction(both):
+def _prediction(both, temperature=None, hinton=None):
     how = both.hdl
-    return prediction_distillation(*both.logits(), how.temperature, how.hinton)
+    return prediction_distillation(*both.logits(), _or(temperature, how.temperature),
+                                   _or(hinton, how.hinton))
 
 @register_term('ad', attention=True)
-def _attention(both):
-    return attention_distillation(*both.levels('attention'), both.hdl.form, both.inside())
+def _attention(both, form=None, levels=None):
+    maps, form = both.levels('attention', levels), _or(form, both.hdl.form)
+    return attention_distillation(*maps, form, both.inside(levels))
 
 @register_term('fd')
-def _features(both):
-    return feature_distillation(*both.levels('features'), both.hdl.form, both.inside())
+def _features(both, form=None, levels=None):
+    maps, form = both.levels('features', levels), _or(form, both.hdl.form)
+    return feature_distillation(*maps, form, both.inside(levels))
 
+
+# %% ../nbs/65_distillation.ipynb #1165b9ed
+def term_settings(
+    name: str,  # of `list_terms()`
+) -> dict:      # name -> default
+    "What a term may be told besides its weight. Raises ValueError for an unknown term."
+    return TERMS.settings_of(name) or {}
+
+# %% ../nbs/65_distillation.ipynb #52f6acbc
+def _is_like(v, default):
+    "Whether a setting's value is of the kind of its default."
+    if default is None: return True
+    if isinstance(default, (bool, str)): return isinstance(v, type(default))
+    if isinstance(default, (list, tuple)): return isinstance(v, (list, tuple))
+    return is_number(v)
+
+def _check_term(name, told):
+    "Raises ValueError for settings that a term does not have, or that are of another kind."
+    known = dict(weight=1.) | term_settings(name)
+    for k, v in told.items():
+        if k not in known:
+            raise ValueError(f'the term {name} has no setting {k!r}; there are {", ".join(known)}')
+        if not _is_like(v, known[k]) or k == 'weight' and v < 0:
+            what = 'a number from 0' if k == 'weight' else f'something like {known[k]!r}'
+            raise ValueError(f'the term {name}: {k} is {what}, not {v!r}')
+
+def check_terms(
+    terms: dict,  # name -> weight, or dict(weight=..., and settings)
+) -> dict:        # name -> dict(weight=..., and the settings given)
+    "Terms in one form. Raises ValueError naming an unknown term or setting, or a bad value."
+    full = {}
+    for name, told in terms.items():
+        full[name] = dict(weight=1.) | (told if isinstance(told, dict) else dict(weight=told))
+        _check_term(name, full[name])
+    return full
+
+# %% ../nbs/65_distillation.ipynb #9a367ad8
+def parse_terms(
+    terms,  # 'pd=0.5 rkd=25,angle=2.', or a dict, which stays as it is
+) -> dict:  # {'pd': 0.5, 'rkd': dict(weight=25, angle=2.0)}
+    "What is typed for terms. Raises ValueError for a term without a weight."
+    if isinstance(terms, dict): return terms
+    parsed = {}
+    for word in str(terms or '').split():
+        pairs = [p.partition('=') for p in re.split(r',(?![^(]*\))', word)]
+        if not all(k and equals and v for k, equals, v in pairs):
+            raise ValueError(f"terms: {word!r} is not of the form name=weight,setting=value; "
+                             "such as terms='pd=0.5 fd=100,form=mse'")
+        (name, _, weight), *more = pairs
+        if name in parsed: raise ValueError(f'terms: {name} is there twice; give it once')
+        told = {k: parse_value(v) for k, _, v in more}
+        parsed[name] = dict(weight=parse_value(weight)) | told if told else parse_value(weight)
+    return parsed
 
 # %% ../nbs/65_distillation.ipynb #592223cd
 def _check_pair(teacher, student, weights):
@@ -220,6 +304,8 @@ def _check_pair(teacher, student, weights):
             raise ValueError(f'the {who} has no attention to compare; leave out {wanted[0]}, or '
                              'give it the weight 0 (the second of lambdas is the weight of ad)')
 
+
+# %% ../nbs/65_distillation.ipynb #0f8bddf3
 class HDL(Distillation):
     "Hierarchical distillation, Eq. 10: gives the student's weighted losses."
     def __init__(self,
@@ -230,24 +316,73 @@ class HDL(Distillation):
         form: str = 'mse',                 # distance of FD and AD
         hinton: bool = False,              # direction of the KL in PD
         levels: tuple = (0, 1, 2, 3),      # J of Eq. 5 and 6; 3 is the head's, over regions
-        terms: dict | None = None,         # name -> weight, see `list_terms`; None: by lambdas
+        # as `parse_terms` and `check_terms` take them; None: pd, ad and fd by lambdas
+        terms: dict | str | None = None,
     ):
         super().__init__(teacher, student)
-        self.weights = dict(zip(('pd', 'ad', 'fd'), lambdas)) if terms is None else {**terms}
-        if unknown := self.weights.keys() - TERMS.keys():
-            raise ValueError(f'{min(unknown)!r} is no distillation term; there are '
-                             + ', '.join(list_terms()))
+        if terms is None: terms = dict(zip(('pd', 'ad', 'fd'), lambdas))
+        full = check_terms(parse_terms(terms))
+        self.weights = {name: told.pop('weight') for name, told in full.items()}
         _check_pair(teacher, student, self.weights)
         self.temperature, self.form, self.hinton, self.levels = temperature, form, hinton, levels
+        self.terms = tuple((k, w, full[k]) for k, w in self.weights.items())  # noted by the trainer
+        self._make_terms(full)
 
+    def _make_terms(self, settings):
+        "What each loss is computed by; what has a weight of 0 is left out."
+        self.own, self._terms = nn.ModuleDict(), {}
+        for name in (k for k, w in self.weights.items() if w):
+            kind = TERMS[name]
+            if not isinstance(kind, type): self._terms[name] = partial(kind, **settings[name])
+            else: self.own[name] = kind(self.student, self.teacher, **settings[name])
 
 # %% ../nbs/65_distillation.ipynb #be8ac370
 @patch
-def losses(self: HDL, images: list, targets: list) -> dict:
-    "Both networks see the same images, and the teacher judges the regions the student sampled."
+def compare(self: HDL, images: list, targets: list) -> tuple:
+    "The student's own losses of some scenes, and the `Comparison` that terms are computed from."
     with record_levels(self.student) as levels:
         losses, x, rois, out = self.student.forward_train(images, targets)
-    losses['id'] = (1 - self.weights.get('pd', 0)) * losses['id']
-    both = Comparison(self, x, rois, out, levels)
-    return losses | {name: w * TERMS[name](both) for name, w in self.weights.items() if w}
+    return losses, Comparison(self, x, rois, out, levels, targets)
 
+
+# %% ../nbs/65_distillation.ipynb #dfcc7f9d
+@patch
+def losses(self: HDL, images: list, targets: list) -> dict:
+    "Both networks see the same images, and the teacher judges the regions the student sampled."
+    losses, both = self.compare(images, targets)
+    losses['id'] = (1 - self.weights.get('pd', 0)) * losses['id']
+    for name, weight in self.weights.items():
+        if not weight: continue
+        term = self.own[name] if name in self.own else self._terms[name]
+        losses[name] = weight * term(both)
+    return losses
+
+# %% ../nbs/65_distillation.ipynb #9a223a2b
+def _small_pair(name):
+    "A small teacher and student with one term between them."
+    torch.manual_seed(0)
+    teacher, student = (build_model(m, 4, [50., 80., 120.], width=0.125)
+                        for m in ('hdl-teacher', 'hdl-student-fast'))
+    return HDL(teacher, student, terms={name: 1.}).train()
+
+def _term_loss(pair, name, people):
+    "The loss of a term for a scene with so many people, at most two."
+    boxes = torch.tensor([[20., 10., 60., 110.], [80., 30., 120., 140.]])[:people]
+    target = dict(boxes=boxes, person_id=torch.tensor([2, -1])[:people])
+    loss = pair([torch.rand(3, 160, 128)], [target])[name]
+    expect(loss.ndim == 0 and loss.isfinite() and loss.dtype == torch.float32,
+           f'with {people} people it has to be one finite float32 number, not {loss}')
+    return loss
+
+@TERMS.checker
+def _check_a_term(name):
+    pair = _small_pair(name)
+    for people in (2, 1, 0): loss = _term_loss(pair, name, people)
+    yield 'is one number, with two people, one, and none'
+    with torch.autocast('cpu', torch.bfloat16): _term_loss(pair, name, 2)
+    yield 'is float32 in bfloat16, too'
+    _term_loss(pair, name, 2).backward()
+    expect(any(p.grad is not None and p.grad.any() for p in pair.student.parameters()),
+           'a gradient has to reach the student')
+    expect(all(p.grad is None for p in pair.teacher.parameters()), 'the teacher has to stay frozen')
+    yield 'teaches the student, and leaves the teacher alone'

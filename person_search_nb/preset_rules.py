@@ -87,6 +87,11 @@ _HDL = [
         'hdl-student*', '*', 'ours: not printed; there are no ImageNet weights of this network',
         start='',
     ),
+    rule(
+        'hdl-student-mobilenet hdl-student-resnet18', '*',
+        'ours: not in the paper; their trunks have ImageNet weights, as the teacher',
+        start='imagenet',
+    ),
     rule('hdl-student*', '*', 'HDL, section 4', lambdas=(0.9, 2e4, 2e3), temperature=4.0),
     rule('hdl-student*', '*', 'HDL, Eq. 7: KL(student || teacher)', hinton=False),
     rule(
@@ -303,6 +308,10 @@ _FAST = [
     rule('*', '*', 'HDL, section 4', size='hdl-cuhk-sysu'),
     rule('hdl-student*', '*', OURS + 'students start from random numbers', epochs=40),
     rule(
+        'hdl-student-mobilenet hdl-student-resnet18', '*', OURS + 'these start from ImageNet',
+        start='imagenet', epochs=20,
+    ),
+    rule(
         'hdl-teacher oim oim-hdl e2e-rss qeeps clsa faster-rcnn-r50 detector detector+idnet '
         'attention-embedding',
         '*', "the papers'", start='imagenet',
@@ -336,6 +345,14 @@ _TINY = [
     rule(
         'hdl-student*', '*', OURS + 'a student four times cheaper than its teacher', width=0.625,
         rpn_channels=64, epochs=3.0, lr=2e-3,
+    ),
+    rule(
+        'hdl-student-mobilenet', '*', OURS + "a fifth of the teacher's multiply-accumulates",
+        width=0.5,
+    ),
+    rule(
+        'hdl-student-resnet18', '*', OURS + "a third of the teacher's multiply-accumulates",
+        width=0.25,
     ),
     rule(
         'hdl-teacher hdl-student-fast', '*',

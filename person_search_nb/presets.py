@@ -30,7 +30,7 @@ from .preset_rules import PRESETS, trunk_of
 _DEFINE = ('model', 'crops', 'crops_from', 'id_loss', 'trunk', 'refine', 'stages')
 
 # what only the last stage has
-_LAST = ('teacher', 'teach', 'detector', 'detect', 'after', 'imprint', 'stages')
+_LAST = ('teacher', 'teach', 'terms', 'detector', 'detect', 'after', 'imprint', 'stages')
 
 def flat(
     recipe: Recipe,
@@ -225,6 +225,7 @@ def fingerprint(
 ) -> str:  # ten hexadecimal digits
     "What decides a run, in short: equal for equal recipes, whatever machine they run on."
     r = {k: v for k, v in asdict(recipe).items() if k not in _FREE}
+    if not r['terms']: del r['terms']  # lambdas hold
     r['train'] = {k: v for k, v in r['train'].items() if k not in _FREE}
     for k in ('after', 'teacher', 'detector'):
         if r[k]: r[k] = Path(r[k]).parent.name  # the run that made it, wherever it lies
@@ -234,6 +235,8 @@ def fingerprint(
 _STRUCTURE = 'the system itself, built after the paper: '
 
 _PLACES = {
+    'hdl-student-mobilenet': 'HDL, section 3.2, with a MobileNet as trunk (notebooks 41, 47)',
+    'hdl-student-resnet18': 'HDL, section 3.2, with ResNet-18 as trunk (notebooks 40, 47)',
     'hdl-*': 'HDL, section 3.2 (notebooks 42, 44, 47)',
     'oim*': 'Xiao 2017, section 3 (notebooks 45, 47)', 'e2e-rss': 'E2E, section 4.1 (notebook 47)',
     'detector*': 'E2E, section 5.1; CLSA, section 3.1 (notebook 70)',
@@ -257,6 +260,7 @@ _SOURCES = {  # of settings that no rule of `paper` needs to set
     'not used by this system': (
         'lambdas', 'temperature', 'form', 'hinton', 'oim_scale', 'oim_momentum', 'rss_classes',
     ),
+    'HDL, Eq. 10: pd, ad and fd, by lambdas': ('terms',),
     'ours: eleven geometric steps, where pedestrian anchors are used': ('anchor_spacing',),
     "the benchmarks' rule: IoU of 0.5, scores of at least 0.5, every height": (
         'iou', 'search_threshold', 'min_height',

@@ -7,7 +7,7 @@ __all__ = ['TEACH', 'RECIPE_FIELDS', 'TRAIN_FIELDS', 'RECIPE_KINDS', 'NET_KINDS'
            'parse_size', 'change', 'parse_setting', 'check']
 
 # %% ../nbs/74_recipe_settings.ipynb #f26914b1
-import ast, difflib, re
+import difflib, re
 from dataclasses import dataclass, field, fields, replace
 
 from .pictures import RESIZE
@@ -15,8 +15,10 @@ from .datasets import parse_spec
 from .augmentation import AUGMENTATIONS
 from .settings import check_setting, check_training, FLAG, is_number
 from .settings import Kind, kind_text, maybe, number, one_of, OPTIMIZERS
-from .settings import SCHEDULES, several, table_of, TEXT, TRAIN_KINDS
-from .settings import TrainConfig, whole_number
+from .settings import parse_value, SCHEDULES, several, table_of, TEXT
+from .settings import TRAIN_KINDS, TrainConfig, whole_number
+from .distillation import check_terms, list_terms, parse_terms
+from . import terms as _terms  # registers them  # noqa: F401
 from .systems import PARTS, with_names
 from .models import builder_of, model_settings, MODELS
 
@@ -55,6 +57,9 @@ class Recipe:
     # HDL's lambda_0 (PD against ID), lambda_1 (AD), lambda_2 (FD); with form 'mse' AD and FD shrink
     # as the number of cells grows
     lambdas: tuple = (0.9, 2e4, 2e3)
+    # weights and settings of distillation terms in place of lambdas, see `list_terms` (notebooks 65
+    # and 66); {}: pd, ad and fd by lambdas
+    terms: dict = field(default_factory=dict)
     temperature: float = 4.           # t of HDL's Eq. 8
     form: str = 'mse'                 # distance of FD and AD
     hinton: bool = False              # direction of PD's divergence
@@ -104,6 +109,7 @@ RECIPE_KINDS = dict(
     temperature=number(above=True, high=1e6),
     form=one_of(('mse', 'norm')),
     hinton=FLAG,
+    terms=Kind("a dict, or a text such as 'pd=0.5 rkd=25'", lambda v: isinstance(v, dict)),
     lambdas=Kind(
         'three numbers from 0, the first at most 1',
         lambda v: several(number(), 3, 3).fits(v) and v[0] <= 1,
@@ -135,7 +141,7 @@ NET_KINDS = dict(
 )
 
 _LOSSES = {
-    'rpn_cls', 'rpn_box', 'head_cls', 'head_box', 'id', 'pd', 'ad', 'fd', 'align', 'branches',
+    'rpn_cls', 'rpn_box', 'head_cls', 'head_box', 'id', 'align', 'branches',
     'query_rpn', 'query_sim', 'hint', 'rpn_soft', 'head_soft', 'rpn_bound', 'head_bound',
 }
 
@@ -211,6 +217,7 @@ def change(
     settings = _as_names(settings)
     check_setting('model', settings.get('model', recipe.model), RECIPE_KINDS['model'])
     if 'size' in settings: settings['size'] = parse_size(settings['size'])
+    if 'terms' in settings: settings['terms'] = check_terms(parse_terms(settings['terms']))
     nets = model_settings(settings.get('model', recipe.model))
     own, training, net = (
         {k: v for k, v in settings.items() if k in names}
@@ -243,10 +250,7 @@ def parse_setting(
     ValueError without '='."""
     key, equals, value = text.partition('=')
     if not equals: raise ValueError(f"'{text}': settings are given as key=value, such as lr=0.01")
-    try:
-        return key.strip(), ast.literal_eval(value.strip())
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return key.strip(), value.strip()
+    return key.strip(), parse_value(value)
 
 
 # %% ../nbs/74_recipe_settings.ipynb #3b3da0b0
@@ -276,12 +280,16 @@ def check(
         raise ValueError(
             f"detector= is for teach=detector or table+detector, not teach={recipe.teach}"
         )
+    if recipe.terms and recipe.teach != 'hdl':
+        raise ValueError(f'terms= is for teach=hdl, not teach={recipe.teach}')
+    check_terms(recipe.terms)
     # others may have other losses
     ours = getattr(builder_of(recipe.model), '__module__', '').startswith('person_search_nb')
-    if ours and (unknown := set(recipe.train.weights) - _LOSSES):
+    losses = _LOSSES | {*list_terms()}
+    if ours and (unknown := set(recipe.train.weights) - losses):
         raise ValueError(
             f"weights name {', '.join(sorted(unknown))}; there are losses "
-            f"{', '.join(sorted(_LOSSES))}"
+            f"{', '.join(sorted(losses))}"
         )
     return recipe
 

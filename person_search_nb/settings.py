@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['FLAG', 'TEXT', 'PART', 'NORMS', 'SCHEDULES', 'OPTIMIZERS', 'TRAIN_KINDS', 'bf16_gain', 'computes_bf16',
            'pick_precision', 'Kind', 'is_number', 'whole_number', 'number', 'one_of', 'kind_text', 'maybe', 'several',
-           'table_of', 'check_setting', 'TrainConfig', 'register_schedule', 'list_schedules', 'step_schedule',
-           'cosine_schedule', 'register_optimizer', 'list_optimizers', 'sgd', 'adamw', 'check_training', 'check_device']
+           'table_of', 'check_setting', 'parse_value', 'TrainConfig', 'register_schedule', 'list_schedules',
+           'step_schedule', 'cosine_schedule', 'register_optimizer', 'list_optimizers', 'sgd', 'adamw',
+           'check_training', 'check_device']
 
 # %% ../nbs/60_settings.ipynb #6b54094d
-import math, reprlib
+import ast, math, reprlib
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -156,6 +157,15 @@ def check_setting(
     shown = reprlib.Repr()
     shown.maxstring = shown.maxother = shown.maxlong = 60
     raise ValueError(f'{name}={shown.repr(value)}: expected {kind_text(kind)}{hint}')
+
+# %% ../nbs/60_settings.ipynb #e6fce862
+def parse_value(
+    text: str,  # '0.01', 'True', '0.9,2e4,2e3', 'prw:PATH'
+):              # 0.01, True, (0.9, 2e4, 2e3), 'prw:PATH'
+    "A value as typed: numbers, True, None, tuples with commas; anything else is text."
+    text = text.strip()
+    try: return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError): return text
 
 # %% ../nbs/60_settings.ipynb #2856c29d
 @dataclass

@@ -196,6 +196,15 @@ def _hdl_student_fast(num_ids, heights, width, weights=None, trunk='student-fast
     own = dict(rpn_channels=int(512 * width), separable_rpn=True, factored=True)
     return _network(backbone, num_ids, pedestrian_anchors(heights), own | kw)
 
+# %% ../nbs/48_systems.ipynb #28200b19
+@register_model('hdl-student-mobilenet')
+def _hdl_student_mobilenet(num_ids, heights, width, weights=None, trunk='mobilenet_v2', **kw):
+    return _hdl_student_fast(num_ids, heights, width, weights, trunk, **kw)
+
+@register_model('hdl-student-resnet18')
+def _hdl_student_resnet18(num_ids, heights, width, weights=None, trunk='resnet18', **kw):
+    return _hdl_student_fast(num_ids, heights, width, weights, trunk, **kw)
+
 # %% ../nbs/48_systems.ipynb #cac8aaff
 @register_model('oim', 'oim-hdl')
 def _oim(num_ids, heights, width, weights=None, trunk='resnet50', anchors='faster-rcnn',

@@ -384,7 +384,7 @@ def test_through_the_shell(tmp_path, monkeypatch, command):
     fake, tracked, rows = StandIn(), StandIn(), []
     tracked.id, fake.answers['init'] = 'k3', tracked
     monkeypatch.setitem(sys.modules, 'wandb', fake)
-    monkeypatch.setattr(module, 'CALLBACKS', dict(module.CALLBACKS))
+    pass
     register_callback('rows')(lambda row: rows.append(row['step']))
     words = ['--data', SPEC, '--preset', 'tiny', '--set', *(f'{k}={v}' for k, v in SMALL.items())]
     ran = command('train', '--model', 'hdl-student-fast', '--out', tmp_path / 'run', '--log', 'wandb, rows', *words)
