@@ -8,7 +8,7 @@ __all__ = ['TERMS', 'energy', 'feature_distillation', 'attention_distillation', 
            'HDL']
 
 # %% ../nbs/65_distillation.ipynb #dffe48b2
-import inspect, re
+import re
 from functools import cached_property, partial
 
 import torch
@@ -377,7 +377,7 @@ def _term_loss(pair, name, people):
 @TERMS.checker
 def _check_a_term(name):
     pair = _small_pair(name)
-    for people in (2, 1, 0): loss = _term_loss(pair, name, people)
+    for people in (2, 1, 0): _term_loss(pair, name, people)
     yield 'is one number, with two people, one, and none'
     with torch.autocast('cpu', torch.bfloat16): _term_loss(pair, name, 2)
     yield 'is float32 in bfloat16, too'

@@ -380,11 +380,10 @@ def test_stages_are_trainings_of_their_own(tmp_path):
     assert not (tmp_path / 'other').exists()
 
 
-def test_through_the_shell(tmp_path, monkeypatch, command):
+def test_through_the_shell(tmp_path, monkeypatch, command, registries):
     fake, tracked, rows = StandIn(), StandIn(), []
     tracked.id, fake.answers['init'] = 'k3', tracked
     monkeypatch.setitem(sys.modules, 'wandb', fake)
-    pass
     register_callback('rows')(lambda row: rows.append(row['step']))
     words = ['--data', SPEC, '--preset', 'tiny', '--set', *(f'{k}={v}' for k, v in SMALL.items())]
     ran = command('train', '--model', 'hdl-student-fast', '--out', tmp_path / 'run', '--log', 'wandb, rows', *words)

@@ -11,6 +11,7 @@ from torch import nn
 
 from person_search_nb import recipes  # noqa: F401  every table is filled
 from person_search_nb.attention import register_attention
+from person_search_nb.callbacks import Callback
 from person_search_nb.model_files import load_model, save_model
 from person_search_nb.models import build_model
 from person_search_nb.plugins import check_plugin, load_plugin, PLUGINS, Registry, REGISTRIES, use_plugin
@@ -43,9 +44,15 @@ def shell(*words, processes=0, env={}, cwd=None):
 
 # the tables -----------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('kind', [k for k, r in REGISTRIES.items() if r.check and k not in ('model', 'reader')])
+@pytest.mark.parametrize('kind', [k for k, r in REGISTRIES.items() if r.check and k not in ('model', 'reader', 'callback')])
 def test_the_packages_own_parts_do_what_parts_must(kind):
     for name in REGISTRIES[kind].names(): assert check_plugin(kind, name, lambda line: None)
+
+
+def test_a_callback_hears_something(registries):
+    assert check_plugin('callback', 'tensorboard', lambda line: None)
+    class Deaf(Callback): pass
+    with pytest.raises(ValueError, match='has to define one of start, step'): check_plugin('callback', Deaf, lambda line: None)
 
 
 def test_the_packages_own_reader_does_what_readers_must(registries):
