@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['PAGE_MARK', 'Searcher', 'TestSet', 'Run', 'sweep', 'differing', 'Runs', 'runs', 'paired_interval', 'Comparison',
-           'compare']
+           'compare', 'check_comparison']
 
-# %% ../nbs/79_comparing.ipynb #73814da8
+# %% ../nbs/79_comparing.ipynb #ee40c7ec
 import html, io, re, reprlib, zipfile
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 
@@ -36,7 +36,7 @@ from .recipe_settings import change
 from .presets import check_here, make_recipe, values
 from .recipes import finish_recipe, read_recipe
 
-# %% ../nbs/79_comparing.ipynb #9e828bb0
+# %% ../nbs/79_comparing.ipynb #a3d2b759
 class Searcher:
     "A model file and its searches."
     true_boxes = False  # of a network that cannot detect
@@ -45,7 +45,7 @@ class Searcher:
         name: str = '', # in tables; '': the file's
     ):
         self.file, self.name, self.data = model_file(file), name or str(file), ''
-        self._model, self._searches = None, {}
+        self._model, self._tests, self._searches = None, {}, {}
 
     def model(self):
         "The network in eval mode; it is loaded once."
@@ -57,7 +57,7 @@ class Searcher:
 
     def __repr__(self): return f'{type(self).__name__}({self.name!r})'
 
-# %% ../nbs/79_comparing.ipynb #295f2998
+# %% ../nbs/79_comparing.ipynb #290d1352
 @dataclass
 class TestSet:
     "A gallery and its queries, opened from a data spec."
@@ -66,7 +66,7 @@ class TestSet:
     queries: object  # a QuerySet
     __test__ = False  # pytest collects classes of this name
 
-    @property
+    @cached_property
     def digest(self) -> str:
         "Of everything that decides who is looked for, and where."
         q = self.queries
@@ -79,7 +79,7 @@ def _open_test_set(spec, size):
                         for part in ('gallery', 'query'))
     return TestSet(spec, gallery, queries)
 
-# %% ../nbs/79_comparing.ipynb #0268225d
+# %% ../nbs/79_comparing.ipynb #0e31a3d7
 def _read_found(file):
     "Detections and query embeddings of a file; None where there is none that can be read."
     with suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(file) as f:
@@ -104,7 +104,7 @@ def _search(self: Searcher, test, batch_size, device, progress):
             run_detector(net, test.gallery, min_height=0, **same)
     return found, embed_queries(net, test.queries, test.gallery, **same)
 
-# %% ../nbs/79_comparing.ipynb #785da682
+# %% ../nbs/79_comparing.ipynb #8a4abb57
 _NO_DATA = '{}: a model file does not say what to search; give data=SPEC, such as synth:tiny'
 
 @patch
@@ -114,8 +114,14 @@ def test_set(self: Searcher,
     "The gallery and the queries, in the size that the model was trained with."
     spec = data or self.data
     if not spec: raise ValueError(_NO_DATA.format(self.name))
+    if spec not in self._tests: self._tests[spec] = _open_test_set(spec, self.size())
+    return self._tests[spec]
+
+@patch
+def size(self: Searcher):  # None, (height, width) px or the name of a rule
+    "What scenes are resized to, as in the training."
     size = read_size(self.file)
-    return _open_test_set(spec, tuple(size) if isinstance(size, list) else size)
+    return tuple(size) if isinstance(size, list) else size
 
 @patch
 def found(self: Searcher,
@@ -137,7 +143,7 @@ def found(self: Searcher,
     self._searches[key] = kept
     return kept
 
-# %% ../nbs/79_comparing.ipynb #883079d1
+# %% ../nbs/79_comparing.ipynb #c8503d96
 @dataclass
 class _Searched:
     "One search with its truth: what scores and pictures are made from."
@@ -175,7 +181,7 @@ def per_query(self: Searcher,
                  found=int(right[k]), positives=int(m.positives[k]))
             for k, (ap, first) in enumerate(zip(*ranking.per_query(m)))]
 
-# %% ../nbs/79_comparing.ipynb #9ce93d2a
+# %% ../nbs/79_comparing.ipynb #19ec8a16
 @patch
 def evaluate(self: Searcher,
     data: str | None = None,  # data spec; None: what the run was trained on
@@ -189,7 +195,7 @@ def evaluate(self: Searcher,
     rules = protocol_of(self.model(), **rules)
     return score_detections(*found, test.gallery, test.queries, topk=topk, rerank=rerank, **rules)
 
-# %% ../nbs/79_comparing.ipynb #2213d612
+# %% ../nbs/79_comparing.ipynb #e4ada124
 _NO_RUN = ('{}: is no run: there is no recipe.json in it; '
            'give the folder that train, distill or run_recipe wrote')
 _BELOW = '{}: is no run, but a folder of {} runs: runs({!r}) lists them'
@@ -224,7 +230,7 @@ class Run(Searcher):
         file = self.folder / 'log.csv'
         return read_log(file) if file.exists() else []
 
-# %% ../nbs/79_comparing.ipynb #ef9c4913
+# %% ../nbs/79_comparing.ipynb #49fae712
 _UNFINISHED = ('{}: its training has not come to its end, so there is no model.safetensors yet; '
                'run the same call again to go on')
 
@@ -244,16 +250,14 @@ def model(self: Run):
     return Searcher.model(self)
 
 @patch
-def test_set(self: Run, data=None):
-    "As a `Searcher` opens it, in the recipe's size; data=None searches what it was trained on."
-    return _open_test_set(data or self.data, self.recipe.size)
+def size(self: Run): return self.recipe.size
 
 @patch(as_prop=True)
 def settings(self: Run) -> dict:
     "Every setting with the value that holds, those of the network included."
     return values(self.recipe)
 
-# %% ../nbs/79_comparing.ipynb #5d7ad068
+# %% ../nbs/79_comparing.ipynb #be818c23
 _SHOWN = 'mAP', 'top1', 'det_ap', 'det_recall'
 
 @patch
@@ -277,7 +281,7 @@ def _repr_html_(self: Run):
     alt = f'losses and scores of {self.name}'
     return table + figure_html(plot_losses(self.log, self.scores), alt, 80)
 
-# %% ../nbs/79_comparing.ipynb #2caea3d4
+# %% ../nbs/79_comparing.ipynb #d2a9d59e
 def _text(v):
     "A value in a table."
     if v is None: return ''
@@ -307,7 +311,7 @@ def _frame(rows):
     "Rows as a pandas DataFrame."
     return require('pandas', why='a frame', extra='pandas').DataFrame(rows)
 
-# %% ../nbs/79_comparing.ipynb #511ad397
+# %% ../nbs/79_comparing.ipynb #aa13df64
 @patch
 def frame(self: Run,
     what: str = 'log',  # or 'scores', or 'queries': see `per_query`
@@ -318,7 +322,7 @@ def frame(self: Run,
         raise ValueError(f"frame is of 'log', 'scores' or 'queries', not '{what}'")
     return _frame(self.per_query(**kw) if what == 'queries' else getattr(self, what))
 
-# %% ../nbs/79_comparing.ipynb #98f908e8
+# %% ../nbs/79_comparing.ipynb #22660f6c
 def _word(v):
     "A value in a folder's name."
     if isinstance(v, (tuple, list)): return 'x'.join(map(_word, v))
@@ -347,7 +351,7 @@ def _points(grid):
         points[name] = point
     return points
 
-# %% ../nbs/79_comparing.ipynb #70793db5
+# %% ../nbs/79_comparing.ipynb #143bd49e
 _STAGES = ('a recipe with stages ({}) takes its settings stage by stage: give the arguments of '
            'make_recipe as a dict, such as dict(model={!r}, data={!r}), in place of the recipe')
 
@@ -379,7 +383,7 @@ def sweep(
     run_jobs(do, jobs, workers, progress, Path(out).name, 'run')
     return runs(out)
 
-# %% ../nbs/79_comparing.ipynb #58eea2c1
+# %% ../nbs/79_comparing.ipynb #39f69af0
 _TIME_ONLY = (*FREE, 'cache', 'heights')  # the last follow from the data
 
 def differing(
@@ -414,7 +418,7 @@ class Runs:
         return [dict(run=s['run']) | o | {k: v for k, v in s.items() if k not in ('model', 'data')}
                 for o, s in zip(own, summaries)]
 
-# %% ../nbs/79_comparing.ipynb #42ecc15d
+# %% ../nbs/79_comparing.ipynb #a04c85a2
 @patch
 def _notes(self: Runs): return [f'not read: {why}' for why in self.unreadable.values()]
 
@@ -453,7 +457,7 @@ def runs(
     if not found: raise ValueError(f'{folder}: there is no run in it or below')
     return Runs(found, unreadable)
 
-# %% ../nbs/79_comparing.ipynb #7719f262
+# %% ../nbs/79_comparing.ipynb #2effd14d
 def paired_interval(
     a, b,                  # (N,) or (N, K) numbers of the same queries
     groups,                # (N,) such as person ids, drawn with all their queries
@@ -472,7 +476,7 @@ def paired_interval(
     found = d.mean(0), low, high
     return found if a.ndim > 1 else tuple(float(x[0]) for x in found)
 
-# %% ../nbs/79_comparing.ipynb #ea5e1a95
+# %% ../nbs/79_comparing.ipynb #ab5f8a9c
 @dataclass
 class Comparison:
     "Two searches of the same queries; differences are the second minus the first."
@@ -492,7 +496,7 @@ class Comparison:
         "A row for each query. Raises MissingPackage without pandas."
         return _frame(self.rows)
 
-# %% ../nbs/79_comparing.ipynb #b0ddad0a
+# %% ../nbs/79_comparing.ipynb #d9c3c164
 _OTHER_QUERIES = ('{} searches {} ({} queries in {} scenes), {} {} ({} in {}): not the same '
                   'queries, so nothing can be paired; give data=SPEC to search one set with both')
 
@@ -522,7 +526,7 @@ def _labels(a, b):
     places = [str(getattr(s, 'folder', s.file)) for s in (a, b)]
     return tuple(places) if places[0] != places[1] else (f'{a.name} (first)', f'{b.name} (second)')
 
-# %% ../nbs/79_comparing.ipynb #c46315b0
+# %% ../nbs/79_comparing.ipynb #25ef1dc7
 def _query_rows(one, aps):
     "A row for each query that has something to find."
     q = one.test.queries
@@ -557,7 +561,7 @@ def compare(
     difference = {k: tuple(map(float, v)) for k, v in zip(('mAP', 'top1'), found)}
     return Comparison(names, _compared_settings(*pair), scores, difference, rows, (one, two), level)
 
-# %% ../nbs/79_comparing.ipynb #c49f612d
+# %% ../nbs/79_comparing.ipynb #cad0ce7b
 def _points_text(v): return f'{100 * v:+.1f}'
 
 @patch
@@ -593,7 +597,7 @@ def rules_note(self: Comparison) -> str:
     each = ', '.join(f'{k} {x:g} and {y:g}' for k, (x, y) in found.items())
     return f'They are judged by different rules ({each}); give rules= for both.'
 
-# %% ../nbs/79_comparing.ipynb #1a4ea487
+# %% ../nbs/79_comparing.ipynb #bb87ca26
 @patch
 def setting_rows(self: Comparison) -> list:  # of dict
     "A row for each setting that differs."
@@ -625,7 +629,7 @@ def plot(self: Comparison):  # a figure
                   title=f'mean {mean:+.3f}, {self.level:.0%} in the grey band')
     return fig
 
-# %% ../nbs/79_comparing.ipynb #8f993203
+# %% ../nbs/79_comparing.ipynb #729598ab
 def _ranked(s, q, number):
     "The best matches of a query: (scene, box, whether it is right)."
     pool = np.asarray(s.found['det_scores']) >= s.rules['score_threshold']
@@ -651,7 +655,7 @@ def _draw_strip(axes, row, searches, number):
     for k, key in enumerate(('first', 'second')):
         axes[1 + k * (number + 1)].set_title(f'AP {row[key]:.2f}', fontsize=9, loc='left')
 
-# %% ../nbs/79_comparing.ipynb #a6da5b32
+# %% ../nbs/79_comparing.ipynb #5527e740
 @patch
 def extremes(self: Comparison, number: int = 2) -> list:
     "The queries that the second model lost and won by most, up to `number` of each."
@@ -676,10 +680,16 @@ def strips(self: Comparison,
         fig.suptitle(title, fontsize=10, parse_math=False)
     return fig
 
-# %% ../nbs/79_comparing.ipynb #7079bd25
+# %% ../nbs/79_comparing.ipynb #ef2ba255
 PAGE_MARK = '<meta name="generator" content="person-search compare">'
 _STYLE = ('body { font: 15px/1.5 sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em } '
           'td, th { padding: .2em .8em; text-align: left; border-bottom: 1px solid #ddd }')
+
+def check_comparison(
+    out,  # a file to be
+):
+    "Raises ValueError for a name that is no page's, or a page that `save` did not write."
+    check_page(out, PAGE_MARK, 'a comparison')
 
 @patch
 def _repr_html_(self: Comparison):
@@ -696,7 +706,7 @@ def save(self: Comparison,
     out,  # a file, .html
 ):
     "Write the comparison as a page that needs nothing else. Raises ValueError for a foreign file."
-    check_page(out, PAGE_MARK, 'a comparison')
+    check_comparison(out)
     title = html.escape(' and '.join(self.names))
     page = (f'<!doctype html><html lang="en"><meta charset="utf-8">{PAGE_MARK}'
             f'<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>{self._repr_html_()}</html>\n')
