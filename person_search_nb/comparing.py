@@ -265,7 +265,7 @@ def summary(self: Run) -> dict:  # run, model, data, steps, minutes, loss, mAP, 
     "How far the run came, and its last scores."
     log, scores = self.log, self.scores
     r = dict(run=self.name, model=self.recipe.model, data=self.data, steps=len(log))
-    if log: r |= dict(minutes=log[-1]['seconds'] / 60, loss=log[-1]['loss'])
+    if log: r |= dict(minutes=round(log[-1]['seconds'] / 60, 2), loss=log[-1]['loss'])
     if scores: r |= {k: scores[-1][k] for k in _SHOWN if k in scores[-1]}
     return r | ({} if self.finished else dict(note='not finished'))
 
