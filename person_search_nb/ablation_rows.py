@@ -7,18 +7,18 @@ __all__ = ['STUDENT', 'STAGES', 'SIZES', 'lambdas_of', 'embedding_length', 'Plan
            'train_all', 'search_features', 'measure']
 
 # %% ../nbs/94_ablation_rows.ipynb #ad870dff
-from concurrent.futures import ProcessPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 import torch
 from fastcore.basics import patch
-from tqdm.auto import tqdm
 
-from .files import atomic_write, read_json
+from .distributed import run_jobs
+from .files import read_json
 from .datasets import open_dataset, parse_spec, with_options
 from .matching import match_detections
 from .evaluation import embed_queries, embed_truth, gallery_truth, protocol_of
@@ -30,7 +30,7 @@ from .models import build_model, load_model
 from .recipe_settings import Recipe
 from .preset_rules import PRESETS
 from .presets import fingerprint, make_recipe, stage_recipes
-from .recipes import run_recipe, same_run
+from .recipes import finish_recipe
 from .paper_tables import Row, SEARCH_FEATURES, Table
 
 # %% ../nbs/94_ablation_rows.ipynb #3bbdc716
@@ -146,42 +146,9 @@ def network_of(
     return after[0]
 
 # %% ../nbs/94_ablation_rows.ipynb #a984001f
-def _train_one(network, device='', threads=0, progress=False):
+def _train_one(network, device='', threads=0):
     "Train a network, unless it is done. Raises OtherRun where its folder holds another."
-    if threads: torch.set_num_threads(threads)
-    recipe = network.recipe
-    if (network.folder / 'done').exists(): return same_run(recipe, network.folder)
-    if device: recipe = replace(recipe, train=replace(recipe.train, device=device))
-    run_recipe(recipe, network.folder, progress=progress)
-    atomic_write(network.folder / 'done', b'')
-
-def _at_once(do, jobs, workers, gpus, bar):
-    "`do(job, device, threads)` for each job in processes of their own."
-    threads = max(1, torch.get_num_threads() // workers)  # a waiting thread slows down all
-    devices = [f'cuda:{k % gpus}' if gpus else '' for k in range(len(jobs))]
-    with ProcessPoolExecutor(workers, torch.multiprocessing.get_context('spawn')) as pool:
-        futures = [pool.submit(do, job, device, threads) for job, device in zip(jobs, devices)]
-        try:
-            for f in futures:
-                f.result()
-                bar.update()
-        except BaseException:  # those that train finish; nothing new begins
-            pool.shutdown(cancel_futures=True)
-            raise
-
-# %% ../nbs/94_ablation_rows.ipynb #cfe413ed
-def _all(do, jobs, workers, progress, desc):
-    "`do(job)` for each job, several at once where there are several GPUs or `workers`."
-    if not jobs: return
-    gpus = torch.cuda.device_count()
-    workers = min(workers or max(gpus, 1), len(jobs))
-    bar = tqdm(total=len(jobs), desc=desc, unit='network', disable=not progress)
-    if workers > 1: _at_once(do, jobs, workers, gpus, bar)
-    else:
-        for job in jobs:
-            do(job)
-            bar.update()
-    bar.close()
+    finish_recipe(network.recipe, network.folder, device, threads)
 
 # %% ../nbs/94_ablation_rows.ipynb #3cc2f08b
 def train_all(
@@ -196,7 +163,7 @@ def train_all(
     for depth in range(last + 1):
         ready = [n for n in every.values() if n.depth == depth]
         desc = name if depth == last else f'{name}: before, {depth + 1}'
-        _all(_train_one, ready, workers, progress, desc)
+        run_jobs(_train_one, ready, workers, progress, desc)
 
 # %% ../nbs/94_ablation_rows.ipynb #5b789adb
 _NO_SEARCH = "unknown search '{}': choose true boxes, query-guided, {}"
@@ -223,7 +190,9 @@ def search_features(
 # %% ../nbs/94_ablation_rows.ipynb #7891a6cd
 SIZES = (10, 25, 50, 100, 500, 1000, 2000, 4000)  # scenes per query
 
-def _floats(numbers): return {k: float(v) for k, v in numbers.items()}
+def _plain(numbers):
+    "Numbers as JSON has them: counts stay whole."
+    return {k: int(v) if isinstance(v, Integral) else float(v) for k, v in numbers.items()}
 
 def _precision_recall(found, query_feats, gallery, queries, rules):
     "About a hundred points (recall, precision) of the detector."
@@ -240,7 +209,7 @@ def _overlap(rules): return {k: rules[k] for k in ('iou_threshold', 'min_height'
 def _detector_recall(found, query_feats, gallery, queries, rules):
     "Search scores at several recalls of the detector."
     truth = search_truth(queries, gallery), gallery_truth(gallery)
-    return [_floats(x) for x in recall_sweep(found, query_feats, *truth, **_overlap(rules))]
+    return [_plain(x) for x in recall_sweep(found, query_feats, *truth, **_overlap(rules))]
 
 def _gallery_sizes(found, query_feats, gallery, queries, rules):
     "Search scores for several numbers of scenes per query."
@@ -250,7 +219,7 @@ def _gallery_sizes(found, query_feats, gallery, queries, rules):
     most = truth['candidates'].shape[1]
     sizes = tuple(sorted({s for s in SIZES if s < most} | {most}))
     curve = gallery_size_curve(found, query_feats, truth, sizes, **rules)
-    return {str(s): [_floats(r) for r in rows] for s, rows in curve.items()}
+    return {str(s): [_plain(r) for r in rows] for s, rows in curve.items()}
 
 _DRAWN = {'precision-recall': _precision_recall, 'detector recall': _detector_recall,
           'gallery sizes': _gallery_sizes}

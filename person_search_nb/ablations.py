@@ -7,7 +7,7 @@ __all__ = ['head_lines', 'ablation_table', 'plot_ablation', 'run_ablation', 'lis
 
 # %% ../nbs/95_ablations.ipynb #aa6f31c6
 import json, re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,11 @@ from .files import atomic_write, blank_figure, clear_parts, read_json, save_figu
 from .datasets import open_dataset, parse_spec
 from .analysis import plot_gallery_sizes, plot_precision_recall, plot_recall_sweep
 from .costs import cost_table, count_macs, si
-from .runs import change_text, changes, holding, OtherRun, set_aside
+from .runs import as_json, change_text, changes, holding, OtherRun, set_aside
 from .figures import plot_runs
 from .models import load_model
 from .presets import check_here, differences, stage_recipes
-from .paper_tables import Table
+from .paper_tables import Row, SEARCHES, Table
 from .tables import TABLES
 from .ablation_rows import measure, network_of, overridden, Plan, STUDENT, train_all
 
@@ -275,6 +275,37 @@ def _write_table(table, by_seed, about, out, again, say):
     save_figure(out / 'plot.png', plot_ablation(result), 110)
     return result
 
+# %% ../nbs/95_ablations.ipynb #af30bd60
+def _wrong_with(row, labels):
+    "What is wrong with a row of one's own, and what to do; '' for nothing."
+    if not isinstance(row, Row): return 'is no Row; write Row(label, model, dict(setting=value))'
+    if not row.label.strip(): return 'has no label; name it'
+    if row.model and row.of: return f'trains {row.model} and searches with {row.of}; leave one out'
+    if not row.model and row.of not in labels: return f'of={row.of!r} names no row that trains'
+    if row.length_of and row.length_of not in labels: return f'length_of={row.length_of!r}: no row'
+    if row.search and row.search not in SEARCHES:
+        return f"search={row.search!r} is none of {', '.join(SEARCHES)}"
+    if row.terms and not row.teacher: return f'terms={row.terms!r} need a teacher; give teacher='
+    if {*(row.terms or '').split()} - {'fd', 'ad', 'pd'}:
+        return f'terms={row.terms!r}, not of fd ad pd'
+    return ''
+
+def _own_table(name, rows):
+    "A table of one's own rows. Raises ValueError, naming the row, for what cannot be."
+    if name in TABLES: raise ValueError(f'{name}: is a table of a paper; take another name')
+    if not re.fullmatch(r'[\w.+=-]+', name):
+        raise ValueError(f'{name!r}: name your rows with letters, digits, - and _')
+    rows, files = tuple(rows), {}
+    if not rows: raise ValueError(f'{name}: give at least one row')
+    labels = {r.label for r in rows if isinstance(r, Row) and r.model}
+    for row in rows:
+        label = getattr(row, 'label', repr(row))
+        if wrong := _wrong_with(row, labels): raise ValueError(f'{name}, row {label}: {wrong}')
+        if (file := _score_file(row, 0)) in files:
+            raise ValueError(f'{name}: rows {files[file]} and {label} need two names')
+        files[file] = label
+    return Table(name, rows, ())
+
 # %% ../nbs/95_ablations.ipynb #8fca8659
 def _check_trunks(table, trunks, settings):
     "Raises ValueError for a folder of trunks that no row starts from, or that lacks one."
@@ -289,11 +320,12 @@ def _check_trunks(table, trunks, settings):
         if not file.is_file():
             raise ValueError(f'{file}: no such file; put the trunk there that rows start from')
 
+# %% ../nbs/95_ablations.ipynb #ab07635b
 _UNKNOWN = "unknown table '{}': choose one of {}"
 _GIVEN = '{}: {} as given for all rows, not as the row has it'
 
 def run_ablation(
-    name: str,                 # a name of `tables.TABLES`
+    name: str,                 # a name of `tables.TABLES`, or of your own rows
     data: str = 'synth:tiny',  # data spec; '{seed}' in it becomes the seed: another world each time
     preset: str = 'tiny',      # a name of `presets.PRESETS`
     out=None,                  # folder; None: runs/<name>
@@ -306,15 +338,18 @@ def run_ablation(
     again: bool = False,       # search again also where scores are there
     restart: bool = False,     # move another table that is in the folder aside
     progress: bool = True,     # bars, and what fitted of each start
+    rows=None,                 # of `Row`: your own, in place of a paper's
     **settings,                # changes of all recipes, as in `presets.make_recipe`
 ) -> dict:                     # name, title, head (lines: what differs); rows: dict(label, paper,
                                # start, mAP, top1, ...: means, runs: of each seed)
     """Train all rows for all seeds and search; table.md, results.json and plot.png are written
     to the folder. Raises ValueError for unknown names."""
-    if name not in TABLES: raise ValueError(_UNKNOWN.format(name, ', '.join(TABLES)))
+    if rows is None and name not in TABLES:
+        raise ValueError(_UNKNOWN.format(name, ', '.join(TABLES)))
     if not seeds: raise ValueError('give at least one seed')
     if len({*seeds}) < len(seeds): raise ValueError(f'seeds {seeds}: give each seed once')
-    table, out = TABLES[name], Path(out or f'runs/{name}')
+    table = TABLES[name] if rows is None else _own_table(name, rows)
+    out = Path(out or f'runs/{name}')
     root = Path(networks) if networks else out.parent / 'networks'
     say = print if progress else lambda *text: None
     _check_trunks(table, trunks, settings)
@@ -326,6 +361,7 @@ def run_ablation(
         by_seed[seed] = plan, _networks(table, plan, root)
     about = dict(name=name, data=data, preset=preset, student=student, trunks=trunks,
                  settings={k: str(v) for k, v in settings.items()})
+    if rows is not None: about['own'] = as_json([asdict(r) for r in table.rows])
     with holding(out, f'ablate {name}'):
         clear_parts(out, [*_WRITTEN, *_score_files(table, seeds)])
         _claim(out, about, table, restart, say)

@@ -12,13 +12,13 @@ from fastcore.script import anno_parser
 
 from .plugins import use_plugin
 from .shell import in_one_line, joined, usage
-from .model_commands import ablate, cost, data, demo, distill, export, make_data
-from .model_commands import presets, pulls, train
+from .model_commands import ablate, compare, cost, data, demo, distill, export
+from .model_commands import make_data, presets, pulls, runs, train
 from .search_commands import evaluate, index, search
 
 # %% ../nbs/99_cli.ipynb #ef3bb6d1
-_ALL = (demo, data, presets, train, distill, pulls, ablate, evaluate, index, search, cost, export,
-        make_data)
+_ALL = (demo, data, presets, train, distill, pulls, ablate, runs, compare, evaluate, index, search,
+        cost, export, make_data)
 COMMANDS = {f.__name__.replace('_', '-'): f for f in _ALL}
 
 def _kinds():
@@ -28,7 +28,7 @@ def _kinds():
     return dict(
         batch_size=whole_number(1, 2**16), workers=whole_number(0, 1024),
         scenes=maybe(whole_number(0, 10**6)), number=whole_number(1, 10**6),
-        query=maybe(whole_number(0)),
+        query=maybe(whole_number(0)), draws=whole_number(1, 10**6),
         seed=seed, seeds=several(seed, 1), every=number(0, 1e9, above=True),
         width=number(0, 16, above=True), iou=maybe(number(0, 1, above=True)),
         score_threshold=maybe(number(0, 1)), min_height=maybe(number(0, 1e5)),

@@ -167,7 +167,8 @@ CHECKPOINT = 'checkpoint.safetensors'
 LENGTH = ('epochs', 'steps', 'milestones')          # what `extend` may change
 FREE = ('device', 'workers', 'compile', 'checkpoint_every', 'evaluate_every')  # time, not weights
 RUN_FILES = (CHECKPOINT, 'model.safetensors', 'best.safetensors', 'log.csv', 'scores.json',
-             'curves.png', 'tensorboard', 'recipe.json', 'start.json', 'found.npz', 'done')
+             'curves.png', 'tensorboard', 'recipe.json', 'start.json', 'found.npz', 'predictions',
+             'done')
 _WAYS = dict(restart='moves it aside and begins again', extend='trains longer from its checkpoint')
 
 # %% ../nbs/61_runs.ipynb #c5245e3a

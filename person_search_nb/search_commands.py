@@ -12,8 +12,9 @@ from typing import Annotated
 
 from fastcore.script import call_parse, store_true
 
-from .files import clear_parts, not_onto, printable, regular_file
-from .shell import box_from_text, check_drawing, DRAWING_MARK, seconds, tell
+from .files import clear_parts, not_onto, printable
+from .shell import box_from_text, check_drawing, check_page, DRAWING_MARK, seconds
+from .shell import tell
 
 # %% ../nbs/98_search_commands.ipynb #c0f5a30c
 def _network(name, device, trust=False):
@@ -204,20 +205,6 @@ def _nobody(people):
     print(f'nobody: {there:,} people in the gallery{cameras}; are the filters too narrow?',
           file=sys.stderr)
 
-def _check_page(out):
-    "Raises ValueError for a name that is no page's, or that of a page of someone else."
-    from person_search_nb.search import PAGE_MARK
-    if Path(out).suffix != '.html':
-        raise ValueError(f'{out}: matches of a picture are written as a page; '
-                         'give a name that ends in .html')
-    if not os.path.lexists(out): return
-    try:
-        with open(regular_file(out), 'rb') as f: ours = PAGE_MARK.encode() in f.read(500)
-    except (OSError, ValueError): ours = False
-    if not ours:
-        raise ValueError(f'{out}: is there already, was not written by this command, '
-                         'and would be lost; give another name')
-
 def _write_page(people, found, image, box, gallery, out):
     "The matches of a picture as a page of HTML."
     from person_search_nb.files import atomic_write
@@ -230,8 +217,8 @@ def _write_page(people, found, image, box, gallery, out):
 
 def _look_up(model, gallery, image, box, number, cameras, time, rerank, out, device, trust):
     "Search a gallery for the person in a box of a picture."
-    from person_search_nb.search import Gallery
-    if out: _check_page(out)
+    from person_search_nb.search import Gallery, PAGE_MARK
+    if out: check_page(out, PAGE_MARK, 'what matches a picture')
     people = Gallery.open(gallery)
     model = model or _named_by(people, gallery)
     if box: box = box_from_text(box)

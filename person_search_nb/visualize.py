@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STYLE', 'RIGHT', 'WRONG', 'NOBODY', 'to_array', 'id_colour', 'to_boxes', 'draw_boxes', 'show_scenes', 'crop',
-           'on_card', 'ranking_strip', 'figure_html']
+           'on_card', 'show_card', 'ranking_strip', 'figure_html']
 
 # %% ../nbs/tools/visualize.ipynb #1b20d2f6
 import base64, colorsys, html
@@ -170,14 +170,22 @@ def on_card(
     return card
 
 # %% ../nbs/tools/visualize.ipynb #d26decfb
-def _card(ax, picture, colour, words, lw):
+def show_card(
+    ax, # axes to draw on
+    picture, # a crop of any size
+    correct: bool | None = None, # right: green and ticked; wrong: red and crossed; None: the query
+    words: str = '', # below, after the mark
+):
     "One person of a strip: card, coloured frame, words below."
+    colour, mark, lw = ('#1f5fb4', '', 4) if correct is None else \
+                       (RIGHT, '✓', 3) if correct else (WRONG, '✗', 3)
     ax.set_axis_on()
     ax.imshow(on_card(picture), interpolation='bilinear')
     ax.set(xticks=[], yticks=[])
-    ax.set_xlabel(words, color=colour, labelpad=3)
+    ax.set_xlabel(f'{mark} {words}'.strip(), color=colour, labelpad=3)
     for s in ax.spines.values(): s.set(visible=True, color=colour, linewidth=lw)
 
+# %% ../nbs/tools/visualize.ipynb #c67ca6cc
 @plt.style.context(STYLE)
 def ranking_strip(
     query_crop, # (h, w, 3), the person looked for
@@ -195,11 +203,10 @@ def ranking_strip(
     widths = dict(width_ratios=[1.25] + [1] * number)
     fig, axes = plt.subplots(1, number + 1, figsize=size, gridspec_kw=widths)
     for ax in axes: ax.set_axis_off()
-    _card(axes[0], query_crop, '#1f5fb4', 'query', 4)
+    show_card(axes[0], query_crop, words='query')
     for k in range(min(number, len(crops))):
-        words = '✓' if correct[k] else '✗'
-        if scores is not None: words += f' {float(scores[k]):.2f}'
-        _card(axes[k + 1], crops[k], RIGHT if correct[k] else WRONG, words, 3)
+        words = '' if scores is None else f'{float(scores[k]):.2f}'
+        show_card(axes[k + 1], crops[k], bool(correct[k]), words)
         axes[k + 1].set_title(f'{k + 1}', fontsize=8, color='#666666', pad=4)
     if title: fig.suptitle(title, fontsize=10, parse_math=False)
     return fig

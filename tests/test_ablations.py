@@ -4,7 +4,6 @@ import json
 import pytest
 import torch
 
-from person_search_nb import ablation_rows
 from person_search_nb.model_files import shipped_trunk
 from person_search_nb.warm_start import read_state, warm_start
 from person_search_nb.models import build_model
@@ -103,7 +102,7 @@ def test_one_step_of_every_row(name, networks, tmp_path):
 
 def test_a_second_call_trains_nothing(networks, tmp_path, monkeypatch):
     first = run_ablation('table7', SPEC, out=tmp_path / 'a', networks=networks, progress=False, **STEP)
-    monkeypatch.setattr(ablation_rows, 'run_recipe', lambda *a, **k: pytest.fail('trained again'))
+    monkeypatch.setattr('person_search_nb.recipes.run_recipe', lambda *a, **k: pytest.fail('trained again'))
     again = run_ablation('table7', SPEC, out=tmp_path / 'b', networks=networks, progress=False, **STEP)
     assert [r['mAP'] for r in again['rows']] == [r['mAP'] for r in first['rows']]
 
