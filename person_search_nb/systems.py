@@ -155,18 +155,21 @@ def _network(backbone, num_ids, anchors, settings):
 
 @register_model('hdl-teacher')
 def _hdl_teacher(num_ids, heights, width, weights=None, **kw):
+    "HDL, section 3.2: the teacher, a ResNet-50 with attention after each block."
     backbone = resnet_backbone(50, width=width, weights=weights)
     own = dict(rpn_channels=int(512 * width))
     return _network(backbone, num_ids, pedestrian_anchors(heights), own | kw)
 
 @register_model('hdl-student')
 def _hdl_student(num_ids, heights, width, head_padding=1, **kw):
+    "HDL, section 3.2: the student, of separable convolutions, as printed."
     backbone = student_backbone('paper', width=width, head_padding=head_padding)
     own = dict(rpn_channels=int(512 * width))
     return _network(backbone, num_ids, pedestrian_anchors(heights), own | kw)
 
 @register_model('hdl-student-fast')
 def _hdl_student_fast(num_ids, heights, width, **kw):
+    "A student of HDL's teacher that is faster than the printed one; ours."
     backbone = student_backbone('fast', width=width)
     own = dict(rpn_channels=int(512 * width), separable_rpn=True, factored=True)
     return _network(backbone, num_ids, pedestrian_anchors(heights), own | kw)
@@ -175,6 +178,7 @@ def _hdl_student_fast(num_ids, heights, width, **kw):
 @register_model('oim', 'oim-hdl')
 def _oim(num_ids, heights, width, weights=None, trunk='resnet50', anchors='faster-rcnn',
          cut=None, **kw):
+    "OIM, Xiao 2017, section 3: a ResNet-50 (-hdl: as in the tables of HDL)."
     options = dict(cut=cut) if cut else {}
     backbone = build_backbone(trunk, width=width, weights=weights, **options)
     own = dict(attention='none', id_loss='oim', dim=256, rpn_channels=int(512 * width),
@@ -184,6 +188,7 @@ def _oim(num_ids, heights, width, weights=None, trunk='resnet50', anchors='faste
 @register_model('e2e-rss')
 def _e2e_rss(num_ids, heights, width, weights=None, anchors='faster-rcnn', batch_norm=False,
              **kw):
+    "E2E, section 4: a VGG16 that learns by random-sampling softmax."
     backbone = vgg16_backbone(width, weights, batch_norm=batch_norm)
     own = dict(attention='none', id_loss='rss', dim=256, rpn_channels=int(512 * width),
                roi_op='pool', norms=False, rescore=False, matching='euclidean')
@@ -192,6 +197,7 @@ def _e2e_rss(num_ids, heights, width, weights=None, anchors='faster-rcnn', batch
 @register_model('attention-embedding')
 def _attention_embedding(num_ids, heights, width, weights=None, trunk='densenet121',
                          anchors='faster-rcnn', **kw):
+    "Attention embedding, section III: a transformer for scenes, a mask for people."
     backbone = build_backbone(trunk, width=width, weights=weights)
     own = dict(attention='none', transformer=True, mask=True, id_loss='oim', queue=2048,
                dim=int(2048 * width), rpn_channels=int(512 * width), roi_size=14,
@@ -202,6 +208,7 @@ def _attention_embedding(num_ids, heights, width, weights=None, trunk='densenet1
 @register_model('detector')
 def _detector(num_ids, heights, width, weights=None, trunk='resnet50', anchors='faster-rcnn',
               batch_norm=False, **kw):
+    "CLSA, section 3.1; E2E, section 5.1: Faster R-CNN for people, without identities."
     own = dict(attention='none', rpn_channels=int(512 * width))
     if trunk == 'vgg16':
         backbone = vgg16_backbone(width, weights, batch_norm=batch_norm)
