@@ -8,6 +8,7 @@ __all__ = ['demo', 'data', 'models', 'presets', 'settings', 'train', 'distill', 
 # %% ../nbs/97_model_commands.ipynb #9cc23bf0
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated
 
 from fastcore.script import call_parse, store_true
@@ -92,6 +93,9 @@ def _recipe(model, data, preset, config, **given):
     if model and model != recipe.model:
         raise ValueError(f'{printable(file)} is of {recipe.model}, --model says {model}; '
                          'leave one of them out')
+    if recipe.after:
+        told = f'stages before are not repeated, their weights are those of {recipe.after}'
+        tell(SimpleNamespace(notes=[told], left_out={}))
     return changed(recipe, **given | (dict(data=data) if data else {}))
 
 def _ask(recipe, out, restart):

@@ -67,13 +67,13 @@ def setting_rows(
     groups = {**dict.fromkeys(RECIPE_FIELDS, 'recipe'), **dict.fromkeys(TRAIN_FIELDS, 'training')}
     return [dict(group=groups.get(k, 'network'), name=k, value=v,
                  kind=kind_text(kind_of(kinds, k)), meaning=meaning(k, model))
-            for k, v in now.items()]
+            for k, v in now.items() if k not in ('model', 'data')]  # options of their own
 
 # %% ../nbs/79_setting_help.ipynb #f1e40f49
 def _shown(value):
     "A value as it is typed after --set."
     if isinstance(value, (tuple, list)) and value and not any(isinstance(v, dict) for v in value):
-        return ','.join(map(_shown, value))
+        return ','.join(map(_shown, value)) + ',' * (len(value) == 1)
     return f'{value:g}' if isinstance(value, float) else str(value)
 
 def setting_table(
@@ -151,8 +151,8 @@ def seconds_per_scene(
     recipe: Recipe,  # without stages
 ) -> float:
     "Time of one scene in a training step on this processor, measured with random numbers."
-    scenes = _random_scenes(recipe, 2 if recipe.train.pairs else 1)
     with torch.random.fork_rng([]):
+        scenes = _random_scenes(recipe, 2 if recipe.train.pairs else 1)
         net = {k: v for k, v in recipe.net.items() if k != 'heights'}
         model = build_model(recipe.model, 10, **net).train()
         teacher = load_model(recipe.teacher) if recipe.teacher else None
