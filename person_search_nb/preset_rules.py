@@ -338,7 +338,7 @@ _TINY = [
         rpn_channels=64, epochs=3.0, lr=2e-3,
     ),
     rule(
-        'hdl-teacher hdl-student-fast', '*',
+        'hdl-teacher:resnet50 hdl-student-fast', '*',
         OURS + 'the small trunk that comes with the package takes the place of ImageNet',
         start='shipped', imprint=True,
     ),

@@ -156,9 +156,10 @@ def seconds_per_scene(
         net = {k: v for k, v in recipe.net.items() if k != 'heights'}
         model = build_model(recipe.model, 10, **net).train()
         teacher = load_model(recipe.teacher) if recipe.teacher else None
-        first = _timed_pass(recipe, scenes, model, teacher)
-        if first < 10: first = min(first, _timed_pass(recipe, scenes, model, teacher))
-    return first / len(scenes)
+        times = []  # the fastest: another program may have been busy in the others
+        while len(times) < 5 and sum(times) < 6:
+            times.append(_timed_pass(recipe, scenes, model, teacher))
+    return min(times) / len(scenes)
 
 # %% ../nbs/79_setting_help.ipynb #bf361388
 @dataclass

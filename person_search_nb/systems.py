@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from .anchors import AnchorGenerator, faster_rcnn_anchors, pedestrian_anchors
 from .rpn import RPN
-from .backbones import Backbone, build_backbone, resnet_backbone
+from .backbones import Backbone, build_backbone
 from .classics import vgg16_backbone
 from .attention import ATTENTION
 from .masking import SoftMask, SpatialTransformer
@@ -154,9 +154,9 @@ def _network(backbone, num_ids, anchors, settings):
     return PersonSearchNet(**network_parts(backbone, num_ids, anchors, **settings))
 
 @register_model('hdl-teacher')
-def _hdl_teacher(num_ids, heights, width, weights=None, **kw):
+def _hdl_teacher(num_ids, heights, width, weights=None, trunk='resnet50', **kw):
     "HDL, section 3.2: the teacher, a ResNet-50 with attention after each block."
-    backbone = resnet_backbone(50, width=width, weights=weights)
+    backbone = build_backbone(trunk, width=width, weights=weights)
     own = dict(rpn_channels=int(512 * width))
     return _network(backbone, num_ids, pedestrian_anchors(heights), own | kw)
 
@@ -256,7 +256,11 @@ def build_model(
     **kwargs,                 # further `model_settings`; for many also `weights='imagenet'`
 ) -> PersonSearchNet:
     "Build a system by name; its recipe is kept in `model.config`. Raises ValueError if unknown."
-    model = builder_of(name)(num_ids, list(heights), width, **kwargs)
+    build = builder_of(name)
+    try: model = build(num_ids, list(heights), width, **kwargs)
+    except TypeError as e:
+        if 'unexpected keyword' not in str(e): raise
+        raise ValueError(f"{name}: has no setting {str(e).rpartition(' ')[2]}") from None
     model.config = dict(name=name, num_ids=num_ids, heights=[float(h) for h in heights],
                         width=width) | {k: v for k, v in kwargs.items() if k != 'weights'}
     return model
