@@ -104,6 +104,7 @@ def _ask(recipe, out, restart):
     from person_search_nb.runs import CHECKPOINT
     from person_search_nb.setting_help import estimate_time
     if not is_typed() or 'WORLD_SIZE' in os.environ: return  # a launcher knows what it starts
+    if Path(out).is_file(): return  # `run_recipe` refuses it
     on_cpu = not torch.cuda.is_available() if recipe.train.device == 'auto' \
         else torch.device(recipe.train.device).type == 'cpu'
     goes_on = any(Path(out).glob(CHECKPOINT)) or any(Path(out).glob(f'*/{CHECKPOINT}'))
