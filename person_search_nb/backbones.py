@@ -278,7 +278,8 @@ def load_weights(
                 f'could not download the ImageNet weights of {backbone.name} ({e}); fetch the file '
                 'on a connected machine '
                 'and pass its path as weights=PATH (in a recipe, --set start=PATH), or train from '
-                'scratch with weights=None (--set start=)'
+                'scratch with weights=None (--set start=), or from the small trunk of the package '
+                '(--set start=shipped:hdl-teacher width=0.25)'
             ) from e
     else:
         path = Path(weights)

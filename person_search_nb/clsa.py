@@ -335,7 +335,7 @@ def build(
     min_size: float = 1.,              # px: proposals below are dropped
     **kw,                              # further arguments of `PersonSearchNet`, for the detector
 ) -> TwoStageNet:
-    "CLSA: Faster R-CNN on ResNet-50, and a ResNet-50 pyramid for cut-outs."
+    "CLSA, section 3: Faster R-CNN on ResNet-50, and a ResNet-50 pyramid for cut-outs."
     reid = _second(width, weights, dim, levels, top_down, scales, branches)
     detector = dict(attention='none', rpn_channels=int(512 * width), roi_op='crop',
                     detections=kw.get('proposals', (100, 50))[1])  # all of them
@@ -346,6 +346,7 @@ def build(
 # %% ../nbs/70_clsa.ipynb #a1ecab57
 build_separate = register_model('faster-rcnn-r50')(
     partial(build, levels=(3,), id_loss='softmax'))
+build_separate.__doc__ = 'HDL, Table 4: Faster R-CNN, and a ResNet-50 for cut-outs.'
 
 # %% ../nbs/70_clsa.ipynb #3ca8c169
 @register_model('detector+idnet')
@@ -361,7 +362,7 @@ def build_idnet(
     anchors: str = 'faster-rcnn',      # or 'pedestrian'
     **kw,                              # further arguments of `PersonSearchNet`, for the detector
 ) -> TwoStageNet:
-    "E2E's baseline of two parts: a VGG16 that finds people, and IDNet, which classifies them."
+    "E2E, section 5.1: a VGG16 that finds people, and IDNet, which classifies cut-outs."
     cutouts, searched = (vgg16_backbone(width, weights, batch_norm=batch_norm) for _ in range(2))
     cutouts.blocks[2].append(nn.AdaptiveMaxPool2d(7))  # for VGG's fully connected layers
     reid = ReIDPyramid(cutouts, dim or 256, levels=(3,), norms=False)

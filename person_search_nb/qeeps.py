@@ -476,7 +476,7 @@ def build(
     qsim: bool = True,     # a learned similarity; False: the cosine
     **kwargs,              # further arguments of `PersonSearchNet`
 ) -> QEEPS:
-    "The system 'qeeps' of `build_model`: OIM's settings."
+    "QEEPS, abstract: OIM, with a trunk and a second RPN that know the query."
     oim = dict(attention='none', id_loss='oim', dim=256, rpn_channels=int(512 * width), roi_size=14)
     parts = reduction, qsse, qrpn, qsim
     backbone = build_backbone(trunk, width=width, weights=weights, **dict(cut=cut) if cut else {})

@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from PIL import Image
 
 from .distributed import device_of
-from .files import locked, printable
+from .files import DataError, locked, printable
 from .manifest import gallery_file, read_manifest, write_manifest
 from .pictures import as_picture, pixel_limit, read_picture, resize_picture
 from .pictures import resize_rule
@@ -252,8 +252,13 @@ def _checked_box(name, picture, box):
     if box.shape != (4,):
         raise ValueError(f'{name}: the query box has shape {box.shape}; give one, x1, y1, x2, y2')
     box = box[None]
-    scene = Scene(name, picture.shape[:2], box, [-1], rows=['the query box'])
-    return check_scene(scene, name).boxes[0]
+    h, w = picture.shape[:2]
+    scene = Scene(name, (h, w), box, [-1], rows=['the query box'])
+    try: return check_scene(scene, name).boxes[0]
+    except DataError as e:  # its way out speaks of annotation files
+        fault = str(e).rpartition('): ')[2].partition(';')[0]
+        raise DataError(f'{name}: the query {fault}; give left, top, right, bottom '
+                        f'in pixels of this picture, of {w} x {h} px') from None
 
 # %% ../nbs/85_search.ipynb #8d173492
 @patch

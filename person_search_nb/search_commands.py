@@ -7,6 +7,7 @@ __all__ = ['evaluate', 'index', 'search']
 
 # %% ../nbs/98_search_commands.ipynb #cc17ae37
 import os, sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -193,6 +194,23 @@ def _print_matches(found):
         line = f'{k:3d}  {m.similarity:.3f}  {where}'
         print(line.rstrip())
 
+# %% ../nbs/98_search_commands.ipynb #58848466
+def _check_asked(people, image):
+    "Raises ValueError for a picture to look for that is neither a file nor a scene's name."
+    if os.path.lexists(image) or str(image) in people.names: return
+    raise ValueError(f'{image}: no such picture; --image is a file, or the name of a scene '
+                     'in the gallery')
+
+def _own_scenes(people, image, found):
+    "Scenes among the matches that show the very picture of the query."
+    import numpy as np
+    asked, own = people.seen(image)[1], []
+    for scene in dict.fromkeys(m.scene for m in found):
+        try: same = np.array_equal(people.picture(scene), asked)
+        except (ValueError, OSError): same = False  # a picture that is gone is nobody's copy
+        if same: own.append(scene)
+    return own
+
 # %% ../nbs/98_search_commands.ipynb #5cebe98a
 def _nobody(people):
     "What is said where a filter leaves nobody."
@@ -215,16 +233,20 @@ def _write_page(people, found, image, box, gallery, out):
     atomic_write(out, hits_page(found, thumbnail(picture, box) if box else picture, title).encode())
     print(printable(out))
 
-def _look_up(model, gallery, image, box, number, cameras, time, rerank, out, device, trust):
+def _look_up(model, gallery, image, box, number, cameras, time, rerank, out, device, trust,
+             skip_own):
     "Search a gallery for the person in a box of a picture."
     from person_search_nb.search import Gallery, PAGE_MARK
     if out: check_page(out, PAGE_MARK, 'what matches a picture')
     people = Gallery.open(gallery)
     model = model or _named_by(people, gallery)
     if box: box = box_from_text(box)
+    _check_asked(people, image)
     net = _network(model, device, trust)
-    found = people.find(net, image, box or None, number, camera=cameras or None, time=time,
-                        rerank=rerank)
+    ask = partial(people.find, net, image, box or None, number, camera=cameras or None, time=time,
+                  rerank=rerank)
+    found = ask()
+    if skip_own and (own := _own_scenes(people, image, found)): found = ask(exclude=own)
     if not found: _nobody(people)
     _print_matches(found)
     if out: _write_page(people, found, image, box, gallery, out)
@@ -325,7 +347,7 @@ def _find_query(model, query, data, size, number, gallery, out, device, trust):
 def _refuse_mixed(image, of_image, of_data):
     "Raises ValueError for options of the other kind of search, which would have no effect."
     wrong, what = (of_data, 'a data spec') if image else (of_image, 'a picture, --image')
-    given = [f'--{k}' for k, v in wrong.items() if v not in (None, '', (), [])]
+    given = [f"--{k.replace('_', '-')}" for k, v in wrong.items() if v not in (None, '', (), [])]
     if given:
         raise ValueError(f'{", ".join(given)}: only for a search by {what}; leave it out')
 
@@ -348,6 +370,7 @@ def search(
     after: str = '',          # with `image`: only from then on, seconds or a date
     before: str = '',         # with `image`: only until then
     rerank: str = '',         # with `image`: 'k-reciprocal' or 'cbgm'
+    skip_own: store_true = False,  # with `image`: leave out the scene that is the picture itself
     out: str = '',            # a PNG file for the ranking strip; with `image` an HTML page
     device: str = 'auto',     # 'auto', 'cpu', 'cuda'
     trust: store_true = False,  # open a .pt2 file, which can run any code; only for your own files
@@ -357,12 +380,13 @@ def search(
         not_onto(out, model, gallery, image)
         clear_parts(Path(out).parent, [Path(out).name], idle=3600)
     of_data = dict(query=query, size=size, data='' if data == 'synth:tiny' else data)
-    _refuse_mixed(image, dict(box=box, cameras=cameras, after=after, before=before, rerank=rerank),
-                  of_data)
+    of_image = dict(box=box, cameras=cameras, after=after, before=before, rerank=rerank,
+                    skip_own=skip_own or None)
+    _refuse_mixed(image, of_image, of_data)
     if image:
         time = (seconds(after), seconds(before)) if after or before else None
         return _look_up(model, gallery or 'gallery', image, box, number, list(cameras), time,
-                        rerank, out, device, trust)
+                        rerank, out, device, trust, skip_own)
     if not model:
         raise ValueError('give a MODEL file and --query for a data spec, or --gallery and --image '
                          'for a gallery made by person-search index')

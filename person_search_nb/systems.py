@@ -178,6 +178,7 @@ def _network(backbone, num_ids, anchors, settings):
 
 @register_model('hdl-teacher')
 def _hdl_teacher(num_ids, heights, width, weights=None, trunk='resnet50', **kw):
+    "HDL, section 3.2: the teacher, a ResNet-50 with attention after each block."
     backbone = _backbone(trunk, width, weights, kw)
     own = dict(rpn_channels=int(512 * width))
     return _network(backbone, num_ids, pedestrian_anchors(heights), own | kw)
@@ -185,6 +186,7 @@ def _hdl_teacher(num_ids, heights, width, weights=None, trunk='resnet50', **kw):
 @register_model('hdl-student')
 def _hdl_student(num_ids, heights, width, weights=None, trunk='student-paper', head_padding=1,
                  **kw):
+    "HDL, section 3.2: the student, of separable convolutions, as printed."
     padding = dict(head_padding=head_padding) if trunk == 'student-paper' else {}
     backbone = _backbone(trunk, width, weights, kw, **padding)
     own = dict(rpn_channels=int(512 * width))
@@ -192,6 +194,7 @@ def _hdl_student(num_ids, heights, width, weights=None, trunk='student-paper', h
 
 @register_model('hdl-student-fast')
 def _hdl_student_fast(num_ids, heights, width, weights=None, trunk='student-fast', **kw):
+    "A student of HDL's teacher that is faster than the printed one; ours."
     backbone = _backbone(trunk, width, weights, kw)
     own = dict(rpn_channels=int(512 * width), separable_rpn=True, factored=True)
     return _network(backbone, num_ids, pedestrian_anchors(heights), own | kw)
@@ -199,16 +202,19 @@ def _hdl_student_fast(num_ids, heights, width, weights=None, trunk='student-fast
 # %% ../nbs/48_systems.ipynb #28200b19
 @register_model('hdl-student-mobilenet')
 def _hdl_student_mobilenet(num_ids, heights, width, weights=None, trunk='mobilenet_v2', **kw):
+    "A student of HDL's teacher on MobileNetV2 (or V3: trunk=mobilenet_v3); ours."
     return _hdl_student_fast(num_ids, heights, width, weights, trunk, **kw)
 
 @register_model('hdl-student-resnet18')
 def _hdl_student_resnet18(num_ids, heights, width, weights=None, trunk='resnet18', **kw):
+    "A student of HDL's teacher on ResNet-18; ours."
     return _hdl_student_fast(num_ids, heights, width, weights, trunk, **kw)
 
 # %% ../nbs/48_systems.ipynb #cac8aaff
 @register_model('oim', 'oim-hdl')
 def _oim(num_ids, heights, width, weights=None, trunk='resnet50', anchors='faster-rcnn',
          cut=None, **kw):
+    "OIM, Xiao 2017, section 3: a ResNet-50 (-hdl: as in the tables of HDL)."
     options = dict(cut=cut) if cut else {}
     backbone = _backbone(trunk, width, weights, kw, **options)
     own = dict(attention='none', id_loss='oim', dim=256, rpn_channels=int(512 * width),
@@ -218,6 +224,7 @@ def _oim(num_ids, heights, width, weights=None, trunk='resnet50', anchors='faste
 @register_model('e2e-rss')
 def _e2e_rss(num_ids, heights, width, weights=None, trunk='vgg16', anchors='faster-rcnn',
              batch_norm=False, **kw):
+    "E2E, section 4: a VGG16 that learns by random-sampling softmax."
     options = dict(batch_norm=batch_norm) if trunk == 'vgg16' else {}
     backbone = _backbone(trunk, width, weights, kw, **options)
     own = dict(attention='none', id_loss='rss', dim=256, rpn_channels=int(512 * width),
@@ -227,6 +234,7 @@ def _e2e_rss(num_ids, heights, width, weights=None, trunk='vgg16', anchors='fast
 @register_model('attention-embedding')
 def _attention_embedding(num_ids, heights, width, weights=None, trunk='densenet121',
                          anchors='faster-rcnn', **kw):
+    "Attention embedding, section III: a transformer for scenes, a mask for people."
     backbone = _backbone(trunk, width, weights, kw)
     own = dict(attention='none', transformer=True, mask=True, id_loss='oim', queue=2048,
                dim=int(2048 * width), rpn_channels=int(512 * width), roi_size=14,
@@ -237,6 +245,7 @@ def _attention_embedding(num_ids, heights, width, weights=None, trunk='densenet1
 @register_model('detector')
 def _detector(num_ids, heights, width, weights=None, trunk='resnet50', anchors='faster-rcnn',
               batch_norm=False, **kw):
+    "CLSA, section 3.1; E2E, section 5.1: Faster R-CNN for people, without identities."
     own = dict(attention='none', rpn_channels=int(512 * width))
     plain = trunk == 'vgg16'
     backbone = _backbone(trunk, width, weights, kw, **dict(batch_norm=batch_norm) if plain else {})
@@ -281,7 +290,11 @@ def build_model(
 ) -> PersonSearchNet:
     "Build a system by name; its recipe is kept in `model.config`. Raises ValueError if unknown."
     kwargs = with_names(kwargs)
-    model = builder_of(name)(num_ids, list(heights), width, **kwargs)
+    build = builder_of(name)
+    try: model = build(num_ids, list(heights), width, **kwargs)
+    except TypeError as e:
+        if 'unexpected keyword' not in str(e): raise
+        raise ValueError(f"{name}: has no setting {str(e).rpartition(' ')[2]}") from None
     model.config = dict(name=name, num_ids=num_ids, heights=[float(h) for h in heights],
                         width=width) | {k: v for k, v in kwargs.items() if k != 'weights'}
     return model

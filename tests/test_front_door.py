@@ -26,7 +26,7 @@ def test_unknown_name():
 
 
 @pytest.mark.parametrize('code', ['import person_search_nb', 'from person_search_nb.cli import main; sys.argv[1:] = ["--help"]\ntry: main()\nexcept SystemExit: pass',
-                                  'from person_search_nb.cli import main; sys.argv[1:] = ["train", "--help"]\ntry: main()\nexcept SystemExit: pass'])
+                                  *(f'from person_search_nb.cli import main; sys.argv[1:] = ["{c}", "--help"]\ntry: main()\nexcept SystemExit: pass' for c in ('train', 'settings', 'search'))])
 def test_nothing_heavy_is_loaded_before_it_is_needed(code):
     done = fresh(f'import sys\n{code}\n{SAYS}')
     assert not done.returncode, done.stderr
