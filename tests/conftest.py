@@ -43,10 +43,16 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope='session')
-def child():
+def process_method():
+    "How processes begin: `multiprocessing.get_context(process_method)`."
+    return METHOD
+
+
+@pytest.fixture(scope='session')
+def child(process_method):
     "`child(f, *args)` starts a process of its own that runs a function of a test's module -> a `multiprocessing.Process`."
     def start(f, *args):
-        process = multiprocessing.get_context(METHOD).Process(target=f, args=args)
+        process = multiprocessing.get_context(process_method).Process(target=f, args=args)
         process.start()
         return process
     return start
