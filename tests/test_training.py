@@ -51,6 +51,7 @@ def killed(out, kills):
     "Train in a child that is killed with SIGKILL again and again: at random moments, and while a checkpoint is being written."
     torch.set_num_threads(1)
     data, lots = scenes(), random.Random(0)
+    for i in range(len(data)): data[i]  # drawn once, not by each child
     unbroken = small(data.num_ids, id_loss='oim')
     whole = config(epochs=10, checkpoint_every=1, ema=0.9, norm='shared')
 
@@ -89,11 +90,11 @@ def killed(out, kills):
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='forks')
 def test_killed_at_any_moment(tmp_path, child):
-    run = child(killed, tmp_path, 10)
+    run = child(killed, tmp_path, 6)
     run.join()
     assert run.exitcode == 0
     r = json.loads((tmp_path / 'found.json').read_text())
-    assert all(dead for dead, *_ in r['kills']) and len(r['kills']) == 10
+    assert all(dead for dead, *_ in r['kills']) and len(r['kills']) == 6
     assert any(part for *_, part in r['kills'])                                 # at least one died in the middle of a write
     steps = [step for _, step, _ in r['kills']]
     assert steps == sorted(steps) and 0 < steps[-1] < r['steps'] == 20          # it got on, and was not finished too early to prove something
