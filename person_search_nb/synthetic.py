@@ -400,7 +400,7 @@ def write_dataset(
     return path
 
 # %% ../nbs/35_synthetic.ipynb #f9ae042e
-@lru_cache(maxsize=1200)  # all of `tiny`, 25 MB: a file is read in 1 ms, a scene drawn in 30 to 400
+@lru_cache(maxsize=1200)  # all of `tiny`, 25 MB: a file is read in 1 ms, a scene drawn in 30 to 200
 def _stored(*scene): return _jpeg_of(*scene)[1]
 
 class Rendered:
