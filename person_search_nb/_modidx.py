@@ -3462,6 +3462,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                             'person_search_nb.synthetic._sightings': ( 'synthetic.html#_sightings',
                                                                                        'person_search_nb/synthetic.py'),
                                             'person_search_nb.synthetic._spot': ('synthetic.html#_spot', 'person_search_nb/synthetic.py'),
+                                            'person_search_nb.synthetic._stored': ( 'synthetic.html#_stored',
+                                                                                    'person_search_nb/synthetic.py'),
                                             'person_search_nb.synthetic._turns': ('synthetic.html#_turns', 'person_search_nb/synthetic.py'),
                                             'person_search_nb.synthetic._world': ('synthetic.html#_world', 'person_search_nb/synthetic.py'),
                                             'person_search_nb.synthetic._write_jpeg': ( 'synthetic.html#_write_jpeg',

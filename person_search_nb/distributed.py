@@ -77,10 +77,11 @@ def spawn(
     *args,          # of `f`
 ) -> list:          # what each returned, by number
     "Run a function in several processes that exchange tensors; an error in one is raised here."
-    context = torch.multiprocessing.get_context('spawn')
-    answers, got = context.SimpleQueue(), {}
+    mp = torch.multiprocessing
+    method = 'forkserver' if 'forkserver' in mp.get_all_start_methods() else 'spawn'
+    answers, got = mp.get_context(method).SimpleQueue(), {}
     args = processes, _free_port(), f, args, answers
-    running = torch.multiprocessing.spawn(_child, args, processes, join=False)
+    running = mp.start_processes(_child, args, processes, join=False, start_method=method)
     while len(got) < processes and not running.join(0.1):  # raises what a process raised
         while not answers.empty(): got.update([answers.get()])
     while len(got) < processes: got.update([answers.get()])

@@ -1,4 +1,5 @@
 """What every test may ask for."""
+import multiprocessing
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -9,6 +10,10 @@ import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# importing PyTorch and the package takes seconds: a server does it once, and every process of a test begins as its copy
+METHOD = 'forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn'
+multiprocessing.set_forkserver_preload(['torch._dynamo', 'pytest', 'hypothesis', 'person_search_nb.cli', 'person_search_nb.demo', 'person_search_nb.ablations', 'person_search_nb.search'])
 
 # hypothesis' own limit of 0.2 s per example would fail tests on a busy machine
 settings.register_profile('project', deadline=None, print_blob=True)
@@ -35,6 +40,33 @@ def pytest_collection_modifyitems(items):
     import torch  # only now: it takes seconds, and most tests of the tree need none of it
     if torch.cuda.is_available(): return
     for item in items: item.add_marker(pytest.mark.skip(reason='no GPU here'))
+
+
+@pytest.fixture(scope='session')
+def process_method():
+    "How processes begin: `multiprocessing.get_context(process_method)`."
+    return METHOD
+
+
+@pytest.fixture(scope='session')
+def child(process_method):
+    "`child(f, *args)` starts a process of its own that runs a function of a test's module -> a `multiprocessing.Process`."
+    def start(f, *args):
+        process = multiprocessing.get_context(process_method).Process(target=f, args=args)
+        process.start()
+        return process
+    return start
+
+
+@pytest.fixture(scope='module')
+def undrawn():
+    "Figures are made, but written as one pixel: for tests that prove something else, many times."
+    from matplotlib.figure import Figure
+    from PIL import Image
+    def savefig(self, file, **kw): Image.new('L', (1, 1)).save(file, 'PNG')
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(Figure, 'savefig', savefig)
+        yield
 
 
 @pytest.fixture

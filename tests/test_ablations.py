@@ -74,6 +74,15 @@ def test_only_weights_count_as_a_start(tmp_path):
     with pytest.raises(ValueError, match='convolution or linear'): warm_start(build_model('hdl-teacher', 5, width=0.125), tmp_path / 'small.pth')
 
 
+@pytest.fixture(scope='module', autouse=True)
+def no_curves():
+    "The curves of a training of one step are not drawn; plots of tables are."
+    from matplotlib.figure import Figure
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr('person_search_nb.training.plot_losses', lambda *a: Figure((1, 1)))
+        yield
+
+
 @pytest.fixture(scope='module')
 def networks(tmp_path_factory): return tmp_path_factory.mktemp('networks')
 

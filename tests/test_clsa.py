@@ -272,7 +272,7 @@ def test_a_frozen_second_network_stays():
 
 
 def test_weak_boxes_change_no_search():
-    spec = 'synth:tiny?train_scenes=2&train_ids=4&test_scenes=24&test_ids=12&queries=8&gallery=24'
+    spec = 'synth:tiny?train_scenes=2&train_ids=4&test_scenes=24&test_ids=12&queries=8&gallery=24&size=128x224'
     gallery, queries = (open_dataset(spec, part, progress=False, workers=0) for part in ('gallery', 'query'))
     short, long = (net(anchors='pedestrian', proposals=(200, 60), **kw).eval() for kw in (dict(score_threshold=.5), {}))
     assert long.score_threshold == .05

@@ -59,12 +59,17 @@ def gallery(): return open_dataset(SPEC, 'gallery')
 
 def trusted(path): return Deployed(path, trust=True)
 
+@pytest.fixture(scope='module')
+def forms(folder):
+    "Read once: a program takes a second."
+    return {form: trusted(folder/form) for form in ('s.onnx', 's.pt2')}
+
 FORMS = pytest.mark.parametrize('form', ['s.onnx', 's.pt2'])
 
 
 @FORMS
-def test_equal_on_synthetic_scenes(student, folder, gallery, form):
-    net = trusted(folder/form)
+def test_equal_on_synthetic_scenes(student, forms, gallery, form):
+    net = forms[form]
     for i in range(4):
         image = gallery[i][0]
         with torch.no_grad(): close(net([image])[0], student([image])[0], image.shape[1:])
@@ -72,23 +77,23 @@ def test_equal_on_synthetic_scenes(student, folder, gallery, form):
 
 @FORMS
 @pytest.mark.parametrize('size', [(97, 131), (224, 333), (34, 200), (401, 77)])
-def test_equal_at_every_size(student, folder, gallery, form, size):
+def test_equal_at_every_size(student, forms, gallery, form, size):
     image = nn.functional.interpolate(gallery[1][0][None].float(), size, mode='bilinear', antialias=True)[0]
-    with torch.no_grad(): close(trusted(folder/form)([image])[0], student([image])[0], size)
+    with torch.no_grad(): close(forms[form]([image])[0], student([image])[0], size)
 
 
 @FORMS
-def test_several_pictures_of_several_sizes(student, folder, gallery, form):
+def test_several_pictures_of_several_sizes(student, forms, gallery, form):
     "Each is looked at alone: what stands beside it in the list says nothing about it."
     images = [gallery[0][0], gallery[1][0][:, :200, :301]]
     with torch.no_grad():
-        for found, image in zip(trusted(folder/form)(images), images): close(found, student([image])[0], image.shape[1:])
+        for found, image in zip(forms[form](images), images): close(found, student([image])[0], image.shape[1:])
 
 
 @FORMS
-def test_queries(student, folder, gallery, form):
+def test_queries(student, forms, gallery, form):
     images, boxes = zip(*((gallery[i][0], gallery.truth(i)['boxes']) for i in range(3)))
-    net = trusted(folder/form)
+    net = forms[form]
     with torch.no_grad(): want = torch.cat([student.embed([i], [b]) for i, b in zip(images, boxes)])
     got = net.embed(images, boxes)
     assert (got - want).abs().max() < 1e-4 and torch.allclose(got.norm(dim=1), torch.ones(len(got)))
@@ -105,7 +110,7 @@ def test_nobody_there(folder, form):
     with pytest.raises(ValueError, match='20x70 px is too small'): net([torch.zeros(3, 20, 70)])
 
 
-def test_real_scenes(student, folder, shared):
+def test_real_scenes(student, forms, shared):
     import numpy as np
     from PIL import Image
     frames = sorted((shared/'real'/'prw16').rglob('*.jpg'))[:3]
@@ -113,10 +118,10 @@ def test_real_scenes(student, folder, shared):
     for path in frames:
         image = torch.from_numpy(np.asarray(Image.open(path).convert('RGB').resize((960, 540)))).permute(2, 0, 1).float() / 255
         with torch.no_grad(): want = student([image])[0]
-        for form in ('s.onnx', 's.pt2'): close(trusted(folder/form)([image])[0], want, image.shape[1:])
+        for net in forms.values(): close(net([image])[0], want, image.shape[1:])
 
 
-@pytest.mark.parametrize('name, export', [('hdl-teacher', 'onnx'), ('hdl-student', 'pt2'), ('hdl-student-fast', 'pt2'), ('oim', 'onnx')])
+@pytest.mark.parametrize('name, export', [('hdl-teacher', 'onnx'), ('hdl-student', 'pt2'), ('hdl-student-fast', 'pt2'), ('oim', 'pt2')])
 def test_other_systems(tmp_path, name, export):
     net, path = lively(name), tmp_path/f'net.{export}'
     errors = (export_onnx if export == 'onnx' else export_program)(net, path)
@@ -256,10 +261,13 @@ def test_missing_package(student, folder, monkeypatch, tmp_path):
 
 
 def test_command(tmp_path, command):
-    save_model(lively('hdl-student-fast'), tmp_path/'m.safetensors')
+    net = lively('hdl-student-fast')
+    net.size = (128, 224)
+    save_model(net, tmp_path/'m.safetensors')
     done = command('export', 'm.safetensors', 'q.onnx', '--int8', 'synth:tiny?train_scenes=3&train_ids=3', '--scenes', 2, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 'q.onnx' in done.stdout and 'q.head.onnx' in done.stdout
+    assert Deployed(tmp_path/'q.onnx').size == (128, 224)  # of the training: it goes along
     done = command('evaluate', 'q.onnx', '--data', 'synth:tiny?test_scenes=6&test_ids=4&gallery=3&queries=1', cwd=tmp_path)
     assert done.returncode == 0 and 'mAP' in done.stdout, done.stderr
     for args, message in ((('m.safetensors', 'm.onnx', '--half'), '--half and --trunk'), (('m.safetensors', 'm.pt2', '--to', 'onnx'), 'ends in .onnx'), (('m.safetensors', 'm.x', '--to', 'tflite'), '--to is one of'),
@@ -303,13 +311,6 @@ def test_weights_of_an_onnx_file_are_in_it(folder, tmp_path):
     with pytest.raises(ValueError, match='not a whole file of person-search export'): Deployed(tmp_path/'s.onnx')
 
 
-def test_the_size_of_training_goes_along(student, tmp_path):
-    student.size = (128, 224)
-    try: export_onnx(student, tmp_path/'s.onnx')
-    finally: student.size = None
-    assert Deployed(tmp_path/'s.onnx').size == (128, 224)
-
-
 @pytest.mark.parametrize('field, value', [('roi_size', 10 ** 6), ('detections', float('nan')), ('stride', 0), ('proposals', -1), ('nms_threshold', 5), ('score_threshold', 'x'), ('size', [10 ** 6, 10 ** 6]), ('fingerprint', 5), ('precision', None), ('iou', 'x'), ('min_height', -1), ('detections', 1.5), ('proposals', 2.5), ('dim', 8.5), ('roi_size', 7.0), ('detections', True)])
 def test_numbers_of_a_description_are_checked(folder, tmp_path, field, value):
     import onnx
@@ -339,7 +340,9 @@ def test_numbers_of_a_description_are_those_of_the_graph(folder, tmp_path, field
 @pytest.mark.parametrize('how', ['--trunk', '--half', '--to=safetensors'])
 def test_a_model_is_not_exported_onto_itself(command, tmp_path, how, out):
     "The identity classifier of the only copy was lost."
-    save_model(lively('hdl-student-fast'), tmp_path/'m.safetensors')
+    net = lively('hdl-student-fast')
+    net.size = (128, 224)
+    save_model(net, tmp_path/'m.safetensors')
     (tmp_path/'link.safetensors').symlink_to(tmp_path/'m.safetensors')
     before = (tmp_path/'m.safetensors').read_bytes()
     done = command('export', 'm.safetensors', out, how, cwd=tmp_path)

@@ -508,13 +508,12 @@ def test_what_is_no_gallery(models, scenes, given):
 
 def test_students_whose_levels_cannot_be_drawn_are_said(models, scenes, tmp_path):
     "Their pictures stayed empty, or a line of Python came."
-    pytest.importorskip('onnxruntime'); pytest.importorskip('onnxscript')
-    from person_search_nb.deploy import export_onnx
+    from person_search_nb.deploy import export_program
     from person_search_nb.deployed import Deployed
     teacher, students = models
-    export_onnx(students['plain'], tmp_path/'s.onnx')
-    deployed = Deployed(tmp_path/'s.onnx')
+    export_program(students['plain'], tmp_path/'s.pt2')
+    deployed = Deployed(tmp_path/'s.pt2', trust=True)
     for given in ((teacher, deployed), (deployed, students), (teacher, dict(student=deployed)), (teacher, students, scenes, dict(early=deployed))):
         with pytest.raises(ValueError, match='(teacher|student|early): is an exported model, which does not show its levels'): AttentionExplorer(*given[:2], *(given[2:] or [scenes]))
-    for given, kind in (([teacher], 'list'), ('s.safetensors', 'str'), (tmp_path/'s.onnx', 'Path'), (None, 'NoneType')):
+    for given, kind in (([teacher], 'list'), ('s.safetensors', 'str'), (tmp_path/'s.pt2', 'Path'), (None, 'NoneType')):
         with pytest.raises(ValueError, match=f'student: is a .*{kind}, no network whose levels can be drawn'): AttentionExplorer(teacher, given, scenes)

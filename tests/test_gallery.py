@@ -1,5 +1,5 @@
 "Galleries: exact whatever the blocks, the files and the processes; killed at any format_time they open, and end as if unbroken."
-import json, os, shutil, signal, subprocess, sys
+import json, os, shutil, signal, stat
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -206,31 +206,28 @@ def test_an_error_reaches_every_process(tmp_path):
     assert all('no such folder' in e for e in spawn(_failing_build, 2, tmp_path/'nowhere', tmp_path/'g'))
 
 
-KILLED = r'''
-import os, stat, sys, time
-sys.path.insert(0, sys.argv[1])
-import torch; torch.set_num_threads(int(sys.argv[5]))
-from test_gallery import build, load_model, shipped_trunk
-import person_search_nb.search
-at, fsync, calls = int(sys.argv[4]), os.fsync, 0
-def dying(f):  # every file that is written passes here: die at the given one, its bytes half on the disk
-    global calls
-    if stat.S_ISDIR(os.fstat(f).st_mode): return fsync(f)
-    calls += 1
-    if calls == at:
-        os.ftruncate(f, os.fstat(f).st_size // 2); os.kill(os.getpid(), 9)
-    fsync(f)
-os.fsync = dying
-build(load_model(shipped_trunk('hdl-student-fast-taught')), sys.argv[2], sys.argv[3])
-'''
+def _killed(shots, out, at, threads):
+    "Build, and die at a write: every file passes fsync, here with its bytes half on the disk."
+    torch.set_num_threads(threads)
+    fsync, calls = os.fsync, 0
+    def dying(f):
+        nonlocal calls
+        if stat.S_ISDIR(os.fstat(f).st_mode): return fsync(f)
+        calls += 1
+        if calls == at:
+            os.ftruncate(f, os.fstat(f).st_size // 2); os.kill(os.getpid(), signal.SIGKILL)
+        fsync(f)
+    os.fsync = dying
+    build(load_model(shipped_trunk('hdl-student-fast-taught')), shots, out)
 
 
-def test_killed_at_every_kind_of_write(net, shots, tmp_path):
+def test_killed_at_every_kind_of_write(net, shots, tmp_path, child):
     "kill -9 while manifest, rows or columns are written: the gallery opens, holds whole shards, and ends as if unbroken, with as many threads before and after."
     unbroken, opened = build(net, shots, tmp_path/'whole'), []
     for at in (1, 2, 3, 4, 6):
-        done = subprocess.run([sys.executable, '-c', KILLED, str(Path(__file__).parent), str(shots), str(tmp_path/'g'), str(at), str(torch.get_num_threads())], capture_output=True, text=True)
-        assert done.returncode == -signal.SIGKILL, done.stderr
+        done = child(_killed, shots, tmp_path/'g', at, torch.get_num_threads())
+        done.join()
+        assert done.exitcode == -signal.SIGKILL
         if (tmp_path/'g/manifest.json').exists(): opened.append(len(Gallery.open(tmp_path/'g').names))
     assert opened == sorted(opened) and len(opened) > 2 and opened[-1] >= 3
     same(build(net, shots, tmp_path/'g'), unbroken)

@@ -165,10 +165,10 @@ def test_an_archive_that_unpacks_to_gigabytes_takes_none(tmp_path):
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             assert peak < 2 ** 26
-    zeros = np.zeros((3, 2 ** 27), np.float16)  # 768 MB of zeros, in less than one
-    refused('it holds 768 MB, more than the 256 MB', det_feats=zeros)
+    zeros = np.zeros((3, 2 ** 26), np.float16)  # 384 MB of zeros, in less than one
+    refused('it holds 384 MB, more than the 256 MB', det_feats=zeros)
     refused('different lengths', det_feats=np.zeros((2 ** 23, 8), np.float16))
-    refused('it holds', names=np.zeros(3, 'U100000000'))
+    refused('it holds', names=np.zeros(3, 'U30000000'))
     def lying(file, **arrays):
         np.savez(file, **arrays)
         with zipfile.ZipFile(file) as z: kept = {k: z.read(k) for k in z.namelist()}
@@ -221,9 +221,9 @@ def _hold(folder, ready):
     with locked(folder, 'index'): ready.send('held'); time.sleep(600)
 
 
-def test_two_at_once(net, tmp_path, pictures):
+def test_two_at_once(net, tmp_path, pictures, process_method):
     "faults.md, row 15."
-    context = get_context('spawn')
+    context = get_context(process_method)
     mine, ready = context.Pipe()
     other = context.Process(target=_hold, args=(str(tmp_path / 'g'), ready), daemon=True)
     other.start()
@@ -281,11 +281,10 @@ def _hold_with_a_helper(folder, ready):
         ready.send(helper.pid); time.sleep(600)
 
 
-def test_helpers_of_a_killed_process_hold_nothing(tmp_path):
+def test_helpers_of_a_killed_process_hold_nothing(tmp_path, child):
     import signal
-    mine, ready = get_context('spawn').Pipe()
-    other = get_context('spawn').Process(target=_hold_with_a_helper, args=(str(tmp_path / 'g'), ready))  # not a daemon: those have no children
-    other.start()
+    mine, ready = get_context().Pipe()
+    other = child(_hold_with_a_helper, str(tmp_path / 'g'), ready)  # not a daemon: those have no children
     helper = mine.recv()
     try:
         with pytest.raises(BusyError): locked(tmp_path / 'g', 'index').__enter__()

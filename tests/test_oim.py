@@ -276,8 +276,8 @@ def worker(rank, folder):
     dist.destroy_process_group()
 
 
-def test_two_processes_keep_one_table(tmp_path):
-    torch.multiprocessing.spawn(worker, (str(tmp_path),), nprocs=2)
+def test_two_processes_keep_one_table(tmp_path, process_method):
+    torch.multiprocessing.start_processes(worker, (str(tmp_path),), nprocs=2, start_method=process_method)
     first, second = (torch.load(tmp_path / f'{rank}.pt', weights_only=True) for rank in (0, 1))
     assert first['rows'].tolist() == second['rows'].tolist() == [0, 1, 1]
     for name, alone in (('oim', OIMLoss(6, 5, queue_size=7)), ('centre', CentreLoss(6, 5))):

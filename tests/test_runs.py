@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import stat
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from person_search_nb import demo as demo_module, files
+from person_search_nb import costs, demo as demo_module, files
+from person_search_nb.cli import main
 from person_search_nb.files import BusyError, locked
 from person_search_nb.datasets import open_dataset
 from person_search_nb.model_files import save_model
@@ -27,8 +27,17 @@ from person_search_nb.recipes import read_recipe, run_recipe
 from person_search_nb.ablations import run_ablation
 from person_search_nb.demo import DemoConfig, run_demo, WRITTEN
 
+pytestmark = pytest.mark.usefixtures('undrawn', 'untimed')
 SPEC = 'synth:tiny?train_scenes=6&test_scenes=4&train_ids=6&test_ids=4&queries=3&gallery=3&size=96x160'
 SMALL = dict(width=0.125, rpn_channels=16, start='', imprint=False, steps=2, warmup=0, device='cpu', batch_size=2, rois_per_image=4, proposals=(12, 8), augment=None)
+
+
+@pytest.fixture(scope='module')
+def untimed():
+    "Milliseconds are not measured: no two runs have the same."
+    with pytest.MonkeyPatch.context() as m:
+        for module in (costs, demo_module): m.setattr(module, 'measure_latency', lambda *a, **kw: dict(median=1., min=1., repeats=1))
+        yield
 
 
 def words(**settings): return ['--set', *(f'{k}={v}' for k, v in (SMALL | settings).items())]
@@ -185,17 +194,18 @@ def test_evaluation_takes_the_size_of_training(tmp_path, command):
 
 # two at once ----------------------------------------------------------------------------------------------------------
 
-HOLDER = 'import sys, time; from person_search_nb.files import locked\nwith locked(sys.argv[1], "training"): print("in", flush=True); time.sleep(60)'
+def hold(folder):
+    with locked(folder, 'training'): time.sleep(60)
 
 
 @pytest.fixture
-def held(tmp_path):
+def held(tmp_path, child):
     "A folder in which another process is at work."
     folder = tmp_path / 'held'
-    other = subprocess.Popen([sys.executable, '-c', HOLDER, str(folder)], stdout=subprocess.PIPE, text=True)
-    assert other.stdout.readline() == 'in\n'
+    other = child(hold, folder)
+    while other.is_alive() and not ((folder / '.lock').exists() and (folder / '.lock').stat().st_size): time.sleep(0.02)
     yield folder, other.pid
-    other.kill(); other.wait()
+    other.kill(); other.join()
 
 
 def test_the_second_is_told_who_is_there(held, command, tmp_path, made):
@@ -267,16 +277,23 @@ COMMANDS = dict(
 FILES = dict(distill=('model.safetensors', 'recipe.json', 'scores.json'), ablate=('table/results.json',))
 
 
+def typed(*words):
+    "A command in a process of its own."
+    sys.argv = ['person-search', *words]
+    main()
+
+
 @pytest.mark.parametrize('name', COMMANDS)
 @pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGINT])
-def test_killed_and_called_again_it_ends_as_if_nothing_had_been(name, how, made, tmp_path, command, whole):
+def test_killed_and_called_again_it_ends_as_if_nothing_had_been(name, how, made, tmp_path, child, command, whole):
     out = tmp_path / 'out'
     call = [*map(str, COMMANDS[name](made, out))]
-    child = subprocess.Popen([sys.executable, '-c', 'from person_search_nb.cli import main; main()', *call], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    other = child(typed, *call)
     until = time.time() + 120
-    while child.poll() is None and time.time() < until and not list(out.rglob(CHECKPOINT)): time.sleep(0.05)
-    child.send_signal(how)
-    child.wait(60)
+    while other.is_alive() and time.time() < until and not list(out.rglob(CHECKPOINT)): time.sleep(0.02)
+    os.kill(other.pid, how)
+    other.join(60)
+    assert other.exitcode == (-how if how == signal.SIGKILL else 130), other.exitcode
     written = [p for p in out.rglob('*') if p.name in RUN_FILES and not (p.parent / 'done').exists()]
     for p in (*written, out / FILES[name][0]):  # what a kill in the middle of writing leaves
         if p.parent.exists(): p.with_name(f'{p.name}.4711.part').write_bytes(b'half')
@@ -298,7 +315,9 @@ def whole(made, tmp_path_factory):
     "The unbroken runs."
     out = tmp_path_factory.mktemp('whole')
     for name, call in COMMANDS.items():
-        subprocess.run([sys.executable, '-c', 'from person_search_nb.cli import main; main()', *map(str, call(made, out / name))], check=True, capture_output=True)
+        with pytest.MonkeyPatch.context() as m:
+            m.setattr(sys, 'argv', ['person-search', *map(str, call(made, out / name))])
+            main()
     return {name: out / name for name in COMMANDS}
 
 
@@ -380,16 +399,14 @@ def test_a_training_in_a_demos_folder_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize('place', ['teacher', 'student_hdl'])
-def test_a_killed_demo_goes_on_to_the_same_numbers(place, tmp_path, mini):
+def test_a_killed_demo_goes_on_to_the_same_numbers(place, tmp_path, child, mini):
     "kill -9 while a network is trained: the same call goes on, and ends as if nothing had been."
     out = tmp_path / 'demo'
-    code = f'from person_search_nb.demo import *; import tests_mini; run_demo(tests_mini.MINI, {str(out)!r})'
-    (tmp_path / 'tests_mini.py').write_text(f'from person_search_nb.demo import DemoConfig\nMINI = {MINI!r}\n')
-    child = subprocess.Popen([sys.executable, '-c', code], env=os.environ | dict(PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path])), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    other = child(run_demo, MINI, out)
     until = time.time() + 200
-    while child.poll() is None and time.time() < until and not (out / place / CHECKPOINT).exists(): time.sleep(0.02)
-    assert child.poll() is None
-    child.kill(); child.wait(60)
+    while other.is_alive() and time.time() < until and not (out / place / CHECKPOINT).exists(): time.sleep(0.02)
+    assert other.is_alive()
+    other.kill(); other.join(60)
     assert not (out / 'results.json').exists()
     again = run_demo(MINI, out)
     numbers = lambda r: {k: {m: v for m, v in r[k].items() if m != 'ms_scene'} for k in demo_module.ROWS}

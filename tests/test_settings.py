@@ -192,7 +192,7 @@ def test_a_start_that_is_not_a_number_is_refused_before_the_folder_is_made(comma
     with safe_open(str(shipped_trunk('hdl-student-fast')), 'pt') as f: about, state = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
     save_file({k: v * float('nan') if v.is_floating_point() else v for k, v in state.items()}, str(tmp_path / 'nan.safetensors'), about)
     sizes = ['width=0.625', 'rpn_channels=64', 'epochs=1', f'start={tmp_path}/nan.safetensors']
-    done = command('train', '--model', 'hdl-student-fast', '--preset', 'tiny', '--out', tmp_path / 'run', '--set', *sizes)
+    done = command('train', '--model', 'hdl-student-fast', '--data', SPEC, '--preset', 'tiny', '--out', tmp_path / 'run', '--set', *sizes)
     assert done.returncode == 1 and 'is not finite' in done.stderr and 'start=' in done.stderr and not (tmp_path / 'run/checkpoint.pt').exists()
 
 

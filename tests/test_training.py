@@ -1,9 +1,11 @@
 "Training: killed at any moment it ends as if it had never been; several processes end as one."
 import json
 import os
+import random
+import signal
+import socket
 import stat
-import subprocess
-import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from person_search_nb import files
 from person_search_nb.distributed import all_gather, broadcast, mean_number, world_size, rank
 from person_search_nb.distributed import rank_slice, spawn
 from person_search_nb.datasets import open_dataset
@@ -44,61 +47,54 @@ def same(a, b): return all(torch.equal(v, b[k]) for k, v in a.items()) and a.key
 
 # killed ---------------------------------------------------------------------------------------------------------------
 
-KILLER = r'''
-"Train in a child that is killed with SIGKILL again and again: at random moments, and while a checkpoint is being written."
-import os, random, signal, stat, sys, time
-import torch
-torch.set_num_threads(1)
-sys.path.insert(0, sys.argv[1])
-import json
-from pathlib import Path
-from test_training import CHECKPOINT, config, load_model, load_tree, same, scenes, small, train
-from person_search_nb import files
-out, kills = Path(sys.argv[2]), int(sys.argv[3])
-data, lots = scenes(), random.Random(0)
-unbroken = small(data.num_ids, id_loss='oim')
-whole = config(epochs=10, checkpoint_every=1, ema=0.9, norm='shared')
+def killed(out, kills):
+    "Train in a child that is killed with SIGKILL again and again: at random moments, and while a checkpoint is being written."
+    torch.set_num_threads(1)
+    data, lots = scenes(), random.Random(0)
+    for i in range(len(data)): data[i]  # drawn once, not by each child
+    unbroken = small(data.num_ids, id_loss='oim')
+    whole = config(epochs=10, checkpoint_every=1, ema=0.9, norm='shared')
 
-def child(slow):
-    if slow:
-        fsync = os.fsync
-        def write_slowly(f):
-            if stat.S_ISREG(os.fstat(f).st_mode): os.write(writing, b'w'); time.sleep(0.2)  # not the folder's new name
-            fsync(f)
-        files.os.fsync = write_slowly
-    begun = (out / CHECKPOINT).exists()
-    train(small(data.num_ids, id_loss='oim', seed=7 if begun else 0), data, whole, out=out, progress=False)  # other weights: the checkpoint's replace them
+    def train_on(slow):
+        if slow:
+            fsync = os.fsync
+            def write_slowly(f):
+                if stat.S_ISREG(os.fstat(f).st_mode): os.write(writing, b'w'); time.sleep(0.2)  # not the folder's new name
+                fsync(f)
+            files.os.fsync = write_slowly
+        begun = (out / CHECKPOINT).exists()
+        train(small(data.num_ids, id_loss='oim', seed=7 if begun else 0), data, whole, out=out, progress=False)  # other weights: the checkpoint's replace them
 
-done = []
-for k in range(kills):
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if not pid:
-        try: child(k % 2)
-        finally: os._exit(0)
-    os.close(writing)
-    if k % 2:
-        for _ in range(lots.randint(2, 4)): os.read(reading, 1)  # the n-th write has begun
-        time.sleep(0.1)
-    else: time.sleep(lots.uniform(0.2, 1.0))
-    os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    os.close(reading)
-    done.append((os.WIFSIGNALED(status), load_tree(out / CHECKPOINT)['step'] if (out / CHECKPOINT).exists() else -1, bool(list(out.glob(CHECKPOINT + '.*.part')))))
-history = train(small(data.num_ids, id_loss='oim', seed=7), data, whole, out=out, progress=False)
-expected = train(unbroken, data, whole, progress=False)
-state = load_tree(out / CHECKPOINT)
-print(json.dumps(dict(kills=done, steps=state['step'], losses=[[h['loss'] for h in x] for x in (history, expected)],
-                      same=same(unbroken.state_dict(), state['mean']), model=same(unbroken.state_dict(), load_model(out / 'model.safetensors').state_dict()))))
-'''
+    done = []
+    for k in range(kills):
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if not pid:
+            try: train_on(k % 2)
+            finally: os._exit(0)
+        os.close(writing)
+        if k % 2:
+            for _ in range(lots.randint(2, 4)): os.read(reading, 1)  # the n-th write has begun
+            time.sleep(0.1)
+        else: time.sleep(lots.uniform(0.2, 1.0))
+        os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        os.close(reading)
+        done.append((os.WIFSIGNALED(status), load_tree(out / CHECKPOINT)['step'] if (out / CHECKPOINT).exists() else -1, bool(list(out.glob(CHECKPOINT + '.*.part')))))
+    history = train(small(data.num_ids, id_loss='oim', seed=7), data, whole, out=out, progress=False)
+    expected = train(unbroken, data, whole, progress=False)
+    state = load_tree(out / CHECKPOINT)
+    (out / 'found.json').write_text(json.dumps(dict(kills=done, steps=state['step'], losses=[[h['loss'] for h in x] for x in (history, expected)],
+        same=same(unbroken.state_dict(), state['mean']), model=same(unbroken.state_dict(), load_model(out / 'model.safetensors').state_dict()))))
 
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='forks')
-def test_killed_at_any_moment(tmp_path):
-    run = subprocess.run([sys.executable, '-c', KILLER, str(Path(__file__).parent), str(tmp_path), '10'], capture_output=True, text=True, env=os.environ | {'OMP_NUM_THREADS': '1'})
-    assert run.returncode == 0, run.stderr
-    r = json.loads(run.stdout)
-    assert all(killed for killed, *_ in r['kills']) and len(r['kills']) == 10
+def test_killed_at_any_moment(tmp_path, child):
+    run = child(killed, tmp_path, 6)
+    run.join()
+    assert run.exitcode == 0
+    r = json.loads((tmp_path / 'found.json').read_text())
+    assert all(dead for dead, *_ in r['kills']) and len(r['kills']) == 6
     assert any(part for *_, part in r['kills'])                                 # at least one died in the middle of a write
     steps = [step for _, step, _ in r['kills']]
     assert steps == sorted(steps) and 0 < steps[-1] < r['steps'] == 20          # it got on, and was not finished too early to prove something
@@ -151,26 +147,25 @@ def test_evaluation_in_parts_is_exact(tmp_path):
     assert spawn(grade, 2, tmp_path) == [one, one]
 
 
-LAUNCHED = r'''
-"What a notebook's cell does."
-import socket, sys
-sys.path.insert(0, sys.argv[1])
-from accelerate import notebook_launcher
-from test_training import config, scenes, small, train
-
 def work(out):
     data = scenes()
     train(small(data.num_ids), data, config(epochs=1, norm='shared'), out=out, progress=False)
 
-with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]  # two tests at once do not meet
-notebook_launcher(work, (sys.argv[2],), num_processes=2, use_port=str(port))
-'''
+
+def launch(out):
+    "What a notebook's cell does."
+    from accelerate import notebook_launcher
+    torch.set_num_threads(1)
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]  # two tests at once do not meet
+    notebook_launcher(work, (out,), num_processes=2, use_port=str(port))
 
 
-def test_launched_from_a_notebook(tmp_path):
+def test_launched_from_a_notebook(tmp_path, child):
     "Two processes of `notebook_launcher` share the batches and leave one log and one model."
     pytest.importorskip('accelerate')
-    subprocess.run([sys.executable, '-c', LAUNCHED, str(Path(__file__).parent), str(tmp_path/'two')], check=True, env=os.environ | dict(OMP_NUM_THREADS='1'))
+    run = child(launch, tmp_path/'two')
+    run.join()
+    assert run.exitcode == 0
     data = scenes()
     train(small(data.num_ids), data, config(epochs=1, norm='shared'), out=tmp_path/'one', progress=False)
     one, two = (read_log(tmp_path/n/'log.csv') for n in ('one', 'two'))
@@ -198,7 +193,6 @@ def test_an_error_in_a_process_is_raised():
 
 def test_full_disk_keeps_the_last_good_one(tmp_path, monkeypatch):
     data, calls = scenes(), []
-    from person_search_nb import files
     real = os.fsync
     def fsync(f):
         calls.extend([f] * stat.S_ISREG(os.fstat(f).st_mode))                           # folders are written through, too
