@@ -55,8 +55,9 @@ def device_of(
     return next(model.parameters(), torch.zeros(0)).device
 
 # %% ../nbs/tools/distributed.ipynb #a5c5777c
-def _child(number, total, port, f, args, answers):
+def _child(number, total, port, environment, f, args, answers):
     "What each process of `spawn` runs."
+    os.environ.update(environment)  # a fork server has that of its start
     os.environ.update(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(total),
                       MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
     torch.set_num_threads(1)
@@ -80,7 +81,7 @@ def spawn(
     mp = torch.multiprocessing
     method = 'forkserver' if 'forkserver' in mp.get_all_start_methods() else 'spawn'
     answers, got = mp.get_context(method).SimpleQueue(), {}
-    args = processes, _free_port(), f, args, answers
+    args = processes, _free_port(), dict(os.environ), f, args, answers
     running = mp.start_processes(_child, args, processes, join=False, start_method=method)
     while len(got) < processes and not running.join(0.1):  # raises what a process raised
         while not answers.empty(): got.update([answers.get()])

@@ -79,7 +79,7 @@ def no_curves():
     "The curves of a training of one step are not drawn; plots of tables are."
     from matplotlib.figure import Figure
     with pytest.MonkeyPatch.context() as m:
-        m.setattr('person_search_nb.training.plot_losses', lambda *a: Figure((1, 1)))
+        m.setattr('person_search_nb.runs.plot_losses', lambda *a: Figure((1, 1)))
         yield
 
 

@@ -142,7 +142,7 @@ def test_an_installed_package_is_found_and_a_broken_one_only_warns(tmp_path):
 def test_importing_loads_nobodys_code(tmp_path):
     (tmp_path / 'loud.py').write_text('print("loaded")\n')
     env = dict(os.environ, **{PLUGINS: str(tmp_path / 'loud.py')})
-    code = 'import person_search_nb.recipes as r; from person_search_nb.presets import make_recipe; make_recipe("hdl-teacher", "synth:tiny", "tiny", attention="arm"); print("done")'
+    code = 'import person_search_nb.recipes, person_search_nb.cli; print("done")'
     assert subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True).stdout == 'done\n'
 
 
