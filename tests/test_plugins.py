@@ -19,7 +19,7 @@ from person_search_nb.presets import make_recipe
 from person_search_nb.specs import open_dataset, opener
 from person_search_nb.recipes import read_recipe
 
-KINDS = dict(attention='se', id_loss='arcface', trunk='plain', roi_op='finer', augment='shadow', optimizer='lion', schedule='poly', reader='blocks:6', model='mine')
+KINDS = dict(attention='se', id_loss='arcface', trunk='plain', roi_op='finer', augment='shadow', optimizer='lion', schedule='poly', reader='blocks:6', term='relations', callback='bell', model='mine')
 SMALL = 'steps=4 warmup=0 batch_size=2 start= imprint=False size= rpn_channels=16 rois_per_image=4 proposals=(12,8) device=cpu checkpoint_every=2'.split()
 OWN = 'optimizer=lion lr=0.0005 schedule=poly schedule.power=2 augment=shadow augment.depth=0.3 id_loss.margin=0.2 attention.reduction=8 roi_op.times=3'.split()
 
@@ -157,9 +157,9 @@ def test_the_tutorials_parts_do_what_parts_must(mine, registries):
 def run(mine, tmp_path_factory):
     "A training of the tutorial's system with everything of its own, through the shell."
     out = tmp_path_factory.mktemp('run') / 'r'
-    words = ['train', '--model', 'mine', '--data', 'blocks:6', '--preset', 'tiny', '--out', out, '--set', *SMALL, *OWN]
+    words = ['train', '--model', 'mine', '--data', 'blocks:6', '--preset', 'tiny', '--out', out, '--log', 'bell', '--set', *SMALL, *OWN]
     ran = shell('--plugin', mine, *words)
-    assert ran.returncode == 0, ran.stderr
+    assert ran.returncode == 0 and 'ding: mAP' in ran.stdout, ran.stderr
     return out, words
 
 
