@@ -271,7 +271,7 @@ def load_weights(
             state = get_model_weights(backbone.name)['IMAGENET1K_V1'].get_state_dict(
                 progress=True, check_hash=True, weights_only=True
             )
-        except KeyError:
+        except (KeyError, ValueError):  # no weights of that kind, or no network of that name
             raise ValueError(f'there are no ImageNet weights for {backbone.name!r}') from None
         except OSError as e:
             raise ConnectionError(

@@ -325,10 +325,10 @@ def source_of(
     raise KeyError(name)
 
 # %% ../nbs/76_presets.ipynb #ff12ac43
-def _has_imagenet(model):
-    "Whether a system takes `weights='imagenet'`: no such weights exist for students."
-    given = inspect.signature(builder_of(model)).parameters
-    return 'weights' in given
+def _has_imagenet(recipe):
+    "Whether a recipe's network can start from ImageNet."
+    taken = 'weights' in inspect.signature(builder_of(recipe.model)).parameters
+    return taken and not trunk_of(recipe.model, recipe.net).startswith('student-')
 
 # %% ../nbs/76_presets.ipynb #92893bc0
 def check_here(
@@ -353,7 +353,7 @@ def check_here(
                 raise ValueError(
                     f'{name}={file}: no such model file; give the path of one'
                 ) from None
-        if r.start == 'imagenet' and not _has_imagenet(r.model):
+        if r.start == 'imagenet' and not _has_imagenet(r):
             raise ValueError(f'start=imagenet: {r.model} has no ImageNet weights; leave start out, '
                              'or give a model file, or shipped:NAME')
         if r.start.partition(':')[0] == 'shipped':

@@ -380,7 +380,7 @@ def test_errors():
     with pytest.raises(ValueError, match='scales'): net(scales=(0,))
     with pytest.raises(ValueError, match='temperature'): net(align_temperature=0)
     with pytest.raises(ValueError, match='matching'): net(matching='manhattan')
-    with pytest.raises(TypeError, match='levles'): net(levles=(1, 2))
+    with pytest.raises(ValueError, match='levles'): net(levles=(1, 2))
     with pytest.raises(ValueError, match='box'): net().embed([people()[0]], [torch.tensor([[50., 50., 40., 90.]])])
     with pytest.raises(ValueError, match='targets'): net()([people()[0]])
 

@@ -529,4 +529,4 @@ def test_resnet18_student():
     assert small.rpn.hidden[0].in_channels == 256 and large.rpn.hidden[0].in_channels == 1024
     assert small.project.out_features == large.project.out_features == small.id_loss.dim == 256
     assert small.config['trunk'] == 'resnet18'
-    with pytest.raises(ValueError, match='unknown backbone'): build_model('oim', 3, trunk='resnet19')
+    with pytest.raises(ValueError, match='unknown trunk'): build_model('oim', 3, trunk='resnet19')
