@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MATCHING', 'FORMAT', 'VERSION', 'Predictions', 'names_and_sizes', 'check_names', 'unit_length']
 
-# %% ../nbs/tools/predictions.ipynb #4b6724f0
+# %% ../nbs/tools/predictions.ipynb #b44eac9c
 import io, json, warnings
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -13,10 +13,11 @@ from difflib import get_close_matches
 import numpy as np
 from fastcore.basics import patch
 
+from .coco_files import find_coco, id_text, people_categories, required_key
 from .files import atomic_write, BROKEN_ARCHIVE, DataError, parse_json, printable
-from .files import read_npz
+from .files import read_json, read_npz
 
-# %% ../nbs/tools/predictions.ipynb #506bdbdd
+# %% ../nbs/tools/predictions.ipynb #0965ae25
 def _as_numpy(x, name):
     "An array, a list or a tensor of any device as numpy. Raises `DataError`."
     try:
@@ -48,7 +49,7 @@ def _scene_numbers(x, name):
         raise DataError(f'{name}, row {int(bad.argmax())}: {x[bad.argmax()]} is no whole number')
     return whole
 
-# %% ../nbs/tools/predictions.ipynb #5a95726d
+# %% ../nbs/tools/predictions.ipynb #d8a89723
 @dataclass(frozen=True, eq=False, repr=False)
 class Predictions:
     "What was found in a gallery by any detector. Raises `DataError` for arrays that cannot be."
@@ -88,7 +89,7 @@ def _checked_names(names):
         seen[name] = k
     return names
 
-# %% ../nbs/tools/predictions.ipynb #87866390
+# %% ../nbs/tools/predictions.ipynb #390811b1
 def _row(names, image, k):
     "How messages call detection `k`: its scene, and its row among those of the scene."
     s = int(image[k])
@@ -121,7 +122,7 @@ def _check(self: Predictions):
                  'give confidences from 0 to 1, such as the sigmoid of a logit')
     self._check_queries()
 
-# %% ../nbs/tools/predictions.ipynb #c14e2283
+# %% ../nbs/tools/predictions.ipynb #86cb492f
 @patch
 def _check_boxes(self: Predictions):
     "Raises `DataError` for boxes that are no corners in px."
@@ -148,7 +149,7 @@ def _check_queries(self: Predictions):
         raise DataError(f'query_feats have {q.shape[1]} numbers each, the detections '
                         f'{self.det_feats.shape[1]}; embed both with one model')
 
-# %% ../nbs/tools/predictions.ipynb #dd0b4c55
+# %% ../nbs/tools/predictions.ipynb #f9623e37
 def names_and_sizes(
     gallery,   # has scenes with name and size, as of `open_dataset`; or a list of names
 ) -> tuple:    # (names, (height, width) px of each picture; None where nothing tells it)
@@ -157,7 +158,7 @@ def names_and_sizes(
     if scenes is None: return _checked_names(gallery), None
     return _checked_names(s.name for s in scenes), [tuple(s.size) for s in scenes]
 
-# %% ../nbs/tools/predictions.ipynb #7aa4bfa3
+# %% ../nbs/tools/predictions.ipynb #62723458
 def _nearest(name, names):
     "Names that may have been meant, for a message."
     tail = name.replace('\\', '/').rpartition('/')[2]
@@ -182,7 +183,7 @@ def check_names(
                         f'{printable(lacking[0])}; give an empty one where nobody was found, or '
                         "from_dicts(..., missing='empty') if that is so for all of them")
 
-# %% ../nbs/tools/predictions.ipynb #01523b36
+# %% ../nbs/tools/predictions.ipynb #d0556ff6
 def _inside(boxes, size):
     "(M,) share of each box that lies in its picture of size (height, width)."
     wh = size[:, ::-1]  # (M, 2)
@@ -206,7 +207,7 @@ def _check_inside(self: Predictions, sizes, share=.05):
     self._refuse(bad, what, 'give corners in px of the original picture; are they of a resized '
                  'picture, of another scene, or corners given as x, y, width, height?')
 
-# %% ../nbs/tools/predictions.ipynb #b17b45e8
+# %% ../nbs/tools/predictions.ipynb #32c8b2a1
 @patch
 def of(self: Predictions,
     gallery,           # that the predictions are for
@@ -229,7 +230,7 @@ def _rows(self: Predictions, rows):
     cut = {k: getattr(self, k)[rows] for k in ('det_image', 'det_boxes', 'det_scores', 'det_feats')}
     return replace(self, **cut)
 
-# %% ../nbs/tools/predictions.ipynb #ba1cf609
+# %% ../nbs/tools/predictions.ipynb #19ec21e8
 _OF_A_SCENE = dict(boxes=4, scores=None, embeddings=-1)
 
 def _scene_entry(name, entry, order):
@@ -267,7 +268,7 @@ def _joined(found):
     return (np.concatenate(boxes), np.concatenate(scores),
             np.concatenate([f.reshape(len(f), width) for f in feats]))
 
-# %% ../nbs/tools/predictions.ipynb #7fca74fe
+# %% ../nbs/tools/predictions.ipynb #ab01cb31
 @patch(cls_method=True)
 def from_dicts(cls: Predictions,
     found: dict,             # scene name -> dict(boxes (n, 4), scores (n,), embeddings (n, D))
@@ -287,7 +288,7 @@ def from_dicts(cls: Predictions,
     count = [len(per_scene[n][1]) if n in per_scene else 0 for n in names]
     return cls(names, np.repeat(np.arange(len(names)), count), *_joined(per_scene)).of(gallery)
 
-# %% ../nbs/tools/predictions.ipynb #19a03658
+# %% ../nbs/tools/predictions.ipynb #6d257913
 def _query_numbers(keys, queries):
     "The number of the query that each key means: a number, or the name of its scene."
     known = {}
@@ -320,7 +321,7 @@ def _query_table(vectors, queries):
     rows = sorted(vectors, key=number.get)
     return np.stack([_numbers(vectors[k], f'query {k}') for k in rows]) if rows else []
 
-# %% ../nbs/tools/predictions.ipynb #8d5e2c65
+# %% ../nbs/tools/predictions.ipynb #572e5d3a
 @patch
 def with_queries(self: Predictions,
     vectors,          # (Q, D) in the order of the queries, or {number or scene name: (D,)}
@@ -344,7 +345,7 @@ def check_queries(self: Predictions,
     raise DataError(f'there are {len(self.query_feats)} embeddings of queries and {len(queries)} '
                     'queries; give one for each, in their order')
 
-# %% ../nbs/tools/predictions.ipynb #1adb10ca
+# %% ../nbs/tools/predictions.ipynb #00762635
 MATCHING = 'cosine', 'dot', 'euclidean'
 
 def unit_length(
@@ -360,7 +361,7 @@ def _not_unit(x):
     length = np.sqrt(np.einsum('nd,nd->n', x, x, dtype=np.float64))
     return (np.abs(length - 1) > .02) & (length > 0)
 
-# %% ../nbs/tools/predictions.ipynb #072652f7
+# %% ../nbs/tools/predictions.ipynb #3d3cee76
 @patch
 def _unit(self: Predictions, normalise):
     "The same with embeddings of unit length; says so once, or raises `DataError`."
@@ -397,13 +398,13 @@ def compared_by(self: Predictions,
     return replace(self, det_feats=np.concatenate([x, last], 1),
                    query_feats=np.concatenate([q, np.ones((len(q), 1))], 1))
 
-# %% ../nbs/tools/predictions.ipynb #64871863
+# %% ../nbs/tools/predictions.ipynb #25aa1876
 @patch
 def arrays(self: Predictions) -> dict:  # det_image, det_boxes, det_scores, det_feats
     "What the functions of the evaluation take as `found`."
     return {k: getattr(self, k) for k in ('det_image', 'det_boxes', 'det_scores', 'det_feats')}
 
-# %% ../nbs/tools/predictions.ipynb #ecc76114
+# %% ../nbs/tools/predictions.ipynb #60e42c44
 FORMAT, VERSION = 'person-search predictions', 1
 _COLUMNS = 'det_image', 'det_boxes', 'det_scores', 'det_feats'
 
@@ -445,3 +446,96 @@ def load(cls: Predictions,
         why = str(e).strip('"') or type(e).__name__
         raise DataError(f'{path}: holds no predictions ({why}); '
                         'write them with Predictions.save') from None
+
+# %% ../nbs/tools/predictions.ipynb #b35df808
+def _coco_ids(annotation, names, category):
+    """{id of an image: scene, None if the gallery lacks it}, ids of people, or None for any.
+
+    Without an annotation the ids are the scenes' numbers."""
+    if annotation is None: return {str(k): k for k in range(len(names))}, None
+    file = find_coco(annotation)
+    data, scene, ids = read_json(file, DataError), {n: k for k, n in enumerate(names)}, {}
+    images = required_key(data, 'images', file, 'the file', 'COCO files hold the list images')
+    for n, im in enumerate(images):
+        name = required_key(im, 'file_name', file, f'images[{n}]', 'give each image its file name')
+        key = required_key(im, 'id', file, f'images[{n}]', 'give each image a number')
+        ids[id_text(key, file, f'images[{n}] has id')] = scene.get(name)
+    check_names(names, [im['file_name'] for im in images], [im['file_name'] for im in images])
+    return ids, people_categories(data.get('categories') or [], category, file)[1]
+
+def _coco_row(r, n, file):
+    "(id, category, xyxy box, score, embedding or None) of one result. Raises `DataError`."
+    what = f'row {n}'
+    def get(key): return required_key(r, key, file, what, 'a result has image_id, bbox and score')
+    def numbers(x, size):
+        try: out = np.array(x, np.float64)
+        except (ValueError, TypeError): out = np.zeros(0)
+        if out.ndim == 1 and len(out) and size in (0, len(out)): return out
+        raise DataError(f'{file}: {what} has {str(x)[:60]}; write '
+                        f'{"bbox = [x, y, width, height] px" if size == 4 else "numbers"}')
+    box = numbers(get('bbox'), 4)
+    if (box[2:] < 0).any():
+        raise DataError(f'{file}: {what} has bbox {r["bbox"]}, whose width or height is below 0; '
+                        'write [x, y, width, height] px')
+    kind = r.get('category_id')
+    if kind is not None: kind = id_text(kind, file, f'{what} has category_id')
+    feat = numbers(r['embedding'], 0) if r.get('embedding') is not None else None
+    return (id_text(get('image_id'), file, f'{what} has image_id'), kind,
+            np.concatenate([box[:2], box[:2] + box[2:]]), numbers([get('score')], 1)[0], feat)
+
+# %% ../nbs/tools/predictions.ipynb #e1144f8b
+def _coco_table(rows, ids, people, file):
+    "(scenes, boxes, scores, embeddings) of the results in the gallery. Raises `DataError`."
+    out, width = [], None
+    for n, r in enumerate(rows):
+        image, kind, box, score, feat = _coco_row(r, n, file)
+        if image not in ids:
+            raise DataError(f'{file}: row {n} is of image {image}, which the annotation does not '
+                            f'have; its ids are such as {", ".join(list(ids)[:3])}')
+        if ids[image] is None or people and kind is not None and kind not in people: continue
+        size = 0 if feat is None else len(feat)
+        if width is not None and size != width:
+            raise DataError(f'{file}: row {n} has an embedding of {size} numbers, earlier rows of '
+                            f'{width}; embed all with one model')
+        width = size
+        out.append((ids[image], box, score, np.zeros(0) if feat is None else feat))
+    out.sort(key=lambda r: r[0])
+    image, boxes, scores, feats = zip(*out) if out else ([],) * 4
+    return (np.array(image, np.int64), np.array(boxes).reshape(-1, 4), np.array(scores),
+            np.array(feats).reshape(len(out), width or 0))
+
+@patch(cls_method=True)
+def from_coco(cls: Predictions,
+    path,               # JSON list of dict(image_id, category_id, bbox, score[, embedding])
+    gallery,            # as of `open_dataset('coco:PATH', 'gallery')`
+    annotation=None,    # the PATH: whose ids the results use; None: the scenes' numbers
+    category: str = '', # which are people, as in the spec
+) -> Predictions:
+    "Detections of a COCO results file. Raises `DataError` naming the file and the row."
+    rows, (names, _) = read_json(path, DataError), names_and_sizes(gallery)
+    if not isinstance(rows, list):
+        raise DataError(f'{path}: is no list of results; write [dict(image_id, category_id, bbox, '
+                        'score), ...]')
+    table = _coco_table(rows, *_coco_ids(annotation, names, category), path)
+    try: return cls(names, *table).of(gallery)
+    except DataError as e: raise DataError(f'{path}: {e}') from None
+
+# %% ../nbs/tools/predictions.ipynb #321f921b
+@patch
+def to_coco(self: Predictions,
+    path,               # JSON file that is written
+    annotation=None,    # whose ids are used; None: the scenes' numbers
+    category: str = '', # which are people, as in the spec
+    embeddings: bool = True,  # other programs do without
+):
+    "Write COCO results, whole or not at all. Embeddings of queries are not among them."
+    ids, people = _coco_ids(annotation, self.names, category)
+    key = {scene: int(i) if i.isdigit() else i for i, scene in ids.items() if scene is not None}
+    kind = min((int(p) for p in people or () if p.isdigit()), default=1)
+    corners = self.det_boxes.astype(np.float64)
+    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
+    rows = [dict(image_id=key[s], category_id=kind, bbox=b, score=float(c)) for s, b, c in
+            zip(self.det_image.tolist(), boxes.tolist(), self.det_scores)]
+    if embeddings:
+        for r, f in zip(rows, self.det_feats.tolist()): r['embedding'] = f
+    atomic_write(path, json.dumps(rows).encode())
