@@ -377,7 +377,7 @@ def _coco_boxes(image, boxes):
 def coco_ap(
     predictions,             # `Predictions`, or a dict with det_image, det_boxes and det_scores
     gallery: SceneDataset,
-) -> dict:                   # AP, AP50, AP75, AP_small, AP_medium, AP_large, recall; NaN: no such box
+) -> dict:  # AP, AP50, AP75, AP_small, AP_medium, AP_large, recall; NaN where no box is of a size
     "COCO's detection numbers. Raises `MissingPackage` without faster-coco-eval."
     coco = require('faster_coco_eval', why="COCO's AP", extra='data')
     if isinstance(predictions, Predictions): predictions = predictions.of(gallery).arrays()
