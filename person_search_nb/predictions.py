@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MATCHING', 'FORMAT', 'VERSION', 'Predictions', 'names_and_sizes', 'check_names', 'unit_length']
 
-# %% ../nbs/tools/predictions.ipynb #b44eac9c
+# %% ../nbs/tools/predictions.ipynb #ec694117
 import io, json, warnings
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -17,7 +17,7 @@ from .coco_files import find_coco, id_text, people_categories, required_key
 from .files import atomic_write, BROKEN_ARCHIVE, DataError, parse_json, printable
 from .files import read_json, read_npz
 
-# %% ../nbs/tools/predictions.ipynb #0965ae25
+# %% ../nbs/tools/predictions.ipynb #b05fcdfa
 def _as_numpy(x, name):
     "An array, a list or a tensor of any device as numpy. Raises `DataError`."
     try:
@@ -49,7 +49,7 @@ def _scene_numbers(x, name):
         raise DataError(f'{name}, row {int(bad.argmax())}: {x[bad.argmax()]} is no whole number')
     return whole
 
-# %% ../nbs/tools/predictions.ipynb #d8a89723
+# %% ../nbs/tools/predictions.ipynb #d76b3137
 @dataclass(frozen=True, eq=False, repr=False)
 class Predictions:
     "What was found in a gallery by any detector. Raises `DataError` for arrays that cannot be."
@@ -89,7 +89,7 @@ def _checked_names(names):
         seen[name] = k
     return names
 
-# %% ../nbs/tools/predictions.ipynb #390811b1
+# %% ../nbs/tools/predictions.ipynb #de1a485d
 def _row(names, image, k):
     "How messages call detection `k`: its scene, and its row among those of the scene."
     s = int(image[k])
@@ -122,7 +122,7 @@ def _check(self: Predictions):
                  'give confidences from 0 to 1, such as the sigmoid of a logit')
     self._check_queries()
 
-# %% ../nbs/tools/predictions.ipynb #86cb492f
+# %% ../nbs/tools/predictions.ipynb #418117fe
 @patch
 def _check_boxes(self: Predictions):
     "Raises `DataError` for boxes that are no corners in px."
@@ -145,11 +145,12 @@ def _check_queries(self: Predictions):
     if (bad := ~np.isfinite(q).all(1)).any():
         raise DataError(f'query_feats, row {int(bad.argmax())}: holds NaN or infinity; '
                         'a broken network or a broken file made it')
-    if len(self) and len(q) and q.shape[1] != self.det_feats.shape[1]:
-        raise DataError(f'query_feats have {q.shape[1]} numbers each, the detections '
-                        f'{self.det_feats.shape[1]}; embed both with one model')
+    width = self.det_feats.shape[1]  # 0: boxes without embeddings
+    if len(self) and len(q) and width and q.shape[1] != width:
+        raise DataError(f'query_feats have {q.shape[1]} numbers each, the detections {width}; '
+                        'embed both with one model')
 
-# %% ../nbs/tools/predictions.ipynb #f9623e37
+# %% ../nbs/tools/predictions.ipynb #d0a12059
 def names_and_sizes(
     gallery,   # has scenes with name and size, as of `open_dataset`; or a list of names
 ) -> tuple:    # (names, (height, width) px of each picture; None where nothing tells it)
@@ -158,7 +159,7 @@ def names_and_sizes(
     if scenes is None: return _checked_names(gallery), None
     return _checked_names(s.name for s in scenes), [tuple(s.size) for s in scenes]
 
-# %% ../nbs/tools/predictions.ipynb #62723458
+# %% ../nbs/tools/predictions.ipynb #e629b0d9
 def _nearest(name, names):
     "Names that may have been meant, for a message."
     tail = name.replace('\\', '/').rpartition('/')[2]
@@ -183,7 +184,7 @@ def check_names(
                         f'{printable(lacking[0])}; give an empty one where nobody was found, or '
                         "from_dicts(..., missing='empty') if that is so for all of them")
 
-# %% ../nbs/tools/predictions.ipynb #d0556ff6
+# %% ../nbs/tools/predictions.ipynb #99049306
 def _inside(boxes, size):
     "(M,) share of each box that lies in its picture of size (height, width)."
     wh = size[:, ::-1]  # (M, 2)
@@ -207,7 +208,7 @@ def _check_inside(self: Predictions, sizes, share=.05):
     self._refuse(bad, what, 'give corners in px of the original picture; are they of a resized '
                  'picture, of another scene, or corners given as x, y, width, height?')
 
-# %% ../nbs/tools/predictions.ipynb #32c8b2a1
+# %% ../nbs/tools/predictions.ipynb #a15c15a8
 @patch
 def of(self: Predictions,
     gallery,           # that the predictions are for
@@ -230,7 +231,7 @@ def _rows(self: Predictions, rows):
     cut = {k: getattr(self, k)[rows] for k in ('det_image', 'det_boxes', 'det_scores', 'det_feats')}
     return replace(self, **cut)
 
-# %% ../nbs/tools/predictions.ipynb #19ec21e8
+# %% ../nbs/tools/predictions.ipynb #84c6bb09
 _OF_A_SCENE = dict(boxes=4, scores=None, embeddings=-1)
 
 def _scene_entry(name, entry, order):
@@ -268,7 +269,7 @@ def _joined(found):
     return (np.concatenate(boxes), np.concatenate(scores),
             np.concatenate([f.reshape(len(f), width) for f in feats]))
 
-# %% ../nbs/tools/predictions.ipynb #ab01cb31
+# %% ../nbs/tools/predictions.ipynb #ecd781aa
 @patch(cls_method=True)
 def from_dicts(cls: Predictions,
     found: dict,             # scene name -> dict(boxes (n, 4), scores (n,), embeddings (n, D))
@@ -288,7 +289,7 @@ def from_dicts(cls: Predictions,
     count = [len(per_scene[n][1]) if n in per_scene else 0 for n in names]
     return cls(names, np.repeat(np.arange(len(names)), count), *_joined(per_scene)).of(gallery)
 
-# %% ../nbs/tools/predictions.ipynb #6d257913
+# %% ../nbs/tools/predictions.ipynb #9410dc05
 def _query_numbers(keys, queries):
     "The number of the query that each key means: a number, or the name of its scene."
     known = {}
@@ -321,7 +322,7 @@ def _query_table(vectors, queries):
     rows = sorted(vectors, key=number.get)
     return np.stack([_numbers(vectors[k], f'query {k}') for k in rows]) if rows else []
 
-# %% ../nbs/tools/predictions.ipynb #572e5d3a
+# %% ../nbs/tools/predictions.ipynb #2e56d4b7
 @patch
 def with_queries(self: Predictions,
     vectors,          # (Q, D) in the order of the queries, or {number or scene name: (D,)}
@@ -345,7 +346,7 @@ def check_queries(self: Predictions,
     raise DataError(f'there are {len(self.query_feats)} embeddings of queries and {len(queries)} '
                     'queries; give one for each, in their order')
 
-# %% ../nbs/tools/predictions.ipynb #00762635
+# %% ../nbs/tools/predictions.ipynb #e730d7a6
 MATCHING = 'cosine', 'dot', 'euclidean'
 
 def unit_length(
@@ -361,7 +362,7 @@ def _not_unit(x):
     length = np.sqrt(np.einsum('nd,nd->n', x, x, dtype=np.float64))
     return (np.abs(length - 1) > .02) & (length > 0)
 
-# %% ../nbs/tools/predictions.ipynb #3d3cee76
+# %% ../nbs/tools/predictions.ipynb #42c30b00
 @patch
 def _unit(self: Predictions, normalise):
     "The same with embeddings of unit length; says so once, or raises `DataError`."
@@ -398,13 +399,13 @@ def compared_by(self: Predictions,
     return replace(self, det_feats=np.concatenate([x, last], 1),
                    query_feats=np.concatenate([q, np.ones((len(q), 1))], 1))
 
-# %% ../nbs/tools/predictions.ipynb #25aa1876
+# %% ../nbs/tools/predictions.ipynb #28ba4dd7
 @patch
 def arrays(self: Predictions) -> dict:  # det_image, det_boxes, det_scores, det_feats
     "What the functions of the evaluation take as `found`."
     return {k: getattr(self, k) for k in ('det_image', 'det_boxes', 'det_scores', 'det_feats')}
 
-# %% ../nbs/tools/predictions.ipynb #60e42c44
+# %% ../nbs/tools/predictions.ipynb #ed0d5aa9
 FORMAT, VERSION = 'person-search predictions', 1
 _COLUMNS = 'det_image', 'det_boxes', 'det_scores', 'det_feats'
 
@@ -447,7 +448,7 @@ def load(cls: Predictions,
         raise DataError(f'{path}: holds no predictions ({why}); '
                         'write them with Predictions.save') from None
 
-# %% ../nbs/tools/predictions.ipynb #b35df808
+# %% ../nbs/tools/predictions.ipynb #b4cd1985
 def _coco_ids(annotation, names, category):
     """{id of an image: scene, None if the gallery lacks it}, ids of people, or None for any.
 
@@ -483,7 +484,7 @@ def _coco_row(r, n, file):
     return (id_text(get('image_id'), file, f'{what} has image_id'), kind,
             np.concatenate([box[:2], box[:2] + box[2:]]), numbers([get('score')], 1)[0], feat)
 
-# %% ../nbs/tools/predictions.ipynb #e1144f8b
+# %% ../nbs/tools/predictions.ipynb #56976002
 def _coco_table(rows, ids, people, file):
     "(scenes, boxes, scores, embeddings) of the results in the gallery. Raises `DataError`."
     out, width = [], None
@@ -520,7 +521,7 @@ def from_coco(cls: Predictions,
     try: return cls(names, *table).of(gallery)
     except DataError as e: raise DataError(f'{path}: {e}') from None
 
-# %% ../nbs/tools/predictions.ipynb #321f921b
+# %% ../nbs/tools/predictions.ipynb #af3b6d87
 @patch
 def to_coco(self: Predictions,
     path,               # JSON file that is written
