@@ -9,7 +9,7 @@ from person_search_nb.files import DataError
 from person_search_nb.matching import paired_iou
 from person_search_nb.models import build_model
 from person_search_nb.predictions import Predictions, unit_length
-from person_search_nb.ranking import SearchMatches, inverse_penalty, match_search, search_metrics, summarize
+from person_search_nb.ranking import SearchMatches, inverse_penalty, search_metrics, summarize
 from person_search_nb.scenes import QuerySet, Scene, SceneDataset
 from person_search_nb import search_commands
 
@@ -247,7 +247,6 @@ def test_mean_inverse_negative_penalty(seed):
     gt_query, gt_image = np.nonzero(rng.random((4, scenes)) < .5)
     which = rng.integers(0, 4, len(gt_query))
     gt_boxes = np.concatenate([boxes, [[200, 0, 220, 60]]]).astype(np.float32)[which]  # the fourth is found by nobody
-    m = match_search(det_image, det_boxes, np.ones(18), feats, query, gt_query, gt_image, gt_boxes)
     expected = []
     for q in range(4):
         order = np.argsort(-(feats.astype(float) @ query[q].astype(float)), kind='stable').tolist()
