@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['protocol_of', 'tall_enough', 'run_detector', 'query_scenes', 'embed_queries', 'gallery_truth', 'embed_truth',
-           'search_truth', 'wrong_length', 'check_detections', 'score_detections', 'evaluate']
+           'search_truth', 'wrong_length', 'check_detections', 'score_detections', 'evaluate', 'check_shift',
+           'comparable_predictions', 'evaluate_predictions', 'coco_ap']
 
 # %% ../nbs/54_evaluation.ipynb #e87e4841
 import numpy as np
@@ -12,10 +13,13 @@ import torch
 from tqdm.auto import tqdm
 
 from .distributed import all_gather, device_of, rank, rank_slice
+from .files import require
+from .predictions import Predictions
 from .scenes import QuerySet, SceneDataset
 from .person_search import evaluating
 from .loading import SceneBatches, SceneLoader, SceneSampler
-from .matching import checked_boxes, detection_metrics, same_image_pairs
+from .matching import checked_boxes, detection_metrics, paired_iou
+from .matching import same_image_pairs
 from .ranking import match_search, summarize
 
 # %% ../nbs/54_evaluation.ipynb #e835f26d
@@ -308,3 +312,83 @@ def evaluate(
         found = run_detector(model, gallery, workers=workers, min_height=least, **same)
     feats = embed_queries(model, queries, gallery, **same)
     return score_detections(found, feats, gallery, queries, topk=topk, rerank=rerank, **rules)
+
+# %% ../nbs/54_evaluation.ipynb #42a1cb63
+def check_shift(
+    found: dict,             # det_image, det_boxes
+    gallery: SceneDataset,
+):
+    "Raises ValueError where the boxes fit the people of the next or previous scene far better."
+    t, boxes = gallery_truth(gallery), np.asarray(found['det_boxes'], np.float64)
+    def fitting(shift):
+        d, k = same_image_pairs(found['det_image'] + shift, t['gt_image'])
+        return len(np.unique(d[paired_iou(boxes[d], t['gt_boxes'][k].astype(float)) >= .5]))
+    own, *others = (fitting(shift) for shift in (0, -1, 1))
+    if max(others) <= max(5 * own, 10): return
+    raise ValueError(f'{own} of {len(boxes)} boxes are around a person of their scene, and '
+                     f'{max(others)} would be in the scene before or after: det_image is shifted '
+                     'by one; number scenes from 0, or give boxes by names of scenes')
+
+# %% ../nbs/54_evaluation.ipynb #ef38e28f
+def comparable_predictions(
+    predictions: Predictions,
+    gallery: SceneDataset,
+    queries: QuerySet,
+    matching: str = 'cosine',   # 'cosine', 'dot' or 'euclidean'
+    normalise: str = 'divide',  # cosine: embeddings are divided by their lengths; 'check': refused
+) -> Predictions:               # numbered as the gallery; dot products rank as `matching` says
+    "Predictions as `score_detections` and `report` take them. ValueError for what cannot be."
+    p = predictions.of(gallery)
+    p.check_queries(queries)
+    if len(p) and not p.det_feats.shape[1]:
+        raise ValueError('the predictions have no embeddings: boxes alone are scored by coco_ap '
+                         'and detection_metrics')
+    check_shift(p.arrays(), gallery)
+    return p.compared_by(matching, normalise)
+
+def evaluate_predictions(
+    predictions: Predictions,
+    gallery: SceneDataset,
+    queries: QuerySet,
+    matching: str = 'cosine',   # 'cosine', 'dot' or 'euclidean'
+    normalise: str = 'divide',  # cosine: embeddings are divided by their lengths; 'check': refused
+    rerank=None,                # as in `score_detections`
+    **rules,                    # score_threshold, iou_threshold, min_height, topk
+) -> dict:                      # as of `evaluate`
+    "Score what any program found, as `evaluate` scores a network."
+    if rerank and matching != 'cosine':
+        raise ValueError(f're-ranking compares directions, and matching is {matching}; '
+                         'leave rerank out')
+    p = comparable_predictions(predictions, gallery, queries, matching, normalise)
+    return score_detections(p.arrays(), p.query_feats, gallery, queries, rerank=rerank, **rules)
+
+# %% ../nbs/54_evaluation.ipynb #29edd7b3
+_COCO_AP = dict(AP='all', AP50='50', AP75='75', AP_small='small', AP_medium='medium',
+                AP_large='large')
+
+def _coco_boxes(image, boxes):
+    "COCO's form of boxes."
+    corners = np.asarray(boxes, np.float64)
+    wh = corners[:, 2:] - corners[:, :2]
+    rows = zip(np.asarray(image).tolist(), np.concatenate([corners[:, :2], wh], 1).tolist())
+    return [dict(id=k + 1, image_id=s, category_id=1, bbox=b, area=b[2] * b[3], iscrowd=0)
+            for k, (s, b) in enumerate(rows)]
+
+def coco_ap(
+    predictions,             # `Predictions`, or a dict with det_image, det_boxes and det_scores
+    gallery: SceneDataset,
+) -> dict:  # AP, AP50, AP75, AP_small, AP_medium, AP_large, recall; NaN where no box is of a size
+    "COCO's detection numbers. Raises `MissingPackage` without faster-coco-eval."
+    coco = require('faster_coco_eval', why="COCO's AP", extra='data')
+    if isinstance(predictions, Predictions): predictions = predictions.of(gallery).arrays()
+    t = gallery_truth(gallery)
+    images = [dict(id=k, height=s.size[0], width=s.size[1]) for k, s in enumerate(gallery.scenes)]
+    truth = coco.COCO(dict(images=images, categories=[dict(id=1, name='person')],
+                           annotations=_coco_boxes(t['gt_image'], t['gt_boxes'])))
+    found = _coco_boxes(predictions['det_image'], predictions['det_boxes'])
+    for r, score in zip(found, predictions['det_scores']): r['score'] = float(score)
+    e = coco.COCOeval_faster(truth, truth.loadRes(found), 'bbox')
+    e.run()
+    said = e.stats_as_dict | {}
+    out = {k: said[f'AP_{of}'] for k, of in _COCO_AP.items()} | dict(recall=said['AR_third'])
+    return {k: float(v) if v >= 0 else float('nan') for k, v in out.items()}

@@ -6,19 +6,20 @@
 __all__ = []
 
 # %% ../nbs/84_gallery_files.ipynb #3ea33111
-import io, json, zipfile, zlib
+import io, json, zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from fastcore.basics import patch
 
-from .files import atomic_write, locked, parse_json, regular_file, sound_size
+from .files import atomic_write, BROKEN_ARCHIVE, locked, parse_json, read_npz
+from .files import regular_file, sound_size
 from .manifest import MANIFEST, new_manifest, read_manifest, VERSION
 from .manifest import write_manifest
 from .pictures import Fit, RESIZE, resize_rule
 from .evaluation import wrong_length
-from .shards import add_shard, check_own, clear_leftovers, join_shards, read_npz
+from .shards import add_shard, check_own, clear_leftovers, join_shards
 from .shards import read_shard, stored_columns
 from .sources import Data, open_source
 from .gallery import Gallery
@@ -191,8 +192,6 @@ def save(self: Gallery,
 
 # %% ../nbs/84_gallery_files.ipynb #ee222c10
 _ARRAYS = 'det_image', 'det_boxes', 'det_scores', 'det_feats', 'names'
-_LOAD_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error,
-                NotImplementedError)
 
 def _check_lengths(shapes):
     "Raises ValueError for {name: shape} of arrays that do not belong together."
@@ -231,7 +230,7 @@ def _check_version(about, arrays):
 
 @patch(cls_method=True)
 def _from_npz(cls: Gallery, path):
-    "The gallery in a file; whatever is wrong with it raises one of `_LOAD_ERRORS`."
+    "The gallery in a file; whatever is wrong with it raises one of `BROKEN_ARCHIVE`."
     arrays, about = _read_npz(path)
     _check_arrays(**arrays)
     if not _is_sound(about): raise ValueError('about: not what it should be')
@@ -249,7 +248,7 @@ def load(cls: Gallery, path) -> 'Gallery':
     try: return cls._from_npz(path)
     except FileNotFoundError:
         raise ValueError(f'{path}: no such gallery file; write one with Gallery.save') from None
-    except _LOAD_ERRORS as e:
+    except BROKEN_ARCHIVE as e:
         why = f'not a gallery file ({e}); write one with Gallery.save'
         raise ValueError(f'{path}: {why}') from None
 

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from fastcore.script import call_parse, store_true
 
-from .files import clear_parts, not_onto, printable
+from .files import clear_parts, not_onto, printable, regular_file
 from .shell import box_from_text, check_drawing, check_page, DRAWING_MARK, seconds
 from .shell import tell
 
@@ -99,10 +99,115 @@ def _embedded(net, gallery, queries, true_boxes, batch_size, workers, min_height
             run_detector(net, gallery, batch_size, workers=workers, min_height=min_height)
     return found, embed_queries(net, queries, gallery, batch_size)
 
+# %% ../nbs/98_search_commands.ipynb #8b1c9ed4
+def _refuse_of_model(predictions, model, **given):
+    "Raises ValueError where predictions come with a model, or with options for one."
+    if model: raise ValueError(f'give either the model {model} or --predictions {predictions}')
+    wrong = [f"--{k.replace('_', '-')}" for k, v in given.items() if v]
+    if wrong: raise ValueError(f'{", ".join(wrong)}: only with a model; with --predictions leave '
+                               'it out')
+
+def _query_vectors(file):
+    "The array of a .npy file. Raises ValueError naming it."
+    import numpy as np
+    try: return np.load(regular_file(file), allow_pickle=False)
+    except (ValueError, EOFError, MemoryError):
+        raise ValueError(f'{file}: is no array of numbers; write it with numpy.save') from None
+
+def _foreign(file, query_embeddings, data, gallery, queries, matching):
+    "Predictions of a file as `report` takes them."
+    from person_search_nb.datasets import parse_spec
+    from person_search_nb.evaluation import comparable_predictions
+    from person_search_nb.files import user_path
+    from person_search_nb.predictions import Predictions
+    if Path(file).suffix == '.json':
+        scheme, path, options = parse_spec(data)
+        annotation = user_path(path) if scheme == 'coco' else None
+        p = Predictions.from_coco(file, gallery, annotation, options.get('category', ''))
+    else: p = Predictions.load(file, gallery)
+    if query_embeddings: p = p.with_queries(_query_vectors(query_embeddings), queries)
+    elif p.query_feats is None:
+        raise ValueError(f'{file}: holds no embeddings of the queries; give them: '
+                         '--query-embeddings FILE.npy')
+    p = comparable_predictions(p, gallery, queries, matching)
+    return p.arrays(), p.query_feats
+
+# %% ../nbs/98_search_commands.ipynb #d34f9ecc
+def _evaluate_predictions(file, query_embeddings, matching, data, reranking, out, **rules):
+    "Score what another program found; the report."
+    from person_search_nb.datasets import open_dataset
+    from person_search_nb.error_report import report, report_text, save_report
+    from person_search_nb.evaluation import protocol_of
+    if reranking and matching != 'cosine':
+        raise ValueError(f'--matching {matching}: re-ranking compares directions; leave --rerank '
+                         'out')
+    gallery, queries = (open_dataset(data, s) for s in ('gallery', 'query'))
+    tell(gallery, queries.dataset)
+    found, feats = _foreign(file, query_embeddings, data, gallery, queries, matching)
+    r = report(found, feats, gallery, queries, rerank=reranking, **protocol_of(None, **rules))
+    print(report_text(r))
+    if out: save_report(out, r, found, feats, gallery, queries)
+    return r
+
+def _save_predictions(file, net, gallery, found, feats):
+    "What a network found, as a file; says how its embeddings are compared."
+    from person_search_nb.predictions import Predictions
+    Predictions(gallery.names, **found, query_feats=feats).save(file)
+    how = '' if net.matching == 'cosine' else ', to be scored with --matching dot'
+    print(f'{printable(file)}: what was found{how}')
+
+# %% ../nbs/98_search_commands.ipynb #e844f1cb
+def _refuse_of_predictions(model, query_embeddings, matching, save_predictions):
+    "Raises ValueError without a model, or for options that only predictions have."
+    if not model:
+        raise ValueError('give a MODEL file, or --predictions FILE of what another program found')
+    given = dict(query_embeddings=query_embeddings, matching=matching)
+    if wrong := [f"--{k.replace('_', '-')}" for k, v in given.items() if v]:
+        raise ValueError(f'{", ".join(wrong)}: only with --predictions; leave it out')
+    if not save_predictions: return
+    if Path(save_predictions).suffix != '.npz':
+        raise ValueError(f'{save_predictions}: give a name that ends in .npz')
+    _check_replaced(save_predictions)
+    not_onto(save_predictions, model)
+
+def _check_replaced(path):
+    "Raises ValueError for a file that holds no predictions and would be lost."
+    from person_search_nb.predictions import Predictions
+    if not os.path.lexists(path): return
+    try: Predictions.load(path)
+    except (ValueError, OSError):
+        raise ValueError(f'{path}: is there already, holds no predictions, and would be lost; '
+                         'give another name') from None
+
+# %% ../nbs/98_search_commands.ipynb #a3ac1a87
+def _evaluate_model(model, net, data, size, batch_size, workers, rules, reranking, true_boxes,
+                    query_guided, out, save_predictions):
+    "Score what a network finds; the report."
+    from person_search_nb.distributed import rank
+    from person_search_nb.datasets import open_dataset
+    from person_search_nb.evaluation import protocol_of
+    from person_search_nb.error_report import report, report_text, save_report
+    size = _size_of(net, size)
+    gallery, queries = (open_dataset(data, s, size=size) for s in ('gallery', 'query'))
+    tell(gallery, queries.dataset)
+    rules = protocol_of(net, **rules)
+    if warning := _trained_on(model, data, gallery, queries):
+        print(f'warning: {warning}', file=sys.stderr)
+    if query_guided: return _guided(net, gallery, queries, rules, batch_size, workers)
+    found, feats = _embedded(net, gallery, queries, true_boxes, batch_size, workers,
+                             rules['min_height'])
+    r = report(found, feats, gallery, queries, rerank=reranking, true_boxes=true_boxes, **rules)
+    if rank() == 0:
+        print(report_text(r))
+        if save_predictions: _save_predictions(save_predictions, net, gallery, found, feats)
+        if out: save_report(out, r, found, feats, gallery, queries)
+    return r
+
 # %% ../nbs/98_search_commands.ipynb #319b5df8
 @call_parse
 def evaluate(
-    model: str,                 # a model file, or what `export` wrote: .onnx, .pt2
+    # a model file, or what `export` wrote: .onnx, .pt2; left out with `predictions`
+    model: Annotated[str, dict(opt=False, nargs='?')] = '',
     data: str = 'synth:tiny',   # data spec, with its protocol: prw:PATH?protocol=cross-camera
     # HEIGHTxWIDTH the scenes are fitted into, or a paper's rule, such as hdl-prw;
     # '' as in the model's training, 'none' keeps theirs
@@ -118,30 +223,30 @@ def evaluate(
     device: str = 'auto',       # 'auto', 'cpu', 'cuda'
     trust: store_true = False,  # open a .pt2 file, which can run any code; only for your own files
     out: str = '',              # a folder for report.json, tables.md, curves.png and errors.png
+    # what another program found: a file of `Predictions.save`, or COCO results (.json)
+    predictions: str = '',
+    query_embeddings: str = '', # with `predictions`: a .npy file, (Q, D) in the queries' order
+    matching: str = '',         # with `predictions`: 'cosine', 'dot' or 'euclidean'
+    save_predictions: str = '', # a .npz file for what the model found, to be scored again
 ):
     "Score detection and search, with 95 % intervals, and say what the missing points were lost to."
-    from person_search_nb.distributed import rank
-    from person_search_nb.datasets import open_dataset
-    from person_search_nb.evaluation import protocol_of
-    from person_search_nb.error_report import check_report_folder, report, report_text, save_report
     reranking = _reranking(rerank)
-    if out: check_report_folder(out)
+    if out:
+        from person_search_nb.error_report import check_report_folder
+        check_report_folder(out)
+    rules = dict(score_threshold=score_threshold, iou_threshold=iou, min_height=min_height)
+    if predictions:
+        _refuse_of_model(predictions, model, size=size, true_boxes=true_boxes, trust=trust,
+                         query_guided=query_guided, save_predictions=save_predictions)
+        return _evaluate_predictions(predictions, query_embeddings, matching or 'cosine', data,
+                                     reranking, out, **rules)
+    _refuse_of_predictions(model, query_embeddings, matching, save_predictions)
     net = _network(model, device, trust)
-    _refuse(model, net, rerank, query_guided, true_boxes=true_boxes, out=out)
-    size = _size_of(net, size)
-    gallery, queries = (open_dataset(data, s, size=size) for s in ('gallery', 'query'))
-    tell(gallery, queries.dataset)
-    rules = protocol_of(net, score_threshold, iou, min_height)
-    if warning := _trained_on(model, data, gallery, queries):
-        print(f'warning: {warning}', file=sys.stderr)
-    if query_guided: return _guided(net, gallery, queries, rules, batch_size, workers)
-    found, feats = _embedded(net, gallery, queries, true_boxes, batch_size, workers,
-                             rules['min_height'])
-    r = report(found, feats, gallery, queries, rerank=reranking, true_boxes=true_boxes, **rules)
-    if rank() == 0:
-        print(report_text(r))
-        if out: save_report(out, r, found, feats, gallery, queries)
-    return r
+    _refuse(model, net, rerank, query_guided, true_boxes=true_boxes, out=out,
+            save_predictions=save_predictions)
+    return _evaluate_model(model, net, data, size, batch_size, workers, rules, reranking,
+                           true_boxes, query_guided, out, save_predictions)
+
 
 # %% ../nbs/98_search_commands.ipynb #1b131c27
 @call_parse

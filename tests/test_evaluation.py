@@ -76,7 +76,7 @@ def height(box): return box[3] - box[1]
 
 def slow_search(det_image, det_boxes, det_scores, det_feats, query_feats, gt_query, gt_image, gt_boxes, candidates, score_threshold=0.5,
                 topk=(1, 5, 10), min_height=0.):
-    aps, firsts, unscored = [], [], 0
+    aps, firsts, inps, unscored = [], [], [], 0
     for q, feat in enumerate(query_feats):
         searched = set(np.concatenate([det_image, gt_image]).tolist()) if candidates is None else {c for c in candidates[q].tolist() if c >= 0}
         truth, low = {}, {}
@@ -88,16 +88,17 @@ def slow_search(det_image, det_boxes, det_scores, det_feats, query_feats, gt_que
         pool = [d for d in range(len(det_image)) if det_scores[d] >= score_threshold and det_image[d] in searched and height(det_boxes[d]) >= min_height]
         pool = [d for d in pool if shows(d, truth) or not shows(d, low)]
         pool.sort(key=lambda d: -float(feat @ det_feats[d]))  # Python's sort is stable
-        done, hits, precisions, first = set(), 0, [], None
+        done, hits, precisions, first, last = set(), 0, [], None, 0
         for place, d in enumerate(pool, 1):
             s = int(det_image[d])
             for box in truth.get(s, []) if s not in done else []:
                 if right(det_boxes[d], box):
-                    done.add(s); hits += 1; precisions.append(hits / place); first = first or place
+                    done.add(s); hits += 1; precisions.append(hits / place); first = first or place; last = place
                     break
         aps.append(sum(precisions) / len(truth)); firsts.append(first or 10**9)
+        inps.append(1 - (last - len(truth)) / last if hits == len(truth) else 0.)  # AGW's mINP: the penalty of the last
     mean = lambda x: float(np.mean(x)) if len(x) else 0.
-    return dict(mAP=mean(aps)) | {f'top{k}': mean([f <= k for f in firsts]) for k in topk} | dict(queries=len(aps), unscored=unscored)
+    return dict(mAP=mean(aps)) | {f'top{k}': mean([f <= k for f in firsts]) for k in topk} | dict(mINP=mean(inps), queries=len(aps), unscored=unscored)
 
 
 def slow_detection(det_image, det_boxes, det_scores, gt_image, gt_boxes, iou_threshold=0.5, score_threshold=0.01, min_height=0.):
@@ -318,7 +319,7 @@ def test_threads_do_not_matter():
 def test_nothing_at_all():
     empty = dict(det_image=[], det_boxes=[], det_scores=[], det_feats=[])
     box = [[0, 0, 10, 30]]
-    assert search_metrics(**empty, query_feats=np.ones((1, 4)), gt_query=[0], gt_image=[3], gt_boxes=box) == dict(mAP=0., top1=0., top5=0., top10=0., queries=1, unscored=0)
+    assert search_metrics(**empty, query_feats=np.ones((1, 4)), gt_query=[0], gt_image=[3], gt_boxes=box) == dict(mAP=0., top1=0., top5=0., top10=0., mINP=0., queries=1, unscored=0)
     assert search_metrics(**empty, query_feats=np.ones((2, 4)), gt_query=[], gt_image=[], gt_boxes=[])['unscored'] == 2
     assert detection_metrics([], [], [], [0], box) | {} == dict(ap=0., recall=0., precision=0., detections=0, positives=1)
     assert detection_metrics([], [], [], [], [])['ap'] == 0.
@@ -392,8 +393,8 @@ def test_evaluate_end_to_end(size):
     model = Rendered(gallery).train()
     model.inner.eval()
     got = evaluate(model, gallery, queries, batch_size=2, progress=False)
-    assert got == dict(mAP=1., top1=1., top5=1., top10=1., queries=3, unscored=1, det_ap=1., det_recall=1.,
-                       subsets=dict(one=dict(mAP=1., top1=1., top5=1., top10=1., queries=1, unscored=0)))
+    assert got == dict(mAP=1., top1=1., top5=1., top10=1., mINP=1., queries=3, unscored=1, det_ap=1., det_recall=1.,
+                       subsets=dict(one=dict(mAP=1., top1=1., top5=1., top10=1., mINP=1., queries=1, unscored=0)))
     assert model.calls == [2, 2, 1]
     assert model.training and not model.inner.training, 'every part is back in the mode it was in'
     assert histogram_baseline(gallery, queries, progress=False) == got
