@@ -2642,6 +2642,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'person_search_nb.presets._has_imagenet': ( 'presets.html#_has_imagenet',
                                                                                       'person_search_nb/presets.py'),
                                           'person_search_nb.presets._hashable': ('presets.html#_hashable', 'person_search_nb/presets.py'),
+                                          'person_search_nb.presets._joined': ('presets.html#_joined', 'person_search_nb/presets.py'),
                                           'person_search_nb.presets._known': ('presets.html#_known', 'person_search_nb/presets.py'),
                                           'person_search_nb.presets._network': ('presets.html#_network', 'person_search_nb/presets.py'),
                                           'person_search_nb.presets._of_parts': ('presets.html#_of_parts', 'person_search_nb/presets.py'),

@@ -213,6 +213,10 @@ def _known(rule, model):
     return {k: v for k, v in rule.settings.items() if k in names}
 
 # %% ../nbs/76_presets.ipynb #5974cdb8
+def _joined(there, new):
+    "Settings of named parts: the new ones, and what other parts were told before."
+    return {k: there.get(k, {}) | new.get(k, {}) for k in there | new}
+
 def changed(
     recipe: Recipe,  # of a run, see `read_recipe`
     **settings,      # changes, as in `make_recipe`
@@ -221,12 +225,15 @@ def changed(
     if settings and recipe.stages:
         raise ValueError('a recipe in stages is changed where it is made: give --model and '
                          '--preset with the settings')
+    settings = as_names(_grouped(settings))
+    for name, there in (('options', recipe.net.get('options', {})), ('own', recipe.train.own)):
+        if name in settings: settings[name] = _joined(there, settings[name])
     of = _of_parts(settings)
     if settings.get('data', recipe.data) != recipe.data:
         recipe = replace(recipe, net={k: v for k, v in recipe.net.items() if k != 'heights'})
     final = change(recipe, **{k: v for k, v in settings.items() if '.' not in k})
     if of: final = _with_parts(final, of)
-    return _check_parts(check(final)) if of else check(final)
+    return _check_parts(check(final))
 
 # %% ../nbs/76_presets.ipynb #c30ef1d9
 # change the time, not the weights

@@ -15,7 +15,7 @@ from person_search_nb.callbacks import Callback
 from person_search_nb.model_files import load_model, save_model
 from person_search_nb.models import build_model
 from person_search_nb.plugins import check_plugin, load_plugin, PLUGINS, Registry, REGISTRIES, use_plugin
-from person_search_nb.presets import make_recipe
+from person_search_nb.presets import changed, make_recipe
 from person_search_nb.specs import open_dataset, opener
 from person_search_nb.recipes import read_recipe
 
@@ -217,6 +217,13 @@ def test_a_class_in_place_of_its_name(registries, tmp_path):
 def test_settings_that_are_not_there(typed, said, command):
     ran = command('presets', 'hdl-student-fast', '--set', typed)
     assert ran.returncode == 1 and re.search(said, ran.stderr) and 'Traceback' not in ran.stderr, ran.stderr
+
+
+def test_a_changed_recipe_keeps_what_other_parts_were_told():
+    recipe = make_recipe('hdl-student-fast', 'synth:tiny', 'tiny', **{'attention.reduction': 8, 'roi_op.sampling_ratio': 3})
+    other = changed(recipe, **{'attention.reduction': 4, 'optimizer.betas': (.9, .9)})
+    assert other.net['options'] == dict(attention=dict(reduction=4), roi_op=dict(sampling_ratio=3)) and other.train.own == dict(optimizer=dict(betas=(.9, .9)))
+    with pytest.raises(ValueError, match='did you mean reduction'): changed(recipe, **{'attention.reductin': 4})
 
 
 def test_settings_of_a_part_decide_a_run(registries):
