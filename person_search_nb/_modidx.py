@@ -2530,6 +2530,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'person_search_nb.plugins._origin': ('tools/plugins.html#_origin', 'person_search_nb/plugins.py'),
                                           'person_search_nb.plugins._parameters': ( 'tools/plugins.html#_parameters',
                                                                                     'person_search_nb/plugins.py'),
+                                          'person_search_nb.plugins._same_place': ( 'tools/plugins.html#_same_place',
+                                                                                    'person_search_nb/plugins.py'),
                                           'person_search_nb.plugins.check_plugin': ( 'tools/plugins.html#check_plugin',
                                                                                      'person_search_nb/plugins.py'),
                                           'person_search_nb.plugins.expect': ('tools/plugins.html#expect', 'person_search_nb/plugins.py'),

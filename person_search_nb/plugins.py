@@ -45,13 +45,20 @@ def _origin(part):
     if module.partition('.')[0] == 'person_search_nb': return ''
     return _LOADING[-1] if _LOADING else module
 
+def _same_place(one, other):
+    "Whether two parts are of one definition: a cell of the package's notebooks, run again."
+    names = [getattr(getattr(p, 'func', p), '__qualname__', None) for p in (one, other)]
+    return names[0] is not None and names[0] == names[1]
+
 @patch
 def add(self: Registry, name: str, part):
     "Enter a part. Raises ValueError for a name that another source has taken."
     origin = _origin(part)
-    if dict.__contains__(self, name) and self.origin.get(name, '') != origin:
-        taken = self.origin.get(name) or 'the package'
-        raise ValueError(f"{self.kind} '{name}' is one of {taken}; register yours as another name")
+    if dict.__contains__(self, name) and (before := self.origin.get(name, '')) != origin:
+        if '__main__' not in (before, origin) or not _same_place(self[name], part):
+            raise ValueError(f"{self.kind} '{name}' is one of {before or 'the package'}; "
+                             'register yours as another name')
+        origin = before if origin == '__main__' else origin
     self[name], self.origin[name] = part, origin
     return part
 

@@ -108,6 +108,17 @@ def test_names_are_taken_once_and_unknown_ones_are_said(registries):
     with pytest.raises(ValueError, match="unknown attention 'amr'"): check_plugin('attention', 'amr')
 
 
+def test_a_cell_of_the_packages_notebooks_may_be_run_again(registries):
+    "In a notebook its definitions belong to `__main__`, before or after the package's own are imported."
+    table = registries['attention']
+    again = type('ARM', (table['arm'],), dict(__module__='__main__'))
+    assert table.add('arm', again) is again and table['arm'] is again and table.origin['arm'] == ''
+    first, own = (type('Later', (OneValue,), dict(__module__=m)) for m in ('__main__', 'person_search_nb.attention'))
+    table.add('later', first); table.add('later', own)
+    assert table['later'] is own and table.origin['later'] == ''
+    with pytest.raises(ValueError, match="'arm' is one of the package"): table.add('arm', type('Other', (OneValue,), dict(__module__='__main__')))
+
+
 # files ----------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('text,said', [('x = 1\n1/0\n', r'ZeroDivisionError: division by zero, line 2'), ('def f(:\n', 'SyntaxError.*line 1'), ('import nothing_of_this_name\n', 'ModuleNotFoundError.*line 1'),
