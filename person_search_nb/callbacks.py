@@ -177,7 +177,7 @@ def tell(self: Listeners,
 CALLBACKS = Registry('callback', 'a class of callbacks, or a function (row)')
 
 def register_callback(
-    name: str,  # for `callbacks=` and --log
+    name: str,  # for `callbacks=` and --callbacks
 ):
     "Decorator of a class of callbacks, made without arguments, or of a function (row)."
     return CALLBACKS.register(name)

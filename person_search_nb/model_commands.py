@@ -127,14 +127,15 @@ def _given(settings):
         if k in given: raise ValueError(f'{k} is not a setting; give --{k} {given[k]}')
     return given
 
-def _run(model, data, preset, settings, out, restart, extend, log='', config=None, yes=False,
-         **more):
+def _run(model, data, preset, settings, out, restart, extend, callbacks='', config=None,
+         yes=False, **more):
     "Make a recipe, run it, and say where its results are."
     from person_search_nb.datasets import open_dataset
     from person_search_nb.distributed import rank
     from person_search_nb.presets import check_here
     from person_search_nb.recipes import run_recipe
-    given, log = _given(settings), [n.strip() for n in log.split(',') if n.strip()]
+    given = _given(settings)
+    callbacks = [n.strip() for n in callbacks.split(',') if n.strip()]
     if 'teacher' in more and 'teacher' in given:
         raise ValueError(f'teacher is the first argument of distill, {more["teacher"]}; '
                          'leave it out of --set')
@@ -143,7 +144,8 @@ def _run(model, data, preset, settings, out, restart, extend, log='', config=Non
     if not yes: _ask(recipe, out, restart)
     if not recipe.data.startswith('synth:'):
         tell(open_dataset(recipe.data, 'train', progress=False))
-    net, history = run_recipe(recipe, out, restart=restart, extend=extend, callbacks=log)
+    net, history = run_recipe(recipe, out, restart=restart, extend=extend,
+                              callbacks=callbacks)
     if rank() == 0:
         loss = f', last loss {history[-1]["loss"]:.3f}' if history else ''
         print(f'{len(history)} steps{loss}; model, log and curves in {out}')
@@ -206,10 +208,10 @@ def train(
     set: Annotated[str, dict(nargs='*')] = None,
     restart: store_true = False, # move another run in OUT aside, into OUT/old-1, and start again
     extend: store_true = False,  # the run in OUT was shorter: continue from its checkpoint
-    log: str = '',               # callbacks, with commas: wandb, mlflow, trackio, tensorboard
+    callbacks: str = '',         # with commas: wandb, mlflow, trackio, or a plug-in's
 ):
     "Train a model on the training split, stage by stage as in its paper, and search the gallery."
-    return _run(model, data, preset, set, out, restart, extend, log, config, yes)
+    return _run(model, data, preset, set, out, restart, extend, callbacks, config, yes)
 
 # %% ../nbs/97_model_commands.ipynb #8e0a2f8d
 @call_parse
@@ -225,13 +227,14 @@ def distill(
     set: Annotated[str, dict(nargs='*')] = None,
     restart: store_true = False, # move another run in OUT aside, into OUT/old-1, and start again
     extend: store_true = False,  # the run in OUT was shorter: continue from its checkpoint
-    log: str = '',               # callbacks, with commas: wandb, mlflow, trackio, tensorboard
+    callbacks: str = '',         # with commas: wandb, mlflow, trackio, or a plug-in's
 ):
     "Train a student with hierarchical distillation from a teacher."
     _refuse_exported(teacher)
     if not model and not config:
         model = 'hdl-student' if preset in (None, 'paper') else 'hdl-student-fast'
-    return _run(model, data, preset, set, out, restart, extend, log, config, yes, teacher=teacher)
+    return _run(model, data, preset, set, out, restart, extend, callbacks, config, yes,
+                teacher=teacher)
 
 # %% ../nbs/97_model_commands.ipynb #52cc8f03
 def _few(data, scenes):

@@ -386,11 +386,11 @@ def test_through_the_shell(tmp_path, monkeypatch, command, registries):
     monkeypatch.setitem(sys.modules, 'wandb', fake)
     register_callback('rows')(lambda row: rows.append(row['step']))
     words = ['--data', SPEC, '--preset', 'tiny', '--set', *(f'{k}={v}' for k, v in SMALL.items())]
-    ran = command('train', '--model', 'hdl-student-fast', '--out', tmp_path / 'run', '--log', 'wandb, rows', *words)
+    ran = command('train', '--model', 'hdl-student-fast', '--out', tmp_path / 'run', '--callbacks', 'wandb, rows', *words)
     assert ran.returncode == 0, ran.stderr
     assert rows == [0, 1] and fake.named('init')[0][1]['config']['recipe.model'] == 'hdl-student-fast'
     assert [sorted(a[0])[0] for a, _ in tracked.named('log')] == ['head_box', 'scores/det_ap'] and len(tracked.named('finish')) == 1
-    ran = command('distill', tmp_path / 'run/model.safetensors', '--model', 'hdl-student-fast', '--out', tmp_path / 'two', '--log', 'rows', *words)
+    ran = command('distill', tmp_path / 'run/model.safetensors', '--model', 'hdl-student-fast', '--out', tmp_path / 'two', '--callbacks', 'rows', *words)
     assert ran.returncode == 0 and rows == [0, 1, 0, 1], ran.stderr
-    ran = command('train', '--model', 'oim', '--out', tmp_path / 'no', '--log', 'wanb', *words)
+    ran = command('train', '--model', 'oim', '--out', tmp_path / 'no', '--callbacks', 'wanb', *words)
     assert ran.returncode == 1 and "unknown callback 'wanb': choose one of wandb, tensorboard, mlflow, trackio" in ran.stderr and 'Traceback' not in ran.stderr and not (tmp_path / 'no').exists()

@@ -1,4 +1,5 @@
 "What a researcher types: lists of settings, systems and presets, guesses for what is mistyped, recipes of runs, and a question before hours."
+import inspect
 import json, os, subprocess, sys
 
 import pytest
@@ -178,3 +179,12 @@ def test_words_for_a_query(command, tmp_path):
     box = ['--box', '10,10,60,90']
     assert shot.name in command(*asked, copy, *box).stdout and shot.name not in command(*asked, copy, *box, '--skip-own').stdout
     assert '--skip-own: only for a search by a picture' in command('search', 'shipped:hdl-student-fast', '--skip-own').stderr
+
+
+@pytest.mark.parametrize('name', ['train', 'distill', 'evaluate', 'index'])
+def test_no_option_is_the_beginning_of_one_of_torchruns(name):
+    "The launcher reads the whole line, and refuses a word that could be short for several options of its own."
+    from torch.distributed.run import get_args_parser
+    theirs = [o for a in get_args_parser()._actions for o in a.option_strings]
+    own = ['--plugin', *(f"--{k.replace('_', '-')}" for k in inspect.signature(COMMANDS[name].__wrapped__).parameters)]
+    assert not [o for o in own if sum(t.startswith(o) for t in theirs) > 1]

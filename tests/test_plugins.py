@@ -168,7 +168,7 @@ def test_the_tutorials_parts_do_what_parts_must(mine, registries):
 def run(mine, tmp_path_factory):
     "A training of the tutorial's system with everything of its own, through the shell."
     out = tmp_path_factory.mktemp('run') / 'r'
-    words = ['train', '--model', 'mine', '--data', 'blocks:6', '--preset', 'tiny', '--out', out, '--log', 'bell', '--set', *SMALL, *OWN]
+    words = ['train', '--model', 'mine', '--data', 'blocks:6', '--preset', 'tiny', '--out', out, '--callbacks', 'bell', '--set', *SMALL, *OWN]
     ran = shell('--plugin', mine, *words)
     assert ran.returncode == 0 and 'ding: mAP' in ran.stdout, ran.stderr
     return out, words
