@@ -1,5 +1,6 @@
 """What every test may ask for."""
 import multiprocessing
+import os
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -56,6 +57,30 @@ def child(process_method):
         process.start()
         return process
     return start
+
+
+def _typed(words, cwd, env, out, err):
+    "What a process of `shell` does: its own words, folder, environment and files of output."
+    os.environ.clear(); os.environ.update(env)
+    os.chdir(cwd)
+    for name, number in ((out, 1), (err, 2)): os.dup2(os.open(name, os.O_WRONLY), number)
+    sys.argv = ['person-search', *words]
+    from person_search_nb.cli import main
+    main()
+
+
+@pytest.fixture(scope='session')
+def shell(child, tmp_path_factory):
+    """`shell('data', folder, env={}, cwd=...)` runs a person-search command in a process of its own, which need not import PyTorch -> returncode, stdout, stderr.
+    `command` is cheaper still, where what the process has loaded and registered does no harm."""
+    files = [tmp_path_factory.mktemp('shell')/name for name in ('out', 'err')]
+
+    def run(*words, env={}, cwd=None):
+        for f in files: f.write_text('')
+        process = child(_typed, [*map(str, words)], cwd or os.getcwd(), {**os.environ, **env}, *files)
+        process.join()
+        return SimpleNamespace(returncode=process.exitcode, **{k: f.read_text(encoding='utf-8') for k, f in zip(('stdout', 'stderr'), files)})
+    return run
 
 
 @pytest.fixture(scope='module')

@@ -59,7 +59,8 @@ def test_trains_resumes_and_searches(name, tmp_path):
 
     export(str(tmp_path / 'whole/model.safetensors'), str(tmp_path / 'trunk.safetensors'), half=True, trunk=True)
     trunk = load_model(tmp_path / 'trunk.safetensors')
-    assert trunk.num_ids == 1 and all(torch.allclose(v, trunk.state_dict()[k], atol=1e-2, rtol=1e-2) for k, v in again.state_dict().items() if k.startswith(('stem.', 'blocks.')))
+    there = trunk.state_dict()
+    assert trunk.num_ids == 1 and all(torch.allclose(v, there[k], atol=1e-2, rtol=1e-2) for k, v in again.state_dict().items() if k.startswith(('stem.', 'blocks.')))
 
     row = cost_table(dict(a=again), (96, 160), latency=False)[0]
     assert row['params'] > 1e4 and row['macs_scene'] > 1e6 and row['macs_person'] > 1e4
