@@ -94,6 +94,15 @@ def undrawn():
         yield
 
 
+@pytest.fixture(scope='module')
+def no_curves():
+    "The curves of a training, which take longer than a few steps, are a blank picture; all else is drawn. tests/test_training.py draws them."
+    from matplotlib.figure import Figure
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr('person_search_nb.runs.plot_losses', lambda *a: Figure((1, 1)))
+        yield
+
+
 @pytest.fixture
 def command(monkeypatch):
     "`command('data', folder, cwd=...)` runs a person-search command in this process, as its entry point does -> returncode, stdout, stderr."

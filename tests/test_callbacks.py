@@ -23,6 +23,7 @@ from person_search_nb.runs import CHECKPOINT, read_log, RunLog
 from person_search_nb.settings import TrainConfig
 from person_search_nb.training import train
 
+pytestmark = pytest.mark.usefixtures('no_curves')
 SPEC = 'synth:tiny?train_scenes=4&test_scenes=4&train_ids=6&test_ids=4&queries=3&gallery=3&size=64x112'
 HEIGHTS = [14., 20, 28, 36, 44, 52, 62, 74, 88, 104, 124]
 SMALL = dict(width=0.125, rpn_channels=16, start='', imprint=False, steps=2, warmup=0, device='cpu', precision='fp32', batch_size=2, rois_per_image=4, proposals=(12, 8), augment=None)

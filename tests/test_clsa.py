@@ -22,6 +22,7 @@ from person_search_nb.models import build_model, list_models, load_model, model_
 from person_search_nb.recipe_settings import change, Recipe
 from person_search_nb.presets import make_recipe
 
+pytestmark = pytest.mark.usefixtures('no_curves')
 SMALL = dict(width=0.125, rpn_channels=16, proposals=(20, 10), crop_size=(64, 32))
 
 

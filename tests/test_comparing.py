@@ -12,6 +12,7 @@ from person_search_nb.paper_tables import Row
 from person_search_nb.presets import make_recipe
 from person_search_nb.runs import OtherRun, read_log
 
+pytestmark = pytest.mark.usefixtures('no_curves')
 SPEC = 'synth:tiny?train_scenes=4&test_scenes=6&train_ids=4&test_ids=4&queries=4&gallery=4&size=96x160'
 STEP = dict(width=0.125, rpn_channels=16, start='', imprint=False, steps=1, warmup=0, precision='fp32', device='cpu', batch_size=2, rois_per_image=4, proposals=(12, 8), search_threshold=0., augment=None)
 

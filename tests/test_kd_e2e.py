@@ -20,6 +20,7 @@ from person_search_nb.kd_e2e import bounded_boxes, DetectorDistillation, freeze_
 from person_search_nb.kd_e2e import record_anchors, soft_scores, teacher_table
 from person_search_nb.models import build_model, load_model
 
+pytestmark = pytest.mark.usefixtures('no_curves')
 IDS = 6
 
 

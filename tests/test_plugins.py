@@ -19,6 +19,7 @@ from person_search_nb.presets import changed, make_recipe
 from person_search_nb.specs import open_dataset, opener
 from person_search_nb.recipes import read_recipe
 
+pytestmark = pytest.mark.usefixtures('no_curves')
 KINDS = dict(attention='se', id_loss='arcface', trunk='plain', roi_op='finer', augment='shadow', optimizer='lion', schedule='poly', reader='blocks:6', term='relations', callback='bell', model='mine')
 SMALL = 'steps=4 warmup=0 batch_size=2 start= imprint=False size= rpn_channels=16 rois_per_image=4 proposals=(12,8) device=cpu checkpoint_every=2'.split()
 OWN = 'optimizer=lion lr=0.0005 schedule=poly schedule.power=2 augment=shadow augment.depth=0.3 id_loss.margin=0.2 attention.reduction=8 roi_op.times=3'.split()

@@ -16,6 +16,7 @@ from person_search_nb.guided_search import evaluate_queries, match_queries, pair
 from person_search_nb.guided_search import search_macs
 from person_search_nb.models import build_model, load_model
 
+pytestmark = pytest.mark.usefixtures('no_curves')
 SPEC = 'synth:tiny?train_scenes=12&test_scenes=8&train_ids=10&test_ids=8&queries=5&gallery=4&size=96x160&cameras=2'
 EMPTY = dict(boxes=torch.zeros(0, 4), person_id=torch.zeros(0, dtype=torch.int64))
 

@@ -27,7 +27,7 @@ from person_search_nb.recipes import read_recipe, run_recipe
 from person_search_nb.ablations import run_ablation
 from person_search_nb.demo import DemoConfig, run_demo, WRITTEN
 
-pytestmark = pytest.mark.usefixtures('undrawn', 'untimed')
+pytestmark = pytest.mark.usefixtures('undrawn', 'no_curves', 'untimed')
 SPEC = 'synth:tiny?train_scenes=6&test_scenes=4&train_ids=6&test_ids=4&queries=3&gallery=3&size=96x160'
 SMALL = dict(width=0.125, rpn_channels=16, start='', imprint=False, steps=2, warmup=0, device='cpu', batch_size=2, rois_per_image=4, proposals=(12, 8), augment=None)
 

@@ -18,6 +18,7 @@ from person_search_nb.terms import HDL, box_shares, context_distance, decoupled_
 from person_search_nb.terms import focal_distillation, pull_rows, pulls, relational_distillation
 from person_search_nb.training import train
 
+pytestmark = pytest.mark.usefixtures('no_curves')
 HEIGHTS = [30., 60., 90.]
 SPEC = 'synth:tiny?train_scenes=6&test_scenes=4&train_ids=6&test_ids=4&queries=2&gallery=2&size=128x224'
 HOW = TrainConfig(epochs=1, batch_size=2, lr=1e-3, warmup=0, optimizer='adamw', precision='fp32', device='cpu')
