@@ -2,9 +2,7 @@
 import json
 import os
 import random
-import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,6 +23,7 @@ from person_search_nb.runs import CHECKPOINT, read_log, RunLog
 from person_search_nb.settings import TrainConfig
 from person_search_nb.training import train
 
+pytestmark = pytest.mark.usefixtures('no_curves')
 SPEC = 'synth:tiny?train_scenes=4&test_scenes=4&train_ids=6&test_ids=4&queries=3&gallery=3&size=64x112'
 HEIGHTS = [14., 20, 28, 36, 44, 52, 62, 74, 88, 104, 124]
 SMALL = dict(width=0.125, rpn_channels=16, start='', imprint=False, steps=2, warmup=0, device='cpu', precision='fp32', batch_size=2, rois_per_image=4, proposals=(12, 8), augment=None)
@@ -90,12 +89,13 @@ def plain(): return learn()
 
 # what is told ---------------------------------------------------------------------------------------------------------
 
-KILLED = 'import sys; sys.path.insert(0, sys.argv[1]); from test_callbacks import learn, Recorder; learn(sys.argv[2], callbacks=[Recorder(sys.argv[3], 5)])'
+def learn_until_killed(out, told): learn(out, callbacks=[Recorder(told, 5)])
 
 
-def test_all_events_in_order_killed_and_resumed(tmp_path, plain):
-    ran = subprocess.run([sys.executable, '-c', KILLED, str(Path(__file__).parent), str(tmp_path / 'run'), str(tmp_path / 'told')], env=os.environ | dict(OMP_NUM_THREADS='1'))
-    assert ran.returncode == -9
+def test_all_events_in_order_killed_and_resumed(tmp_path, plain, child):
+    run = child(learn_until_killed, tmp_path / 'run', tmp_path / 'told')
+    run.join()
+    assert run.exitcode == -9
     assert (tmp_path / 'told').read_text().splitlines() == ['start 0', 'checkpoint 0', 'step 0', 'step 1', 'scores 2', 'step 2', 'checkpoint 3', 'step 3', 'scores 4', 'step 4']
     recorder = Recorder()
     assert same(learn(tmp_path / 'run', small(9), callbacks=[recorder]), plain)

@@ -12,6 +12,7 @@ from person_search_nb.presets import changed, make_recipe
 from person_search_nb.setting_help import estimate_time, model_table, seconds_per_scene, setting_rows
 from person_search_nb.shell import command_parser
 
+pytestmark = pytest.mark.usefixtures('no_curves')
 SPEC = 'synth:tiny?train_scenes=6&test_scenes=4&train_ids=6&test_ids=4&queries=3&gallery=3&size=96x160'
 SMALL = ['width=0.125', 'start=', 'imprint=False', 'steps=2', 'warmup=0', 'batch_size=2', 'precision=fp32', 'device=cpu']
 

@@ -1,5 +1,5 @@
 "Runs as objects: what is read and kept, sweeps that are killed and go on, comparisons against a loop, own rows of an ablation, the two commands."
-import os, signal, subprocess, sys, time
+import multiprocessing, os, signal, sys, time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from person_search_nb.paper_tables import Row
 from person_search_nb.presets import make_recipe
 from person_search_nb.runs import OtherRun, read_log
 
+pytestmark = pytest.mark.usefixtures('no_curves')
 SPEC = 'synth:tiny?train_scenes=4&test_scenes=6&train_ids=4&test_ids=4&queries=4&gallery=4&size=96x160'
 STEP = dict(width=0.125, rpn_channels=16, start='', imprint=False, steps=1, warmup=0, precision='fp32', device='cpu', batch_size=2, rois_per_image=4, proposals=(12, 8), search_threshold=0., augment=None)
 
@@ -147,54 +148,44 @@ def test_a_sweep_belongs_to_its_settings(tmp_path):
     assert table[0].file.stat().st_mtime_ns == when
 
 
-SWEEP = '''
-import sys
-from person_search_nb.comparing import sweep
-from person_search_nb.presets import make_recipe
-if __name__ == '__main__':
-    recipe = make_recipe('hdl-student-fast', {spec!r}, 'tiny', **{step!r})
-    sweep(recipe, dict(seed=[0, 1]), sys.argv[1], workers=int(sys.argv[2]), progress=False)
-'''
-
-
-def started(tmp_path, out, workers, root, **more):
-    script = tmp_path / 'script.py'
-    script.write_text(SWEEP.format(spec=SPEC, step=STEP | more))
-    env = os.environ | dict(PYTHONPATH=str(root))
-    return subprocess.Popen([sys.executable, script, out, str(workers)], env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+def swept(out, workers, more):
+    "In a group of its own, as a terminal's command; its workers begin as copies, as it does."
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
+    multiprocessing.set_forkserver_preload(['torch._dynamo', 'person_search_nb.comparing', 'person_search_nb.recipes'])
+    sweep(student(**more), dict(seed=[0, 1]), out, workers=workers, progress=False)
 
 
 def wait_for(what, process):
     begun = time.monotonic()
     while not what():
-        assert process.poll() is None and time.monotonic() < begun + 120, process.stderr.read()
+        assert process.is_alive() and time.monotonic() < begun + 120
         time.sleep(.05)
 
 
 @pytest.mark.parametrize('workers, how', [(1, signal.SIGKILL), (2, signal.SIGINT)])
-def test_a_sweep_that_is_ended_goes_on(workers, how, tmp_path, root):
+def test_a_sweep_that_is_ended_goes_on(workers, how, tmp_path, child):
     "Killed in the first run, or Ctrl-C in both: the second call ends with the losses of an unbroken one."
-    long = dict(steps=60, checkpoint_every=2)
+    long = dict(steps=40, checkpoint_every=2)
     first = tmp_path / 'out/seed=0/checkpoint.safetensors'
-    process = started(tmp_path, tmp_path / 'out', workers, root, **long)
+    process = child(swept, tmp_path / 'out', workers, long)
     log = lambda: (first.parent / 'log.csv').exists() and (first.parent / 'log.csv').read_text().count('\n') > 0
     wait_for(lambda: first.exists() and log(), process)
-    time.sleep(.3)
+    time.sleep(.1)
     os.killpg(process.pid, how)
-    process.communicate(timeout=120)
-    assert process.returncode and not (tmp_path / 'out/seed=0/done').exists()
+    process.join(120)
+    assert process.exitcode and not (tmp_path / 'out/seed=0/done').exists()
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / 'out').rglob('done')}
     table = sweep(student(**long), dict(seed=[0, 1]), tmp_path / 'out', progress=False)
-    assert [len(r.log) for r in table] == [60, 60] and all(p.stat().st_mtime_ns == t for p, t in before.items())
+    assert [len(r.log) for r in table] == [40, 40] and all(p.stat().st_mtime_ns == t for p, t in before.items())
     whole = sweep(student(**long), dict(seed=[0]), tmp_path / 'whole', progress=False)
     assert [r['loss'] for r in table['seed=0'].log] == [r['loss'] for r in whole[0].log]
 
 
-def test_two_workers_train_what_one_does(tmp_path, root, two):
-    process = started(tmp_path, tmp_path / 'out', 2, root)
-    assert process.wait(timeout=300) == 0, process.stderr.read()
+def test_two_workers_train_what_one_does(tmp_path, two):
+    table = sweep(student(), dict(seed=[0, 1]), tmp_path / 'out', workers=2, progress=False)
     losses = lambda table: [row['loss'] for r in table for row in r.log]
-    assert losses(runs(tmp_path / 'out')) == pytest.approx(losses(two[1]), rel=1e-4)
+    assert losses(table) == pytest.approx(losses(two[1]), rel=1e-4)
 
 
 def by_hand(a, b, groups, draws, seed):

@@ -1,5 +1,5 @@
 """Predictions of other programs: what is refused, files that come back as they were, and the numbers of `evaluate`."""
-import json, subprocess, sys, warnings
+import json, sys, warnings
 import numpy as np, pytest, torch
 from dataclasses import replace
 
@@ -287,12 +287,12 @@ def test_commands(tmp_path, monkeypatch):
     assert (tmp_path/'mine.npz').read_bytes() == b'mine'
 
 
-def test_command_line(tmp_path, world, true):
+def test_command_line(tmp_path, true, shell):
     true.save(tmp_path/'p.npz')
-    run = [sys.executable, '-c', 'from person_search_nb.cli import main; main()', 'evaluate', '--data', SPEC, '--predictions']
-    done = subprocess.run([*run, 'p.npz', '--out', 'report'], cwd=tmp_path, capture_output=True, text=True)
+    run = ['evaluate', '--data', SPEC, '--predictions']
+    done = shell(*run, 'p.npz', '--out', 'report', cwd=tmp_path)
     assert not done.returncode and '| all |' in done.stdout and (tmp_path/'report/tables.md').is_file(), done.stderr
-    done = subprocess.run([*run, 'nowhere.npz'], cwd=tmp_path, capture_output=True, text=True)
+    done = shell(*run, 'nowhere.npz', cwd=tmp_path)
     assert done.returncode and 'nowhere.npz: no such file' in done.stderr and 'Traceback' not in done.stderr
 
 

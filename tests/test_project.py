@@ -1,4 +1,5 @@
 """The tree keeps its promises: modules in step with notebooks, notebooks clean, complete and light, imports that only point down."""
+from functools import cache
 from pathlib import Path
 import ast, json, re, shutil, subprocess, sys
 import pytest
@@ -26,7 +27,11 @@ each_notebook = pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.relat
 each_lesson = pytest.mark.parametrize('path', LESSONS, ids=lambda p: p.name)
 
 
-def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
+@cache
+def parsed(text): return json.loads(text)['cells']
+
+
+def cells(path): return parsed(path.read_text(encoding='utf-8'))
 def source(cell): return ''.join(cell['source'])
 def markdown(path): return '\n\n'.join(source(c) for c in cells(path) if c['cell_type'] == 'markdown')
 def code(path): return [source(c) for c in cells(path) if c['cell_type'] == 'code']
@@ -39,6 +44,7 @@ def as_text(output):
     return '\n'.join(''.join(p) for p in parts if isinstance(p, (str, list)))
 
 
+@cache
 def module_of(path):
     "The module a notebook exports (`#| default_exp`), or None."
     found = re.search(r'(?m)^#\|\s*default_exp\s+(\S+)', '\n'.join(code(path)))

@@ -19,6 +19,7 @@ from person_search_nb.preset_rules import PRESETS
 from person_search_nb.presets import check_here, make_recipe, values
 from person_search_nb.recipes import read_recipe
 
+pytestmark = pytest.mark.usefixtures('no_curves')
 SPEC = 'synth:tiny?train_scenes=6&test_scenes=4&train_ids=6&test_ids=4&queries=3&gallery=3&size=96x160'
 SMALL = ['width=0.125', 'start=', 'imprint=False', 'steps=1', 'warmup=0', 'batch_size=2']
 

@@ -1,5 +1,5 @@
 "Distillation terms: equal to loops over random inputs, settings and their text, recipes through the shell, runs that go on, pulls."
-import json, math, subprocess, sys
+import json, math
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from person_search_nb.terms import HDL, box_shares, context_distance, decoupled_
 from person_search_nb.terms import focal_distillation, pull_rows, pulls, relational_distillation
 from person_search_nb.training import train
 
+pytestmark = pytest.mark.usefixtures('no_curves')
 HEIGHTS = [30., 60., 90.]
 SPEC = 'synth:tiny?train_scenes=6&test_scenes=4&train_ids=6&test_ids=4&queries=2&gallery=2&size=128x224'
 HOW = TrainConfig(epochs=1, batch_size=2, lr=1e-3, warmup=0, optimizer='adamw', precision='fp32', device='cpu')
@@ -165,17 +166,17 @@ def test_every_student_learns_from_all_four_levels(name, more):
 
 
 @pytest.fixture(scope='module')
-def taught(tmp_path_factory):
+def taught(tmp_path_factory, shell):
     "A teacher's file, and a student trained from it with terms, by the command."
     d = tmp_path_factory.mktemp('terms')
     data = open_dataset(SPEC, 'train', progress=False)
     torch.manual_seed(0)
     teacher = build_model('hdl-teacher', data.num_ids, heights=HEIGHTS, width=0.0625)
     save_model(teacher, d / 'teacher.safetensors')
-    command = [sys.executable, '-c', 'from person_search_nb.cli import main; main()', 'distill', str(d / 'teacher.safetensors'), '--data', SPEC,
+    command = ['distill', str(d / 'teacher.safetensors'), '--data', SPEC,
                '--preset', 'tiny', '--out', str(d / 'run'), '--set', 'terms=pd=0.5 rkd=25,angle=1. fgd=1e-4', 'width=0.125', 'rpn_channels=16',
                'start=', 'steps=1', 'batch_size=2', 'warmup=0', 'device=cpu', 'precision=fp32', 'weights={"rkd": 2.0}', 'imprint=False']
-    return d, subprocess.run(command, capture_output=True, text=True)
+    return d, shell(*command)
 
 
 def test_a_recipe_with_terms_through_the_shell(taught):
@@ -238,7 +239,8 @@ def test_a_run_whose_term_has_parameters_goes_on_to_the_same_numbers(tmp_path):
         run('parts', 3)
         resumed, again = run('parts', 6, extend=True)
         assert [r['bent'] for r in rows] == [r['bent'] for r in again] and len(rows) == 6
-        assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
+        there = resumed.state_dict()
+        assert all(torch.equal(v, there[k]) for k, v in whole.state_dict().items())
         start = HDL(*networks(data.num_ids), terms='bent=1').own['bent']
         assert not torch.equal(whole.own['bent'].line.bias, start.line.bias) and whole.own['bent'].seen > 0
         with pytest.raises(ValueError, match=r'terms \(\[\['):
