@@ -3477,6 +3477,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'person_search_nb/streets.py'),
                                           'person_search_nb.streets.SynthConfig.__post_init__': ( 'streets.html#synthconfig.__post_init__',
                                                                                                   'person_search_nb/streets.py'),
+                                          'person_search_nb.streets._cells': ('streets.html#_cells', 'person_search_nb/streets.py'),
                                           'person_search_nb.streets._draw_gain': ('streets.html#_draw_gain', 'person_search_nb/streets.py'),
                                           'person_search_nb.streets._draw_sensor': ( 'streets.html#_draw_sensor',
                                                                                      'person_search_nb/streets.py'),
