@@ -15,10 +15,11 @@ from fastcore.basics import patch
 
 from .files import atomic_write, blank_figure
 from .shell import check_page
-from .visualize import crop, figure_html, show_card
+from .visualize import figure_html, show_card
 from . import ranking
 from .analysis import MEASURES, resampled_means
 from .runs import changes
+from .report_page import cut_out, page_html, ranked
 from .searchers import Searcher
 from .training_runs import as_frame, html_table, markdown_table, Run, TIME_ONLY
 
@@ -195,28 +196,22 @@ def plot(self: Comparison):  # a figure
     return fig
 
 # %% ../nbs/78_comparing.ipynb #729598ab
-def _ranked(s, q, number):
+def _best(s, q, number):
     "The best matches of a query: (scene, box, whether it is right)."
-    pool = np.asarray(s.found['det_scores']) >= s.rules['score_threshold']
-    pool &= np.isin(s.found['det_image'], s.truth['candidates'][q])
-    rows = np.flatnonzero(pool)
-    if not len(rows): return []
-    best = np.argsort(-(s.found['det_feats'][rows] @ s.query_feats[q]), kind='stable')[:number]
+    rows = ranked(q, s.found, s.query_feats, s.truth['candidates'], s.rules['score_threshold'],
+                  number)
     right = set(s.matches.detection[s.matches.query == q].tolist())
     return [(int(s.found['det_image'][d]), s.found['det_boxes'][d], d in right)
-            for d in rows[best].tolist()]
-
-def _cut_out(data, scene, box):
-    return crop(data.picture(scene), np.asarray(box) * data.scale(scene))
+            for d in rows.tolist()]
 
 def _draw_strip(axes, row, searches, number):
     "The query, the first model's matches, a gap, and the second's."
     q, queries = row['query'], searches[0].test.queries
-    asked = _cut_out(queries.dataset, int(queries.scene[q]), queries.boxes[q])
+    asked = cut_out(queries.dataset, int(queries.scene[q]), queries.boxes[q])
     show_card(axes[0], asked, words=f'query {q}')
     for k, s in enumerate(searches):
-        for j, (scene, box, right) in enumerate(_ranked(s, q, number)):
-            show_card(axes[1 + k * (number + 1) + j], _cut_out(s.test.gallery, scene, box), right)
+        for j, (scene, box, right) in enumerate(_best(s, q, number)):
+            show_card(axes[1 + k * (number + 1) + j], cut_out(s.test.gallery, scene, box), right)
     for k, key in enumerate(('first', 'second')):
         axes[1 + k * (number + 1)].set_title(f'AP {row[key]:.2f}', fontsize=9, loc='left')
 
@@ -247,8 +242,6 @@ def strips(self: Comparison,
 
 # %% ../nbs/78_comparing.ipynb #ef2ba255
 PAGE_MARK = '<meta name="generator" content="person-search compare">'
-_STYLE = ('body { font: 15px/1.5 sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em } '
-          'td, th { padding: .2em .8em; text-align: left; border-bottom: 1px solid #ddd }')
 
 def check_comparison(
     out,  # a file to be
@@ -272,7 +265,5 @@ def save(self: Comparison,
 ):
     "Write the comparison as a page that needs nothing else. Raises ValueError for a foreign file."
     check_comparison(out)
-    title = html.escape(' and '.join(self.names))
-    page = (f'<!doctype html><html lang="en"><meta charset="utf-8">{PAGE_MARK}'
-            f'<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>{self._repr_html_()}</html>\n')
+    page = page_html(' and '.join(self.names), self._repr_html_(), PAGE_MARK)
     atomic_write(out, page.encode())

@@ -269,7 +269,9 @@ def test_commands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     net = 'shipped:hdl-student-fast-taught'
     expected = search_commands.evaluate(net, data=SPEC, save_predictions='p.npz', device='cpu', out='a')
-    assert search_commands.evaluate(predictions='p.npz', data=SPEC, out='b') == expected
+    assert search_commands.evaluate(predictions='p.npz', data=SPEC, out='b', report='page.html') == expected
+    assert 'p.npz on synth:tiny' in open('page.html').read() and 'The worst queries' in open('page.html').read()
+    assert search_commands.evaluate(net, data=SPEC, device='cpu', report='page.html') == expected and 'The best queries' in open('page.html').read()
     assert sorted(f.name for f in (tmp_path/'a').iterdir()) == sorted(f.name for f in (tmp_path/'b').iterdir())
     assert (tmp_path/'a/report.json').read_bytes() == (tmp_path/'b/report.json').read_bytes()
     p = Predictions.load('p.npz')
