@@ -334,7 +334,7 @@ def runs(
     folder: str,  # with runs in it, at any depth
 ):
     "List the runs below a folder: settings where they differ, steps, time and scores."
-    from person_search_nb.comparing import runs as found
+    from person_search_nb.training_runs import runs as found
     table = found(folder)
     print(table)
     return table

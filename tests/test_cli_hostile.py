@@ -42,7 +42,7 @@ def test_a_search_that_finds_nobody_says_so(command, tmp_path):
 
 def test_a_query_guided_evaluation_refuses_what_it_does_not_do(command, tmp_path):
     save_model(build_model('qeeps', 4, width=.125), tmp_path / 'q.safetensors')
-    for words in (('--true-boxes',), ('--rerank', 'k-reciprocal'), ('--out', tmp_path / 'r')):
+    for words in (('--true-boxes',), ('--rerank', 'k-reciprocal'), ('--out', tmp_path / 'r'), ('--report', tmp_path / 'r.html')):
         refused(command, f'leave {words[0]} out', 'evaluate', tmp_path / 'q.safetensors', '--data', SPEC, '--query-guided', *words)
     assert not (tmp_path / 'r').exists()
 

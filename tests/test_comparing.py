@@ -1,16 +1,20 @@
 "Runs as objects: what is read and kept, sweeps that are killed and go on, comparisons against a loop, own rows of an ablation, the two commands."
 import multiprocessing, os, signal, sys, time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from person_search_nb import comparing
+from person_search_nb import searchers
 from person_search_nb.ablations import run_ablation
-from person_search_nb.comparing import compare, differing, PAGE_MARK, paired_interval, Run, runs, Searcher, sweep
+from person_search_nb.comparing import compare, PAGE_MARK, paired_interval
 from person_search_nb.paper_tables import Row
+from person_search_nb.predictions import Predictions
 from person_search_nb.presets import make_recipe
 from person_search_nb.runs import OtherRun, read_log
+from person_search_nb.searchers import Searcher
+from person_search_nb.training_runs import differing, Run, runs, sweep
 
 pytestmark = pytest.mark.usefixtures('no_curves')
 SPEC = 'synth:tiny?train_scenes=4&test_scenes=6&train_ids=4&test_ids=4&queries=4&gallery=4&size=96x160'
@@ -25,6 +29,9 @@ def two(tmp_path_factory):
     "Two runs that differ in their seed."
     out = tmp_path_factory.mktemp('runs')
     return out, sweep(student(), dict(seed=[0, 1]), out, progress=False)
+
+
+def same(a, b): return a.names == b.names and all((v == b.arrays()[k]).all() for k, v in a.arrays().items()) and (a.query_feats == b.query_feats).all()
 
 
 def test_a_run_says_what_its_folder_holds(two):
@@ -45,16 +52,39 @@ def test_detections_are_kept_for_this_model_and_these_data(two, monkeypatch):
     out, _ = two
     first = Run(out / 'seed=0').found(progress=False)
     searched = []
-    whole = comparing.run_detector
-    monkeypatch.setattr(comparing, 'run_detector', lambda *a, **k: searched.append(1) or whole(*a, **k))
+    whole = searchers.run_detector
+    monkeypatch.setattr(searchers, 'run_detector', lambda *a, **k: searched.append(1) or whole(*a, **k))
     kept = Run(out / 'seed=0').found(progress=False)
-    assert not searched and all((first[0][k] == kept[0][k]).all() for k in first[0]) and (first[1] == kept[1]).all()
+    assert not searched and same(first, kept) and len(first)
     Run(out / 'seed=0').found(SPEC.replace('queries=4', 'queries=3'), progress=False)
     assert len(searched) == 1
     folder = out / 'seed=0' / 'predictions'
     assert len(list(folder.iterdir())) == 2
     for file in folder.iterdir(): file.write_bytes(b'damaged')
-    assert (Run(out / 'seed=0').found(progress=False)[1] == first[1]).all() and len(searched) == 2
+    assert same(Run(out / 'seed=0').found(progress=False), first) and len(searched) == 2
+
+
+@pytest.mark.parametrize('spoil', ['other queries', 'other scenes', 'another format'])
+def test_what_is_kept_is_checked(spoil, two, monkeypatch):
+    "A file of predictions under the right name, of something else: searched again, and written again."
+    run = Run(two[0] / 'seed=1')
+    first = run.found(progress=False)
+    file = next(f for f in (run.folder / 'predictions').iterdir() if same(Predictions.load(f), first))
+    if spoil == 'other queries': replace(first, query_feats=first.query_feats[:-1]).save(file)
+    elif spoil == 'other scenes': replace(first, names=[f'x{n}' for n in first.names]).save(file)
+    else: np.savez(file, **first.arrays(), query_feats=first.query_feats)
+    searched, whole = [], searchers.run_detector
+    monkeypatch.setattr(searchers, 'run_detector', lambda *a, **k: searched.append(1) or whole(*a, **k))
+    assert same(Run(run.folder).found(progress=False), first) and searched
+    assert same(Predictions.load(file), first)
+
+
+def test_what_a_run_found_is_anybodys_predictions(two, command):
+    run = two[1][0]
+    run.found(progress=False)
+    file = next((run.folder / 'predictions').iterdir())
+    done = command('evaluate', '--predictions', file, '--data', SPEC, '--score-threshold', run.model().search_threshold)
+    assert done.returncode == 0 and f'{100 * run.evaluate()["mAP"]:.1f}' in done.stdout, done.stderr
 
 
 def test_a_longer_training_is_searched_again(tmp_path):
@@ -152,7 +182,7 @@ def swept(out, workers, more):
     "In a group of its own, as a terminal's command; its workers begin as copies, as it does."
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
-    multiprocessing.set_forkserver_preload(['torch._dynamo', 'person_search_nb.comparing', 'person_search_nb.recipes'])
+    multiprocessing.set_forkserver_preload(['torch._dynamo', 'person_search_nb.training_runs', 'person_search_nb.recipes'])
     sweep(student(**more), dict(seed=[0, 1]), out, workers=workers, progress=False)
 
 
