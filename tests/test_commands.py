@@ -109,7 +109,7 @@ def test_a_run_is_made_again_from_its_recipe(command, tmp_path):
 def test_other_data_have_other_heights():
     recipe = make_recipe('hdl-student-fast', SPEC, 'tiny', heights=(20., 40.))
     assert changed(recipe, lr=.1).net['heights'] == (20., 40.) and 'heights' not in changed(recipe, data='synth:small').net
-    with pytest.raises(ValueError, match='in stages'): changed(make_recipe('clsa'), lr=.1)
+    with pytest.raises(ValueError, match=r'trunk decides what the stages \(detector\) are, so it is given where they are made'): changed(make_recipe('clsa'), trunk='vgg16')
 
 
 # a question before hours -------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 
 from person_search_nb import comparing
 from person_search_nb.ablations import run_ablation
-from person_search_nb.comparing import compare, differing, PAGE_MARK, paired_interval, Run, runs, Searcher, sweep
+from person_search_nb.comparing import compare, differing, PAGE_MARK, paired_interval, Run, runs, Searcher, sweep, sweep_recipes
 from person_search_nb.paper_tables import Row
 from person_search_nb.presets import make_recipe
 from person_search_nb.runs import OtherRun, read_log
@@ -129,10 +129,19 @@ def test_a_grid_is_checked_before_the_first_training(grid, why, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
-def test_recipes_with_stages_are_given_as_arguments(tmp_path):
-    staged = dict(model='e2e-rss', data=SPEC, preset='tiny')
-    if not make_recipe(**staged).stages: staged = dict(model='clsa', data=SPEC, preset='paper')
-    with pytest.raises(ValueError, match='give the arguments of make_recipe as a dict'): sweep(make_recipe(**staged), dict(lr=[.1]), tmp_path, progress=False)
+@pytest.mark.parametrize('model', ['clsa', 'e2e-rss', 'detector+idnet', 'faster-rcnn-r50'])
+def test_a_sweep_over_stages_is_what_make_recipe_makes(model, tmp_path):
+    "Every recipe of a sweep over a staged recipe equals the one made with these settings."
+    for preset in ('paper', 'tiny'):
+        base = make_recipe(model, SPEC, preset)
+        name = base.stages[0]['name']
+        for grid in (dict(lr=[.1, .2], seed=[3]), dict(epochs=[3], width=[.25]), dict(steps=[30]), {f'{name}.lr': [.3]}, dict(dim=[64]), {'optimizer': ['adamw'], 'optimizer.betas': [(.9, .9)]}, dict(size=['96x160'])):
+            made = sweep_recipes(base, grid)
+            assert list(made.values()) == list(sweep_recipes(dict(model=model, data=SPEC, preset=preset), grid).values())
+    with pytest.raises(ValueError, match='model decides what the stages'): sweep(base, dict(model=['oim']), tmp_path / 'x', progress=False)
+
+
+def test_a_sweep_over_what_decides_the_stages(tmp_path):
     table = sweep(dict(data=SPEC, preset='tiny', **STEP), dict(model=['oim', 'hdl-student-fast']), tmp_path, progress=False)
     assert [r.recipe.model for r in table] == ['hdl-student-fast', 'oim'] and set(differing([r.settings for r in table])) > {'model', 'trunk'}
 
