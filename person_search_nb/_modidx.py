@@ -1203,6 +1203,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                         'person_search_nb/distillation.py'),
                                                'person_search_nb.distillation.Distillation.forward': ( 'distillation.html#distillation.forward',
                                                                                                        'person_search_nb/distillation.py'),
+                                               'person_search_nb.distillation.Distillation.partial': ( 'distillation.html#distillation.partial',
+                                                                                                       'person_search_nb/distillation.py'),
                                                'person_search_nb.distillation.Distillation.train': ( 'distillation.html#distillation.train',
                                                                                                      'person_search_nb/distillation.py'),
                                                'person_search_nb.distillation.HDL': ( 'distillation.html#hdl',
