@@ -355,7 +355,7 @@ def ablate(
         for spec in dict.fromkeys(data.replace('{seed}', str(s)) for s in seeds): _tell_of(spec)
     args = name, data, preset, out or None, networks or None, tuple(seeds), student, trunks
     given = _given(set)
-    if not yes: _ask_of(untrained(*args, **given), preset)
+    if not (yes or Path(out).is_file()): _ask_of(untrained(*args, **given), preset)
     result = run_ablation(*args, workers, restart=restart, **given)
     print(ablation_table(result))
     return result
@@ -444,6 +444,7 @@ def sweep(
         model = read_recipe(Path(config) / 'recipe.json' if Path(config).is_dir() else config).model
     fixed, grid = _grid(model or 'hdl-teacher', set)
     if not grid: raise ValueError(_ONE_RUN)
+    if Path(out).is_file(): raise ValueError(f'{out}: is a file; give a folder')
     base = _base(model, data, preset, config, fixed)
     recipes = sweep_recipes(base, grid)
     print(_sweep_text(recipes, grid, out))
