@@ -14,7 +14,7 @@ from person_search_nb.predictions import Predictions
 from person_search_nb.presets import make_recipe
 from person_search_nb.runs import OtherRun, read_log
 from person_search_nb.searchers import Searcher
-from person_search_nb.training_runs import differing, Run, runs, sweep
+from person_search_nb.training_runs import differing, Run, runs, sweep, sweep_recipes
 
 pytestmark = pytest.mark.usefixtures('no_curves')
 SPEC = 'synth:tiny?train_scenes=4&test_scenes=6&train_ids=4&test_ids=4&queries=4&gallery=4&size=96x160'
@@ -160,10 +160,19 @@ def test_a_grid_is_checked_before_the_first_training(grid, why, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
-def test_recipes_with_stages_are_given_as_arguments(tmp_path):
-    staged = dict(model='e2e-rss', data=SPEC, preset='tiny')
-    if not make_recipe(**staged).stages: staged = dict(model='clsa', data=SPEC, preset='paper')
-    with pytest.raises(ValueError, match='give the arguments of make_recipe as a dict'): sweep(make_recipe(**staged), dict(lr=[.1]), tmp_path, progress=False)
+@pytest.mark.parametrize('model', ['clsa', 'e2e-rss', 'detector+idnet', 'faster-rcnn-r50'])
+def test_a_sweep_over_stages_is_what_make_recipe_makes(model, tmp_path):
+    "Every recipe of a sweep over a staged recipe equals the one made with these settings."
+    for preset in ('paper', 'tiny'):
+        base = make_recipe(model, SPEC, preset)
+        name = base.stages[0]['name']
+        for grid in (dict(lr=[.1, .2], seed=[3]), dict(epochs=[3], width=[.25]), dict(steps=[30]), {f'{name}.lr': [.3]}, dict(dim=[64]), {'optimizer': ['adamw'], 'optimizer.betas': [(.9, .9)]}, dict(size=['96x160'])):
+            made = sweep_recipes(base, grid)
+            assert list(made.values()) == list(sweep_recipes(dict(model=model, data=SPEC, preset=preset), grid).values())
+    with pytest.raises(ValueError, match='model decides what the stages'): sweep(base, dict(model=['oim']), tmp_path / 'x', progress=False)
+
+
+def test_a_sweep_over_what_decides_the_stages(tmp_path):
     table = sweep(dict(data=SPEC, preset='tiny', **STEP), dict(model=['oim', 'hdl-student-fast']), tmp_path, progress=False)
     assert [r.recipe.model for r in table] == ['hdl-student-fast', 'oim'] and set(differing([r.settings for r in table])) > {'model', 'trunk'}
 

@@ -250,3 +250,47 @@ def test_settings_of_a_part_decide_a_run(registries):
     "Another margin is another run; and a registry is a plain dict for those who read it."
     a, b = (make_recipe('hdl-student-fast', 'synth:tiny', 'tiny', **{'attention.reduction': n}) for n in (8, 16))
     assert a != b and isinstance(registries['attention'], dict) and isinstance(registries['attention'], Registry)
+
+
+# in the shell ---------------------------------------------------------------------------------------------------------
+
+def test_a_part_is_checked_by_a_command(mine, command, registries):
+    ran = command('check-plugin', 'attention', 'se')
+    assert ran.returncode == 1 and ran.stderr.startswith("person-search check-plugin: unknown attention 'se': choose one of arm") and '--plugin FILE' in ran.stderr and ran.stderr.count('\n') == 1
+    ran = command('check-plugin', 'attention', 'se', '--plugin', mine)
+    assert ran.returncode == 0 and ran.stdout.count('✓') == 5 and "attention 'se': all of that is as it must be" in ran.stdout, ran.stderr
+    assert command('check-plugin', 'reader', 'blocks:6').returncode == 0
+    ran = command('check-plugin', 'atention', 'se')
+    assert ran.returncode == 1 and "unknown kind of part 'atention': choose one of" in ran.stderr and 'attention' in ran.stderr
+    register_attention('negative')(Negative)
+    ran = command('check-plugin', 'attention', 'negative')
+    assert ran.returncode == 1 and "attention 'negative': ValueError: A has to lie in 0..1" in ran.stderr and ran.stderr.count('\n') == 1 and '✓' in ran.stdout
+
+
+def test_galleries_and_exports_of_a_model_with_own_parts(mine, command, registries, monkeypatch, tmp_path):
+    "With the plug-in they are made and searched; without it one line names the file and the plug-in; what is exported needs none."
+    pytest.importorskip('onnxruntime')
+    model, gallery, graph = tmp_path / 'm.safetensors', tmp_path / 'g', tmp_path / 'm.onnx'
+    use_plugin(str(mine))
+    net = build_model('hdl-student-fast', 3, heights=[30., 60., 90.], width=.125, rpn_channels=16, attention='se', id_loss='arcface', score_threshold=0., detections=5)
+    net.size = (96, 160)
+    save_model(net, model)
+    spec = 'synth:tiny?train_scenes=2&test_scenes=3&train_ids=3&test_ids=3&queries=2&gallery=2&size=96x160'
+    asked = ['search', '--gallery', gallery, '--image', 0, '--box', '10,10,60,90', '--device', 'cpu']
+    calls = dict(index=['index', spec, '--model', model, '--out', gallery, '--device', 'cpu'], search=asked, export=['export', model, graph], trunk=['export', model, tmp_path / 't.safetensors', '--trunk'])
+    for name, call in calls.items():
+        if name == 'search': call[call.index(0)] = open_dataset(spec, 'gallery').names[0]
+        ran = command('--plugin', mine, *call)
+        assert ran.returncode == 0, (name, ran.stderr)
+        if name == 'search': assert len(ran.stdout.splitlines()) > 1
+    monkeypatch.setenv(PLUGINS, '')
+    for r in registries.values():
+        for k in [k for k, place in r.origin.items() if place == 'mine.py']: del r[k], r.origin[k]
+    for name, call in calls.items():
+        call = [str(w).replace('m.onnx', 'n.onnx').replace('t.safe', 'u.safe') if w != gallery or name == 'search' else tmp_path / 'h' for w in call]
+        ran = command(*call)
+        said = ran.stderr.strip().splitlines()[-1]
+        assert ran.returncode == 1 and "m.safetensors: needs attention 'se', which mine.py registers" in said and '--plugin' in said and 'Traceback' not in ran.stderr, (name, ran.stderr)
+    assert not (tmp_path / 'h').exists() and not (tmp_path / 'n.onnx').exists()
+    ran = command('index', spec, '--model', graph, '--out', tmp_path / 'i', '--device', 'cpu')
+    assert ran.returncode == 0, ran.stderr

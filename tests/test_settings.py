@@ -205,7 +205,7 @@ def test_an_alphabet_that_lacks_a_letter_ends_no_command(tmp_path):
     assert done.returncode == 2 and "unknown command '\\u4eba'" in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize('command_line', [['train'], ['index', 'pictures'], ['ablate', 'table6'], ['demo']])
+@pytest.mark.parametrize('command_line', [['train'], ['index', 'pictures'], ['ablate', 'table6'], ['sweep', '--set', 'seed=0,1'], ['demo']])
 def test_out_that_is_a_file(command, tmp_path, command_line):
     (tmp_path / 'file').write_text('kept')
     done = command(*command_line, '--out', tmp_path / 'file')
