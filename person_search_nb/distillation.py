@@ -379,8 +379,9 @@ def _term_loss(pair, name, people):
     target = dict(boxes=boxes, person_id=torch.tensor([2, -1])[:people])
     loss = pair([torch.rand(3, 160, 128)], [target])[name]
     sound = torch.is_tensor(loss) and loss.ndim == 0 and loss.isfinite()
+    what = f'{loss.dtype} of shape {tuple(loss.shape)}' if getattr(loss, 'ndim', 0) else loss
     expect(sound and loss.dtype == torch.float32,
-           f'with {people} people it has to be one finite float32 number, not {loss}')
+           f'with {people} people it has to be one finite float32 number, not {what}')
     return loss
 
 @TERMS.checker
