@@ -12,9 +12,10 @@ from person_search_nb.comparing import compare, PAGE_MARK, paired_interval
 from person_search_nb.paper_tables import Row
 from person_search_nb.predictions import Predictions
 from person_search_nb.presets import make_recipe
+from person_search_nb.recipes import finish_recipe
 from person_search_nb.runs import OtherRun, read_log
 from person_search_nb.searchers import Searcher
-from person_search_nb.training_runs import differing, Run, runs, sweep, sweep_recipes
+from person_search_nb.training_runs import differing, Run, runs, sweep, sweep_folders, sweep_recipes, SweepFailed
 
 pytestmark = pytest.mark.usefixtures('no_curves')
 SPEC = 'synth:tiny?train_scenes=4&test_scenes=6&train_ids=4&test_ids=4&queries=4&gallery=4&size=96x160'
@@ -175,6 +176,37 @@ def test_a_sweep_over_stages_is_what_make_recipe_makes(model, tmp_path):
 def test_a_sweep_over_what_decides_the_stages(tmp_path):
     table = sweep(dict(data=SPEC, preset='tiny', **STEP), dict(model=['oim', 'hdl-student-fast']), tmp_path, progress=False)
     assert [r.recipe.model for r in table] == ['hdl-student-fast', 'oim'] and set(differing([r.settings for r in table])) > {'model', 'trunk'}
+
+
+def finish_but_one(recipe, folder, *a, **how):
+    if recipe.train.seed == 1: raise RuntimeError('the trunk is broken')
+    if recipe.train.seed == 9: raise KeyboardInterrupt
+    finish_recipe(recipe, folder, *a, **how)
+
+
+def test_one_broken_run_does_not_end_a_sweep(tmp_path, monkeypatch, command):
+    "The others are trained, and the error at the end names it; Ctrl-C ends everything."
+    monkeypatch.setattr('person_search_nb.training_runs.finish_recipe', finish_but_one)
+    with pytest.raises(SweepFailed, match='^1 of 3 runs failed: seed=1: RuntimeError: the trunk is broken') as e:
+        sweep(student(), dict(seed=[0, 1, 2]), tmp_path, progress=False)
+    assert [r.name for r in e.value.table] == ['seed=0', 'seed=2'] and all(r.finished for r in e.value.table) and '\n' not in str(e.value)
+    with pytest.raises(KeyboardInterrupt): sweep(student(), dict(seed=[9, 3]), tmp_path, progress=False)
+    assert not (tmp_path / 'seed=3').exists()
+    ran = command('sweep', '--config', tmp_path / 'seed=0', '--out', tmp_path, '--set', 'seed=0,1')
+    assert ran.returncode == 1 and '| seed=0 |' in ran.stdout and '1 of 2 runs failed: seed=1: ' in ran.stderr, ran.stderr
+
+
+def test_a_sweep_finds_its_runs_with_more_and_fewer_values(tmp_path):
+    "lr=0.001,seed=0 and lr=0.001 are one run where the seed is 0: by its recipe, whatever its folder is called."
+    table = sweep(student(), dict(lr=[.001, .003], seed=[0]), tmp_path, progress=False)
+    when = {r.name: r.file.stat().st_mtime_ns for r in table}
+    base = student(seed=0)
+    fewer = sweep_recipes(base, dict(lr=[.003]))
+    assert sweep_folders(fewer, tmp_path) == {'lr=0.003': tmp_path / 'lr=0.003,seed=0'}
+    wide = sweep_folders(sweep_recipes(student(lr=.003), dict(seed=[0, 5])), tmp_path)
+    assert wide == {'seed=0': tmp_path / 'lr=0.003,seed=0', 'seed=5': tmp_path / 'seed=5'}
+    again = sweep(base, dict(lr=[.001, .003]), tmp_path, progress=False)
+    assert {r.name: r.file.stat().st_mtime_ns for r in again} == when
 
 
 def test_a_sweep_belongs_to_its_settings(tmp_path):
