@@ -18,9 +18,9 @@ from fastcore.basics import patch
 from .distributed import run_jobs
 from .files import read_json, require
 from .visualize import figure_html
-from .runs import as_json, CHECKPOINT, digest, FREE, OtherRun, plot_losses, read_log
-from .presets import changed, check_here, make_recipe, values
-from .recipes import finish_recipe, _last_stage, read_recipe, same_run
+from .runs import as_json, digest, FREE, OtherRun, plot_losses, read_log
+from .presets import changed, check_here, make_recipe, stage_recipes, values
+from .recipes import finish_recipe, read_recipe
 from .shell import in_one_line
 from .steps import NonFiniteLoss
 from .searchers import Searcher
@@ -197,10 +197,24 @@ def sweep_recipes(
     return {name: check_here(_recipe_at(recipe, p)) for name, p in _points(grid).items()}
 
 # %% ../nbs/tools/training_runs.ipynb #677f3fb2
+_LATER = 'heights', 'dim', 'factored'  # of the network: they may follow from data and teacher
+
+def _same_recipe(recipe, there, but=()):
+    "Whether two recipes without stages make one run; what `there` filled in does not count."
+    if recipe.train.precision == 'auto': but = (*but, 'precision')
+    but = {*but, *(k for k in _LATER if k not in recipe.net)}
+    return not set(differing([values(recipe), values(there)])) - but
+
 def _is_run(recipe, folder):
-    "Whether a folder holds the run of a recipe."
-    try: return same_run(_last_stage(recipe, folder), folder)
-    except (ValueError, OSError): return False
+    "Whether a folder holds the run of a recipe, by its recipe.json and those of its stages."
+    stages = stage_recipes(recipe)
+    for k, (name, r) in enumerate(stages, 1):
+        place = folder / f'{k}-{name}' if name else folder
+        if not (place / 'recipe.json').is_file(): return False
+        try: there = read_recipe(place / 'recipe.json')
+        except (ValueError, OSError): return False
+        if not _same_recipe(r, there, ('after',) if k > 1 else ()): return False
+    return True
 
 def sweep_folders(
     recipes: dict,  # of `sweep_recipes`
@@ -208,7 +222,7 @@ def sweep_folders(
 ) -> dict:          # name -> its folder: the one that holds this run, else one of this name
     "Where each run of a sweep lies, or will lie."
     named = {name: Path(out) / name for name in recipes}
-    there = sorted(p.parent for p in Path(out).glob(f'*/{CHECKPOINT}'))
+    there = sorted(p.parent for p in Path(out).glob('*/recipe.json'))
     others = [p for p in there if p not in named.values()]
     def place(name, recipe):
         if _is_run(recipe, named[name]): return named[name]
@@ -230,6 +244,7 @@ class SweepFailed(ValueError):
 def _finish(job, device='', threads=0, **how):
     "Why a run failed, or ''."
     try: finish_recipe(*job, device, threads, **how)
+    except OtherRun: raise  # a mistake in the call, not in the run
     except Exception as e:
         if os.environ.get('PERSON_SEARCH_TRACEBACK'): raise
         return in_one_line(e, {}, (NonFiniteLoss,))
@@ -240,13 +255,6 @@ def _table_or_none(out):
     except ValueError: return None  # nothing came as far as its recipe
 
 # %% ../nbs/tools/training_runs.ipynb #f83e091f
-def _refuse_others(jobs, restart, extend):
-    "Raises OtherRun for a folder with another run, before the first training."
-    for recipe, folder in jobs:
-        try: same_run(_last_stage(recipe, folder), folder)
-        except OtherRun as e:
-            if not (restart or extend and 'extend' in e.ways): raise
-
 def sweep(
     recipe,                  # a Recipe, or a dict of arguments of `make_recipe`
     grid: dict,              # setting -> list of values; every combination is a run
@@ -257,11 +265,10 @@ def sweep(
     extend: bool = False,    # runs that are there may be shorter: train on from their checkpoints
 ):                           # what `runs(out)` gives
     """Train every combination of settings, and list the runs. Raises ValueError for a setting that
-    cannot be and OtherRun for a folder with another run, before the first training, and
+    cannot be, before the first training, OtherRun for a folder with another run, and
     `SweepFailed` at the end, where some failed."""
     recipes = sweep_recipes(recipe, grid)
     jobs = [(recipes[name], folder) for name, folder in sweep_folders(recipes, out).items()]
-    _refuse_others(jobs, restart, extend)
     do = partial(_finish, restart=restart, extend=extend)
     why = run_jobs(do, jobs, workers, progress, Path(out).name, 'run')
     failed = {name: text for name, text in zip(recipes, why) if text}

@@ -209,6 +209,21 @@ def test_a_sweep_finds_its_runs_with_more_and_fewer_values(tmp_path):
     assert {r.name: r.file.stat().st_mtime_ns for r in again} == when
 
 
+def test_a_sweep_finds_runs_with_stages(tmp_path):
+    "All stages decide: a run whose detector was trained otherwise is another one."
+    import json
+    from dataclasses import asdict
+    from person_search_nb.presets import stage_recipes
+    base = make_recipe('detector+idnet', SPEC, 'tiny')
+    (first, detector), (_, last) = stage_recipes(base)
+    for place, r in ((f'x=1/1-{first}', detector), ('x=1', replace(last, after='x'))):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / place / 'recipe.json').write_text(json.dumps(asdict(r)))
+    rates = [getattr(detector.train, 'lr'), .123]
+    places = sweep_folders(sweep_recipes(base, {f'{first}.lr': rates}), tmp_path)
+    assert list(places.values()) == [tmp_path / 'x=1', tmp_path / f'{first}.lr=0.123']
+
+
 def test_a_sweep_belongs_to_its_settings(tmp_path):
     sweep(student(), dict(seed=[0]), tmp_path, progress=False)
     with pytest.raises(OtherRun, match='another lr'): sweep(student(lr=.5), dict(seed=[0]), tmp_path, progress=False)
