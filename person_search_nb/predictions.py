@@ -286,6 +286,16 @@ def _not_unit(x):
     length = np.sqrt(np.einsum('nd,nd->n', x, x, dtype=np.float64))
     return (np.abs(length - 1) > .02) & (length > 0)
 
+_ZERO = '{} of {} embeddings of {} are zero, so nothing can be ranked; was the network run?'
+_EQUAL = 'all {} embeddings of {} are equal, so the order is that of the detections; was the same ' \
+         'picture embedded each time?'
+
+def _check_different(x, whose):
+    "Raises `DataError` for embeddings that are all zero, and warns of those that are all equal."
+    if not x.size: return
+    if not x.any(): raise DataError(_ZERO.format(len(x), len(x), whose))
+    if len(x) > 1 and (x == x[0]).all(): warnings.warn(_EQUAL.format(len(x), whose), stacklevel=3)
+
 # %% ../nbs/tools/predictions.ipynb #42c30b00
 @patch
 def _unit(self: Predictions, normalise):
@@ -314,6 +324,8 @@ def compared_by(self: Predictions,
     if normalise not in ('divide', 'check'):
         raise DataError(f"normalise is {normalise!r}; give 'divide' or 'check'")
     if self.query_feats is None: self.check_queries(())
+    _check_different(self.det_feats, 'detections')
+    _check_different(self.query_feats, 'queries')
     if matching == 'cosine': return self._unit(normalise)
     x, q = (f.astype(np.float64) for f in (self.det_feats, self.query_feats))
     last = np.zeros((len(x), 1))
