@@ -26,6 +26,9 @@ def _network(name, device, trust=False):
     from person_search_nb.models import load_model
     from person_search_nb.deployed import Deployed, LOADERS
     device = init_distributed(check_device(device))
+    if name and Path(name).is_dir():
+        raise ValueError(f'{name}: is a folder; give a model file, such as '
+                         f'{Path(name) / "model.safetensors"}')
     file = model_file(name)
     if file.suffix in LOADERS: return Deployed(file, trust=trust)
     return load_model(file).to(device)

@@ -369,7 +369,7 @@ def test_own_rows_of_an_ablation(tmp_path):
 @pytest.mark.parametrize('name, rows, why', [
     ('mine', [], 'at least one row'), ('mine', [Row('a', 'oim'), Row('a', 'oim')], 'two names'), ('mine', [Row('', 'oim')], 'has no label'),
     ('mine', [Row('a', 'oim', of='b')], 'leave one out'), ('mine', [Row('a', of='b')], 'no row that trains'), ('mine', [Row('a', 'oim', length_of='b')], 'length_of'),
-    ('mine', ['a'], 'is no Row'), ('mine', [Row('a', 'oim', dict(lrr=1))], "no setting 'lrr'"), ('mine', [Row('a', 'none')], 'none'),
+    ('mine', ['a'], 'is no Row.*from person_search_nb.paper_tables import Row'), ('mine', 5, 'rows=5 is no list of rows.*import Row'), ('mine', {'a': dict(lr=.1)}, 'is no list of rows'), ('mine', [Row('a', 'oim', dict(lrr=1))], "no setting 'lrr'"), ('mine', [Row('a', 'none')], 'none'),
     ('mine', [Row('a', 'hdl-student', terms='xd', teacher=Row('t', 'hdl-teacher'))], 'not of fd ad pd'), ('table6', [Row('a', 'oim')], 'is a table of a paper'), ('a/b', [Row('a', 'oim')], 'letters')])
 def test_own_rows_are_checked_before_training(name, rows, why, tmp_path):
     with pytest.raises(ValueError, match=why): run_ablation(name, SPEC, out=tmp_path / 'out', rows=rows, progress=False, **STEP)
