@@ -331,7 +331,8 @@ def check_shift(
     t = gallery_truth(gallery)
     own, *others = (len(np.unique(_fitting(found, t, shift)[0])) for shift in (0, -1, 1))
     if max(others) <= max(5 * own, 10): return
-    raise ValueError(f'{own} of {len(found["det_boxes"])} boxes are around a person of their scene, and '
+    count = len(found['det_boxes'])
+    raise ValueError(f'{own} of {count} boxes are around a person of their scene, and '
                      f'{max(others)} would be in the scene before or after: det_image is shifted '
                      'by one; number scenes from 0, or give boxes by names of scenes')
 

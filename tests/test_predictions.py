@@ -336,3 +336,17 @@ def test_zero_embeddings_are_refused(world, true):
         warnings.simplefilter('error')
         evaluate_predictions(true, *world)
         evaluate_predictions(low, *world, score_threshold=.01)
+
+
+def test_what_other_programs_write_otherwise(world, true, tmp_path):
+    "Numbers in place of names, several categories, and embeddings in some rows only."
+    gallery, file = world[0], tmp_path / 'r.json'
+    with pytest.raises(DataError, match=f"go by names of scenes, and a key is 0; give .*{gallery.names[0]}"): Predictions.from_dicts(dict(enumerate(as_dicts(true).values())), gallery)
+    true.to_coco(file)
+    rows = json.loads(file.read_text())
+    file.write_text(json.dumps([r | dict(category_id=k % 2) for k, r in enumerate(rows)]))
+    with pytest.warns(UserWarning, match='rows are of 2 categories, 0, 1, and all count as people'): Predictions.from_coco(file, gallery)
+    file.write_text(json.dumps([r | ({} if k else dict(embedding=None)) for k, r in enumerate(rows)]))
+    with pytest.raises(DataError, match='row 1 has an embedding, earlier rows have none'): Predictions.from_coco(file, gallery)
+    true.to_coco(file, embeddings=False)
+    assert 'no embeddings' in repr(Predictions.from_coco(file, gallery))
