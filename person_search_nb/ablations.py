@@ -281,7 +281,8 @@ def _write_table(table, by_seed, about, out, again, say):
 _NO_ROW = ('is no Row; write Row(label, model, dict(setting=value)), with '
            'from person_search_nb.paper_tables import Row')
 _NO_LIST = ('{}: rows={!r:.60} is no list of rows; give '
-            '[Row(label, model, dict(setting=value)), ...], with from person_search_nb.paper_tables import Row')
+            '[Row(label, model, dict(setting=value)), ...], with '
+            'from person_search_nb.paper_tables import Row')
 
 def _wrong_with(row, labels):
     "What is wrong with a row of one's own, and what to do; '' for nothing."
