@@ -9,6 +9,7 @@ __all__ = ['flat', 'recipe_parts', 'try_parts', 'make_recipe', 'rules_for', 'cha
 # %% ../nbs/76_presets.ipynb #168901bb
 import hashlib, inspect, json
 from dataclasses import asdict, replace
+from difflib import get_close_matches
 from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 
 from .files import regular_file
 from .datasets import parse_spec
+from .distillation import list_terms
 from .model_files import shipped_trunk
 from .settings import check_device, PART, TrainConfig
 from .plugins import check_plugin, place_of, REGISTRIES
@@ -187,9 +189,21 @@ def _of_parts(settings):
         if dot: of.setdefault(part, {})[name] = v
     return of
 
+def _check_own(part, own):
+    "Raises ValueError for a setting that no part has: one of a term, or of a mistyped part."
+    wrong = [k for k in own if k not in PART]
+    if not wrong: return
+    k = wrong[0]
+    if part in list_terms():
+        raise ValueError(f'{part}.{k}: {part} is a term, whose settings follow its weight: '
+                         f'terms="{part}=1,{k}={own[k]}"')
+    if like := get_close_matches(part, [*PARTS, *TRAIN_PARTS], 1):
+        raise ValueError(f"no setting '{part}.{k}': did you mean {like[0]}.{k}?")
+
 def _with_parts(recipe, of):
     "The recipe with settings of single parts of the network."
     there = recipe.train.parts
+    for part, own in of.items(): _check_own(part, own)
     new = {part: there.get(part, {}) | own for part, own in of.items()}
     return change(recipe, parts=there | new)
 
