@@ -430,9 +430,10 @@ def check_here(
                 continue
             try:
                 regular_file(file)
-            except FileNotFoundError:
+            except OSError as e:
+                if not isinstance(e, FileNotFoundError) and len(file) < 256: raise
                 raise ValueError(
-                    f'{name}={file}: no such model file; give the path of one'
+                    f'{name}={file:.255}: no such model file; give the path of one'
                 ) from None
         if r.start == 'imagenet' and not _has_imagenet(r):
             raise ValueError(f'start=imagenet: {r.model} has no ImageNet weights; leave start out, '
