@@ -13,6 +13,9 @@ export MALLOC_MMAP_THRESHOLD_ := 4000000000
 export MALLOC_TRIM_THRESHOLD_ := 8000000000
 export PYTHON CONSTRAINTS
 
+# compiled modules are kept: without them each of the many processes of a test run compiles them again
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help env demo demo-fast test check notebooks pytest docs lock export clean-nbs wheel explore trunks
 .NOTPARALLEL:

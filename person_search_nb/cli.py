@@ -11,13 +11,14 @@ import inspect, os, sys
 from .plugins import use_plugin
 from .shell import command_parser, did_you_mean, in_one_line, joined
 from .shell import typed, unknown_option, usage
-from .model_commands import ablate, compare, cost, data, demo, distill, export
-from .model_commands import make_data, models, presets, pulls, runs, settings, train
+from .model_commands import ablate, check_plugin, compare, cost, data, demo
+from .model_commands import distill, export, make_data, models, presets
+from .model_commands import pulls, runs, settings, sweep, train
 from .search_commands import evaluate, index, search
 
 # %% ../nbs/99_cli.ipynb #ef3bb6d1
-_ALL = (demo, data, models, presets, settings, train, distill, pulls, ablate, runs, compare,
-        evaluate, index, search, cost, export, make_data)
+_ALL = (demo, data, models, presets, settings, check_plugin, train, distill, pulls, ablate, sweep,
+        runs, compare, evaluate, index, search, cost, export, make_data)
 COMMANDS = {f.__name__.replace('_', '-'): f for f in _ALL}
 
 def _kinds():
@@ -33,11 +34,19 @@ def _kinds():
         score_threshold=maybe(number(0, 1)), min_height=maybe(number(0, 1e5)),
     )
 
+def _refuse_as_setting(settings, names):
+    "Raises ValueError where an option of the command is given as a setting."
+    for key, _, value in (s.partition('=') for s in settings or ()):
+        if (key := key.strip()) not in names or _is_setting(key): continue
+        value = '' if isinstance(names[key], bool) else f' {value}'
+        raise ValueError(f'{key} is not a setting; give --{key}{value}')
+
 def _check_options(command, options):
     "Raises ValueError for an option of no sense, before any work."
     from person_search_nb.settings import check_device, check_setting
     defaults = {k: p.default for k, p in inspect.signature(command).parameters.items()}
     kinds = _kinds()
+    _refuse_as_setting(options.get('set'), defaults)
     for k, v in options.items():
         wanted = defaults[k] != ''
         if isinstance(v, str) and not v.strip() and wanted:
@@ -54,6 +63,7 @@ EXAMPLES = {k: [f'person-search {k} {e}'.rstrip() for e in v] for k, v in {
     'models': ['', '| grep HDL'],
     'presets': ['', 'hdl-student --data prw:PATH'],
     'settings': ['hdl-student-fast --preset tiny', '| grep lr'],
+    'check-plugin': ['attention mine --plugin mine.py', 'reader mine:PATH --plugin mine.py'],
     'train': ['--preset tiny --set epochs=1 --out runs/a',
               '--config runs/a/recipe.json --set lr=0.001 --out runs/b'],
     'distill': ['runs/a/model.safetensors --preset tiny --out runs/student',
@@ -61,6 +71,8 @@ EXAMPLES = {k: [f'person-search {k} {e}'.rstrip() for e in v] for k, v in {
     'pulls': ['runs/a/model.safetensors --data synth:tiny',
               'shipped:hdl-teacher --model hdl-student --set terms="pd=0.5 rkd=25"'],
     'ablate': ['--list', 'table6 --seeds 0 1 --set epochs=2'],
+    'sweep': ['--preset tiny --set lr=0.001,0.003 seed=0,1 epochs=1',
+              '--config runs/a --set lambdas=0.9,2e4,2e3 lambdas=0.9,2e4,0'],
     'runs': ['runs', 'runs/sweep'],
     'compare': ['runs/a runs/b', 'runs/a runs/b --data prw:PATH --out diff.html'],
     'evaluate': ['runs/a/model.safetensors --out runs/report',

@@ -123,6 +123,13 @@ class Distillation(nn.Module):
         super().__init__()
         self.teacher, self.student = teacher.requires_grad_(False).eval(), student
 
+    @property
+    def partial(self) -> bool:
+        "Whether a step may leave weights without a gradient: a term's own, or the student's."
+        own = getattr(self, 'own', nn.ModuleDict()).values()
+        silent = any(getattr(t, 'partial', True) for t in own)
+        return silent or getattr(self.student, 'partial', False)
+
     def train(self, mode=True):
         super().train(mode)
         self.teacher.eval()  # never updates its BatchNorm statistics

@@ -55,9 +55,13 @@ def device_of(
     return next(model.parameters(), torch.zeros(0)).device
 
 # %% ../nbs/tools/distributed.ipynb #a5c5777c
+def _begin(environment):
+    "A fork server has the environment of its start."
+    os.environ.update(environment)
+
 def _child(number, total, port, environment, f, args, answers):
     "What each process of `spawn` runs."
-    os.environ.update(environment)  # a fork server has that of its start
+    _begin(environment)
     os.environ.update(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(total),
                       MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
     torch.set_num_threads(1)
@@ -72,14 +76,18 @@ def _free_port():
         s.bind(('127.0.0.1', 0))
         return s.getsockname()[1]
 
+def _method():
+    "How processes begin: as copies of a server that has imported once, where there is one."
+    there = torch.multiprocessing.get_all_start_methods()
+    return 'forkserver' if 'forkserver' in there else 'spawn'
+
 def spawn(
     f,              # function of a module
     processes: int, # how many
     *args,          # of `f`
 ) -> list:          # what each returned, by number
     "Run a function in several processes that exchange tensors; an error in one is raised here."
-    mp = torch.multiprocessing
-    method = 'forkserver' if 'forkserver' in mp.get_all_start_methods() else 'spawn'
+    mp, method = torch.multiprocessing, _method()
     answers, got = mp.get_context(method).SimpleQueue(), {}
     args = processes, _free_port(), dict(os.environ), f, args, answers
     running = mp.start_processes(_child, args, processes, join=False, start_method=method)
@@ -94,7 +102,9 @@ def _at_once(do, jobs, workers, gpus, bar):
     "`do(job, device, threads)` for each job in processes of their own."
     threads = max(1, torch.get_num_threads() // workers)  # a waiting thread slows down all
     devices = [f'cuda:{k % gpus}' if gpus else '' for k in range(len(jobs))]
-    with ProcessPoolExecutor(workers, torch.multiprocessing.get_context('spawn')) as pool:
+    method = 'spawn' if gpus else _method()  # CUDA wants a process of its own from the beginning
+    context = torch.multiprocessing.get_context(method)
+    with ProcessPoolExecutor(workers, context, _begin, (dict(os.environ),)) as pool:
         futures = [pool.submit(do, job, device, threads) for job, device in zip(jobs, devices)]
         try:
             for f in futures:

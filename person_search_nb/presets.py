@@ -29,6 +29,9 @@ from .preset_rules import PRESETS, trunk_of
 # what a stage is
 _DEFINE = ('model', 'crops', 'crops_from', 'id_loss', 'trunk', 'refine', 'stages')
 
+# what a stage of another network decides itself
+_OTHER = ('crops', 'crops_from', 'id_loss', 'dim')
+
 # what only the last stage has
 _LAST = ('teacher', 'teach', 'terms', 'detector', 'detect', 'after', 'imprint', 'stages')
 
@@ -59,7 +62,7 @@ def _stage(recipe, preset, stage, given, own):
     model = stage.get('model', recipe.model)
     known = {*RECIPE_FIELDS, *TRAIN_FIELDS, *model_settings(model)}
     # of another network
-    other = ('crops', 'crops_from', 'id_loss', 'dim') if model != recipe.model else ()
+    other = _OTHER if model != recipe.model else ()
     base = (
         _preset_recipe(model, recipe.data, preset, stage)
         if other
@@ -217,23 +220,42 @@ def _joined(there, new):
     "Settings of named parts: the new ones, and what other parts were told before."
     return {k: there.get(k, {}) | new.get(k, {}) for k in there | new}
 
+def _change_one(recipe, settings, of):
+    "One training with other settings."
+    for name, there in (('options', recipe.net.get('options', {})), ('own', recipe.train.own)):
+        if name in settings: settings = settings | {name: _joined(there, settings[name])}
+    if settings.get('data', recipe.data) != recipe.data:
+        recipe = replace(recipe, net={k: v for k, v in recipe.net.items() if k != 'heights'})
+    final = change(recipe, **settings)
+    return _with_parts(final, of) if of else final
+
+def _change_stage(stage, model, settings, own):
+    "A stage with what is given to all, as far as it has it, and with its own settings."
+    r = change(Recipe(), **{k: v for k, v in stage.items() if k != 'name'})
+    known = {*RECIPE_FIELDS, *TRAIN_FIELDS, *model_settings(r.model)} - {*_LAST}
+    if r.model != model: known -= {*_OTHER}
+    r = _change_one(r, {k: v for k, v in settings.items() if k in known}, {})
+    return dict(name=stage['name']) | flat(_change_one(r, own, {}))
+
+# %% ../nbs/76_presets.ipynb #aa602fa0
+_WHERE_MADE = ('{} decides what the stages ({}) are, so it is given where they are made: to '
+               'make_recipe with {!r}, or as --model and --preset with --set')
+
 def changed(
     recipe: Recipe,  # of a run, see `read_recipe`
     **settings,      # changes, as in `make_recipe`
 ) -> Recipe:
-    "A recipe with other settings. Raises ValueError for unknown names, and for one in stages."
-    if settings and recipe.stages:
-        raise ValueError('a recipe in stages is changed where it is made: give --model and '
-                         '--preset with the settings')
+    """A recipe with other settings; those of a recipe in stages go to all stages that have them, or
+    to one ('STAGE.key'). Raises ValueError for unknown names, and for what decides the stages."""
     settings = as_names(_grouped(settings))
-    for name, there in (('options', recipe.net.get('options', {})), ('own', recipe.train.own)):
-        if name in settings: settings[name] = _joined(there, settings[name])
-    of = _of_parts(settings)
-    if settings.get('data', recipe.data) != recipe.data:
-        recipe = replace(recipe, net={k: v for k, v in recipe.net.items() if k != 'heights'})
-    final = change(recipe, **{k: v for k, v in settings.items() if '.' not in k})
-    if of: final = _with_parts(final, of)
-    return _check_parts(check(final))
+    given, of = {k: v for k, v in settings.items() if '.' not in k}, _of_parts(settings)
+    if recipe.stages and (found := [k for k in _DEFINE if k in given]):
+        names = ', '.join(s['name'] for s in recipe.stages)
+        raise ValueError(_WHERE_MADE.format(found[0], names, recipe.model))
+    stages = tuple(_change_stage(s, recipe.model, given, of.pop(s['name'], {}))
+                   for s in recipe.stages)
+    final = _change_one(recipe, given, of)
+    return _check_parts(check(replace(final, stages=stages) if stages else final))
 
 # %% ../nbs/76_presets.ipynb #c30ef1d9
 # change the time, not the weights

@@ -209,6 +209,25 @@ def _in_unit(
         )
     return new
 
+# %% ../nbs/74_recipe_settings.ipynb #083d6856
+_NO_SETTINGS = dict.fromkeys(  # but arguments of functions, and options of commands
+    ('out', 'progress', 'restart', 'extend', 'callbacks'), 'it is an argument of run_recipe'
+) | dict(
+    preset='it is an argument of make_recipe', config='read_recipe reads the recipe of a run',
+    plugin='--plugin FILE or use_plugin loads one',
+    resume='a broken run goes on when the same call is made again; restart=True (--restart) '
+           'begins again, and extend=True (--extend) makes a run longer',
+)
+
+def _no_setting(name, names):
+    "The error for an unknown name, with the most similar ones."
+    if name in _NO_SETTINGS: return ValueError(f"no setting '{name}': {_NO_SETTINGS[name]}")
+    begin = [n for n in names if n.startswith(name) or n in name.split('_')]
+    like = list(dict.fromkeys(begin + difflib.get_close_matches(name, names, 3, 0.7)))[:3]
+    if like: return ValueError(f"no setting '{name}': did you mean {' or '.join(like)}?")
+    return ValueError(f"no setting '{name}'; there are {', '.join(names)}")
+
+# %% ../nbs/74_recipe_settings.ipynb #a4a9e1f4
 def change(
     recipe: Recipe,
     /,
@@ -226,17 +245,7 @@ def change(
         for names in (RECIPE_FIELDS, TRAIN_FIELDS, nets)
     )
     if unknown := [k for k in settings if k not in {**own, **training, **net}]:
-        like = difflib.get_close_matches(
-            unknown[0], names := [*RECIPE_FIELDS, *TRAIN_FIELDS, *nets], 3, 0.6
-        )
-        raise ValueError(
-            f"no setting '{unknown[0]}'"
-            + (
-                f': did you mean {" or ".join(like)}?'
-                if like
-                else f'; there are {", ".join(names)}'
-            )
-        )
+        raise _no_setting(unknown[0], [*RECIPE_FIELDS, *TRAIN_FIELDS, *nets])
     for k, v in settings.items():
         check_setting(k, v, kind_of(settings.get('model', recipe.model), k))
     return replace(

@@ -307,7 +307,7 @@ def run_recipe(
     out='runs/train',       # folder; a broken run of the same recipe goes on there
     progress: bool = True,  # bars, and what fitted of the start
     restart: bool = False,  # move a run that is there aside, and begin again
-    extend: bool = False,   # the run there may be shorter, or stopped: train on
+    extend: bool = False,   # the run there may be shorter, or a stage of it stopped: train on
     callbacks=(),           # of `train`; each stage starts and ends, and its label names it
 ) -> tuple:                 # (model, history) of the last stage
     """Open the data, build, start, train and evaluate, stage by stage; recipe.json, start.json,
@@ -324,20 +324,43 @@ def run_recipe(
         return _all_stages(recipe, Path(out), extend, progress, say, callbacks)
 
 # %% ../nbs/77_recipes.ipynb #9c616354
-def _all_stages(recipe, out, extend, progress, say, callbacks):
-    done, (*before, last) = recipe.after, stage_recipes(recipe)
-    for k, (name, r) in enumerate(before, 1):
-        folder, r = out / f'{k}-{name}', replace(r, after=done)
-        say(f'stage {k} of {len(before) + 1}: {name}')
-        if not broadcast(
-            (folder / 'done').exists() and same_run(r, folder, extend) if rank() == 0 else None
-        ):
-            _one_stage(r, folder, extend, progress, say, callbacks, name)
-            if rank() == 0: atomic_write(folder / 'done', b'')
-        done = str(folder / 'model.safetensors')
-    if before: say(f'stage {len(before) + 1} of {len(before) + 1}')
-    return _one_stage(replace(last[1], after=done), out, extend, progress, say, callbacks)
+def _is_done(recipe, folder, extend):
+    "Whether a stage has come to its end; with `extend`, one that was stopped has not."
+    done = folder / 'done'
+    if not (done.exists() and same_run(recipe, folder, extend)): return False
+    if not (extend and read_run(folder / CHECKPOINT)['stopped']): return True
+    done.unlink()
+    return False
 
+_EARLIER = 'learned from the stage before ({}), which has been trained on since'
+
+def _set_outdated_aside(recipe, folder, before, extend, say):
+    "A stage that learned from an earlier state of the stage before has to begin again."
+    if not (file := folder / CHECKPOINT).exists(): return
+    saved, record = read_run(file), recipe_record(recipe, folder)
+    there = saved['record'].get('recipe', {}).get('after', '')
+    if there == record['recipe']['after']: return
+    record['recipe']['after'] = there
+    compare_run(saved, folder, schedule(recipe), record, extend)  # in nothing else another run
+    if not extend:
+        raise OtherRun(folder, _EARLIER.format(before), dict(extend='begins this stage again'))
+    aside = set_aside(folder, stages=False)
+    say(f'{folder} {_EARLIER.format(before)}: it begins again; what it was is now in {aside}')
+
+# %% ../nbs/77_recipes.ipynb #87116979
+def _all_stages(recipe, out, extend, progress, say, callbacks):
+    done, parts, first = recipe.after, stage_recipes(recipe), rank() == 0
+    for k, (name, r) in enumerate(parts, 1):
+        folder, r = out / f'{k}-{name}' if name else out, replace(r, after=done)
+        if len(parts) > 1: say(f'stage {k} of {len(parts)}' + f': {name}' * bool(name))
+        if first and k > 1: _set_outdated_aside(r, folder, parts[k - 2][0], extend, say)
+        if not name: return _one_stage(r, folder, extend, progress, say, callbacks)
+        if not broadcast(_is_done(r, folder, extend) if first else None):
+            _one_stage(r, folder, extend, progress, say, callbacks, name)
+            if first: atomic_write(folder / 'done', b'')
+        done = str(folder / 'model.safetensors')
+
+# %% ../nbs/77_recipes.ipynb #0ee3e697
 def read_recipe(
     path,        # recipe.json of a run
 ) -> Recipe:

@@ -177,13 +177,14 @@ class OtherRun(ValueError):
     def __init__(self,
         folder,                                   # or file
         what: str,                                # how it differs
-        ways: tuple = ('restart', 'extend'),      # options that the caller has
+        ways=('restart', 'extend'),  # options that the caller has; or a dict: what each does
     ):
         self.folder, self.what, self.ways = folder, what, ways
         super().__init__(self._text('{}=True'))
 
     def _text(self, spelled):
-        ways = [f'{spelled.format(way)} {_WAYS[way]}' for way in self.ways]
+        does = self.ways if isinstance(self.ways, dict) else _WAYS
+        ways = [f'{spelled.format(way)} {does[way]}' for way in self.ways]
         return f'{self.folder}: {self.what}; ' + ', or '.join([*ways, 'choose another folder'])
 
     def __reduce__(self):  # it may come from another process
@@ -279,13 +280,14 @@ def _without_weights(x):
 
 def read_run(
     file,      # a checkpoint
-) -> dict:     # step, precision, config, record
+) -> dict:     # step, precision, config, record, stopped: why a callback ended it, else ''
     "What a checkpoint says of its run, without the weights. Raises ValueError naming the file."
     try:
         with safe_open(str(regular_file(file)), 'pt') as f:
             tree = _without_weights(parse_json(f.metadata()['tree'], file))
         return dict(step=int(tree['step']), precision=str(tree['precision']),
-                    config=dict(tree['config']), record=dict(tree['record']))
+                    config=dict(tree['config']), record=dict(tree['record']),
+                    stopped=str(tree.get('stopped', '')))
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as e:
         what = f'not a readable checkpoint of this version ({type(e).__name__})'
         raise OtherRun(file, what, ('restart',)) from None
@@ -330,12 +332,13 @@ def compare_run(
 # %% ../nbs/61_runs.ipynb #8306505f
 def set_aside(
     folder,                     # of a run
-    names: tuple = RUN_FILES,   # what to move, where it is there; stages are moved, too
+    names: tuple = RUN_FILES,   # what to move, where it is there
+    stages: bool = True,        # move the folders of its stages, too
 ) -> Path | None:               # where it is now; None: there was nothing
     "Move a run's files into a folder of its own, `old-1`, `old-2`, ... within the same one."
     folder = Path(folder)
-    stages = [p for p in folder.glob('[0-9]*-*') if (p / 'recipe.json').exists()]
-    found = [p for p in map(folder.joinpath, names) if p.exists()] + stages
+    found = [p for p in map(folder.joinpath, names) if p.exists()]
+    if stages: found += [p for p in folder.glob('[0-9]*-*') if (p / 'recipe.json').exists()]
     if not found: return None
     places = (folder / f'old-{k}' for k in range(1, 10 ** 6))
     aside = next(p for p in places if not p.exists())

@@ -133,7 +133,7 @@ def _foreign(file, query_embeddings, data, gallery, queries, matching):
     return p.arrays(), p.query_feats
 
 # %% ../nbs/98_search_commands.ipynb #d34f9ecc
-def _evaluate_predictions(file, query_embeddings, matching, data, reranking, out, **rules):
+def _evaluate_predictions(file, query_embeddings, matching, data, reranking, out, page, **rules):
     "Score what another program found; the report."
     from person_search_nb.datasets import open_dataset
     from person_search_nb.error_report import report, report_text, save_report
@@ -147,7 +147,15 @@ def _evaluate_predictions(file, query_embeddings, matching, data, reranking, out
     r = report(found, feats, gallery, queries, rerank=reranking, **protocol_of(None, **rules))
     print(report_text(r))
     if out: save_report(out, r, found, feats, gallery, queries)
+    if page: _save_page(page, r, found, feats, gallery, queries, file, data)
     return r
+
+def _save_page(page, r, found, feats, gallery, queries, source, data):
+    "The report as one page, under the name of what was scored."
+    from person_search_nb.report_page import save_report_page
+    title = printable(f'{Path(source).name} on {data}')
+    save_report_page(page, r, found, feats, gallery, queries, title)
+    print(f'{printable(page)}: the report, with the best and the worst queries')
 
 def _save_predictions(file, net, gallery, found, feats):
     "What a network found, as a file; says how its embeddings are compared."
@@ -181,7 +189,7 @@ def _check_replaced(path):
 
 # %% ../nbs/98_search_commands.ipynb #a3ac1a87
 def _evaluate_model(model, net, data, size, batch_size, workers, rules, reranking, true_boxes,
-                    query_guided, out, save_predictions):
+                    query_guided, out, page, save_predictions):
     "Score what a network finds; the report."
     from person_search_nb.distributed import rank
     from person_search_nb.datasets import open_dataset
@@ -201,6 +209,7 @@ def _evaluate_model(model, net, data, size, batch_size, workers, rules, rerankin
         print(report_text(r))
         if save_predictions: _save_predictions(save_predictions, net, gallery, found, feats)
         if out: save_report(out, r, found, feats, gallery, queries)
+        if page: _save_page(page, r, found, feats, gallery, queries, model, data)
     return r
 
 # %% ../nbs/98_search_commands.ipynb #319b5df8
@@ -223,6 +232,7 @@ def evaluate(
     device: str = 'auto',       # 'auto', 'cpu', 'cuda'
     trust: store_true = False,  # open a .pt2 file, which can run any code; only for your own files
     out: str = '',              # a folder for report.json, tables.md, curves.png and errors.png
+    report: str = '',           # a .html page with all of it, and the best and the worst queries
     # what another program found: a file of `Predictions.save`, or COCO results (.json)
     predictions: str = '',
     query_embeddings: str = '', # with `predictions`: a .npy file, (Q, D) in the queries' order
@@ -234,18 +244,21 @@ def evaluate(
     if out:
         from person_search_nb.error_report import check_report_folder
         check_report_folder(out)
+    if report:
+        from person_search_nb.report_page import check_report_page
+        check_report_page(report)
     rules = dict(score_threshold=score_threshold, iou_threshold=iou, min_height=min_height)
     if predictions:
         _refuse_of_model(predictions, model, size=size, true_boxes=true_boxes, trust=trust,
                          query_guided=query_guided, save_predictions=save_predictions)
         return _evaluate_predictions(predictions, query_embeddings, matching or 'cosine', data,
-                                     reranking, out, **rules)
+                                     reranking, out, report, **rules)
     _refuse_of_predictions(model, query_embeddings, matching, save_predictions)
     net = _network(model, device, trust)
     _refuse(model, net, rerank, query_guided, true_boxes=true_boxes, out=out,
-            save_predictions=save_predictions)
+            report=report, save_predictions=save_predictions)
     return _evaluate_model(model, net, data, size, batch_size, workers, rules, reranking,
-                           true_boxes, query_guided, out, save_predictions)
+                           true_boxes, query_guided, out, report, save_predictions)
 
 
 # %% ../nbs/98_search_commands.ipynb #1b131c27

@@ -140,8 +140,9 @@ def did_you_mean(
     known,      # names
 ) -> str:       # ': did you mean NAME?', or '' where no name is similar
     "The most similar name, for the end of a message."
-    like = difflib.get_close_matches(word, list(known), 1)
-    return f': did you mean {like[0]}?' if like else ''
+    plain = {k.lstrip('-'): k for k in known}  # dashes would make any two options alike
+    like = difflib.get_close_matches(word.lstrip('-'), list(plain), 1)
+    return f': did you mean {plain[like[0]]}?' if like else ''
 
 # %% ../nbs/tools/shell.ipynb #a1bdb592
 def usage(

@@ -219,15 +219,20 @@ def make_camera(
 
 # %% ../nbs/34_streets.ipynb #7c5bd573
 def _noise(table, x, y):
-    "Smooth noise in 0-1."
-    x, y = np.where(np.abs(x) < 1e5, x, 0), np.where(np.abs(y) < 1e5, y, 0)
-    n = len(table)
-    i, j = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
-    f, g = (x - i).astype(np.float32), (y - j).astype(np.float32)
-    i0, j0, i1, j1 = i % n, j % n, (i + 1) % n, (j + 1) % n
-    above = table[j0, i0] * (1 - f) + table[j0, i1] * f
-    below = table[j1, i0] * (1 - f) + table[j1, i1] * f
+    "Smooth noise in 0-1; the table's side is a power of 2."
+    n, flat = len(table), table.ravel()
+    (i, f), (j, g) = (_cells(np.where(np.abs(a) < 1e5, a, 0)) for a in (x, y))
+    i0, i1 = i & (n - 1), (i + 1) & (n - 1)
+    j0, j1 = (j & (n - 1)) * n, ((j + 1) & (n - 1)) * n
+    left = 1 - f
+    above = flat[j0 + i0] * left + flat[j0 + i1] * f
+    below = flat[j1 + i0] * left + flat[j1 + i1] * f
     return above * (1 - g) + below * g
+
+def _cells(x):
+    "The cell that each place lies in, and how far on in it, 0-1."
+    whole = np.floor(x)
+    return whole.astype(np.int64), (x - whole).astype(np.float32)
 
 # %% ../nbs/34_streets.ipynb #a8f32ebb
 def _rays(cam, k):
@@ -254,11 +259,10 @@ def _hits(cam, table, dx, dy):
 
 # %% ../nbs/34_streets.ipynb #e25aaa77
 def _sky(cam, table, u, v):
-    (h, w), rgb = cam.size, np.zeros((len(u), 3), np.float32)
+    h, w = cam.size
     up = np.clip((cam.horizon - v) / h, 0, 1)[:, None]
-    rgb[:] = np.array([196, 202, 208]) - up * np.array([50, 34, 12])
-    rgb += (_noise(table, u / w * 5, v / h * 9) * 14)[:, None]
-    return rgb
+    rgb = (np.array([196, 202, 208]) - up * np.array([50, 34, 12])).astype(np.float32)
+    return rgb + (_noise(table, u / w * 5, v / h * 9) * 14)[:, None]
 
 def _paving(rng, table, along, away, grain, px):
     "Slabs of stone; also their size, and the brightness and tint of the stone."
@@ -276,21 +280,23 @@ def _street(rng, along, away, grain, paved, asphalt, kerb_colour):
     "A pavement beside the first wall, and a road with lane marks and a crossing."
     walk, road = rng.uniform(3, 5.5), rng.uniform(6, 8)
     lane = (away > walk) & (away < walk + road)
-    ground = np.where(lane[:, None], asphalt, paved)
+    ground = paved.copy()
+    ground[lane] = asphalt[lane, None]
     dash = lane & (np.abs(away - walk - road / 2) < .08) & ((along / 4) % 1 < .5)
     start = rng.uniform(-6, 2)
     zebra = lane & (along > start) & (along < start + 3.5) & (((away / 1.) % 1) < .5)
-    paint = (205 * (.85 + .2 * grain))[:, None]
-    ground = np.where((dash | zebra)[:, None], paint, ground)
-    kerb = (np.abs(away - walk) < .14) | (np.abs(away - walk - road) < .14)
-    return np.where(kerb[:, None], kerb_colour, ground)
+    marked = dash | zebra
+    ground[marked] = (205 * (.85 + .2 * grain[marked]))[:, None]
+    ground[(np.abs(away - walk) < .14) | (np.abs(away - walk - road) < .14)] = kerb_colour
+    return ground
 
 def _park(rng, x, z, grain, paved):
     "Grass with a path."
     grass = np.array([92, 104, 66], np.float32) * (.75 + .45 * grain)[:, None]
     middle, width, bend = rng.uniform(-3, 1), rng.uniform(3, 5), rng.uniform(-.25, .25)
     path = np.abs(x - middle - bend * z) < width
-    return np.where(path[:, None], paved * np.array([1.02, .98, .9]), grass)
+    grass[path] = paved[path] * np.array([1.02, .98, .9])
+    return grass
 
 # %% ../nbs/34_streets.ipynb #6c17f004
 def _ground(cam, rng, table, x, z, px):
@@ -300,12 +306,13 @@ def _ground(cam, rng, table, x, z, px):
     along = math.cos(angle) * x - math.sin(angle) * z
     grain = .5 * _noise(table, along * 6, away * 6) + .5 * _noise(table, along * 1.1, away * 1.1)
     paved, slab, tone, warm = _paving(rng, table, along, away, grain, px)
-    asphalt = (rng.uniform(84, 116) * (.88 + .22 * grain))[:, None] * np.ones(3)
+    asphalt = rng.uniform(84, 116) * (.88 + .22 * grain)
     if cam.kind == 'street':
         return _street(rng, along, away, grain, paved, asphalt, tone * 1.16 * warm)
     if cam.kind == 'park': return _park(rng, x, z, grain, paved)
     band = ((along / (slab * 8)) % 1 < .12) | ((away / (slab * 8)) % 1 < .12)
-    return np.where(band[:, None], paved * .82, paved)
+    paved[band] *= .82
+    return paved
 
 # %% ../nbs/34_streets.ipynb #acee5c3c
 _WALLS = [(176, 168, 156), (150, 128, 112), (188, 186, 182), (134, 134, 136), (164, 150, 126),
@@ -316,20 +323,21 @@ def _windows(out, wall, table, bay, y, storey, wide, tall, high):
     fq, fy = np.abs(bay % 1 - .5), np.abs(((y - 3.4) / storey) % 1 - .5)
     pane = (fq < wide / 2) & (fy < tall / 2) & inside
     frame = (fq < wide / 2 + .04) & (fy < tall / 2 + .05) & inside
-    row, column = np.floor(y / storey).astype(int) * 7, np.floor(bay).astype(int) * 13
-    glow = table[row % 64, column % 64]
+    row, column = np.floor(y[pane] / storey).astype(int), np.floor(bay[pane]).astype(int)
+    glow = table[row * 7 % 64, column * 13 % 64]
     out[frame] = wall * .82
-    out[pane] = (np.array([70, 78, 88], np.float32) + 70 * glow[:, None] ** 2)[pane]
+    out[pane] = np.array([70, 78, 88], np.float32) + 70 * glow[:, None] ** 2
 
 def _shops(out, table, q, y, bay):
-    hue = table[(np.floor(bay).astype(int) * 5) % 64, 11]
+    hue = lambda where: table[(np.floor(bay[where]).astype(int) * 5) % 64, 11]
     shop, door = (y < 2.9) & (y > .35) & (bay % 1 < .8), (y < 2.4) & (bay % 1 > .86)
     board = (y >= 2.95) & (y < 3.5)
-    glass = 60 * _noise(table, q * 1.3, y * 1.1)[:, None]
-    out[shop] = (np.array([60, 64, 70], np.float32) + glass)[shop]
-    out[door] = (np.array([84, 66, 56], np.float32) * (.7 + .6 * hue[:, None]))[door]
-    green = 95 + 60 * table[3, (hue * 63).astype(int)]
-    out[board] = (np.stack([90 + 80 * hue, green, 90 + 80 * (1 - hue)], -1))[board]
+    glass = 60 * _noise(table, q[shop] * 1.3, y[shop] * 1.1)[:, None]
+    out[shop] = np.array([60, 64, 70], np.float32) + glass
+    out[door] = np.array([84, 66, 56], np.float32) * (.7 + .6 * hue(door)[:, None])
+    tint = hue(board)
+    green = 95 + 60 * table[3, (tint * 63).astype(int)]
+    out[board] = np.stack([90 + 80 * tint, green, 90 + 80 * (1 - tint)], -1)
 
 def _front(rng, table, q, y, high):
     "Colours of a house front at q metres along and y metres up."
@@ -349,7 +357,7 @@ def _walls(cam, table, x, z, t, dy, kind, rgb):
     for k, (angle, dist, high, style) in enumerate(cam.walls, 1):
         m = kind == k
         if not m.any(): continue
-        q, y = (math.cos(angle) * x - math.sin(angle) * z)[m], (cam.high - t * dy)[m]
+        q, y = math.cos(angle) * x[m] - math.sin(angle) * z[m], cam.high - t[m] * dy[m]
         if cam.kind == 'park':
             leaf = .5 * _noise(table, q * 2.2, y * 2.2) + .5 * _noise(table, q * .7, y * .7)
             rgb[m] = np.array([78, 88, 58], np.float32) * (.5 + .85 * leaf)[:, None]
@@ -369,9 +377,10 @@ def background(
     table = rng.random((64, 64), dtype=np.float32)
     u, v, dx, dy = _rays(cam, k)
     t, kind = _hits(cam, table, dx, dy)
-    x, z, here = t * dx, t, kind == 0
-    rgb = _sky(cam, table, u, v)
-    rgb[here] = _ground(cam, rng, table, x, z, t / cam.focal)[here]
+    x, z, here, above = t * dx, t, kind == 0, kind < 0
+    rgb = np.empty((len(u), 3), np.float32)
+    rgb[above] = _sky(cam, table, u[above], v[above])
+    rgb[here] = _ground(cam, rng, table, x[here], z[here], t[here] / cam.focal)
     _walls(cam, table, x, z, t, dy, kind, rgb)
     haze = np.clip((t - 15) / 120, 0, .35)[:, None] * (kind >= 0)[:, None]
     rgb = np.clip(rgb * (1 - haze) + 196 * haze, 0, 255).astype(np.uint8)

@@ -155,6 +155,7 @@ def _check_trunk(name, levels):
 @register_term('fgd')
 class Focal(nn.Module):
     "FGD's focal loss on maps of the trunk, each through a 1x1 convolution of its own."
+    partial = False  # its weights get a gradient in each step, also without people
     def __init__(self,
         student: PersonSearchNet,
         teacher: PersonSearchNet,
@@ -195,6 +196,7 @@ def context_distance(
 @register_term('review')
 class Review(nn.Module):
     "ReviewKD (Chen et al. 2021) on the trunk: fused maps from deep to shallow, each compared."
+    partial = False
     def __init__(self,
         student: PersonSearchNet,
         teacher: PersonSearchNet,

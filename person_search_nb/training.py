@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from tqdm.auto import tqdm
 
 from person_search_nb.distributed import (
-    all_reduce_mean, init_distributed, broadcast, world_size, rank
+    all_reduce_mean, init_distributed, broadcast, world_size, rank, share_batch_norm
 )
 from .callbacks import as_callbacks, Listeners, RunView, TensorBoard
 from .files import atomic_write, clear_parts
@@ -62,6 +62,7 @@ class _Run:
         self.opt = make_optimizer(model, config)
         self.rates = {part: config.of_part(part) for part in ('', *config.parts)}
         self.aside = _aside(model)
+        if config.norm == 'shared': share_batch_norm(self.aside)
         self.out = Path(out) if self.first and out is not None else None
         self.record = as_json(record) | (run_record(model, dataset) if self.out else {})
         self.stop_reason = self.stopped = ''

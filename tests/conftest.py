@@ -1,5 +1,6 @@
 """What every test may ask for."""
 import multiprocessing
+import os
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -58,6 +59,30 @@ def child(process_method):
     return start
 
 
+def _typed(words, cwd, env, out, err):
+    "What a process of `shell` does: its own words, folder, environment and files of output."
+    os.environ.clear(); os.environ.update(env)
+    os.chdir(cwd)
+    for name, number in ((out, 1), (err, 2)): os.dup2(os.open(name, os.O_WRONLY), number)
+    sys.argv = ['person-search', *words]
+    from person_search_nb.cli import main
+    main()
+
+
+@pytest.fixture(scope='session')
+def shell(child, tmp_path_factory):
+    """`shell('data', folder, env={}, cwd=...)` runs a person-search command in a process of its own, which need not import PyTorch -> returncode, stdout, stderr.
+    `command` is cheaper still, where what the process has loaded and registered does no harm."""
+    files = [tmp_path_factory.mktemp('shell')/name for name in ('out', 'err')]
+
+    def run(*words, env={}, cwd=None):
+        for f in files: f.write_text('')
+        process = child(_typed, [*map(str, words)], cwd or os.getcwd(), {**os.environ, **env}, *files)
+        process.join()
+        return SimpleNamespace(returncode=process.exitcode, **{k: f.read_text(encoding='utf-8') for k, f in zip(('stdout', 'stderr'), files)})
+    return run
+
+
 @pytest.fixture(scope='module')
 def undrawn():
     "Figures are made, but written as one pixel: for tests that prove something else, many times."
@@ -66,6 +91,15 @@ def undrawn():
     def savefig(self, file, **kw): Image.new('L', (1, 1)).save(file, 'PNG')
     with pytest.MonkeyPatch.context() as m:
         m.setattr(Figure, 'savefig', savefig)
+        yield
+
+
+@pytest.fixture(scope='module')
+def no_curves():
+    "The curves of a training, which take longer than a few steps, are a blank picture; all else is drawn. tests/test_training.py draws them."
+    from matplotlib.figure import Figure
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr('person_search_nb.runs.plot_losses', lambda *a: Figure((1, 1)))
         yield
 
 

@@ -1,5 +1,6 @@
 "Every table of the papers by its name: what each row starts from at every preset, and one step of each row, to its table and plot."
 import json
+from functools import cache
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from person_search_nb.ablation_rows import network_of, overridden, Plan
 from person_search_nb.ablations import ablation_table, list_tables, run_ablation
 from person_search_nb.model_commands import ablate
 
+pytestmark = pytest.mark.usefixtures('no_curves')
 SPEC = 'synth:tiny?train_scenes=4&test_scenes=6&train_ids=4&test_ids=4&queries=3&gallery=4&size=96x160'
 STEP = dict(width=0.125, rpn_channels=16, start='', imprint=False, steps=1, warmup=0, precision='fp32', device='cpu', batch_size=2, rois_per_image=4, proposals=(12, 8),
             search_threshold=0., augment=None)
@@ -22,11 +24,11 @@ CUTS = {f'{stage}.{k}': v for stage in ('cutouts',) for k, v in dict(crops=(64, 
 MODELS_OF = {name: [r for row in t.rows for r in (row, row.teacher, row.detector) if r and r.model] for name, t in TABLES.items()}
 
 
+@cache
 def recipes(name, data, preset):
     "(row, stage name, recipe) of every training of a table."
     plan = Plan(data, preset)
-    for row in MODELS_OF[name]:
-        for stage, r in stage_recipes(plan.recipe(row, TABLES[name].rows)): yield row, stage, r
+    return [(row, stage, r) for row in MODELS_OF[name] for stage, r in stage_recipes(plan.recipe(row, TABLES[name].rows))]
 
 
 @pytest.mark.parametrize('name', list(TABLES))
@@ -43,21 +45,24 @@ def test_every_row_starts_from_where_its_preset_says(name, preset):
         else: assert r.start == '', (row.label, stage, r.start)
 
 
-def fits(model, state):
-    "Whether a file's trunk has every convolution of a network's trunk in its shape."
+@cache
+def trunk_of(start): return read_state(shipped_trunk(start))
+
+
+@cache
+def fits(model, net, start):
+    "Whether a file's trunk has every convolution of a network's trunk in its shape; tables share networks."
+    with torch.device('meta'): model = build_model(model, 3, **json.loads(net))
+    state = trunk_of(start)
     own = {k: v for k, v in model.state_dict().items() if k.startswith(('stem.', 'blocks.')) and v.ndim == 4}
     return own and all(k in state and state[k].shape == v.shape for k, v in own.items())
 
 
 @pytest.mark.parametrize('name', list(TABLES))
 def test_shipped_trunks_fit_every_row_at_tiny(name):
-    seen = set()
     for row, stage, r in recipes(name, 'synth:tiny', 'tiny'):
-        if not r.start or (key := json.dumps([r.model, {k: v for k, v in r.net.items() if k not in ('dim', 'teach')}], default=str)) in seen: continue
-        seen.add(key)
-        with torch.device('meta'): net = build_model(r.model, 3, **r.net)
-        state = read_state(shipped_trunk(r.start.partition(':')[2] or r.model))
-        assert fits(net, state), (row.label, stage)
+        net = {k: v for k, v in r.net.items() if k not in ('dim', 'teach')}
+        if r.start: assert fits(r.model, json.dumps(net), r.start.partition(':')[2] or r.model), (row.label, stage)
 
 
 def test_a_trunk_of_another_width_is_an_error_with_both_shapes_and_the_mend():
@@ -72,15 +77,6 @@ def test_only_weights_count_as_a_start(tmp_path):
     small = {k: v for k, v in net.state_dict().items() if v.ndim < 2}                   # hundreds of tensors that fit: counters, biases, norms
     torch.save(small, tmp_path / 'small.pth')
     with pytest.raises(ValueError, match='convolution or linear'): warm_start(build_model('hdl-teacher', 5, width=0.125), tmp_path / 'small.pth')
-
-
-@pytest.fixture(scope='module', autouse=True)
-def no_curves():
-    "The curves of a training of one step are not drawn; plots of tables are."
-    from matplotlib.figure import Figure
-    with pytest.MonkeyPatch.context() as m:
-        m.setattr('person_search_nb.runs.plot_losses', lambda *a: Figure((1, 1)))
-        yield
 
 
 @pytest.fixture(scope='module')

@@ -4,12 +4,13 @@ from functools import partial
 import numpy as np, pytest
 from hypothesis import given, settings
 from person_search_nb.matching import detection_metrics, match_detections
-from person_search_nb.ranking import match_search, per_query, search_metrics, summarize
+from person_search_nb.ranking import match_search, per_query, search_metrics, SearchMatches, summarize
 from person_search_nb.evaluation import embed_queries, run_detector, score_detections, search_truth
 from person_search_nb.analysis import bootstrap, cmc, gallery_size_curve, height_groups
 from person_search_nb.analysis import precision_recall, recall_sweep, sample_gallery, score_table
 from person_search_nb.error_report import loss_by_cause, lost_points, report, report_text
 from person_search_nb.error_report import save_report, show_errors, show_report
+from person_search_nb.report_page import best_and_worst, ranked, save_report_page
 from person_search_nb.reranking import cbgm, k_reciprocal
 from test_evaluation import Rendered, painted_world, problems
 
@@ -240,3 +241,55 @@ def test_a_report_says_what_is_not_re_ranked(tmp_path):
         assert 'search with fewer detections, by cosine' in [ax.get_title() for ax in show_report(r).axes]
     save_report(tmp_path / 'r', r, found, feats, gallery, queries)
     assert json.loads((tmp_path / 'r/report.json').read_text())['protocol'] == r['protocol']
+
+
+# -- the page of a report ---------------------------------------------------------------------------------------------------
+
+def reported(rerank=None):
+    gallery, queries = painted_world()
+    found = run_detector(Rendered(gallery), gallery, progress=False)
+    feats = embed_queries(Rendered(gallery), queries, gallery, progress=False)
+    return report(found, feats, gallery, queries, rerank=rerank), found, feats, gallery, queries
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_ranked_lists_hold_the_places_that_are_scored(seed):
+    _, found, _, gallery, queries = reported()
+    rng = np.random.default_rng(seed)
+    found = found | dict(det_feats=rng.normal(size=(len(found['det_feats']), 6)), det_scores=rng.uniform(0, 1, len(found['det_feats'])))
+    feats, truth = rng.normal(size=(len(queries), 6)), search_truth(queries, gallery)
+    m = match_search(**found, query_feats=feats, **truth, score_threshold=.3)
+    for q in range(len(queries)):
+        rows = ranked(q, found, feats, truth['candidates'], .3)
+        assert (rows[m.rank[m.query == q] - 1] == m.detection[m.query == q]).all() and (found['det_scores'][rows] >= .3).all()
+        assert (ranked(q, found, feats, truth['candidates'], .3, 2) == rows[:2]).all()
+
+
+def test_best_and_worst_share_no_query():
+    m = SearchMatches(np.array([0, 1, 2, 4]), np.arange(4), np.array([1, 2, 4, 3]), np.array([1, 1, 1, 0, 1]), np.zeros((0, 2), int))
+    assert best_and_worst(m, 1) == ([0], [2]) and best_and_worst(m, 9) == ([0, 1], [2, 4])
+    assert best_and_worst(SearchMatches(*[np.zeros(0, int)] * 3, np.array([0]), np.zeros((0, 2), int))) == ([], [])
+
+
+def test_a_page_stands_alone(tmp_path):
+    import matplotlib
+    matplotlib.use('agg')
+    r, found, feats, gallery, queries = reported()
+    page = tmp_path/'r.html'
+    save_report_page(page, r, found, feats, gallery, queries, 'a <b> & c')
+    text = page.read_text()
+    assert '<h1>a &lt;b&gt; &amp; c</h1>' in text and 'http' not in text and '<td>all</td><td>100.0 (100.0–100.0)</td>' in text
+    assert text.count('data:image/png') == 3 and 'The worst queries' in text and 'greatest losses' not in text
+    nothing = {k: v[:0] for k, v in found.items()}
+    save_report_page(page, report(nothing, feats, gallery, queries), nothing, feats, gallery, queries)  # its own page is replaced
+    assert 'The greatest losses' in page.read_text()
+    again, *rest = reported(k_reciprocal)
+    save_report_page(page, again, *rest)
+    assert 'by similarity before re-ranking' in page.read_text()
+
+
+@pytest.mark.parametrize('name,why', [('r.txt', 'ends in .html'), ('mine.html', 'would be lost')])
+def test_a_page_takes_the_place_of_nothing_else(tmp_path, name, why):
+    (tmp_path/'mine.html').write_text('<p>mine')
+    with pytest.raises(ValueError, match=why): save_report_page(tmp_path/name, *reported())
+    assert [p.name for p in tmp_path.iterdir()] == ['mine.html'] and (tmp_path/'mine.html').read_text() == '<p>mine'

@@ -308,6 +308,42 @@ def test_voila(serve, page, tmp_path):
     assert not page.errors, page.errors
 
 
+def test_predictions_on_a_page(serve, page, tmp_path):
+    "The explorer without a network: query by list, by click and by key, thresholds, nothing that attention would need."
+    import nbformat
+    code = 'from person_search_nb.predictions_explorer import PredictionsExplorer\nPredictionsExplorer.demo()'
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), tmp_path/'page.ipynb')
+    base = serve('voila', 'page.ipynb', '--no-browser', '--port={port}', '--Voila.ip=127.0.0.1', '--VoilaConfiguration.http_keep_alive_timeout=3600', '--VoilaConfiguration.extension_denylist=jupyterlab-jupytext', folder=tmp_path)
+    page.goto(base)
+    page.wait_for_function("document.querySelectorAll('.psnb-explorer .psnb-picture').length === 13")
+    e = Explorer(page, 0)
+    visible = lambda: sum(e.pictures.nth(i).is_visible() for i in HITS)
+    e.until('predictions come without a network')
+    assert visible() == 8 and not e.root.locator('.widget-upload').count()
+    page.screenshot(path=tmp_path/'worst.png', full_page=True)
+    count = e.control('Query').locator('select option').count()
+    e.changes(lambda: e.select('Query', index=count - 1), (1,))
+    e.until(re.compile('^AP [0-9.]+: found in'))
+    queries = e.pictures.nth(LOOKING).locator('[role=option]')
+    assert len(e.chosen(LOOKING)) == 1 and 'AP' in queries.first.get_attribute('aria-label')
+    page.screenshot(path=tmp_path/'best.png', full_page=True)
+    while queries.count() < 2:
+        count -= 1
+        e.changes(lambda: e.select('Query', index=count - 1), (1,))
+    other = next(n for n in e.places(LOOKING) if int(n) not in e.chosen(LOOKING))
+    e.pictures.nth(LOOKING).scroll_into_view_if_needed()
+    e.changes(lambda: page.mouse.click(*e.places(LOOKING)[other]), (1,))
+    assert e.chosen(LOOKING) == [int(other)]
+    e.press('Matches', 'Home')
+    page.wait_for_function("[...document.querySelectorAll('.psnb-picture')].filter(p => p.offsetParent).length === 2")
+    e.press('Minimum score', 'End')
+    e.until('no match passes')
+    assert visible() == 0
+    e.fits()
+    e.no_error()
+    assert not page.errors, page.errors
+
+
 @pytest.mark.slow  # a kernel that starts within 30 s is waited for, then as long again
 def test_a_page_that_was_never_closed_frees_its_kernel(serve, root, tmp_path):
     "faults.md, row 31: a page loaded without a browser left a kernel of 1 GB until the server ended. The options are those of `make explore`, their seconds are not."

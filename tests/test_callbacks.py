@@ -2,9 +2,8 @@
 import json
 import os
 import random
-import subprocess
+import shutil
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,6 +24,7 @@ from person_search_nb.runs import CHECKPOINT, read_log, RunLog
 from person_search_nb.settings import TrainConfig
 from person_search_nb.training import train
 
+pytestmark = pytest.mark.usefixtures('no_curves')
 SPEC = 'synth:tiny?train_scenes=4&test_scenes=4&train_ids=6&test_ids=4&queries=3&gallery=3&size=64x112'
 HEIGHTS = [14., 20, 28, 36, 44, 52, 62, 74, 88, 104, 124]
 SMALL = dict(width=0.125, rpn_channels=16, start='', imprint=False, steps=2, warmup=0, device='cpu', precision='fp32', batch_size=2, rois_per_image=4, proposals=(12, 8), augment=None)
@@ -90,12 +90,13 @@ def plain(): return learn()
 
 # what is told ---------------------------------------------------------------------------------------------------------
 
-KILLED = 'import sys; sys.path.insert(0, sys.argv[1]); from test_callbacks import learn, Recorder; learn(sys.argv[2], callbacks=[Recorder(sys.argv[3], 5)])'
+def learn_until_killed(out, told): learn(out, callbacks=[Recorder(told, 5)])
 
 
-def test_all_events_in_order_killed_and_resumed(tmp_path, plain):
-    ran = subprocess.run([sys.executable, '-c', KILLED, str(Path(__file__).parent), str(tmp_path / 'run'), str(tmp_path / 'told')], env=os.environ | dict(OMP_NUM_THREADS='1'))
-    assert ran.returncode == -9
+def test_all_events_in_order_killed_and_resumed(tmp_path, plain, child):
+    run = child(learn_until_killed, tmp_path / 'run', tmp_path / 'told')
+    run.join()
+    assert run.exitcode == -9
     assert (tmp_path / 'told').read_text().splitlines() == ['start 0', 'checkpoint 0', 'step 0', 'step 1', 'scores 2', 'step 2', 'checkpoint 3', 'step 3', 'scores 4', 'step 4']
     recorder = Recorder()
     assert same(learn(tmp_path / 'run', small(9), callbacks=[recorder]), plain)
@@ -394,3 +395,61 @@ def test_through_the_shell(tmp_path, monkeypatch, command, registries):
     assert ran.returncode == 0 and rows == [0, 1, 0, 1], ran.stderr
     ran = command('train', '--model', 'oim', '--out', tmp_path / 'no', '--callbacks', 'wanb', *words)
     assert ran.returncode == 1 and "unknown callback 'wanb': choose one of wandb, tensorboard, mlflow, trackio" in ran.stderr and 'Traceback' not in ran.stderr and not (tmp_path / 'no').exists()
+
+
+# a stage that was stopped ---------------------------------------------------------------------------------------------
+
+STAGED = SMALL | dict(steps=4) | {'cutouts.crops': (64, 48), 'cutouts.batch_size': 4}
+
+
+class StopFirst(Callback):
+    "Stops the first stage after two steps."
+    def step(self, run, row):
+        if run.label == 'e2e-rss cutouts' and run.done == 1: run.stop('enough')
+
+
+class CtrlC(Callback):
+    "In the third step."
+    def step(self, run, row):
+        if run.done == 3: raise KeyboardInterrupt
+
+
+@pytest.fixture(scope='module')
+def unbroken(tmp_path_factory):
+    "Both stages as long as the recipe says: the losses of each."
+    out = tmp_path_factory.mktemp('unbroken') / 'run'
+    run_recipe(make_recipe('e2e-rss', SPEC, 'tiny', **STAGED), out, progress=False)
+    return stage_losses(out)
+
+
+def stage_losses(out): return [[r['loss'] for r in read_log(f / 'log.csv')] for f in (out / '1-cutouts', out)]
+
+
+def test_extend_trains_a_stopped_stage_on_and_begins_the_next_again(tmp_path, unbroken, capsys):
+    out, recipe = tmp_path / 'run', make_recipe('e2e-rss', SPEC, 'tiny', **STAGED)
+    run_recipe(recipe, out, progress=False, callbacks=StopFirst())
+    before = stage_losses(out)
+    assert before[0] == unbroken[0][:2] and len(before[1]) == 4 and before[1] != unbroken[1]
+    run_recipe(recipe, out, progress=False)  # without extend it stays as it was stopped
+    assert stage_losses(out) == before
+    kept = make_recipe('e2e-rss', SPEC, 'tiny', **STAGED | {'cutouts.steps': 2, 'steps': 5})
+    shutil.copytree(out, copied := tmp_path / 'kept')
+    run_recipe(kept, copied, progress=False, extend=True)  # that length is its own
+    assert stage_losses(copied)[0] == before[0] and stage_losses(copied)[1][:4] == before[1] and len(stage_losses(copied)[1]) == 5 and not (copied / 'old-1').exists()
+    run_recipe(recipe, out, extend=True)
+    assert 'learned from the stage before (cutouts), which has been trained on since: it begins again' in capsys.readouterr().out
+    assert stage_losses(out) == unbroken
+    assert [r['loss'] for r in read_log(out / 'old-1/log.csv')] == before[1] and (out / '1-cutouts/done').exists()
+    run_recipe(recipe, out, progress=False, extend=True)  # all have come to their end
+    assert stage_losses(out) == unbroken and not (out / 'old-2').exists()
+
+
+def test_an_extension_that_is_broken_goes_on(tmp_path, unbroken, command):
+    out, recipe = tmp_path / 'run', make_recipe('e2e-rss', SPEC, 'tiny', **STAGED)
+    run_recipe(recipe, out, progress=False, callbacks=StopFirst())
+    with pytest.raises(KeyboardInterrupt): run_recipe(recipe, out, progress=False, extend=True, callbacks=CtrlC())
+    ran = command('train', '--model', 'e2e-rss', '--data', SPEC, '--preset', 'tiny', '--out', out, '--set', *(f'{k}={v}' for k, v in STAGED.items()))
+    assert ran.returncode == 1 and ran.stderr.strip().endswith('learned from the stage before (cutouts), which has been trained on since; --extend begins this stage again, or choose another folder')
+    assert stage_losses(out)[0] == unbroken[0] and not (out / 'old-1').exists()
+    run_recipe(recipe, out, progress=False, extend=True)
+    assert stage_losses(out) == unbroken

@@ -22,6 +22,7 @@ from person_search_nb.models import build_model, list_models, load_model, model_
 from person_search_nb.recipe_settings import change, Recipe
 from person_search_nb.presets import make_recipe
 
+pytestmark = pytest.mark.usefixtures('no_curves')
 SMALL = dict(width=0.125, rpn_channels=16, proposals=(20, 10), crop_size=(64, 32))
 
 
@@ -310,7 +311,8 @@ def test_files(tmp_path, kw):
     with torch.no_grad(): assert torch.equal(model.embed([image], [target['boxes']]), again.embed([image], [target['boxes']]))
     assert again.rpn.min_size == model.rpn.min_size and getattr(again.id_loss, 'temperature', 0) == getattr(model.id_loss, 'temperature', 0)
     other = load_trunk(net(9, seed=1, **kw), tmp_path / 'm.safetensors')       # other people: all but the classifiers
-    assert all(torch.equal(v, other.state_dict()[k]) for k, v in model.state_dict().items() if k.startswith('reid.'))
+    there = other.state_dict()
+    assert all(torch.equal(v, there[k]) for k, v in model.state_dict().items() if k.startswith('reid.'))
 
 
 def test_a_torchvision_file_starts_both_networks(tmp_path):

@@ -5,13 +5,14 @@ import json, os, subprocess, sys
 import pytest
 import torch
 
-from person_search_nb.cli import COMMANDS, EXAMPLES
+from person_search_nb.cli import _without_plugins, COMMANDS, EXAMPLES
 from person_search_nb.models import list_models, model_settings, MODELS
 from person_search_nb.preset_rules import PRESET_TEXTS, PRESETS
 from person_search_nb.presets import changed, make_recipe
 from person_search_nb.setting_help import estimate_time, model_table, seconds_per_scene, setting_rows
 from person_search_nb.shell import command_parser
 
+pytestmark = pytest.mark.usefixtures('no_curves')
 SPEC = 'synth:tiny?train_scenes=6&test_scenes=4&train_ids=6&test_ids=4&queries=3&gallery=3&size=96x160'
 SMALL = ['width=0.125', 'start=', 'imprint=False', 'steps=2', 'warmup=0', 'batch_size=2', 'precision=fp32', 'device=cpu']
 
@@ -75,13 +76,27 @@ def test_examples_parse(name):
     for line in EXAMPLES[name]:
         words = line.partition(' |')[0].split()
         assert words[:2] == ['person-search', name]
-        command_parser(COMMANDS[name].__wrapped__, name).parse_args(words[2:])
+        command_parser(COMMANDS[name].__wrapped__, name).parse_args(_without_plugins(words[2:])[0])
 
 
 @pytest.mark.skipif(os.name == 'nt', reason='head')
 def test_a_reader_that_has_seen_enough(tmp_path):
     done = subprocess.run(f'{sys.executable} -c "from person_search_nb.cli import main; main()" models | head -1', shell=True, capture_output=True, text=True)
     assert done.stdout.startswith('hdl-teacher') and not done.stderr
+
+
+@pytest.mark.parametrize('name', ['train', 'distill', 'ablate', 'sweep', 'presets', 'pulls'])
+def test_an_option_given_as_a_setting(name, command):
+    "The option is named where the command has it, and nothing is guessed."
+    first = dict(distill=['t.safetensors'], pulls=['t.safetensors'], ablate=['table6'], presets=['oim']).get(name, [])
+    own = inspect.signature(COMMANDS[name].__wrapped__).parameters
+    for key, value in dict(out='x', preset='tiny', model='oim', data='synth:tiny', config='x', restart='True', extend='True', yes='1', callbacks='x', seeds='1', student='x', resume='False', plugin='x.py').items():
+        ran = command(name, *first, '--set', f'{key}={value}')
+        assert ran.returncode == 1 and ran.stderr.count('\n') == 1 and 'did you mean re' not in ran.stderr, ran.stderr
+        if key in own: assert f'{key} is not a setting; give --{key}' in ran.stderr, ran.stderr
+        elif name != 'sweep' and key in ('out', 'restart', 'extend', 'config', 'callbacks'): assert f"no setting '{key}': " in ran.stderr, ran.stderr
+    assert 'a broken run goes on when the same call is made again' in command('presets', 'oim', '--set', 'resume=False').stderr
+    with pytest.raises(ValueError, match='did you mean batch_size'): changed(make_recipe(), batch=3)
 
 
 # a recipe from a file ----------------------------------------------------------------------------------------------------
@@ -109,14 +124,14 @@ def test_a_run_is_made_again_from_its_recipe(command, tmp_path):
 def test_other_data_have_other_heights():
     recipe = make_recipe('hdl-student-fast', SPEC, 'tiny', heights=(20., 40.))
     assert changed(recipe, lr=.1).net['heights'] == (20., 40.) and 'heights' not in changed(recipe, data='synth:small').net
-    with pytest.raises(ValueError, match='in stages'): changed(make_recipe('clsa'), lr=.1)
+    with pytest.raises(ValueError, match=r'trunk decides what the stages \(detector\) are, so it is given where they are made'): changed(make_recipe('clsa'), trunk='vgg16')
 
 
 # a question before hours -------------------------------------------------------------------------------------------------
 
 @pytest.fixture
 def slow(monkeypatch):
-    monkeypatch.setattr('person_search_nb.setting_help.seconds_per_scene', lambda recipe: 20.)
+    monkeypatch.setattr('person_search_nb.setting_help.seconds_per_scene', lambda recipe, guides: 20.)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.delenv('WORLD_SIZE', raising=False)
 
@@ -131,20 +146,82 @@ def test_hours_without_a_gpu_are_asked_for(command, tmp_path, slow):
 
 def test_who_is_not_asked(command, tmp_path, slow, monkeypatch):
     from person_search_nb.model_commands import _ask
+    from person_search_nb.runs import CHECKPOINT
     from person_search_nb.shell import typed
     recipe, began = make_recipe('hdl-student-fast', SPEC, 'tiny', steps=200), []
-    _ask(recipe, tmp_path, False)  # from Python
+    _ask([recipe])  # from Python
     monkeypatch.setattr('person_search_nb.recipes.run_recipe', lambda recipe, *a, **kw: (began.append(recipe), (None, []))[1])
     assert command('train', '--yes', '--out', tmp_path / 'a', *LONG).returncode == 0 and len(began) == 1
     with typed():
-        with pytest.raises(ValueError, match='--yes'): _ask(recipe, tmp_path, False)
-        _ask(make_recipe('hdl-student-fast', SPEC, 'tiny', steps=20), tmp_path, False)  # few scenes
-        from person_search_nb.runs import CHECKPOINT
-        (tmp_path / CHECKPOINT).touch()
-        _ask(recipe, tmp_path, False)  # goes on
-        with pytest.raises(ValueError, match='--yes'): _ask(recipe, tmp_path, True)
+        with pytest.raises(ValueError, match='--yes'): _ask([recipe])
+        _ask([make_recipe('hdl-student-fast', SPEC, 'tiny', steps=20)])  # few scenes
         monkeypatch.setenv('WORLD_SIZE', '2')
-        _ask(recipe, tmp_path, True)
+        _ask([recipe])
+    monkeypatch.delenv('WORLD_SIZE')
+    (tmp_path / 'b').mkdir()
+    (tmp_path / 'b' / CHECKPOINT).touch()
+    assert command('train', '--out', tmp_path / 'b', *LONG).returncode == 0 and len(began) == 2  # goes on
+    assert '--yes' in command('train', '--restart', '--out', tmp_path / 'b', *LONG).stderr
+
+
+def test_a_table_of_hours_is_asked_for(command, tmp_path, slow, monkeypatch):
+    "With its teachers, which are still to be trained, and without what is trained already."
+    call = ['ablate', 'table7', '--data', SPEC, '--out', tmp_path / 'table', '--networks', tmp_path / 'networks', '--set', *(s for s in SMALL if s != 'steps=2')]
+    ran = command(*call, 'steps=200', '--preset', 'fast')
+    assert ran.returncode == 1 and ran.stderr.count('\n') == 1 and 'take --preset tiny, fewer epochs or seeds, or --yes' in ran.stderr and not (tmp_path / 'table').exists()
+    ran = command(*call, 'steps=200')
+    assert 'scenes of 20 s' in ran.stderr and 'take fewer epochs or seeds, or --yes' in ran.stderr
+    began = []
+    monkeypatch.setattr('person_search_nb.ablations.run_ablation', lambda *a, **kw: began.append(a))
+    monkeypatch.setattr('person_search_nb.ablations.ablation_table', str)
+    assert command(*call, 'steps=200', '--yes').returncode == command(*call, 'steps=2').returncode == 0 and len(began) == 2
+    from person_search_nb.ablations import untrained
+    every = untrained('table7', SPEC, networks=tmp_path / 'networks')
+    from person_search_nb.runs import CHECKPOINT
+    every[0].folder.mkdir(parents=True)
+    (every[0].folder / CHECKPOINT).touch()
+    assert untrained('table7', SPEC, networks=tmp_path / 'networks') == every[1:]
+
+
+def test_a_teacher_that_is_still_to_be_trained_can_be_timed(tmp_path):
+    recipe = make_recipe('hdl-student-fast', SPEC, 'tiny', width=.125, start='', steps=60, teacher=str(tmp_path / 'none.safetensors'))
+    guide = make_recipe('hdl-teacher', SPEC, 'tiny', width=.125, start='')
+    found = estimate_time(recipe, changed(recipe, seed=1), guides={recipe.teacher: guide})
+    assert found.seconds > 0 and found.passes == 2 * 60 * recipe.train.batch_size
+
+
+# several runs ------------------------------------------------------------------------------------------------------------
+
+def test_a_sweep_through_the_shell(command, tmp_path):
+    "It says what it takes, makes every combination, and goes on where it was, with more values, too."
+    call = ['sweep', '--model', 'hdl-student-fast', '--data', SPEC, '--preset', 'tiny', '--out', tmp_path / 's', '--set', *SMALL[:3], *SMALL[4:], 'rois_per_image=4', 'proposals=(12,8)', 'steps=1']
+    ran = command(*call, 'lr=0.001,0.003', 'milestones=1,2', 'milestones=3,')
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith(f'4 runs: lr=0.001, 0.003; milestones=(1, 2), (3,)\n1 steps each, 4 in all; in {tmp_path / "s"}\n'), ran.stdout
+    names = ['lr=0.001,milestones=1x2', 'lr=0.001,milestones=3', 'lr=0.003,milestones=1x2', 'lr=0.003,milestones=3']
+    assert [line.split(' | ')[0].strip('| ') for line in ran.stdout.splitlines() if line.startswith('| lr=')] == names
+    times = [(tmp_path / 's' / n / 'model.safetensors').stat().st_mtime_ns for n in names]
+    more = command(*call, 'lr=0.001,0.003,0.1', 'milestones=1,2', 'milestones=3,')
+    assert '6 runs' in more.stdout and ', 4 finished' in more.stdout and times == [(tmp_path / 's' / n / 'model.safetensors').stat().st_mtime_ns for n in names]
+    again = command('sweep', '--config', tmp_path / 's' / names[0], '--out', tmp_path / 't', '--set', 'seed=1,2', 'lr=0.2')
+    assert again.returncode == 0 and sorted(p.name for p in (tmp_path / 't').iterdir()) == ['seed=1', 'seed=2'], again.stderr
+    assert json.loads((tmp_path / 't/seed=1/recipe.json').read_text())['train']['lr'] == .2
+
+
+@pytest.mark.parametrize('words,says', [(['lr=0.1'], 'every setting has one value'), ([], 'every setting has one value'), (['lr=0.1,-1'], 'lr=-1'), (['lrr=1,2'], "no setting 'lrr': did you mean lr?"),
+                                        (['seed=1,1'], 'give each value once'), (['seed'], 'key=value'), (['out=1,2'], 'out is not a setting; give --out 1,2'), (['trunk=resnet1,resnet2'], 'trunk')])
+def test_a_sweep_that_cannot_be(words, says, command, tmp_path):
+    ran = command('sweep', '--data', SPEC, '--preset', 'tiny', '--out', tmp_path / 's', '--set', *words)
+    assert ran.returncode == 1 and says in ran.stderr and ran.stderr.count('\n') == 1 and not (tmp_path / 's').exists(), ran.stderr
+
+
+def test_a_sweep_of_hours_is_asked_for(command, tmp_path, slow, monkeypatch):
+    began = []
+    monkeypatch.setattr('person_search_nb.comparing.finish_recipe', lambda *a, **kw: began.append(a))
+    call = ['sweep', '--out', tmp_path / 's', *LONG[:-1], 'steps=60', 'seed=0,1']  # an hour together
+    ran = command(*call)
+    assert ran.returncode == 1 and '240 scenes of 20 s' in ran.stderr and 'fewer epochs or values, or --yes' in ran.stderr and not began and not (tmp_path / 's').exists()
+    assert 'no such folder' in command(*call, '--yes').stderr and len(began) == 2
 
 
 @pytest.mark.parametrize('model', list_models())

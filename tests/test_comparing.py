@@ -1,17 +1,22 @@
 "Runs as objects: what is read and kept, sweeps that are killed and go on, comparisons against a loop, own rows of an ablation, the two commands."
-import os, signal, subprocess, sys, time
+import multiprocessing, os, signal, sys, time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from person_search_nb import comparing
+from person_search_nb import searchers
 from person_search_nb.ablations import run_ablation
-from person_search_nb.comparing import compare, differing, PAGE_MARK, paired_interval, Run, runs, Searcher, sweep
+from person_search_nb.comparing import compare, PAGE_MARK, paired_interval
 from person_search_nb.paper_tables import Row
+from person_search_nb.predictions import Predictions
 from person_search_nb.presets import make_recipe
 from person_search_nb.runs import OtherRun, read_log
+from person_search_nb.searchers import Searcher
+from person_search_nb.training_runs import differing, Run, runs, sweep, sweep_recipes
 
+pytestmark = pytest.mark.usefixtures('no_curves')
 SPEC = 'synth:tiny?train_scenes=4&test_scenes=6&train_ids=4&test_ids=4&queries=4&gallery=4&size=96x160'
 STEP = dict(width=0.125, rpn_channels=16, start='', imprint=False, steps=1, warmup=0, precision='fp32', device='cpu', batch_size=2, rois_per_image=4, proposals=(12, 8), search_threshold=0., augment=None)
 
@@ -24,6 +29,9 @@ def two(tmp_path_factory):
     "Two runs that differ in their seed."
     out = tmp_path_factory.mktemp('runs')
     return out, sweep(student(), dict(seed=[0, 1]), out, progress=False)
+
+
+def same(a, b): return a.names == b.names and all((v == b.arrays()[k]).all() for k, v in a.arrays().items()) and (a.query_feats == b.query_feats).all()
 
 
 def test_a_run_says_what_its_folder_holds(two):
@@ -44,16 +52,39 @@ def test_detections_are_kept_for_this_model_and_these_data(two, monkeypatch):
     out, _ = two
     first = Run(out / 'seed=0').found(progress=False)
     searched = []
-    whole = comparing.run_detector
-    monkeypatch.setattr(comparing, 'run_detector', lambda *a, **k: searched.append(1) or whole(*a, **k))
+    whole = searchers.run_detector
+    monkeypatch.setattr(searchers, 'run_detector', lambda *a, **k: searched.append(1) or whole(*a, **k))
     kept = Run(out / 'seed=0').found(progress=False)
-    assert not searched and all((first[0][k] == kept[0][k]).all() for k in first[0]) and (first[1] == kept[1]).all()
+    assert not searched and same(first, kept) and len(first)
     Run(out / 'seed=0').found(SPEC.replace('queries=4', 'queries=3'), progress=False)
     assert len(searched) == 1
     folder = out / 'seed=0' / 'predictions'
     assert len(list(folder.iterdir())) == 2
     for file in folder.iterdir(): file.write_bytes(b'damaged')
-    assert (Run(out / 'seed=0').found(progress=False)[1] == first[1]).all() and len(searched) == 2
+    assert same(Run(out / 'seed=0').found(progress=False), first) and len(searched) == 2
+
+
+@pytest.mark.parametrize('spoil', ['other queries', 'other scenes', 'another format'])
+def test_what_is_kept_is_checked(spoil, two, monkeypatch):
+    "A file of predictions under the right name, of something else: searched again, and written again."
+    run = Run(two[0] / 'seed=1')
+    first = run.found(progress=False)
+    file = next(f for f in (run.folder / 'predictions').iterdir() if same(Predictions.load(f), first))
+    if spoil == 'other queries': replace(first, query_feats=first.query_feats[:-1]).save(file)
+    elif spoil == 'other scenes': replace(first, names=[f'x{n}' for n in first.names]).save(file)
+    else: np.savez(file, **first.arrays(), query_feats=first.query_feats)
+    searched, whole = [], searchers.run_detector
+    monkeypatch.setattr(searchers, 'run_detector', lambda *a, **k: searched.append(1) or whole(*a, **k))
+    assert same(Run(run.folder).found(progress=False), first) and searched
+    assert same(Predictions.load(file), first)
+
+
+def test_what_a_run_found_is_anybodys_predictions(two, command):
+    run = two[1][0]
+    run.found(progress=False)
+    file = next((run.folder / 'predictions').iterdir())
+    done = command('evaluate', '--predictions', file, '--data', SPEC, '--score-threshold', run.model().search_threshold)
+    assert done.returncode == 0 and f'{100 * run.evaluate()["mAP"]:.1f}' in done.stdout, done.stderr
 
 
 def test_a_longer_training_is_searched_again(tmp_path):
@@ -129,10 +160,19 @@ def test_a_grid_is_checked_before_the_first_training(grid, why, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
-def test_recipes_with_stages_are_given_as_arguments(tmp_path):
-    staged = dict(model='e2e-rss', data=SPEC, preset='tiny')
-    if not make_recipe(**staged).stages: staged = dict(model='clsa', data=SPEC, preset='paper')
-    with pytest.raises(ValueError, match='give the arguments of make_recipe as a dict'): sweep(make_recipe(**staged), dict(lr=[.1]), tmp_path, progress=False)
+@pytest.mark.parametrize('model', ['clsa', 'e2e-rss', 'detector+idnet', 'faster-rcnn-r50'])
+def test_a_sweep_over_stages_is_what_make_recipe_makes(model, tmp_path):
+    "Every recipe of a sweep over a staged recipe equals the one made with these settings."
+    for preset in ('paper', 'tiny'):
+        base = make_recipe(model, SPEC, preset)
+        name = base.stages[0]['name']
+        for grid in (dict(lr=[.1, .2], seed=[3]), dict(epochs=[3], width=[.25]), dict(steps=[30]), {f'{name}.lr': [.3]}, dict(dim=[64]), {'optimizer': ['adamw'], 'optimizer.betas': [(.9, .9)]}, dict(size=['96x160'])):
+            made = sweep_recipes(base, grid)
+            assert list(made.values()) == list(sweep_recipes(dict(model=model, data=SPEC, preset=preset), grid).values())
+    with pytest.raises(ValueError, match='model decides what the stages'): sweep(base, dict(model=['oim']), tmp_path / 'x', progress=False)
+
+
+def test_a_sweep_over_what_decides_the_stages(tmp_path):
     table = sweep(dict(data=SPEC, preset='tiny', **STEP), dict(model=['oim', 'hdl-student-fast']), tmp_path, progress=False)
     assert [r.recipe.model for r in table] == ['hdl-student-fast', 'oim'] and set(differing([r.settings for r in table])) > {'model', 'trunk'}
 
@@ -147,54 +187,44 @@ def test_a_sweep_belongs_to_its_settings(tmp_path):
     assert table[0].file.stat().st_mtime_ns == when
 
 
-SWEEP = '''
-import sys
-from person_search_nb.comparing import sweep
-from person_search_nb.presets import make_recipe
-if __name__ == '__main__':
-    recipe = make_recipe('hdl-student-fast', {spec!r}, 'tiny', **{step!r})
-    sweep(recipe, dict(seed=[0, 1]), sys.argv[1], workers=int(sys.argv[2]), progress=False)
-'''
-
-
-def started(tmp_path, out, workers, root, **more):
-    script = tmp_path / 'script.py'
-    script.write_text(SWEEP.format(spec=SPEC, step=STEP | more))
-    env = os.environ | dict(PYTHONPATH=str(root))
-    return subprocess.Popen([sys.executable, script, out, str(workers)], env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+def swept(out, workers, more):
+    "In a group of its own, as a terminal's command; its workers begin as copies, as it does."
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
+    multiprocessing.set_forkserver_preload(['torch._dynamo', 'person_search_nb.training_runs', 'person_search_nb.recipes'])
+    sweep(student(**more), dict(seed=[0, 1]), out, workers=workers, progress=False)
 
 
 def wait_for(what, process):
     begun = time.monotonic()
     while not what():
-        assert process.poll() is None and time.monotonic() < begun + 120, process.stderr.read()
+        assert process.is_alive() and time.monotonic() < begun + 120
         time.sleep(.05)
 
 
 @pytest.mark.parametrize('workers, how', [(1, signal.SIGKILL), (2, signal.SIGINT)])
-def test_a_sweep_that_is_ended_goes_on(workers, how, tmp_path, root):
+def test_a_sweep_that_is_ended_goes_on(workers, how, tmp_path, child):
     "Killed in the first run, or Ctrl-C in both: the second call ends with the losses of an unbroken one."
-    long = dict(steps=60, checkpoint_every=2)
+    long = dict(steps=40, checkpoint_every=2)
     first = tmp_path / 'out/seed=0/checkpoint.safetensors'
-    process = started(tmp_path, tmp_path / 'out', workers, root, **long)
+    process = child(swept, tmp_path / 'out', workers, long)
     log = lambda: (first.parent / 'log.csv').exists() and (first.parent / 'log.csv').read_text().count('\n') > 0
     wait_for(lambda: first.exists() and log(), process)
-    time.sleep(.3)
+    time.sleep(.1)
     os.killpg(process.pid, how)
-    process.communicate(timeout=120)
-    assert process.returncode and not (tmp_path / 'out/seed=0/done').exists()
+    process.join(120)
+    assert process.exitcode and not (tmp_path / 'out/seed=0/done').exists()
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / 'out').rglob('done')}
     table = sweep(student(**long), dict(seed=[0, 1]), tmp_path / 'out', progress=False)
-    assert [len(r.log) for r in table] == [60, 60] and all(p.stat().st_mtime_ns == t for p, t in before.items())
+    assert [len(r.log) for r in table] == [40, 40] and all(p.stat().st_mtime_ns == t for p, t in before.items())
     whole = sweep(student(**long), dict(seed=[0]), tmp_path / 'whole', progress=False)
     assert [r['loss'] for r in table['seed=0'].log] == [r['loss'] for r in whole[0].log]
 
 
-def test_two_workers_train_what_one_does(tmp_path, root, two):
-    process = started(tmp_path, tmp_path / 'out', 2, root)
-    assert process.wait(timeout=300) == 0, process.stderr.read()
+def test_two_workers_train_what_one_does(tmp_path, two):
+    table = sweep(student(), dict(seed=[0, 1]), tmp_path / 'out', workers=2, progress=False)
     losses = lambda table: [row['loss'] for r in table for row in r.log]
-    assert losses(runs(tmp_path / 'out')) == pytest.approx(losses(two[1]), rel=1e-4)
+    assert losses(table) == pytest.approx(losses(two[1]), rel=1e-4)
 
 
 def by_hand(a, b, groups, draws, seed):

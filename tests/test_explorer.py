@@ -18,6 +18,11 @@ from person_search_nb.deployable import deployable
 from person_search_nb.grad_cam import grad_cam
 from person_search_nb.widgets import draw_map, jpeg, LRUCache, ScenePicture, resize_map, view_of, full_view
 from person_search_nb.explorer import AttentionExplorer
+from person_search_nb.evaluation import evaluate_predictions, search_truth
+from person_search_nb.predictions import Predictions
+from person_search_nb.predictions_explorer import PredictionsExplorer
+from person_search_nb.matching import paired_iou
+from person_search_nb.ranking import match_search, per_query
 from person_search_nb.search_explorer import SearchExplorer
 
 HEIGHTS = [float(h) for h in range(20, 64, 4)]
@@ -508,12 +513,105 @@ def test_what_is_no_gallery(models, scenes, given):
 
 def test_students_whose_levels_cannot_be_drawn_are_said(models, scenes, tmp_path):
     "Their pictures stayed empty, or a line of Python came."
-    from person_search_nb.deploy import export_program
+    from person_search_nb.deployable import deployable
     from person_search_nb.deployed import Deployed
     teacher, students = models
-    export_program(students['plain'], tmp_path/'s.pt2')
-    deployed = Deployed(tmp_path/'s.pt2', trust=True)
+    deployed = deployable(students['plain'])  # what is written to a file, and read back as the same
+    assert issubclass(Deployed, type(deployed))
     for given in ((teacher, deployed), (deployed, students), (teacher, dict(student=deployed)), (teacher, students, scenes, dict(early=deployed))):
         with pytest.raises(ValueError, match='(teacher|student|early): is an exported model, which does not show its levels'): AttentionExplorer(*given[:2], *(given[2:] or [scenes]))
     for given, kind in (([teacher], 'list'), ('s.safetensors', 'str'), (tmp_path/'s.pt2', 'Path'), (None, 'NoneType')):
         with pytest.raises(ValueError, match=f'student: is a .*{kind}, no network whose levels can be drawn'): AttentionExplorer(teacher, given, scenes)
+
+
+# -- predictions ----------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def asked_for():
+    "Queries of both people; query 2 is of a person who is nowhere else."
+    data = make_scenes()
+    boxes = np.array([BOXES[0][0], BOXES[0][1], BOXES[3][2]], np.float32)
+    return QuerySet(data, np.array([0, 0, 3]), boxes, np.array([0, 1, 5]), np.array([0, 0, 3]))
+
+
+def foreign(scenes, seed=0):
+    "Predictions of no network: true boxes, one box on nobody, random embeddings."
+    rng = np.random.default_rng(seed)
+    image = np.concatenate([np.full(len(b), s) for s, b in enumerate(BOXES)] + [[1]]).astype(int)
+    boxes = np.concatenate([np.array(b, np.float32).reshape(-1, 4) for b in BOXES] + [[[60, 10, 80, 60]]])
+    return Predictions(scenes.names, image, boxes, rng.uniform(.5, 1, len(image)), rng.normal(size=(len(image), 8)), rng.normal(size=(3, 8)))
+
+
+@pytest.mark.filterwarnings('ignore:.*divided by their lengths')
+@pytest.mark.parametrize('matching', ['cosine', 'dot', 'euclidean'])
+def test_predictions_are_shown_as_they_are_scored(scenes, asked_for, matching):
+    p = foreign(scenes)
+    page = PredictionsExplorer(p, scenes, asked_for, matching, start=0)
+    assert page.error is None and page.which.value == 0
+    expected = evaluate_predictions(p, scenes, asked_for, matching=matching)
+    assert np.nanmean(page.precisions()) == pytest.approx(expected['mAP']) and np.isnan(page.precisions()[2])
+    x, q = p.det_feats.astype(float), p.query_feats[0].astype(float)
+    likeness = dict(dot=x @ q, cosine=x @ q / np.linalg.norm(x, axis=1) / np.linalg.norm(q), euclidean=-np.linalg.norm(x - q, axis=1))[matching]
+    searched = np.flatnonzero(p.det_image != 0)  # the query's own scene is left out
+    order = searched[np.argsort(-likeness[searched])]
+    assert [m.detection for m in page.matches] == order[:8].tolist() and [m.similarity for m in page.matches] == pytest.approx(likeness[order[:8]], abs=1e-4)
+    mine = {s: b for s, (boxes, ids) in enumerate(zip(BOXES, IDS)) for b, who in zip(boxes, ids) if who == 0 and s}
+    right = []
+    for m in page.matches:  # the first of a scene that overlaps the person enough, be it around a neighbour
+        good = m.scene in mine and paired_iou(m.box[None].astype(float), np.array([mine[m.scene]], float))[0] >= .5
+        right.append(bool(good))
+        if good: del mine[m.scene]
+    assert page.right == right and sum(right) == 2
+    assert [c.layout.display for c in page.cards].count('') == len(page.matches)
+
+
+@pytest.mark.filterwarnings('ignore:.*divided by their lengths')
+def test_predictions_have_no_attention_and_say_so(scenes, asked_for):
+    page = PredictionsExplorer(foreign(scenes), scenes, asked_for)
+    assert 'without a network' in page.why.value and '<br' not in page.why.value
+    assert not {'reasons', 'level', 'opacity', 'method'} & vars(page).keys()
+    page.hits[0].selected = 0
+    assert page.error is None and page.chosen == 0 and page.hits[0].labels == [f'match 1, similarity {page.matches[0].similarity:.2f}']
+    page.hits[1].selected = 0
+    assert (page.chosen, page.hits[0].selected) == (1, -1)
+
+
+@pytest.mark.filterwarnings('ignore:.*divided by their lengths')
+def test_queries_are_chosen_in_the_list_and_in_the_scene(scenes, asked_for):
+    page = PredictionsExplorer(foreign(scenes), scenes, asked_for)
+    aps = [page.precisions()[q] for _, q in page.which.options]
+    assert aps[:2] == sorted(aps[:2]) and np.isnan(aps[2]) and page.which.value == page.which.options[0][1]
+    page.which.value = 0
+    before = page.picture.picture
+    page.picture.selected = 1
+    assert page.which.value == 1 and page.query['who'] == 1 and page.picture.picture == before
+    page.which.value = 2
+    assert page.picture.picture != before and 'nothing to find' in page.summary.value and page.right and set(page.right) == {None}
+    assert '✗' not in ''.join(n.value for n in page.notes[:len(page.matches)])
+    assert page.snapshot().size[0] == 900
+
+
+@pytest.mark.filterwarnings('ignore:.*divided by their lengths')
+def test_scores_and_numbers_of_predictions(scenes, asked_for):
+    p = foreign(scenes)
+    page = PredictionsExplorer(p, scenes, asked_for, start=0, score_threshold=0.)
+    page.score.value = .75
+    assert all(m.score >= .75 for m in page.matches)
+    found = dict(p.compared_by().arrays())
+    m = match_search(**found, query_feats=p.compared_by().query_feats, **search_truth(asked_for, scenes), score_threshold=.75)
+    assert page.precisions()[0] == pytest.approx(per_query(m)[0][0]) and f'AP {page.precisions()[0]:.2f}' in page.which.label
+    page.number.value = 1
+    assert len(page.matches) == 1
+    page.score.value = 1.
+    assert page.matches == [] and 'no match passes' in page.summary.value and page.why.value == ''
+    assert page.error is None
+
+
+@pytest.mark.filterwarnings('ignore:.*divided by their lengths')
+def test_what_cannot_be_explored(scenes, asked_for):
+    p = foreign(scenes)
+    with pytest.raises(ValueError, match='no embeddings of the queries'): PredictionsExplorer(replace(p, query_feats=None), scenes, asked_for)
+    with pytest.raises(ValueError, match='matching is'): PredictionsExplorer(p, scenes, asked_for, 'l1')
+    with pytest.raises(ValueError, match='is called'): PredictionsExplorer(replace(p, names=['x', *p.names[1:]]), scenes, asked_for)
+    nobody = QuerySet(asked_for.dataset, np.zeros(0, int), np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0, int))
+    with pytest.raises(ValueError, match='no queries'): PredictionsExplorer(p.with_queries(np.zeros((0, 8))), scenes, nobody)

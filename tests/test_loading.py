@@ -1,5 +1,5 @@
 "Batches: every scene once per epoch, the same for any number of workers, boxes on their pixels whatever is done to a picture."
-import json, math, os, pickle, signal, subprocess, sys, time
+import json, math, os, pickle, signal, time
 import numpy as np, pytest, torch
 from hypothesis import example, given, settings, strategies as st
 from PIL import Image
@@ -294,24 +294,25 @@ def test_other_errors_keep_their_traceback():
     with pytest.raises(IndexError, match=r'(?s)DataLoader worker.*in __call__.*list index out of range'): list(make_loader(data, 1, workers=1))
 
 
-PROGRAM = """
-import signal, sys, time
-from person_search_nb.datasets import open_dataset
-from person_search_nb.loading import make_loader
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
-for n, _ in enumerate(make_loader(open_dataset('coco:' + sys.argv[1], progress=False), 1, workers=2)):
-    if n: print('both workers have read', flush=True); time.sleep(60)
-"""
+def read_and_wait(folder, said, begun):
+    "What a terminal's command does: a group of its own, and errors where they can be read."
+    os.setsid()
+    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
+    for n, _ in enumerate(make_loader(open_dataset(f'coco:{folder}', progress=False), 1, workers=2)):
+        if n: begun.touch(); time.sleep(60)  # both workers have read
+
 
 @pytest.mark.skipif(not hasattr(os, 'killpg'), reason='process groups')
-def test_interrupt_leaves_nothing_behind(tmp_path):
+def test_interrupt_leaves_nothing_behind(tmp_path, child):
     "Ctrl-C goes to all processes of a terminal: the main one says so once, workers say nothing and are gone."
-    write(tmp_path)
-    p = subprocess.Popen([sys.executable, '-c', PROGRAM, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    assert p.stdout.readline(), p.communicate()[1]
+    (tmp_path/'coco').mkdir(); write(tmp_path/'coco')
+    p = child(read_and_wait, tmp_path/'coco', tmp_path/'said', tmp_path/'begun')
+    while p.is_alive() and not (tmp_path/'begun').exists(): time.sleep(.05)
     os.killpg(p.pid, signal.SIGINT)
-    said = p.communicate()[1]
-    assert p.returncode != 0 and said.rstrip().endswith('KeyboardInterrupt') and said.count('Traceback') == 1 and '_worker_loop' not in said, said
+    p.join()
+    said = (tmp_path/'said').read_text()
+    assert p.exitcode and said.rstrip().endswith('KeyboardInterrupt') and said.count('Traceback') == 1 and '_worker_loop' not in said, said
     while True:
         try: os.killpg(p.pid, 0)
         except ProcessLookupError: break  # nobody of the group is left

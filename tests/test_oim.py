@@ -128,10 +128,12 @@ def test_buffers_are_saved_and_come_back_bit_for_bit(tmp_path):
         back = OIMLoss(6, 5, queue_size=5)
         back.load_state_dict(state)
         ahead = copy.deepcopy(oim)
-        for k, v in oim.state_dict().items(): assert torch.equal(back.state_dict()[k], v), k
+        there = back.state_dict()
+        for k, v in oim.state_dict().items(): assert torch.equal(there[k], v), k
         x, person_id = unit(9, 6, seed=99, dtype=torch.float32), ids(9, -1, 5, seed=99)
         assert torch.equal(ahead(x, person_id), back(x, person_id))
-        for k, v in ahead.state_dict().items(): assert torch.equal(back.state_dict()[k], v), k
+        there = back.state_dict()
+        for k, v in ahead.state_dict().items(): assert torch.equal(there[k], v), k
 
 
 def test_another_number_of_ids_does_not_load():

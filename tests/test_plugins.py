@@ -19,6 +19,7 @@ from person_search_nb.presets import changed, make_recipe
 from person_search_nb.specs import open_dataset, opener
 from person_search_nb.recipes import read_recipe
 
+pytestmark = pytest.mark.usefixtures('no_curves')
 KINDS = dict(attention='se', id_loss='arcface', trunk='plain', roi_op='finer', augment='shadow', optimizer='lion', schedule='poly', reader='blocks:6', term='relations', callback='bell', model='mine')
 SMALL = 'steps=4 warmup=0 batch_size=2 start= imprint=False size= rpn_channels=16 rois_per_image=4 proposals=(12,8) device=cpu checkpoint_every=2'.split()
 OWN = 'optimizer=lion lr=0.0005 schedule=poly schedule.power=2 augment=shadow augment.depth=0.3 id_loss.margin=0.2 attention.reduction=8 roi_op.times=3'.split()
@@ -35,11 +36,19 @@ def mine(root, tmp_path_factory):
     return file
 
 
-def shell(*words, processes=0, env={}, cwd=None):
-    "A command in a process of its own, or in several."
+@pytest.fixture(autouse=True, scope='module')
+def no_plugins():
+    "None but those that a test names."
+    with pytest.MonkeyPatch.context() as m:
+        m.delenv(PLUGINS, raising=False)
+        yield
+
+
+def fresh(*words, processes=0, env={}):
+    "A command in a new interpreter, or in several that `torchrun` starts."
     run = [sys.executable, '-c', 'from person_search_nb.cli import main; main()']
     if processes: run = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}', '--no-python', *run]
-    return subprocess.run([*run, *map(str, words)], capture_output=True, text=True, cwd=cwd, env={k: v for k, v in os.environ.items() if k != PLUGINS} | env)
+    return subprocess.run([*run, *map(str, words)], capture_output=True, text=True, env=os.environ | env)
 
 
 # the tables -----------------------------------------------------------------------------------------------------------
@@ -123,7 +132,7 @@ def test_a_cell_of_the_packages_notebooks_may_be_run_again(registries):
 
 @pytest.mark.parametrize('text,said', [('x = 1\n1/0\n', r'ZeroDivisionError: division by zero, line 2'), ('def f(:\n', 'SyntaxError.*line 1'), ('import nothing_of_this_name\n', 'ModuleNotFoundError.*line 1'),
                                        ('from person_search_nb.attention import register_attention\nregister_attention("arm")(len)\n', "'arm' is one of the package")])
-def test_a_plugin_with_a_mistake_is_one_line(text, said, tmp_path, registries):
+def test_a_plugin_with_a_mistake_is_one_line(text, said, tmp_path, registries, shell):
     file = tmp_path / 'with_a_mistake.py'
     file.write_text(text)
     with pytest.raises(ValueError, match=f'with_a_mistake.py: this plug-in cannot be loaded .*{said}'): load_plugin(str(file))
@@ -131,11 +140,11 @@ def test_a_plugin_with_a_mistake_is_one_line(text, said, tmp_path, registries):
     assert ran.returncode == 1 and 'Traceback' not in ran.stderr and 'with_a_mistake.py' in ran.stderr
 
 
-def test_no_file_and_a_name_that_is_taken(tmp_path, registries):
+def test_no_file_and_a_name_that_is_taken(tmp_path, registries, command):
     with pytest.raises(ValueError, match='absent.py: no such plug-in file'): load_plugin(str(tmp_path / 'absent.py'))
     (tmp_path / 'json.py').write_text('')
     with pytest.raises(ValueError, match="json.py: there is already a module of the name 'json'"): load_plugin(str(tmp_path / 'json.py'))
-    assert shell('train', '--plugin').stderr.strip() == 'person-search: --plugin needs a file, or the name of a module'
+    assert command('train', '--plugin').stderr.strip() == 'person-search: --plugin needs a file, or the name of a module'
 
 
 def test_an_installed_package_is_found_and_a_broken_one_only_warns(tmp_path):
@@ -145,7 +154,7 @@ def test_an_installed_package_is_found_and_a_broken_one_only_warns(tmp_path):
         info.mkdir()
         (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n')
         (info / 'entry_points.txt').write_text(f'[person_search_nb.plugins]\n{name} = {name}\n')
-    ran = shell('presets', 'hdl-teacher', '--set', 'attention=nothing', env=dict(PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')])))
+    ran = fresh('presets', 'hdl-teacher', '--set', 'attention=nothing', env=dict(PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')])))
     assert ran.returncode == 0 and "| `attention` | `'nothing'` | given |" in ran.stdout, ran.stderr
     assert 'bad_parts: this plug-in cannot be loaded (ZeroDivisionError' in ran.stderr
 
@@ -165,7 +174,7 @@ def test_the_tutorials_parts_do_what_parts_must(mine, registries):
 
 
 @pytest.fixture(scope='module')
-def run(mine, tmp_path_factory):
+def run(mine, shell, tmp_path_factory):
     "A training of the tutorial's system with everything of its own, through the shell."
     out = tmp_path_factory.mktemp('run') / 'r'
     words = ['train', '--model', 'mine', '--data', 'blocks:6', '--preset', 'tiny', '--out', out, '--callbacks', 'bell', '--set', *SMALL, *OWN]
@@ -174,7 +183,7 @@ def run(mine, tmp_path_factory):
     return out, words
 
 
-def test_trained_through_the_shell_with_settings_of_its_parts(run, mine):
+def test_trained_through_the_shell_with_settings_of_its_parts(run, mine, shell):
     out, words = run
     recipe = json.loads((out / 'recipe.json').read_text())
     assert recipe['net']['options'] == dict(id_loss=dict(margin=.2), attention=dict(reduction=8), roi_op=dict(times=3))
@@ -183,7 +192,7 @@ def test_trained_through_the_shell_with_settings_of_its_parts(run, mine):
     assert again.returncode == 0, again.stderr
 
 
-def test_the_file_says_what_it_wants(run, mine, registries):
+def test_the_file_says_what_it_wants(run, mine, registries, shell):
     model = run[0] / 'model.safetensors'
     ran = shell('evaluate', model, '--data', 'synth:tiny')
     assert ran.returncode == 1 and "needs model 'mine', which mine.py registers" in ran.stderr and '--plugin' in ran.stderr and 'Traceback' not in ran.stderr
@@ -196,7 +205,7 @@ def test_the_file_says_what_it_wants(run, mine, registries):
 
 
 @pytest.mark.parametrize('command', [['evaluate', 'M', '--data', 'blocks:6'], ['index', 'blocks:6', '--model', 'M', '--out', 'gallery'], ['cost', '--models', 'mine']])
-def test_other_commands_with_the_plugin(command, run, mine, tmp_path):
+def test_other_commands_with_the_plugin(command, run, mine, tmp_path, shell):
     ran = shell(*[run[0] / 'model.safetensors' if w == 'M' else w for w in command], '--plugin', mine, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
 
@@ -204,7 +213,7 @@ def test_other_commands_with_the_plugin(command, run, mine, tmp_path):
 def test_two_processes_train_with_it(run, mine, tmp_path):
     out, words = run
     words = [tmp_path / 'two' if w == out else w for w in words]
-    ran = shell('--plugin', mine, *words, processes=2)
+    ran = fresh('--plugin', mine, *words, processes=2)
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert (tmp_path / 'two/model.safetensors').exists()
 
@@ -241,3 +250,47 @@ def test_settings_of_a_part_decide_a_run(registries):
     "Another margin is another run; and a registry is a plain dict for those who read it."
     a, b = (make_recipe('hdl-student-fast', 'synth:tiny', 'tiny', **{'attention.reduction': n}) for n in (8, 16))
     assert a != b and isinstance(registries['attention'], dict) and isinstance(registries['attention'], Registry)
+
+
+# in the shell ---------------------------------------------------------------------------------------------------------
+
+def test_a_part_is_checked_by_a_command(mine, command, registries):
+    ran = command('check-plugin', 'attention', 'se')
+    assert ran.returncode == 1 and ran.stderr.startswith("person-search check-plugin: unknown attention 'se': choose one of arm") and '--plugin FILE' in ran.stderr and ran.stderr.count('\n') == 1
+    ran = command('check-plugin', 'attention', 'se', '--plugin', mine)
+    assert ran.returncode == 0 and ran.stdout.count('✓') == 5 and "attention 'se': all of that is as it must be" in ran.stdout, ran.stderr
+    assert command('check-plugin', 'reader', 'blocks:6').returncode == 0
+    ran = command('check-plugin', 'atention', 'se')
+    assert ran.returncode == 1 and "unknown kind of part 'atention': choose one of" in ran.stderr and 'attention' in ran.stderr
+    register_attention('negative')(Negative)
+    ran = command('check-plugin', 'attention', 'negative')
+    assert ran.returncode == 1 and "attention 'negative': ValueError: A has to lie in 0..1" in ran.stderr and ran.stderr.count('\n') == 1 and '✓' in ran.stdout
+
+
+def test_galleries_and_exports_of_a_model_with_own_parts(mine, command, registries, monkeypatch, tmp_path):
+    "With the plug-in they are made and searched; without it one line names the file and the plug-in; what is exported needs none."
+    pytest.importorskip('onnxruntime')
+    model, gallery, graph = tmp_path / 'm.safetensors', tmp_path / 'g', tmp_path / 'm.onnx'
+    use_plugin(str(mine))
+    net = build_model('hdl-student-fast', 3, heights=[30., 60., 90.], width=.125, rpn_channels=16, attention='se', id_loss='arcface', score_threshold=0., detections=5)
+    net.size = (96, 160)
+    save_model(net, model)
+    spec = 'synth:tiny?train_scenes=2&test_scenes=3&train_ids=3&test_ids=3&queries=2&gallery=2&size=96x160'
+    asked = ['search', '--gallery', gallery, '--image', 0, '--box', '10,10,60,90', '--device', 'cpu']
+    calls = dict(index=['index', spec, '--model', model, '--out', gallery, '--device', 'cpu'], search=asked, export=['export', model, graph], trunk=['export', model, tmp_path / 't.safetensors', '--trunk'])
+    for name, call in calls.items():
+        if name == 'search': call[call.index(0)] = open_dataset(spec, 'gallery').names[0]
+        ran = command('--plugin', mine, *call)
+        assert ran.returncode == 0, (name, ran.stderr)
+        if name == 'search': assert len(ran.stdout.splitlines()) > 1
+    monkeypatch.setenv(PLUGINS, '')
+    for r in registries.values():
+        for k in [k for k, place in r.origin.items() if place == 'mine.py']: del r[k], r.origin[k]
+    for name, call in calls.items():
+        call = [str(w).replace('m.onnx', 'n.onnx').replace('t.safe', 'u.safe') if w != gallery or name == 'search' else tmp_path / 'h' for w in call]
+        ran = command(*call)
+        said = ran.stderr.strip().splitlines()[-1]
+        assert ran.returncode == 1 and "m.safetensors: needs attention 'se', which mine.py registers" in said and '--plugin' in said and 'Traceback' not in ran.stderr, (name, ran.stderr)
+    assert not (tmp_path / 'h').exists() and not (tmp_path / 'n.onnx').exists()
+    ran = command('index', spec, '--model', graph, '--out', tmp_path / 'i', '--device', 'cpu')
+    assert ran.returncode == 0, ran.stderr

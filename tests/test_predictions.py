@@ -1,5 +1,5 @@
 """Predictions of other programs: what is refused, files that come back as they were, and the numbers of `evaluate`."""
-import json, subprocess, sys, warnings
+import json, sys, warnings
 import numpy as np, pytest, torch
 from dataclasses import replace
 
@@ -269,30 +269,33 @@ def test_commands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     net = 'shipped:hdl-student-fast-taught'
     expected = search_commands.evaluate(net, data=SPEC, save_predictions='p.npz', device='cpu', out='a')
-    assert search_commands.evaluate(predictions='p.npz', data=SPEC, out='b') == expected
+    assert search_commands.evaluate(predictions='p.npz', data=SPEC, out='b', report='page.html') == expected
+    assert 'p.npz on synth:tiny' in open('page.html').read() and 'The worst queries' in open('page.html').read()
+    assert search_commands.evaluate(net, data=SPEC, device='cpu', report='page.html') == expected and 'The best queries' in open('page.html').read()
     assert sorted(f.name for f in (tmp_path/'a').iterdir()) == sorted(f.name for f in (tmp_path/'b').iterdir())
     assert (tmp_path/'a/report.json').read_bytes() == (tmp_path/'b/report.json').read_bytes()
     p = Predictions.load('p.npz')
     p.to_coco('r.json'); np.save('q.npy', p.query_feats)
     assert search_commands.evaluate(predictions='r.json', query_embeddings='q.npy', data=SPEC) == expected
     assert search_commands.evaluate(predictions='p.npz', data=SPEC, rerank='k-reciprocal')['protocol']['rerank'] == 'k_reciprocal'
-    (tmp_path/'mine.npz').write_bytes(b'mine'); (tmp_path/'bad.npy').write_bytes(b'bad'); np.save('few.npy', p.query_feats[1:])
+    (tmp_path/'mine.html').write_text('mine'); (tmp_path/'mine.npz').write_bytes(b'mine'); (tmp_path/'bad.npy').write_bytes(b'bad'); np.save('few.npy', p.query_feats[1:])
     for wrong, says in [(dict(), 'give a MODEL'), (dict(model=net, predictions='p.npz'), 'either'), (dict(predictions='p.npz', true_boxes=True), '--true-boxes'),
                         (dict(predictions='p.npz', save_predictions='x.npz'), '--save-predictions'), (dict(model=net, matching='dot'), '--matching'),
                         (dict(model=net, save_predictions='mine.npz'), 'would be lost'), (dict(model=net, save_predictions='x.json'), '.npz'),
                         (dict(predictions='r.json'), '--query-embeddings'), (dict(predictions='r.json', query_embeddings='bad.npy'), 'bad.npy'),
                         (dict(predictions='r.json', query_embeddings='few.npy'), 'queries'), (dict(predictions='nowhere.npz'), 'nowhere.npz'),
-                        (dict(predictions='p.npz', matching='dot', rerank='cbgm'), '--rerank'), (dict(predictions='p.npz', matching='l2'), 'matching is')]:
+                        (dict(predictions='p.npz', matching='dot', rerank='cbgm'), '--rerank'), (dict(predictions='p.npz', matching='l2'), 'matching is'),
+                        (dict(predictions='p.npz', report='r.txt'), 'ends in .html'), (dict(predictions='p.npz', report='mine.html'), 'would be lost')]:
         with pytest.raises(ValueError, match=says): search_commands.evaluate(data=SPEC, **wrong)
     assert (tmp_path/'mine.npz').read_bytes() == b'mine'
 
 
-def test_command_line(tmp_path, world, true):
+def test_command_line(tmp_path, true, shell):
     true.save(tmp_path/'p.npz')
-    run = [sys.executable, '-c', 'from person_search_nb.cli import main; main()', 'evaluate', '--data', SPEC, '--predictions']
-    done = subprocess.run([*run, 'p.npz', '--out', 'report'], cwd=tmp_path, capture_output=True, text=True)
+    run = ['evaluate', '--data', SPEC, '--predictions']
+    done = shell(*run, 'p.npz', '--out', 'report', cwd=tmp_path)
     assert not done.returncode and '| all |' in done.stdout and (tmp_path/'report/tables.md').is_file(), done.stderr
-    done = subprocess.run([*run, 'nowhere.npz'], cwd=tmp_path, capture_output=True, text=True)
+    done = shell(*run, 'nowhere.npz', cwd=tmp_path)
     assert done.returncode and 'nowhere.npz: no such file' in done.stderr and 'Traceback' not in done.stderr
 
 

@@ -1,6 +1,7 @@
 """The tree keeps its promises: modules in step with notebooks, notebooks clean, complete and light, imports that only point down."""
+from functools import cache
 from pathlib import Path
-import ast, json, re, shutil, subprocess, sys
+import ast, functools, json, re, shutil, subprocess, sys
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,12 +22,16 @@ NOTEBOOKS = tracked('.ipynb')
 NUMBERED = [p for p in NOTEBOOKS if p.parent.name in ('nbs', 'tutorials') and re.match(r'\d\d_', p.name)]
 TOOLS = [p for p in NOTEBOOKS if p.parent.name == 'tools']
 LESSONS = [*TOOLS, *(p for p in NUMBERED if p.parent.name == 'nbs')]
-NUMBER = lambda path: int(path.name[:2]) if path.parent.name == 'nbs' else 0  # tools lie below all parts
+NUMBER = lambda path: int(path.name[:2]) if path.parent.name == 'nbs' else 0  # of tools: see `levels`
 each_notebook = pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.relative_to(ROOT).as_posix())
 each_lesson = pytest.mark.parametrize('path', LESSONS, ids=lambda p: p.name)
 
 
-def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
+@cache
+def parsed(text): return json.loads(text)['cells']
+
+
+def cells(path): return parsed(path.read_text(encoding='utf-8'))
 def source(cell): return ''.join(cell['source'])
 def markdown(path): return '\n\n'.join(source(c) for c in cells(path) if c['cell_type'] == 'markdown')
 def code(path): return [source(c) for c in cells(path) if c['cell_type'] == 'code']
@@ -39,6 +44,7 @@ def as_text(output):
     return '\n'.join(''.join(p) for p in parts if isinstance(p, (str, list)))
 
 
+@cache
 def module_of(path):
     "The module a notebook exports (`#| default_exp`), or None."
     found = re.search(r'(?m)^#\|\s*default_exp\s+(\S+)', '\n'.join(code(path)))
@@ -242,24 +248,37 @@ import torch.nn, search
     assert imported_modules(text, known) & {*known, 'nn', 'no'} == set(known)
 
 
+@functools.cache
+def imports():
+    "Module -> modules of notebooks that it imports."
+    known = {module_of(p) for p in LESSONS}
+    return {m: imported_modules((ROOT/f'person_search_nb/{m}.py').read_text(encoding='utf-8'), known) & known - {m} for m in known}
+
+
+@functools.cache
+def levels():
+    "Module -> number of its notebook; a tool counts as the highest number that it builds on, as 0 without one."
+    level, below = {module_of(p): NUMBER(p) for p in LESSONS}, imports()
+    tools = [module_of(p) for p in TOOLS]
+    for _ in tools: level |= {m: max((level[x] for x in below[m]), default=0) for m in tools}
+    return level
+
+
 @each_lesson
 def test_imports_point_down(path):
-    "A notebook, and the module it exports, import only modules of notebooks with a lower number, or tools (and a notebook its own)."
-    number = {module_of(p): NUMBER(p) for p in LESSONS}
+    "A notebook, and the module it exports, import only modules of notebooks with a lower number, or tools that build on none higher (and a notebook its own)."
+    level, own = levels(), module_of(path)
     python = '\n'.join(re.sub(r'(?m)^\s*[%!].*$', '', c) for c in code(path) if not c.startswith('%%'))
-    used = imported_modules(python) & set(number)
-    up = {m for m in used if number[m] > NUMBER(path)}
-    exported = (ROOT/'person_search_nb'/f'{module_of(path)}.py').read_text(encoding='utf-8')
-    up |= {m for m in imported_modules(exported, set(number)) & set(number) - {module_of(path)} if number[m] >= NUMBER(path) and number[m]}
+    up = {m for m in imported_modules(python) & set(level) if level[m] > level[own]}
+    if path not in TOOLS: up |= {m for m in imports()[own] if level[m] >= level[own]}
     assert not up, f'imports {sorted(up)}, which come at or after {path.name}'
 
 
 def test_no_circle():
     "Tools have no numbers: what imports what, followed to its end, never comes back."
-    modules = {module_of(p): p for p in LESSONS}
-    below = {m: imported_modules((ROOT/f'person_search_nb/{m}.py').read_text(encoding='utf-8'), set(modules)) & set(modules) - {m} for m in modules}
-    for _ in modules: below = {m: seen.union(*(below[x] for x in seen)) for m, seen in below.items()}
-    assert not [m for m in modules if m in below[m]]
+    below = imports()
+    for _ in below: below = {m: seen.union(*(below[x] for x in seen)) for m, seen in below.items()}
+    assert not [m for m in below if m in below[m]]
 
 
 def test_no_private_name_is_imported():

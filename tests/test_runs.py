@@ -27,7 +27,7 @@ from person_search_nb.recipes import read_recipe, run_recipe
 from person_search_nb.ablations import run_ablation
 from person_search_nb.demo import DemoConfig, run_demo, WRITTEN
 
-pytestmark = pytest.mark.usefixtures('undrawn', 'untimed')
+pytestmark = pytest.mark.usefixtures('undrawn', 'no_curves', 'untimed')
 SPEC = 'synth:tiny?train_scenes=6&test_scenes=4&train_ids=6&test_ids=4&queries=3&gallery=3&size=96x160'
 SMALL = dict(width=0.125, rpn_channels=16, start='', imprint=False, steps=2, warmup=0, device='cpu', batch_size=2, rois_per_image=4, proposals=(12, 8), augment=None)
 
@@ -112,7 +112,8 @@ def test_extend_trains_longer_from_the_checkpoint(made, tmp_path, command):
     assert read_recipe(out / 'recipe.json').train.steps == 4 and read_log(out / 'log.csv')[:2] == first
     whole, history = run_recipe(change(make_recipe('hdl-student-fast', SPEC, 'tiny', **SMALL | dict(steps=4, milestones=(9,), schedule='step'))), tmp_path / 'whole', progress=False)
     assert [h['loss'] for h in history] == [h['loss'] for h in read_log(out / 'log.csv')]          # a constant rate: as if it had been so long from the beginning
-    assert all(torch.equal(v, whole.state_dict()[k]) for k, v in load_model(out / 'model.safetensors').state_dict().items())
+    there = whole.state_dict()
+    assert all(torch.equal(v, there[k]) for k, v in load_model(out / 'model.safetensors').state_dict().items())
 
 
 def test_a_stage_is_of_one_run_too(tmp_path):

@@ -19,6 +19,7 @@ from person_search_nb.preset_rules import PRESETS
 from person_search_nb.presets import check_here, make_recipe, values
 from person_search_nb.recipes import read_recipe
 
+pytestmark = pytest.mark.usefixtures('no_curves')
 SPEC = 'synth:tiny?train_scenes=6&test_scenes=4&train_ids=6&test_ids=4&queries=3&gallery=3&size=96x160'
 SMALL = ['width=0.125', 'start=', 'imprint=False', 'steps=1', 'warmup=0', 'batch_size=2']
 
@@ -204,7 +205,7 @@ def test_an_alphabet_that_lacks_a_letter_ends_no_command(tmp_path):
     assert done.returncode == 2 and "unknown command '\\u4eba'" in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize('command_line', [['train'], ['index', 'pictures'], ['ablate', 'table6'], ['demo']])
+@pytest.mark.parametrize('command_line', [['train'], ['index', 'pictures'], ['ablate', 'table6'], ['sweep', '--set', 'seed=0,1'], ['demo']])
 def test_out_that_is_a_file(command, tmp_path, command_line):
     (tmp_path / 'file').write_text('kept')
     done = command(*command_line, '--out', tmp_path / 'file')

@@ -1,5 +1,5 @@
 "Distillation terms: equal to loops over random inputs, settings and their text, recipes through the shell, runs that go on, pulls."
-import json, math, subprocess, sys
+import json, math
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +9,7 @@ from torch import nn
 
 from person_search_nb.checkpoints import load_tree
 from person_search_nb.datasets import open_dataset
+from person_search_nb.distributed import rank, spawn
 from person_search_nb.distillation import TERMS, check_terms, list_terms, parse_terms, register_term
 from person_search_nb.models import build_model, load_model, save_model
 from person_search_nb.presets import fingerprint, make_recipe, preset_table
@@ -18,6 +19,7 @@ from person_search_nb.terms import HDL, box_shares, context_distance, decoupled_
 from person_search_nb.terms import focal_distillation, pull_rows, pulls, relational_distillation
 from person_search_nb.training import train
 
+pytestmark = pytest.mark.usefixtures('no_curves')
 HEIGHTS = [30., 60., 90.]
 SPEC = 'synth:tiny?train_scenes=6&test_scenes=4&train_ids=6&test_ids=4&queries=2&gallery=2&size=128x224'
 HOW = TrainConfig(epochs=1, batch_size=2, lr=1e-3, warmup=0, optimizer='adamw', precision='fp32', device='cpu')
@@ -165,17 +167,17 @@ def test_every_student_learns_from_all_four_levels(name, more):
 
 
 @pytest.fixture(scope='module')
-def taught(tmp_path_factory):
+def taught(tmp_path_factory, shell):
     "A teacher's file, and a student trained from it with terms, by the command."
     d = tmp_path_factory.mktemp('terms')
     data = open_dataset(SPEC, 'train', progress=False)
     torch.manual_seed(0)
     teacher = build_model('hdl-teacher', data.num_ids, heights=HEIGHTS, width=0.0625)
     save_model(teacher, d / 'teacher.safetensors')
-    command = [sys.executable, '-c', 'from person_search_nb.cli import main; main()', 'distill', str(d / 'teacher.safetensors'), '--data', SPEC,
+    command = ['distill', str(d / 'teacher.safetensors'), '--data', SPEC,
                '--preset', 'tiny', '--out', str(d / 'run'), '--set', 'terms=pd=0.5 rkd=25,angle=1. fgd=1e-4', 'width=0.125', 'rpn_channels=16',
                'start=', 'steps=1', 'batch_size=2', 'warmup=0', 'device=cpu', 'precision=fp32', 'weights={"rkd": 2.0}', 'imprint=False']
-    return d, subprocess.run(command, capture_output=True, text=True)
+    return d, shell(*command)
 
 
 def test_a_recipe_with_terms_through_the_shell(taught):
@@ -238,9 +240,76 @@ def test_a_run_whose_term_has_parameters_goes_on_to_the_same_numbers(tmp_path):
         run('parts', 3)
         resumed, again = run('parts', 6, extend=True)
         assert [r['bent'] for r in rows] == [r['bent'] for r in again] and len(rows) == 6
-        assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
+        there = resumed.state_dict()
+        assert all(torch.equal(v, there[k]) for k, v in whole.state_dict().items())
         start = HDL(*networks(data.num_ids), terms='bent=1').own['bent']
         assert not torch.equal(whole.own['bent'].line.bias, start.line.bias) and whole.own['bent'].seen > 0
         with pytest.raises(ValueError, match=r'terms \(\[\['):
             train(HDL(*networks(data.num_ids), terms={'pd': 0.5, 'bent': 1e-3}), data, HOW, tmp_path / 'parts', progress=False)
     finally: del TERMS['bent']
+
+
+# several processes -------------------------------------------------------------------------------------------------------
+
+class Sometimes(nn.Module):
+    "A term that has nothing to say in the second process."
+    def __init__(self, student, teacher):
+        super().__init__()
+        self.line = nn.Linear(student.id_loss.dim, 3)
+
+    def forward(self, both): return self.line(both.embeddings()[0]).square().mean() if rank() == 0 else both.x.new_zeros(())
+
+
+class Normed(nn.Module):
+    "A term with BatchNorm."
+    def __init__(self, student, teacher):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(student.id_loss.dim)
+
+    def forward(self, both): return (self.norm(both.embeddings()[0]) - 1).square().mean()
+
+
+def learn_terms(terms, folder=None, steps=2):
+    "Own weights that begin otherwise in each process, every region, float64: near ties are not decided by the last digit."
+    data = open_dataset(SPEC, 'train', progress=False)
+    teacher, student = networks(data.num_ids, rois_per_image=400)
+    student.rpn.batch_size = 10 ** 6
+    torch.manual_seed(7 + rank())
+    pair = HDL(teacher, student, terms=terms).double()
+    before = {k: v.clone() for k, v in pair.own.state_dict().items()}
+    how = replace(HOW, steps=steps, milestones=(), norm='shared', checkpoint_every=1)
+    rows = train(pair, data, how, folder, progress=False, extend=True)
+    return [{k: v for k, v in r.items() if k != 'seconds'} for r in rows], student.state_dict(), pair.own.state_dict(), before
+
+
+def learn_twice(folder):
+    register_term('sometimes')(Sometimes)  # these processes end with the test
+    register_term('normed')(Normed)
+    terms = 'review=1 fgd=0.001 pd=0.5'
+    learn_terms(terms, folder / 'parts', 1)
+    return learn_terms(terms, folder / 'whole'), learn_terms(terms, folder / 'parts'), learn_terms('sometimes=1 normed=1')
+
+
+def equal(a, b): return a.keys() == b.keys() and all(torch.equal(v, b[k]) for k, v in a.items())
+
+
+def test_terms_with_weights_in_two_processes(tmp_path):
+    "Equal in both, moved, what one process computes, and the same after a break; a term may be silent in one process."
+    left, right = spawn(learn_twice, 2, tmp_path)
+    for (_, a_net, a_own, _), (_, b_net, b_own, _) in zip(left, right):
+        assert equal(a_net, b_net) and equal(a_own, b_own)
+    whole, parts, _ = left
+    assert [k for k in whole[2] if torch.equal(whole[2][k], whole[3][k])] == []
+    assert parts[0] == whole[0] and equal(parts[1], whole[1]) and equal(parts[2], whole[2])
+    one = learn_terms('review=1 fgd=0.001 pd=0.5')
+    for i in (1, 2):
+        for k, v in one[i].items(): torch.testing.assert_close(whole[i][k], v, rtol=0, atol=1e-6, msg=lambda m: f'{k}: {m}')
+
+
+@pytest.mark.parametrize('name', ['fgd', 'review'])
+def test_weights_of_terms_get_a_gradient_without_people(name):
+    pair = HDL(*networks(), terms={name: 1.}).train()
+    images, targets = scenes()
+    empty = [dict(boxes=torch.zeros(0, 4), person_id=torch.zeros(0, dtype=torch.int64)) for _ in targets]
+    sum(pair(images, empty).values()).backward()
+    assert all(p.grad is not None for p in pair.own.parameters()) and not pair.partial

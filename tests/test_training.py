@@ -302,7 +302,8 @@ def test_a_network_with_parts_resumes_to_the_same_numbers(tmp_path):
     def stop(net): raise KeyError('stop here')
     with pytest.raises(KeyError): train(half, data, replace(config, evaluate_every=1.5), tmp_path / 'half', progress=False, evaluate=stop)
     train(second, data, config, tmp_path / 'half', progress=False)
-    assert all(torch.equal(v, second.state_dict()[k]) for k, v in whole.state_dict().items())
+    there = second.state_dict()
+    assert all(torch.equal(v, there[k]) for k, v in whole.state_dict().items())
 
 
 @pytest.mark.parametrize('norm', ['frozen-trunk', 'frozen-backbone'])
