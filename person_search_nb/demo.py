@@ -48,10 +48,8 @@ class DemoConfig:
     batch_size: int = 4                  # scenes per step
     teacher_lr: float = 1.5e-3           # of AdamW, after the warm-up, down to 0 in a cosine
     student_lr: float = 2e-3             # of both students
-    lambdas: tuple = (0.5, 4e2, 1e2)     # PD against ID, AD, FD; the paper's suit larger maps
-    temperature: float = 2.0             # of PD
-    hinton: bool = True                  # direction of PD's divergence: from the teacher's side
-    identity: float = 2.0                # weight of ID and PD together, against detection
+    lambdas: tuple = (0.9, 4e2, 1e2)     # PD against ID, as printed; AD, FD for small maps
+    temperature: float = 4.0             # of PD, as printed
     rpn_box: float = 5.0                 # weight of the RPN's box loss, by far the smallest
     pretrained: bool = True              # start the teacher from the shipped trunk
 
@@ -115,9 +113,7 @@ def learn(
 ) -> list:          # history
     "Train one network of the demo in place."
     weights = dict(rpn_box=config.rpn_box)
-    if teacher is not None:
-        weights |= dict(id=config.identity, pd=config.identity)
-        model = HDL(teacher, model, config.lambdas, config.temperature, hinton=config.hinton)
+    if teacher is not None: model = HDL(teacher, model, config.lambdas, config.temperature)
     how = TrainConfig(epochs=epochs, batch_size=config.batch_size, lr=lr, optimizer='adamw',
                       weight_decay=0.05, warmup=50, weights=weights, augment='colour',
                       schedule='cosine', seed=config.seed, checkpoint_every=200)
