@@ -66,6 +66,7 @@ def _child(number, total, port, environment, f, args, answers):
                       MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
     torch.set_num_threads(1)
     init_distributed('cpu')
+    dist.barrier()  # who is done at once must not leave while others still connect
     try: answers.put((number, pickle.dumps(f(*args))))  # a copy: shared memory ends with us
     finally: dist.destroy_process_group()
 

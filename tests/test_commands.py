@@ -217,7 +217,7 @@ def test_a_sweep_that_cannot_be(words, says, command, tmp_path):
 
 def test_a_sweep_of_hours_is_asked_for(command, tmp_path, slow, monkeypatch):
     began = []
-    monkeypatch.setattr('person_search_nb.comparing.finish_recipe', lambda *a, **kw: began.append(a))
+    monkeypatch.setattr('person_search_nb.training_runs.finish_recipe', lambda *a, **kw: began.append(a))
     call = ['sweep', '--out', tmp_path / 's', *LONG[:-1], 'steps=60', 'seed=0,1']  # an hour together
     ran = command(*call)
     assert ran.returncode == 1 and '240 scenes of 20 s' in ran.stderr and 'fewer epochs or values, or --yes' in ran.stderr and not began and not (tmp_path / 's').exists()

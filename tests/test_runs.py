@@ -280,6 +280,7 @@ FILES = dict(distill=('model.safetensors', 'recipe.json', 'scores.json'), ablate
 
 def typed(*words):
     "A command in a process of its own."
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
     sys.argv = ['person-search', *words]
     main()
 
