@@ -44,6 +44,7 @@ from person_search_nb.streets import SYNTH
 from person_search_nb.synthetic import SynthWorld
 
 BOUT, PEOPLE = 8, 12  # scenes of a bout, people who appear in it
+KEPT = 200  # steps between two checkpoints
 SMALLEST, HIDDEN = 40, .5  # px, share: who is smaller or more hidden teaches detection only
 TAUGHT, SHARP = 5., .05  # weight and temperature of the distillation: at 0.1 the soft assignment says little of fine differences
 FRESH = 'synth:tiny?seed=9002&train_scenes=8&train_ids=8'  # where the cards' numbers are from: people nobody has seen
@@ -191,7 +192,7 @@ def contrast(e, ids, picture=None, others=None, temperature=.1):
 
 
 def optimise(model, steps, lr, name, losses, keep):
-    "AdamW with a warm-up and a cosine; `losses()` gives the dict of losses of one step. Every 200 steps all is kept in the file `keep`, to go on from."
+    "AdamW with a warm-up and a cosine; `losses()` gives the dict of losses of one step. Every `KEPT` steps all is kept in the file `keep`, to go on from."
     opt, first = torch.optim.AdamW(model.parameters(), lr, weight_decay=.05), 0
     if keep.exists():
         kept = torch.load(keep, weights_only=True)
@@ -206,7 +207,7 @@ def optimise(model, steps, lr, name, losses, keep):
         opt.step()
         shown = {k: .98 * shown.get(k, v.item()) + .02 * v.item() for k, v in out.items()}
         bar.set_postfix({k: f'{v:.3f}' for k, v in shown.items()}, refresh=False)
-        if step % 200 == 199:
+        if step % KEPT == KEPT - 1:
             torch.save(dict(model=model.state_dict(), opt=opt.state_dict(), rng=torch.get_rng_state(), step=step + 1), part := keep.with_suffix('.part'))
             part.rename(keep)
 
