@@ -11,9 +11,9 @@ import inspect, os, sys
 from .plugins import use_plugin
 from .shell import command_parser, did_you_mean, in_one_line, joined
 from .shell import typed, unknown_option, usage
-from .model_commands import ablate, check_plugin, compare, cost, data, demo
-from .model_commands import distill, export, make_data, models, presets
-from .model_commands import pulls, runs, settings, sweep, train
+from .model_commands import cost, data, demo, distill, export, make_data, train
+from .bench_commands import ablate, check_plugin, compare, models, presets
+from .bench_commands import pulls, runs, settings, sweep
 from .search_commands import evaluate, index, search
 
 # %% ../nbs/99_cli.ipynb #ef3bb6d1

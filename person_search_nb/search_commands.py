@@ -319,16 +319,6 @@ def _check_asked(people, image):
     raise ValueError(f'{image}: no such picture; --image is a file, or the name of a scene '
                      'in the gallery')
 
-def _own_scenes(people, image, found):
-    "Scenes among the matches that show the very picture of the query."
-    import numpy as np
-    asked, own = people.seen(image)[1], []
-    for scene in dict.fromkeys(m.scene for m in found):
-        try: same = np.array_equal(people.picture(scene), asked)
-        except (ValueError, OSError): same = False  # a picture that is gone is nobody's copy
-        if same: own.append(scene)
-    return own
-
 # %% ../nbs/98_search_commands.ipynb #5cebe98a
 def _nobody(people):
     "What is said where a filter leaves nobody."
@@ -364,70 +354,11 @@ def _look_up(model, gallery, image, box, number, cameras, time, rerank, out, dev
     ask = partial(people.find, net, image, box or None, number, camera=cameras or None, time=time,
                   rerank=rerank)
     found = ask()
-    if skip_own and (own := _own_scenes(people, image, found)): found = ask(exclude=own)
+    if skip_own and (own := people.own_scenes(image, found)): found = ask(exclude=own)
     if not found: _nobody(people)
     _print_matches(found)
     if out: _write_page(people, found, image, box, gallery, out)
     return found
-
-# %% ../nbs/98_search_commands.ipynb #7bdb91a1
-def _data_digest(scenes):
-    "Tells data sets with the same names apart: by boxes, and by size and time of the pictures."
-    from person_search_nb.runs import data_record, digest
-    from person_search_nb.sources import file_stamp
-    files = getattr(scenes.read, 'paths', None)
-    first = [scenes.picture(i) for i in range(len(scenes))[:1]] if files is None else []
-    return digest(str(data_record(scenes)), *first, *map(file_stamp, files or ()))
-
-def _take_cameras(people, scenes, gallery):
-    "Take over the cameras of a data set: a digest of its pictures does not see them."
-    import numpy as np
-    unknown = np.full(len(people.names), -1)
-    before = unknown if people.cameras is None else people.cameras
-    if not (changed := np.flatnonzero(before != scenes.cameras)).size: return
-    people.cameras, first = np.array(scenes.cameras), printable(people.names[changed[0]])
-    people.save(gallery)
-    print(f'{gallery}: {len(changed)} scenes have another camera now than when they were '
-          f'embedded, first {first}: the file takes the new', file=sys.stderr)
-
-def _embedded_gallery(net, scenes, data, gallery):
-    "The gallery of a data spec: from the file `gallery` if it exists, else embedded and saved."
-    from person_search_nb.gallery import fingerprint
-    from person_search_nb.search import Gallery
-    known = gallery and Path(gallery).exists()
-    people = Gallery.load(gallery) if known else Gallery.from_model(net, scenes)
-    if people.names != list(scenes.names):
-        raise ValueError(f'{gallery}: holds other scenes than {data}; '
-                         'delete it or name another file')
-    if people.model != fingerprint(net) or known and people.size != scenes.size:
-        raise ValueError(f'{gallery}: was made with another network, or scenes of another size; '
-                         'delete it or name another file')
-    now = _data_digest(scenes) if gallery else ''
-    if known and people.data != now:
-        old = 'holds what was embedded of other pictures or boxes, or of these before they changed'
-        raise ValueError(f'{gallery}: {old if people.data else "does not say of which pictures"}; '
-                         'delete it or name another file')
-    people.data = now
-    if known: _take_cameras(people, scenes, gallery)
-    elif gallery: people.save(gallery)
-    return people
-
-def _strip(found, scenes, image, box, who, out):
-    "Draw the matches beside the query, right ones marked."
-    import torch
-    from person_search_nb.files import save_figure
-    from person_search_nb.boxes import box_iou
-    from person_search_nb.visualize import crop, ranking_strip
-    right, crops = [], []
-    for m in found:
-        t, scale = scenes.truth(m.scene), scenes.scale(m.scene)
-        same = t['boxes'][t['person_id'] == who]
-        at = torch.as_tensor(m.box).float().view(1, 4) * scale
-        right.append(bool(len(same)) and bool((box_iou(at, same) > 0.5).any()))
-        crops.append(crop(scenes.image(m.scene), m.box * scale))
-    likeness = [m.similarity for m in found]
-    save_figure(out, ranking_strip(crop(image, box[0]), crops, right, likeness),
-                mark=DRAWING_MARK)
 
 # %% ../nbs/98_search_commands.ipynb #064d2d31
 def _find_query(model, query, data, size, number, gallery, out, device, trust):
@@ -435,6 +366,9 @@ def _find_query(model, query, data, size, number, gallery, out, device, trust):
     import torch
     from person_search_nb.distributed import device_of
     from person_search_nb.datasets import open_dataset
+    from person_search_nb.files import save_figure
+    from person_search_nb.gallery_files import kept_gallery
+    from person_search_nb.search import matches_strip
     net = _network(model, device, trust)
     size = _size_of(net, size)
     scenes, queries = (open_dataset(data, s, size=size) for s in ('gallery', 'query'))
@@ -442,7 +376,7 @@ def _find_query(model, query, data, size, number, gallery, out, device, trust):
     if out: check_drawing(out, scenes, queries.dataset)
     if not 0 <= query < len(queries):
         raise ValueError(f'there are queries 0 to {len(queries) - 1}, not {query}')
-    people = _embedded_gallery(net, scenes, data, gallery)
+    people = kept_gallery(net, scenes, data, gallery)
     image, query_box, who = queries[query]
     where = device_of(net)
     with torch.inference_mode():
@@ -458,7 +392,7 @@ def _find_query(model, query, data, size, number, gallery, out, device, trust):
     for k, m in enumerate(found, 1):
         box = [round(float(v)) for v in m.box]
         print(f'{k:3d}  {m.similarity:.3f}  {printable(m.name)}  {box}')
-    if out: _strip(found, scenes, image, query_box, who, out)
+    if out: save_figure(out, matches_strip(found, scenes, image, query_box, who), mark=DRAWING_MARK)
     return found
 
 # %% ../nbs/98_search_commands.ipynb #acfef406

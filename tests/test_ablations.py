@@ -14,7 +14,7 @@ from person_search_nb.paper_tables import Row
 from person_search_nb.tables import TABLES
 from person_search_nb.ablation_rows import network_of, overridden, Plan
 from person_search_nb.ablations import ablation_table, list_tables, run_ablation
-from person_search_nb.model_commands import ablate
+from person_search_nb.bench_commands import ablate
 
 pytestmark = pytest.mark.usefixtures('no_curves')
 SPEC = 'synth:tiny?train_scenes=4&test_scenes=6&train_ids=4&test_ids=4&queries=3&gallery=4&size=96x160'

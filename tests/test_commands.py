@@ -145,18 +145,18 @@ def test_hours_without_a_gpu_are_asked_for(command, tmp_path, slow):
 
 
 def test_who_is_not_asked(command, tmp_path, slow, monkeypatch):
-    from person_search_nb.model_commands import _ask
+    from person_search_nb.model_commands import ask_first
     from person_search_nb.runs import CHECKPOINT
     from person_search_nb.shell import typed
     recipe, began = make_recipe('hdl-student-fast', SPEC, 'tiny', steps=200), []
-    _ask([recipe])  # from Python
+    ask_first([recipe])  # from Python
     monkeypatch.setattr('person_search_nb.recipes.run_recipe', lambda recipe, *a, **kw: (began.append(recipe), (None, []))[1])
     assert command('train', '--yes', '--out', tmp_path / 'a', *LONG).returncode == 0 and len(began) == 1
     with typed():
-        with pytest.raises(ValueError, match='--yes'): _ask([recipe])
-        _ask([make_recipe('hdl-student-fast', SPEC, 'tiny', steps=20)])  # few scenes
+        with pytest.raises(ValueError, match='--yes'): ask_first([recipe])
+        ask_first([make_recipe('hdl-student-fast', SPEC, 'tiny', steps=20)])  # few scenes
         monkeypatch.setenv('WORLD_SIZE', '2')
-        _ask([recipe])
+        ask_first([recipe])
     monkeypatch.delenv('WORLD_SIZE')
     (tmp_path / 'b').mkdir()
     (tmp_path / 'b' / CHECKPOINT).touch()

@@ -1078,11 +1078,11 @@ def test_a_long_number_of_a_camera_is_kept(net, tmp_path):
 def test_corrected_cameras_of_a_data_set_are_taken_into_one_file(net, tmp_path, capsys):
     "The file kept the old ones, and a search went by them."
     from person_search_nb.datasets import open_dataset
-    from person_search_nb.search_commands import _embedded_gallery
+    from person_search_nb.gallery_files import kept_gallery
     file = tmp_path / 'kept.npz'
     def embedded(cameras):
         data = coco(tmp_path / 'cc', ['a.png', 'bb.png'], cameras)
-        return _embedded_gallery(net, open_dataset(data, 'gallery', progress=False), data, file)
+        return kept_gallery(net, open_dataset(data, 'gallery', progress=False), data, file)
     first, kept = embedded({}), file.read_bytes()
     assert first.cameras.tolist() == [1, 1] and embedded({}).cameras.tolist() == [1, 1] and file.read_bytes() == kept
     assert 'another camera' not in capsys.readouterr().err

@@ -7,7 +7,7 @@ from person_search_nb.recipe_settings import RECIPE_FIELDS, TRAIN_FIELDS, change
 from person_search_nb.preset_rules import PRESETS
 from person_search_nb.presets import differences, fingerprint, make_recipe, preset_table
 from person_search_nb.presets import rules_for, source_of, stage_recipes, values
-from person_search_nb.model_commands import presets as presets_command
+from person_search_nb.bench_commands import presets as presets_command
 
 CUHK, PRW = 'cuhk-sysu:PATH', 'prw:PATH'
 FASTER_RCNN = dict(rpn_high=0.7, rpn_low=0.3, rpn_batch=256, rpn_nms=0.7, rois_per_image=128, positive_fraction=0.25, positive_iou=0.5, background_iou=0.5, nms_threshold=0.3,
