@@ -75,7 +75,7 @@ def listen(self: _Run, callbacks):
     mine = []
     if self.out:
         board = find_spec('tensorboard') and not any(isinstance(c, TensorBoard) for c in callbacks)
-        mine = [RunLog(), *[TensorBoard()] * bool(board), Curves()]
+        mine = [RunLog(), *([TensorBoard()] if board else []), Curves()]
     self.tell = Listeners([*mine, *callbacks] if self.first else [], RunView(self)).tell
 
 # %% ../nbs/63_training.ipynb #39cb74f3
