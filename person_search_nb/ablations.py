@@ -7,6 +7,7 @@ __all__ = ['head_lines', 'ablation_table', 'plot_ablation', 'untrained', 'run_ab
 
 # %% ../nbs/95_ablations.ipynb #aa6f31c6
 import json, re
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -277,9 +278,15 @@ def _write_table(table, by_seed, about, out, again, say):
     return result
 
 # %% ../nbs/95_ablations.ipynb #af30bd60
+_NO_ROW = ('is no Row; write Row(label, model, dict(setting=value)), with '
+           'from person_search_nb.paper_tables import Row')
+_NO_LIST = ('{}: rows={!r:.60} is no list of rows; give '
+            '[Row(label, model, dict(setting=value)), ...], with '
+            'from person_search_nb.paper_tables import Row')
+
 def _wrong_with(row, labels):
     "What is wrong with a row of one's own, and what to do; '' for nothing."
-    if not isinstance(row, Row): return 'is no Row; write Row(label, model, dict(setting=value))'
+    if not isinstance(row, Row): return _NO_ROW
     if not row.label.strip(): return 'has no label; name it'
     if row.model and row.of: return f'trains {row.model} and searches with {row.of}; leave one out'
     if not row.model and row.of not in labels: return f'of={row.of!r} names no row that trains'
@@ -296,6 +303,8 @@ def _own_table(name, rows):
     if name in TABLES: raise ValueError(f'{name}: is a table of a paper; take another name')
     if not re.fullmatch(r'[\w.+=-]+', name):
         raise ValueError(f'{name!r}: name your rows with letters, digits, - and _')
+    if isinstance(rows, (str, dict, Row)) or not isinstance(rows, Iterable):
+        raise ValueError(_NO_LIST.format(name, rows))
     rows, files = tuple(rows), {}
     if not rows: raise ValueError(f'{name}: give at least one row')
     labels = {r.label for r in rows if isinstance(r, Row) and r.model}

@@ -38,8 +38,8 @@ def _out(attend, x):
 
 @ATTENTION.checker
 def _check_attention(name):
-    attend, x = ATTENTION.build(name, 16), torch.rand(2, 16, 9, 5, requires_grad=True)
-    for n, h, w in ((2, 9, 5), (1, 1, 1), (0, 7, 7)): _out(attend.eval(), torch.rand(n, 16, h, w))
+    attend, x = ATTENTION.build(name, 64), torch.rand(2, 64, 9, 5, requires_grad=True)
+    for n, h, w in ((2, 9, 5), (1, 1, 1), (0, 7, 7)): _out(attend.eval(), torch.rand(n, 64, h, w))
     yield 'H and A have the shape of X: odd sizes, one cell, no regions'
     h, a = _out(attend.train(), x)
     expect(a is None or ((a >= 0) & (a <= 1)).all(), 'A has to lie in 0..1')
@@ -51,7 +51,7 @@ def _check_attention(name):
     with torch.autocast('cpu', torch.bfloat16):
         expect(_out(attend, x)[0].isfinite().all(), 'H has to be finite in bfloat16')
     yield 'works in bfloat16'
-    same_when_reloaded(lambda: ATTENTION.build(name, 16), lambda m: m(x)[0])
+    same_when_reloaded(lambda: ATTENTION.build(name, 64), lambda m: m(x)[0])
     yield 'its state dict brings it back'
 
 # %% ../nbs/42_attention.ipynb #c33f28de

@@ -212,7 +212,7 @@ def _grid(model, settings):
 _ONE_RUN = ('every setting has one value, which is one run: give several, such as '
             '--set lr=0.001,0.003, or take person-search train')
 
-def _sweep_text(recipes, grid, out):
+def _sweep_text(recipes, grid, out, folders):
     "What a sweep will take."
     from person_search_nb.presets import stage_recipes
     from person_search_nb.setting_help import step_count
@@ -220,7 +220,7 @@ def _sweep_text(recipes, grid, out):
     each = f'{min(steps):,}' + f' to {max(steps):,}' * (max(steps) > min(steps))
     stages = [s for r in recipes.values() for _, s in stage_recipes(r)]
     crops = any(s.crops and not s.train.steps for s in stages)
-    there = sum((Path(out) / name / 'done').exists() for name in recipes)
+    there = sum((p / 'done').exists() for p in folders.values())
     values = '; '.join(f"{k}={', '.join(map(str, v))}" for k, v in grid.items())
     return (f"{len(recipes)} runs: {values}\n{each} steps each, {sum(steps):,} in all"
             f"{' and those on cut-outs' * crops}; in {printable(out)}"
@@ -249,7 +249,8 @@ def sweep(
     extend: store_true = False,  # runs in OUT were shorter: continue from their checkpoints
 ):
     "Train every combination of several values of settings, and list the runs."
-    from person_search_nb.training_runs import sweep as swept, sweep_recipes
+    from person_search_nb.training_runs import sweep as swept, sweep_folders, sweep_recipes
+    from person_search_nb.training_runs import SweepFailed
     from person_search_nb.recipes import read_recipe
     if config and not model:
         model = read_recipe(Path(config) / 'recipe.json' if Path(config).is_dir() else config).model
@@ -258,11 +259,15 @@ def sweep(
     if Path(out).is_file(): raise ValueError(f'{out}: is a file; give a folder')
     base = _base(model, data, preset, config, fixed)
     recipes = sweep_recipes(base, grid)
-    print(_sweep_text(recipes, grid, out))
-    new = [r for name, r in recipes.items() if restart or not is_begun(Path(out) / name)]
+    folders = sweep_folders(recipes, out)
+    print(_sweep_text(recipes, grid, out, folders))
+    new = [r for name, r in recipes.items() if restart or not is_begun(folders[name])]
     if not yes: ask_first(new, '--preset tiny, fewer epochs or values')
     for spec in dict.fromkeys(r.data for r in recipes.values()): _tell_of(spec)
-    table = swept(base, grid, out, workers, restart=restart, extend=extend)
+    try: table = swept(base, grid, out, workers, restart=restart, extend=extend)
+    except SweepFailed as e:
+        if e.table: print(e.table)
+        raise
     print(table)
     return table
 

@@ -11,6 +11,7 @@ import copy, os, random
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
+from difflib import get_close_matches
 from importlib import import_module
 
 import numpy as np
@@ -176,11 +177,24 @@ def tell(self: Listeners,
 # %% ../nbs/tools/callbacks.ipynb #64812184
 CALLBACKS = Registry('callback', 'a class of callbacks, or a function (row)')
 
+_EVENTS = 'start', 'step', 'scores', 'checkpoint', 'end'
+
+def _check_events(c):
+    "The callback or class itself. Raises ValueError where a method is a mistyped event."
+    made = c if isinstance(c, type) else type(c)
+    if not issubclass(made, Callback): return c
+    for name in dir(made):
+        if name[0] == '_' or name in _EVENTS: continue
+        if like := get_close_matches(name, _EVENTS, 1, .85):
+            raise ValueError(f'{made.__name__}.{name}: no such event; did you mean {like[0]}? '
+                             f'Call a method of your own _{name}')
+    return c
+
 def register_callback(
     name: str,  # for `callbacks=` and --callbacks
 ):
     "Decorator of a class of callbacks, made without arguments, or of a function (row)."
-    return CALLBACKS.register(name)
+    return lambda c: CALLBACKS.register(name)(_check_events(c))
 
 def list_callbacks() -> list:
     "Names of what is registered, plug-ins included."
@@ -196,7 +210,7 @@ def _as_callback(c):
     "Raises ValueError for what is none."
     c = CALLBACKS[c] if isinstance(c, str) else c
     if isinstance(c, type) and issubclass(c, Callback): c = c()
-    if isinstance(c, Callback): return c
+    if isinstance(c, Callback): return _check_events(c)
     if callable(c) and not isinstance(c, type): return _Function(c)
     raise ValueError(f'{c!r:.80} is no callback; give a Callback, a registered name, '
                      'or a function of a row')
@@ -213,9 +227,8 @@ def as_callbacks(
 def _check_callback(name):
     one = _as_callback(name)
     expect(isinstance(one, Callback), 'it has to be a Callback, or a function of a row')
-    events = [e for e in ('start', 'step', 'scores', 'checkpoint', 'end')
-              if getattr(type(one), e) is not getattr(Callback, e)]
-    expect(events, 'it has to define one of start, step, scores, checkpoint, end')
+    events = [e for e in _EVENTS if getattr(type(one), e) is not getattr(Callback, e)]
+    expect(events, f"it has to define one of {', '.join(_EVENTS)}")
     yield f"hears {', '.join(events)}"
 
 # %% ../nbs/tools/callbacks.ipynb #0c9ad218
@@ -228,8 +241,13 @@ def _waited(rows, least, since):
         if step <= since: waited = 0
     return best, waited
 
+_SCORES = 'mAP', 'top1', 'top5', 'top10', 'det_ap', 'det_recall'  # of a recipe's evaluations
+
 class EarlyStopping(Callback):
-    "Stops a run when its scores no longer rise."
+    """Stops a run when its scores no longer rise. Raises ValueError, which ends the training, where
+    there are no such scores."""
+    essential = True  # without it, a run is longer than wanted
+
     def __init__(self,
         patience: int = 3,   # evaluations without a new best
         score: str = 'mAP',  # which number of the evaluation; larger is better
@@ -239,14 +257,19 @@ class EarlyStopping(Callback):
         self.patience, self.score, self.least = patience, score, least
 
     def start(self, run):
-        if getattr(run.config, 'evaluate_every', 1): return
-        raise ValueError('evaluate_every=0 evaluates only at the end; set it to the epochs '
-                         'between evaluations')
+        if not getattr(run.config, 'evaluate_every', 1):
+            raise ValueError('EarlyStopping: evaluate_every=0 evaluates only at the end; set it '
+                             'to the epochs between evaluations')
+        known = {k.lower(): k for k in _SCORES if 'recipe' in run.record}  # else they are your own
+        like = get_close_matches(self.score.lower(), known, 1, .8)
+        if not like or self.score in _SCORES: return
+        raise ValueError(f"EarlyStopping: there is no score '{self.score}': "
+                         f'did you mean {known[like[0]]}?')
 
     def scores(self, run, row):
         if self.score not in row:
             there = ', '.join(k for k in row if k != 'step')
-            raise ValueError(f"there is no score '{self.score}'; there are {there}")
+            raise ValueError(f"EarlyStopping: there is no score '{self.score}'; there are {there}")
         rows = [(r['step'], r[self.score]) for r in run.scores if self.score in r]
         best, waited = _waited(rows, self.least, run.extended_at)
         if waited < self.patience: return

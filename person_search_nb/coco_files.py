@@ -15,8 +15,8 @@ from .files import DataError, is_written, regular_file, user_path
 from .pictures import data_file
 
 # %% ../nbs/tools/coco_files.ipynb #72fe7f85
-COCO_FILES = ('annotations.json', 'result.json', '_annotations.coco.json', 'instances_*.json',
-              'annotations/instances_*.json', 'annotations/*.json')
+COCO_FILES = ('annotations.json', 'instances.json', 'result.json', '_annotations.coco.json',
+              'instances_*.json', 'annotations/instances_*.json', 'annotations/*.json')
 
 def find_coco(
     path,      # a COCO JSON file, or a folder with one of `COCO_FILES`

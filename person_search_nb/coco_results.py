@@ -6,7 +6,7 @@
 __all__ = ['read_results', 'write_results']
 
 # %% ../nbs/tools/coco_results.ipynb #c0c0e503
-import json
+import json, warnings
 
 import numpy as np
 
@@ -51,8 +51,18 @@ def _coco_row(r, n, file):
             np.concatenate([box[:2], box[:2] + box[2:]]), numbers([get('score')], 1)[0], feat)
 
 # %% ../nbs/tools/coco_results.ipynb #56976002
+def _warn_of_kinds(rows, people, file):
+    "Warns where rows are of several categories and nothing says which are people."
+    kinds = {} if people else dict.fromkeys(str(r.get('category_id')) for r in rows
+                                            if isinstance(r, dict))
+    if len(kinds) < 2: return
+    warnings.warn(f'{file}: rows are of {len(kinds)} categories, {", ".join([*kinds][:5])}, and '
+                  'all count as people; leave the others out, or give annotation=, which names '
+                  'them', stacklevel=4)
+
 def _coco_table(rows, ids, people, file):
     "(scenes, boxes, scores, embeddings) of the results in the gallery. Raises `DataError`."
+    _warn_of_kinds(rows, people, file)
     out, width = [], None
     for n, r in enumerate(rows):
         image, kind, box, score, feat = _coco_row(r, n, file)
@@ -61,6 +71,9 @@ def _coco_table(rows, ids, people, file):
                             f'have; its ids are such as {", ".join(list(ids)[:3])}')
         if ids[image] is None or people and kind is not None and kind not in people: continue
         size = 0 if feat is None else len(feat)
+        if width is not None and size != width and 0 in (size, width):
+            raise DataError(f'{file}: row {n} has {"an" if size else "no"} embedding, earlier rows '
+                            f'have {"none" if size else "one"}; give one for each, or for none')
         if width is not None and size != width:
             raise DataError(f'{file}: row {n} has an embedding of {size} numbers, earlier rows of '
                             f'{width}; embed all with one model')

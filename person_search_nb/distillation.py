@@ -370,15 +370,18 @@ def _small_pair(name):
     torch.manual_seed(0)
     teacher, student = (build_model(m, 4, [50., 80., 120.], width=0.125)
                         for m in ('hdl-teacher', 'hdl-student-fast'))
-    return HDL(teacher, student, terms={name: 1.}).train()
+    told = (TERMS.trial or {}).get(name, {})
+    return HDL(teacher, student, terms={name: told | dict(weight=1.)}).train()
 
 def _term_loss(pair, name, people):
     "The loss of a term for a scene with so many people, at most two."
     boxes = torch.tensor([[20., 10., 60., 110.], [80., 30., 120., 140.]])[:people]
     target = dict(boxes=boxes, person_id=torch.tensor([2, -1])[:people])
     loss = pair([torch.rand(3, 160, 128)], [target])[name]
-    expect(loss.ndim == 0 and loss.isfinite() and loss.dtype == torch.float32,
-           f'with {people} people it has to be one finite float32 number, not {loss}')
+    sound = torch.is_tensor(loss) and loss.ndim == 0 and loss.isfinite()
+    what = f'{loss.dtype} of shape {tuple(loss.shape)}' if getattr(loss, 'ndim', 0) else loss
+    expect(sound and loss.dtype == torch.float32,
+           f'with {people} people it has to be one finite float32 number, not {what}')
     return loss
 
 @TERMS.checker

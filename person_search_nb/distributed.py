@@ -107,13 +107,15 @@ def _at_once(do, jobs, workers, gpus, bar):
     context = torch.multiprocessing.get_context(method)
     with ProcessPoolExecutor(workers, context, _begin, (dict(os.environ),)) as pool:
         futures = [pool.submit(do, job, device, threads) for job, device in zip(jobs, devices)]
+        results = []
         try:
             for f in futures:
-                f.result()
+                results.append(f.result())
                 bar.update()
         except BaseException:  # those that train finish; nothing new begins
             pool.shutdown(cancel_futures=True)
             raise
+        return results
 
 def run_jobs(
     do,                     # function of a module: (job, device, threads), the last two optional
@@ -122,16 +124,19 @@ def run_jobs(
     progress: bool = True,  # a bar
     desc: str = '',         # what the bar says
     unit: str = 'network',  # what it counts
-):
+) -> list:                  # what each job gave, in their order
     "Do all jobs, several at once with several GPUs or `workers`; raises what one raises."
-    if not jobs: return
+    if not jobs: return []
     gpus = torch.cuda.device_count()
     workers = min(workers or max(gpus, 1), len(jobs))
     with tqdm(total=len(jobs), desc=desc, unit=unit, disable=not progress) as bar:
         if workers > 1: return _at_once(do, jobs, workers, gpus, bar)
+        results = []
         for job in jobs:
-            do(job)
+            results.append(do(job))
             bar.update()
+        return results
+
 
 # %% ../nbs/tools/distributed.ipynb #eada0254
 def gather_rows(

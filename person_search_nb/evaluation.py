@@ -5,9 +5,11 @@
 # %% auto #0
 __all__ = ['protocol_of', 'tall_enough', 'run_detector', 'query_scenes', 'embed_queries', 'gallery_truth', 'embed_truth',
            'search_truth', 'wrong_length', 'check_detections', 'score_detections', 'evaluate', 'check_shift',
-           'comparable_predictions', 'evaluate_predictions', 'coco_ap']
+           'warn_of_nothing', 'comparable_predictions', 'evaluate_predictions', 'coco_ap']
 
 # %% ../nbs/54_evaluation.ipynb #e87e4841
+import warnings
+
 import numpy as np
 import torch
 from tqdm.auto import tqdm
@@ -314,20 +316,45 @@ def evaluate(
     return score_detections(found, feats, gallery, queries, topk=topk, rerank=rerank, **rules)
 
 # %% ../nbs/54_evaluation.ipynb #42a1cb63
+def _fitting(found, truth, shift=0):
+    "Rows of boxes and of people that overlap by an IoU of 0.5 or more, scenes moved by `shift`."
+    boxes, true = np.asarray(found['det_boxes'], np.float64), truth['gt_boxes'].astype(float)
+    d, k = same_image_pairs(found['det_image'] + shift, truth['gt_image'])
+    fits = paired_iou(boxes[d], true[k]) >= .5
+    return d[fits], k[fits]
+
 def check_shift(
     found: dict,             # det_image, det_boxes
     gallery: SceneDataset,
 ):
     "Raises ValueError where the boxes fit the people of the next or previous scene far better."
-    t, boxes = gallery_truth(gallery), np.asarray(found['det_boxes'], np.float64)
-    def fitting(shift):
-        d, k = same_image_pairs(found['det_image'] + shift, t['gt_image'])
-        return len(np.unique(d[paired_iou(boxes[d], t['gt_boxes'][k].astype(float)) >= .5]))
-    own, *others = (fitting(shift) for shift in (0, -1, 1))
+    t = gallery_truth(gallery)
+    own, *others = (len(np.unique(_fitting(found, t, shift)[0])) for shift in (0, -1, 1))
     if max(others) <= max(5 * own, 10): return
-    raise ValueError(f'{own} of {len(boxes)} boxes are around a person of their scene, and '
+    count = len(found['det_boxes'])
+    raise ValueError(f'{own} of {count} boxes are around a person of their scene, and '
                      f'{max(others)} would be in the scene before or after: det_image is shifted '
                      'by one; number scenes from 0, or give boxes by names of scenes')
+
+# %% ../nbs/54_evaluation.ipynb #3652bb91
+_NO_SCORE = ('no detection has a score of {:g} or more, the highest is {:.3g}, so the search finds '
+             'nobody; give score_threshold')
+_NOBODY = ('{} of {} people have a box around them (an IoU of 0.5 or more); '
+           'are the boxes of a resized picture?')
+
+def warn_of_nothing(
+    found: dict,            # det_image, det_boxes, det_scores
+    gallery: SceneDataset,
+    score_threshold=None,   # of the search; None: 0.5
+):
+    "Warns where no score reaches the threshold, and where at most 5% of the people have a box."
+    scores, truth = np.asarray(found['det_scores']), gallery_truth(gallery)
+    if not len(scores): return
+    least = protocol_of(None, score_threshold)['score_threshold']
+    if scores.max() < least: warnings.warn(_NO_SCORE.format(least, scores.max()), stacklevel=3)
+    people, around = len(truth['gt_boxes']), len(np.unique(_fitting(found, truth)[1]))
+    if people and around <= .05 * people:
+        warnings.warn(_NOBODY.format(around, people), stacklevel=3)
 
 # %% ../nbs/54_evaluation.ipynb #ef38e28f
 def comparable_predictions(
@@ -336,6 +363,7 @@ def comparable_predictions(
     queries: QuerySet,
     matching: str = 'cosine',   # 'cosine', 'dot' or 'euclidean'
     normalise: str = 'divide',  # cosine: embeddings are divided by their lengths; 'check': refused
+    score_threshold=None,       # of the search; None: 0.5
 ) -> Predictions:               # numbered as the gallery; dot products rank as `matching` says
     "Predictions as `score_detections` and `report` take them. ValueError for what cannot be."
     p = predictions.of(gallery)
@@ -344,6 +372,7 @@ def comparable_predictions(
         raise ValueError('the predictions have no embeddings: boxes alone are scored by coco_ap '
                          'and detection_metrics')
     check_shift(p.arrays(), gallery)
+    warn_of_nothing(p.arrays(), gallery, score_threshold)
     return p.compared_by(matching, normalise)
 
 def evaluate_predictions(
@@ -359,7 +388,8 @@ def evaluate_predictions(
     if rerank and matching != 'cosine':
         raise ValueError(f're-ranking compares directions, and matching is {matching}; '
                          'leave rerank out')
-    p = comparable_predictions(predictions, gallery, queries, matching, normalise)
+    p = comparable_predictions(predictions, gallery, queries, matching, normalise,
+                               rules.get('score_threshold'))
     return score_detections(p.arrays(), p.query_feats, gallery, queries, rerank=rerank, **rules)
 
 # %% ../nbs/54_evaluation.ipynb #29edd7b3

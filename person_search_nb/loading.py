@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .files import DataError
 from .scenes import as_floats, SceneDataset
-from .augmentation import augmentation
+from .augmentation import augmentation, augmentation_name, change_fault
 
 # %% ../nbs/51_loading.ipynb #b33dc765
 class SceneSampler(Sampler):
@@ -170,9 +170,21 @@ class Prepared(Dataset):
         image, target = self.dataset.item(item)
         if self.augment:
             rng = torch.Generator().manual_seed(item[2])
-            image, target = self.augment(as_floats(image), target, rng)
+            image, target = self.changed(item[0], as_floats(image), target, rng)
             image = (image * 255).round_().byte()
         return image.contiguous(), target
+
+_WRONG = ('augmentation {!r}, scene {}: {}; person-search check-plugin augment NAME tries one of '
+          'your own')
+
+@patch
+def changed(self: Prepared, scene: int, image, target: dict, rng) -> tuple:
+    "(image, target) augmented. Raises `DataError` where that is no sound scene."
+    before = target['boxes'].clone()
+    out = self.augment(image, target, rng)
+    if not (fault := change_fault(out, before)): return out
+    name = augmentation_name(self.augment)
+    raise DataError(_WRONG.format(name, self.dataset.names[scene], fault))
 
 # %% ../nbs/51_loading.ipynb #2dbdc91d
 def _ignore_interrupt(worker): signal.signal(signal.SIGINT, signal.SIG_IGN)

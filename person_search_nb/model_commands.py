@@ -82,6 +82,8 @@ def refuse_exported(
                      'file that it was made from')
 
 # %% ../nbs/97_model_commands.ipynb #faf23cd6
+_NO_CONFIG = '{}: no such file; --config wants the folder of a run, or its recipe.json'
+
 def recipe_for(
     model: str,   # a name of `person-search models`; '' or None: hdl-teacher, or the file's
     data: str,    # data spec; '' or None: synth:tiny, or the file's
@@ -95,6 +97,7 @@ def recipe_for(
     if not config:
         return make_recipe(model or 'hdl-teacher', data or 'synth:tiny', preset or 'paper', **given)
     file = Path(config) / 'recipe.json' if Path(config).is_dir() else Path(config)
+    if not file.is_file(): raise ValueError(_NO_CONFIG.format(printable(file)))
     recipe = read_recipe(file)
     if preset:
         raise ValueError(f'{printable(file)} and --preset {preset} both say every setting; '

@@ -17,7 +17,7 @@ import torch
 from .files import parse_json, regular_file, sound_size, atomic_write
 from .person_search import PersonSearchNet
 from .systems import build_model, model_settings, MODELS, network_parts, PARTS
-from .plugins import REGISTRIES, wanted_plugins
+from .plugins import need_plugins, wanted_plugins
 
 # %% ../nbs/49_model_files.ipynb #843c422a
 _NOT_FINITE = ('{}: {} is not finite (row {}); the training diverged, or the file is damaged: '
@@ -213,17 +213,13 @@ def rebuild(
     return model.eval()
 
 # %% ../nbs/49_model_files.ipynb #f8773c22
-_ABSENT = ("{}: needs {} '{}', which {} registers: import it first, or give --plugin (or "
-           'PERSON_SEARCH_PLUGINS) the file')
-
 def _check_plugins(path, config):
     "Raises ValueError where a model file names a part of a plug-in that is not loaded."
     with _opened(path) as (_, about):
         wanted = parse_json(about.get('plugins', '{}'), f'{path}: its plug-ins')
-    for kind, name in _named(config).items():
-        origin = wanted.get(f'{kind} {name}') if isinstance(wanted, dict) else None
-        if origin and name not in REGISTRIES[kind]:
-            raise ValueError(_ABSENT.format(path, kind, name, str(origin)[:80]))
+    named = [f'{kind} {name}' for kind, name in _named(config).items()]
+    need_plugins({k: wanted[k] for k in named if k in wanted} if isinstance(wanted, dict) else {},
+                 path)
 
 # %% ../nbs/49_model_files.ipynb #b76e0846
 def load_model(path) -> PersonSearchNet:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REGISTRIES', 'PLUGINS', 'GROUP', 'FROM_PLUGIN', 'Registry', 'load_plugin', 'load_plugins', 'use_plugin', 'expect',
-           'same_when_reloaded', 'check_plugin', 'wanted_plugins']
+           'same_when_reloaded', 'check_plugin', 'place_of', 'wanted_plugins', 'need_plugins']
 
 # %% ../nbs/tools/plugins.ipynb #d90df850
 import difflib, importlib, inspect, os, sys, warnings
@@ -24,6 +24,7 @@ class Registry(dict):
         super().__init__()
         self.kind, self.call, self.given, self.origin = kind, call, given, {}
         self.check = None   # see `checker`
+        self.trial = None   # name -> settings, while `check_plugin` tries a part with these
         REGISTRIES[kind] = self
 
 # %% ../nbs/tools/plugins.ipynb #d99fa17c
@@ -203,6 +204,7 @@ def check_settings(self: Registry, name: str, settings: dict):
 @patch
 def build(self: Registry, name: str, *given, **settings):
     "Call a part with what the library gives and with its own settings."
+    settings = (self.trial or {}).get(name, {}) | settings
     self.check_settings(name, {k: v for k, v in settings.items() if k not in self.given})
     return self[name](*given, **settings)
 
@@ -235,6 +237,7 @@ def check_plugin(
     kind: str,       # a key of `REGISTRIES`, such as 'id_loss'
     part,            # its name, or the part itself; of a reader a spec, such as 'mine:PATH'
     show=print,      # called with a line for each thing that is as it must be
+    settings: dict = None,  # of the part, as a training gives them: tried in this process alone
 ) -> list:           # those lines
     "Try a part as its protocol says. Raises ValueError with the first thing that is not so."
     if kind not in REGISTRIES:
@@ -243,22 +246,49 @@ def check_plugin(
     name = registry.name_of(part)
     registry[name.partition(':')[0]]  # an unknown name is said first
     if not registry.check: raise ValueError(f'there is no check for parts of kind {kind}')
+    registry.trial = None if settings is None else {name: settings}
     try:
         for line in registry.check(name):
             lines.append(line)
             show(f'✓ {line}')
     except Exception as e:
+        said = f'{type(e).__name__}: {" ".join(str(e).split())[:300]}'
         before = f' (after: {lines[-1]})' if lines else ''
-        raise ValueError(f"{kind} '{name}': {type(e).__name__}: {e}{before}") from e
+        raise ValueError(f"{kind} '{name}': {said}{before}") from e
+    finally: registry.trial = None
     return lines
 
 # %% ../nbs/tools/plugins.ipynb #11e7b96d
+def place_of(
+    kind: str,
+    name: str,
+) -> str:       # '' for this package's own and for unknown ones
+    "The file or module that a part comes from, as others can name it: of a script, its file."
+    origin = REGISTRIES[kind].origin.get(name, '') if kind in REGISTRIES else ''
+    if origin not in ('__main__', '__mp_main__'): return origin
+    file = Path(getattr(sys.modules['__main__'], '__file__', None) or '')
+    return file.name if file.suffix == '.py' else '__main__'
+
 def wanted_plugins(
     names: dict,  # kind -> name
 ) -> dict:        # 'kind name' -> where it is from, of parts that are not the package's own
     "Which plug-ins the parts of these names come from."
-    found = {}
-    for kind, name in names.items():
-        origin = REGISTRIES[kind].origin.get(name) if kind in REGISTRIES else None
-        if origin: found[f'{kind} {name}'] = origin
-    return found
+    return {f'{k} {name}': place for k, name in names.items() if (place := place_of(k, name))}
+
+# %% ../nbs/tools/plugins.ipynb #60dd8bcb
+_DECORATOR = dict(trunk='register_backbone', augment='register_augmentation', reader='opener')
+_NEEDS = "{}: needs {} '{}' of {}, with @{}('{}') above it there"
+_GIVE = '{0}: import it first, or give --plugin {0} (or PERSON_SEARCH_PLUGINS)'
+_UNNAMED = 'a notebook or console: write it to a file, and give --plugin FILE'
+
+def need_plugins(
+    wanted: dict,  # of `wanted_plugins`, as a file has noted it
+    source,        # that file, for the message
+):
+    "Raises ValueError for the first noted part that is not in its table."
+    for key, place in wanted.items() if isinstance(wanted, dict) else ():
+        kind, _, name = key.partition(' ')
+        if kind not in REGISTRIES or name in REGISTRIES[kind]: continue
+        where = _UNNAMED if place == '__main__' else _GIVE.format(str(place)[:80])
+        decorator = _DECORATOR.get(kind, f'register_{kind}')
+        raise ValueError(_NEEDS.format(source, kind, name, where, decorator, name))

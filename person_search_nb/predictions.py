@@ -43,8 +43,10 @@ class Predictions:
 
     def __repr__(self):
         asked = 'no' if self.query_feats is None else len(self.query_feats)
+        width = self.det_feats.shape[1]
         return (f'Predictions({len(self):,} detections in {len(self.names):,} scenes, '
-                f'embeddings of {self.det_feats.shape[1]} numbers, {asked} queries)')
+                f'{f"embeddings of {width} numbers" if width else "no embeddings"}, '
+                f'{asked} queries)')
 
 # %% ../nbs/tools/predictions.ipynb #de1a485d
 def _row(names, image, k):
@@ -208,6 +210,9 @@ def from_dicts(cls: Predictions,
     if not isinstance(found, dict):
         raise DataError(f'predictions are a {type(found).__name__}; give a dict by scene name')
     names = names_and_sizes(gallery)[0]
+    if other := [k for k in found if not isinstance(k, str)]:
+        raise DataError(f'predictions go by names of scenes, and a key is {other[0]!r}; give '
+                        f'{{{names[0]!r}: dict(boxes=...), ...}}, named as in the gallery')
     check_names(found, names, _may_lack(missing, names))
     per_scene = {n: _scene_entry(n, found[n], boxes) for n in names if n in found}
     count = [len(per_scene[n][1]) if n in per_scene else 0 for n in names]
@@ -286,6 +291,16 @@ def _not_unit(x):
     length = np.sqrt(np.einsum('nd,nd->n', x, x, dtype=np.float64))
     return (np.abs(length - 1) > .02) & (length > 0)
 
+_ZERO = '{} of {} embeddings of {} are zero, so nothing can be ranked; was the network run?'
+_EQUAL = ('all {} embeddings of {} are equal, so nothing can be ranked; '
+          'was the same picture embedded each time?')
+
+def _check_different(x, whose):
+    "Raises `DataError` for embeddings that are all zero, and warns of those that are all equal."
+    if not x.size: return
+    if not x.any(): raise DataError(_ZERO.format(len(x), len(x), whose))
+    if len(x) > 1 and (x == x[0]).all(): warnings.warn(_EQUAL.format(len(x), whose), stacklevel=3)
+
 # %% ../nbs/tools/predictions.ipynb #42c30b00
 @patch
 def _unit(self: Predictions, normalise):
@@ -314,6 +329,8 @@ def compared_by(self: Predictions,
     if normalise not in ('divide', 'check'):
         raise DataError(f"normalise is {normalise!r}; give 'divide' or 'check'")
     if self.query_feats is None: self.check_queries(())
+    _check_different(self.det_feats, 'detections')
+    _check_different(self.query_feats, 'queries')
     if matching == 'cosine': return self._unit(normalise)
     x, q = (f.astype(np.float64) for f in (self.det_feats, self.query_feats))
     last = np.zeros((len(x), 1))

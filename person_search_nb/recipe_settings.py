@@ -172,9 +172,10 @@ def as_names(
     settings: dict,  # of a recipe
 ) -> dict:
     "Names in place of classes and functions: a recipe is written to a file."
-    if callable(f := settings.get('augment')) and not isinstance(f, type):
-        raise ValueError(f'augment={f}: a recipe is written to a file, so give a name: write a '
-                         'class of such functions, and decorate it with register_augmentation')
+    f = settings.get('augment')
+    if callable(f) and not getattr(f, '__name__', '').isidentifier():
+        raise ValueError(f'augment={f}: a recipe is written to a file, so give a name: write it '
+                         'as a function with def, or as a class, under register_augmentation')
     tables = TRAIN_PARTS | dict(model=MODELS)
     named = {k: table.name_of(settings[k]) for k, table in tables.items() if k in settings}
     return with_names(settings) | named

@@ -21,6 +21,7 @@ from .files import DataError, read_json, regular_file, atomic_write
 from .anchors import fit_heights
 from .datasets import in_common_warning, must_split, open_dataset, parse_spec
 from .person_search import PersonSearchNet
+from .plugins import need_plugins, wanted_plugins
 from .systems import imprint
 from .model_files import shipped_trunk
 from .evaluation import evaluate, run_detector
@@ -34,7 +35,7 @@ from .kd_e2e import DetectorDistillation, freeze_table, teacher_table
 from .warm_start import start_text, warm_start
 from .models import build_model, load_model
 from .recipe_settings import check, Recipe
-from .presets import check_here, stage_recipes
+from .presets import check_here, recipe_parts, stage_recipes
 
 # %% ../nbs/77_recipes.ipynb #00aa4b93
 def _apply_start(model, recipe):
@@ -255,6 +256,13 @@ def _resolved(recipe, out, say):
     return replace(recipe, train=replace(recipe.train, precision=precision))
 
 # %% ../nbs/77_recipes.ipynb #d9671cf0
+def _noted(recipe):
+    "What recipe.json holds: all settings, and which plug-ins they need."
+    named = [(k, name) for k, name, _ in recipe_parts(recipe)]
+    named.append(('reader', parse_spec(recipe.data)[0]))
+    wanted = {k: v for part in named for k, v in wanted_plugins(dict([part])).items()}
+    return asdict(recipe) | (dict(plugins=wanted) if wanted else {})
+
 def _one_stage(recipe, out, extend, progress, say, callbacks, stage=''):
     "Build, start, train and evaluate a recipe without stages."
     if rank() == 0: refuse_foreign(out)
@@ -292,7 +300,7 @@ def _one_stage(recipe, out, extend, progress, say, callbacks, stage=''):
     grade = _grader(recipe, data, say, progress)
     notes = {
         name: json.dumps(x, indent=1).encode()
-        for name, x in {'recipe.json': asdict(recipe), 'start.json': report}.items()
+        for name, x in {'recipe.json': _noted(recipe), 'start.json': report}.items()
     }
     if recipe.crops: data = _cut_outs(model, data, recipe, out, progress)
     return model, train(
@@ -367,6 +375,7 @@ def read_recipe(
     """The recipe a run was made with: `run_recipe(read_recipe(path))` makes it again. Raises
     ValueError naming the file."""
     r = read_json(path)
+    need_plugins(r.pop('plugins', {}) if isinstance(r, dict) else {}, path)
     try:
         made = {k: tuple(v) if isinstance(v, list) else v for k, v in r.pop('train').items()}
         return check(

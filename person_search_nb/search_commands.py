@@ -26,6 +26,9 @@ def _network(name, device, trust=False):
     from person_search_nb.models import load_model
     from person_search_nb.deployed import Deployed, LOADERS
     device = init_distributed(check_device(device))
+    if name and Path(name).is_dir():
+        raise ValueError(f'{name}: is a folder; give a model file, such as '
+                         f'{Path(name) / "model.safetensors"}')
     file = model_file(name)
     if file.suffix in LOADERS: return Deployed(file, trust=trust)
     return load_model(file).to(device)
@@ -114,7 +117,7 @@ def _query_vectors(file):
     except (ValueError, EOFError, MemoryError):
         raise ValueError(f'{file}: is no array of numbers; write it with numpy.save') from None
 
-def _foreign(file, query_embeddings, data, gallery, queries, matching):
+def _foreign(file, query_embeddings, data, gallery, queries, matching, score_threshold):
     "Predictions of a file as `report` takes them."
     from person_search_nb.datasets import parse_spec
     from person_search_nb.evaluation import comparable_predictions
@@ -129,7 +132,7 @@ def _foreign(file, query_embeddings, data, gallery, queries, matching):
     elif p.query_feats is None:
         raise ValueError(f'{file}: holds no embeddings of the queries; give them: '
                          '--query-embeddings FILE.npy')
-    p = comparable_predictions(p, gallery, queries, matching)
+    p = comparable_predictions(p, gallery, queries, matching, score_threshold=score_threshold)
     return p.arrays(), p.query_feats
 
 # %% ../nbs/98_search_commands.ipynb #d34f9ecc
@@ -143,7 +146,8 @@ def _evaluate_predictions(file, query_embeddings, matching, data, reranking, out
                          'out')
     gallery, queries = (open_dataset(data, s) for s in ('gallery', 'query'))
     tell(gallery, queries.dataset)
-    found, feats = _foreign(file, query_embeddings, data, gallery, queries, matching)
+    found, feats = _foreign(file, query_embeddings, data, gallery, queries, matching,
+                            rules['score_threshold'])
     r = report(found, feats, gallery, queries, rerank=reranking, **protocol_of(None, **rules))
     print(report_text(r))
     if out: save_report(out, r, found, feats, gallery, queries)

@@ -240,7 +240,9 @@ def cosine_schedule(config, step: int, steps_per_epoch: int) -> float:
 def _check_schedule(name):
     for config in (TrainConfig(), TrainConfig(steps=40, milestones=(20,))):
         every = [SCHEDULES.build(name, config, s, 10) for s in range(0, config.total(10), 7)]
-        expect(all(is_number(f) and f >= 0 for f in every), 'a factor has to be a number from 0')
+        wrong = next((f for f in every if not (is_number(f) and f >= 0)), None)
+        expect(all(is_number(f) and f >= 0 for f in every),
+               f'a factor has to be a number from 0, not {wrong!r:.60}')
     yield 'gives a factor for every step, of epochs and of steps'
 
 # %% ../nbs/60_settings.ipynb #dadb79cf
@@ -295,6 +297,8 @@ def _descend(name, steps, state=None):
     net, x = nn.Linear(3, 2), torch.randn(8, 3)
     groups = [dict(params=[p], weight_decay=0.) for p in net.parameters()]
     opt = OPTIMIZERS.build(name, groups, lr=0.01)
+    whole = all(hasattr(opt, k) for k in ('param_groups', 'zero_grad', 'step', 'state_dict'))
+    expect(whole, f"it has to make an optimizer of torch's form, not a {type(opt).__name__}")
     if state: opt.load_state_dict(state)
     for _ in range(steps):
         opt.zero_grad()

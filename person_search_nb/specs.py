@@ -9,7 +9,7 @@ __all__ = ['OPENERS', 'SPLITS', 'opener', 'parse_spec', 'make_spec', 'with_optio
 import os
 
 from .files import DataError, user_path
-from .plugins import expect, Registry
+from .plugins import expect, place_of, Registry
 from .scenes import find_queries, QuerySet, read_query_list, SceneDataset
 from .scenes import some_queries
 
@@ -96,8 +96,13 @@ def open_dataset(
         raise DataError(f'no split {split!r}: choose one of {", ".join(SPLITS)}')
     listed = _query_file(scheme, path, options)
     data = OPENERS[scheme](path, options, split, **kw)
-    own = data.dataset if isinstance(data, QuerySet) else data
-    if isinstance(own, SceneDataset) and not own.numbering and scheme != 'synth':
+    wanted = QuerySet if split == 'query' else SceneDataset
+    if not isinstance(data, wanted):
+        raise DataError(f"reader '{scheme}' ({place_of('reader', scheme) or 'the package'}): for "
+                        f"split={split} it has to return a {wanted.__name__}, not a "
+                        f"{type(data).__name__}; try person-search check-plugin reader '{spec}'")
+    own = data.dataset if split == 'query' else data
+    if not own.numbering and scheme != 'synth':
         own.numbering = f'{scheme}:{os.path.realpath(user_path(path))}'
     if listed is None or split != 'query': return data
     return some_queries(data, find_queries(read_query_list(listed), data, listed))

@@ -254,10 +254,22 @@ def test_a_step_can_stop_the_run_and_it_is_evaluated(tmp_path):
 
 def test_early_stopping_says_what_is_wrong(capsys):
     with pytest.raises(ValueError, match='at least one evaluation'): EarlyStopping(patience=0)
-    assert len(learn(callbacks=EarlyStopping(score='top1'))[0]) == 6
-    assert "there is no score 'top1'; there are mAP" in capsys.readouterr().out
-    assert len(learn(callbacks=EarlyStopping(), evaluate_every=0.)[0]) == 6
-    assert 'evaluate_every=0 evaluates only at the end' in capsys.readouterr().out
+    with pytest.raises(ValueError, match="there is no score 'top1'; there are mAP"): learn(callbacks=EarlyStopping(score='top1'))
+    for settings, score, says in ((dict(evaluate_every=0.), 'mAP', 'evaluate_every=0 evaluates only at the end'), ({}, 'mAPP', "no score 'mAPP': did you mean mAP")):
+        rows = []
+        with pytest.raises(ValueError, match=says): learn(callbacks=[rows.append, EarlyStopping(score=score)], record=dict(recipe={}), **settings)
+        assert not rows  # before the first step
+
+
+def test_a_mistyped_event_is_named():
+    class Typing(Callback):
+        def stepp(self, run, row): pass
+    class Helped(Callback):
+        def step(self, run, row): self.log(row)
+        def log(self, row): pass
+    for use in (as_callbacks, register_callback('typing')):
+        with pytest.raises(ValueError, match=r'Typing.stepp: no such event; did you mean step\?'): use(Typing)
+    assert 'typing' not in list_callbacks() and len(as_callbacks(Helped)) == 1
 
 
 def test_any_number_can_say_what_is_best(tmp_path):

@@ -215,6 +215,13 @@ def test_a_sweep_that_cannot_be(words, says, command, tmp_path):
     assert ran.returncode == 1 and says in ran.stderr and ran.stderr.count('\n') == 1 and not (tmp_path / 's').exists(), ran.stderr
 
 
+def test_the_wrong_kind_of_path_is_named(command, tmp_path):
+    ran = command('train', '--config', tmp_path / 'nope')
+    assert ran.returncode == 1 and 'nope: no such file; --config wants the folder of a run, or its recipe.json' in ran.stderr
+    ran = command('evaluate', tmp_path)
+    assert ran.returncode == 1 and f'is a folder; give a model file, such as {tmp_path}/model.safetensors' in ran.stderr
+
+
 def test_a_sweep_of_hours_is_asked_for(command, tmp_path, slow, monkeypatch):
     began = []
     monkeypatch.setattr('person_search_nb.training_runs.finish_recipe', lambda *a, **kw: began.append(a))

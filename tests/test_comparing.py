@@ -12,9 +12,10 @@ from person_search_nb.comparing import compare, PAGE_MARK, paired_interval
 from person_search_nb.paper_tables import Row
 from person_search_nb.predictions import Predictions
 from person_search_nb.presets import make_recipe
+from person_search_nb.recipes import finish_recipe
 from person_search_nb.runs import OtherRun, read_log
 from person_search_nb.searchers import Searcher
-from person_search_nb.training_runs import differing, Run, runs, sweep, sweep_recipes
+from person_search_nb.training_runs import differing, Run, runs, sweep, sweep_folders, sweep_recipes, SweepFailed
 
 pytestmark = pytest.mark.usefixtures('no_curves')
 SPEC = 'synth:tiny?train_scenes=4&test_scenes=6&train_ids=4&test_ids=4&queries=4&gallery=4&size=96x160'
@@ -177,6 +178,52 @@ def test_a_sweep_over_what_decides_the_stages(tmp_path):
     assert [r.recipe.model for r in table] == ['hdl-student-fast', 'oim'] and set(differing([r.settings for r in table])) > {'model', 'trunk'}
 
 
+def finish_but_one(recipe, folder, *a, **how):
+    if recipe.train.seed == 1: raise RuntimeError('the trunk is broken')
+    if recipe.train.seed == 9: raise KeyboardInterrupt
+    finish_recipe(recipe, folder, *a, **how)
+
+
+def test_one_broken_run_does_not_end_a_sweep(tmp_path, monkeypatch, command):
+    "The others are trained, and the error at the end names it; Ctrl-C ends everything."
+    monkeypatch.setattr('person_search_nb.training_runs.finish_recipe', finish_but_one)
+    with pytest.raises(SweepFailed, match='^1 of 3 runs failed: seed=1: RuntimeError: the trunk is broken') as e:
+        sweep(student(), dict(seed=[0, 1, 2]), tmp_path, progress=False)
+    assert [r.name for r in e.value.table] == ['seed=0', 'seed=2'] and all(r.finished for r in e.value.table) and '\n' not in str(e.value)
+    with pytest.raises(KeyboardInterrupt): sweep(student(), dict(seed=[9, 3]), tmp_path, progress=False)
+    assert not (tmp_path / 'seed=3').exists()
+    ran = command('sweep', '--config', tmp_path / 'seed=0', '--out', tmp_path, '--set', 'seed=0,1')
+    assert ran.returncode == 1 and '| seed=0 |' in ran.stdout and '1 of 2 runs failed: seed=1: ' in ran.stderr, ran.stderr
+
+
+def test_a_sweep_finds_its_runs_with_more_and_fewer_values(tmp_path):
+    "lr=0.001,seed=0 and lr=0.001 are one run where the seed is 0: by its recipe, whatever its folder is called."
+    table = sweep(student(), dict(lr=[.001, .003], seed=[0]), tmp_path, progress=False)
+    when = {r.name: r.file.stat().st_mtime_ns for r in table}
+    base = student(seed=0)
+    fewer = sweep_recipes(base, dict(lr=[.003]))
+    assert sweep_folders(fewer, tmp_path) == {'lr=0.003': tmp_path / 'lr=0.003,seed=0'}
+    wide = sweep_folders(sweep_recipes(student(lr=.003), dict(seed=[0, 5])), tmp_path)
+    assert wide == {'seed=0': tmp_path / 'lr=0.003,seed=0', 'seed=5': tmp_path / 'seed=5'}
+    again = sweep(base, dict(lr=[.001, .003]), tmp_path, progress=False)
+    assert {r.name: r.file.stat().st_mtime_ns for r in again} == when
+
+
+def test_a_sweep_finds_runs_with_stages(tmp_path):
+    "All stages decide: a run whose detector was trained otherwise is another one."
+    import json
+    from dataclasses import asdict
+    from person_search_nb.presets import stage_recipes
+    base = make_recipe('detector+idnet', SPEC, 'tiny')
+    (first, detector), (_, last) = stage_recipes(base)
+    for place, r in ((f'x=1/1-{first}', detector), ('x=1', replace(last, after='x'))):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / place / 'recipe.json').write_text(json.dumps(asdict(r)))
+    rates = [getattr(detector.train, 'lr'), .123]
+    places = sweep_folders(sweep_recipes(base, {f'{first}.lr': rates}), tmp_path)
+    assert list(places.values()) == [tmp_path / 'x=1', tmp_path / f'{first}.lr=0.123']
+
+
 def test_a_sweep_belongs_to_its_settings(tmp_path):
     sweep(student(), dict(seed=[0]), tmp_path, progress=False)
     with pytest.raises(OtherRun, match='another lr'): sweep(student(lr=.5), dict(seed=[0]), tmp_path, progress=False)
@@ -322,7 +369,7 @@ def test_own_rows_of_an_ablation(tmp_path):
 @pytest.mark.parametrize('name, rows, why', [
     ('mine', [], 'at least one row'), ('mine', [Row('a', 'oim'), Row('a', 'oim')], 'two names'), ('mine', [Row('', 'oim')], 'has no label'),
     ('mine', [Row('a', 'oim', of='b')], 'leave one out'), ('mine', [Row('a', of='b')], 'no row that trains'), ('mine', [Row('a', 'oim', length_of='b')], 'length_of'),
-    ('mine', ['a'], 'is no Row'), ('mine', [Row('a', 'oim', dict(lrr=1))], "no setting 'lrr'"), ('mine', [Row('a', 'none')], 'none'),
+    ('mine', ['a'], 'is no Row.*from person_search_nb.paper_tables import Row'), ('mine', 5, 'rows=5 is no list of rows.*import Row'), ('mine', {'a': dict(lr=.1)}, 'is no list of rows'), ('mine', [Row('a', 'oim', dict(lrr=1))], "no setting 'lrr'"), ('mine', [Row('a', 'none')], 'none'),
     ('mine', [Row('a', 'hdl-student', terms='xd', teacher=Row('t', 'hdl-teacher'))], 'not of fd ad pd'), ('table6', [Row('a', 'oim')], 'is a table of a paper'), ('a/b', [Row('a', 'oim')], 'letters')])
 def test_own_rows_are_checked_before_training(name, rows, why, tmp_path):
     with pytest.raises(ValueError, match=why): run_ablation(name, SPEC, out=tmp_path / 'out', rows=rows, progress=False, **STEP)

@@ -213,10 +213,12 @@ def test_bad_split(synth):
 
 
 def test_registry(registries):
+    got = []
     @opener('mine')
-    def mine(path, options, split, **kw): return path, options, split, kw
+    def mine(path, options, split, **kw): got.append((path, options, split, kw))
     assert parse_spec('mine:a/b?x=c[12]*?&y=') == ('mine', 'a/b', dict(x='c[12]*?', y=''))
-    assert open_dataset('mine:C:\\data', 'query', size=3) == ('C:\\data', {}, 'query', dict(size=3))
+    with pytest.raises(DataError, match=r"reader 'mine' .*a QuerySet, not a NoneType"): open_dataset('mine:C:\\data', 'query', size=3)
+    assert got == [('C:\\data', {}, 'query', dict(size=3))]
 
 
 def test_mirrored_item(synth):

@@ -284,7 +284,7 @@ def test_arrays_from_elsewhere(tmp_path):
 # -- annotation files as tools write them -----------------------------------------------------------------------------
 
 def test_where_annotation_files_lie(tmp_path):
-    for name in ('annotations.json', 'result.json', '_annotations.coco.json', 'instances_default.json', 'annotations/instances_train2017.json', 'annotations/mine.json'):
+    for name in ('annotations.json', 'instances.json', 'result.json', '_annotations.coco.json', 'instances_default.json', 'annotations/instances_train2017.json', 'annotations/mine.json'):
         folder = tmp_path/name.replace('/', '_')
         write(folder)
         (folder/name).parent.mkdir(exist_ok=True)

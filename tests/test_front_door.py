@@ -14,7 +14,7 @@ def fresh(code): return subprocess.run([sys.executable, '-c', code], capture_out
 
 def test_names_are_those_of_their_modules():
     names = set(person_search_nb.__all__) - {'__version__'}
-    assert {'open_dataset', 'build_model', 'load_model', 'HDL', 'train', 'evaluate', 'Gallery', 'AttentionExplorer'} <= names <= set(dir(person_search_nb))
+    assert {'open_dataset', 'build_model', 'load_model', 'HDL', 'train', 'evaluate', 'Gallery', 'AttentionExplorer', 'Run', 'sweep', 'compare', 'check_plugin', 'Predictions', 'Row'} <= names <= set(dir(person_search_nb))
     for name in names:
         value = getattr(person_search_nb, name)
         assert value.__name__ == name and value is getattr(import_module(value.__module__), name)

@@ -1,9 +1,11 @@
 "Own parts: from a file, through the shell, in two processes; and what is said when they are not there."
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -11,11 +13,15 @@ from torch import nn
 
 from person_search_nb import recipes  # noqa: F401  every table is filled
 from person_search_nb.attention import register_attention
+from person_search_nb.augmentation import augmentation, register_augmentation
 from person_search_nb.callbacks import Callback
+from person_search_nb.files import DataError
+from person_search_nb.loading import make_loader
 from person_search_nb.model_files import load_model, save_model
 from person_search_nb.models import build_model
+from person_search_nb.oim import labelled_cross_entropy
 from person_search_nb.plugins import check_plugin, load_plugin, PLUGINS, Registry, REGISTRIES, use_plugin
-from person_search_nb.presets import changed, make_recipe
+from person_search_nb.presets import changed, check_here, make_recipe
 from person_search_nb.specs import open_dataset, opener
 from person_search_nb.recipes import read_recipe
 
@@ -195,9 +201,9 @@ def test_trained_through_the_shell_with_settings_of_its_parts(run, mine, shell):
 def test_the_file_says_what_it_wants(run, mine, registries, shell):
     model = run[0] / 'model.safetensors'
     ran = shell('evaluate', model, '--data', 'synth:tiny')
-    assert ran.returncode == 1 and "needs model 'mine', which mine.py registers" in ran.stderr and '--plugin' in ran.stderr and 'Traceback' not in ran.stderr
-    with pytest.raises(ValueError, match="model.safetensors: needs model 'mine', which mine.py registers: import it first"): load_model(model)
-    with pytest.raises(ValueError, match='recipe.json: not a recipe'): read_recipe(run[0] / 'recipe.json')
+    assert ran.returncode == 1 and "needs model 'mine' of mine.py: " in ran.stderr and '--plugin' in ran.stderr and 'Traceback' not in ran.stderr
+    with pytest.raises(ValueError, match="model.safetensors: needs model 'mine' of mine.py: import it first"): load_model(model)
+    with pytest.raises(ValueError, match=r"recipe.json: needs \w+ '\w+' of mine.py: .*--plugin mine.py.*@register_"): read_recipe(run[0] / 'recipe.json')
     use_plugin(str(mine))
     net = load_model(model)
     assert net.id_loss.margin == .2 and type(net.attention[0]).__name__ == 'SqueezeExcite' and net.roi_head.pooler.settings == dict(times=3)
@@ -229,7 +235,7 @@ def test_a_class_in_place_of_its_name(registries, tmp_path):
     recipe = make_recipe('hdl-student-fast', 'synth:tiny', 'tiny', attention=Doubling, **{'attention.by': 4.})
     assert recipe.net['options'] == dict(attention=dict(by=4.))
     del registries['attention']['Doubling']
-    with pytest.raises(ValueError, match="needs attention 'Doubling', which test_plugins registers"): load_model(tmp_path / 'm.safetensors')
+    with pytest.raises(ValueError, match=r"needs attention 'Doubling' of test_plugins: .*@register_attention\('Doubling'\) above it"): load_model(tmp_path / 'm.safetensors')
 
 
 @pytest.mark.parametrize('typed,said', [('id_loss.margin=0.3', "id_loss 'softmax' has no setting 'margin'"), ('attention.reductin=3', 'did you mean reduction'), ('optimizer.beta=3', "optimizer 'sgd' has no setting 'beta'"),
@@ -250,6 +256,126 @@ def test_settings_of_a_part_decide_a_run(registries):
     "Another margin is another run; and a registry is a plain dict for those who read it."
     a, b = (make_recipe('hdl-student-fast', 'synth:tiny', 'tiny', **{'attention.reduction': n}) for n in (8, 16))
     assert a != b and isinstance(registries['attention'], dict) and isinstance(registries['attention'], Registry)
+
+
+# wrong parts are told before a training begins ------------------------------------------------------------------------
+
+class Listed(nn.Module):
+    def __init__(self, dim, num_ids): super().__init__(); self.w = nn.Linear(dim, num_ids)
+    def logits(self, x): return self.w(x)
+    def forward(self, x, ids): return dict(id=self.w(x).sum())
+
+
+class Margin(nn.Module):
+    def __init__(self, dim, num_ids, margin=.3): super().__init__(); self.w, self.margin = nn.Linear(dim, num_ids), margin
+    def logits(self, x): return self.w(x)
+    def forward(self, x, ids): return labelled_cross_entropy(self.w(x) - self.margin, ids)
+
+
+class OnlyPicture:
+    def __call__(self, image, target, rng=None): return image
+
+
+class Nowhere:
+    def __call__(self, image, target, rng=None): return image * float('nan'), target
+
+
+class Outside:
+    def __init__(self, by=0.): self.by = by
+    def __call__(self, image, target, rng=None): return image, dict(target, boxes=target['boxes'] + self.by)
+
+
+def in_letters(config, step, n): return 'x'
+def of_one(step): return 1.
+def uncut(features, boxes, size, scale): return features
+def no_optimizer(groups, lr): return None
+def no_trunk(width=1., weights=None): return nn.Linear(1, 1)
+def no_system(num_ids, heights, width, **kw): return 5
+
+
+WRONG = [(dict(attention=OneValue), r"attention 'OneValue' .*: it has to return \(H, A\)"), (dict(id_loss=Listed), "id_loss 'Listed' .*: loss.* has to be one number"),
+         ({'id_loss': Margin, 'id_loss.margin': 'big'}, r"id_loss 'Margin' \(test_plugins, id_loss.margin='big'\): TypeError"), (dict(augment=OnlyPicture), r"augment 'OnlyPicture' .*has to return \(image, target\)"),
+         (dict(augment=Nowhere), "augment 'Nowhere' .*finite, from 0 to 1"), ({'augment': Outside, 'augment.by': 5000.}, "augment 'Outside' .*augment.by=5000.*boxes have to lie in the 80x60 picture"),
+         (dict(schedule=in_letters), "schedule 'in_letters' .*a number from 0, not 'x'"), (dict(schedule=of_one), "schedule 'of_one' .*positional argument"), (dict(roi_op=uncut), "roi_op 'uncut' .*regions have to be"),
+         (dict(optimizer=no_optimizer), "optimizer 'no_optimizer' .*torch's form, not a NoneType"), (dict(trunk=no_trunk), "trunk 'no_trunk' .*a Backbone, not a Linear"), (dict(model=no_system), "model 'no_system' .*")]
+
+
+@pytest.mark.parametrize('given,said', WRONG, ids=[' '.join(map(str, g)) for g, _ in WRONG])
+def test_a_wrong_part_is_named_before_a_training_begins(given, said, registries, tmp_path):
+    "With its kind, its name, where it is from, and the command that tries it."
+    given = dict(model='hdl-student-fast') | given
+    with pytest.raises(ValueError, match=said) as e: check_here(make_recipe(data='synth:tiny', preset='tiny', **given))
+    kind = said.partition(' ')[0]
+    assert f'; try person-search check-plugin {kind} ' in str(e.value) and '\n' not in str(e.value) and '(test_plugins' in str(e.value)
+
+
+def test_a_sound_part_is_tried_once_and_changes_no_random_state(registries, monkeypatch):
+    tried = []
+    monkeypatch.setattr('person_search_nb.presets.check_plugin', lambda *a: tried.append(a[:2]) or check_plugin(*a))
+    recipe = make_recipe('hdl-student-fast', 'synth:tiny', 'tiny', id_loss=Margin, augment=Outside)
+    torch.manual_seed(7); before = torch.get_rng_state()
+    for _ in range(2): check_here(recipe)
+    assert tried == [('id_loss', 'Margin'), ('augment', 'Outside')] and torch.equal(before, torch.get_rng_state())
+    check_here(changed(recipe, **{'id_loss.margin': .5}))
+    assert tried[2:] == [('id_loss', 'Margin')] and registries['id_loss'].trial is None
+
+
+def test_a_reader_of_something_else_is_one_line(registries):
+    @opener('listed')
+    def listed(path, options, split, **kw): return [1, 2]
+    with pytest.raises(ValueError, match=r"reader 'listed' \(test_plugins\): for split=train it has to return a SceneDataset, not a list; .*check-plugin reader 'listed:x'"): open_dataset('listed:x')
+
+
+def darker(image, target, rng, by=.5): return image * by, target
+
+
+def test_a_function_is_an_augmentation(registries):
+    "By its name, with settings, and in place of its name; a factory of functions is called."
+    register_augmentation('darker')(darker)
+    assert check_plugin('augment', 'darker', lambda line: None)
+    image, rng = torch.ones(3, 4, 4), torch.Generator()
+    assert augmentation('darker', by=.25)(image, {}, rng)[0].max() == .25 and pickle.loads(pickle.dumps(augmentation('darker')))(image, {}, rng)[0].max() == .5
+    assert make_recipe('hdl-student-fast', 'synth:tiny', 'tiny', augment=darker).train.augment == 'darker'
+    with pytest.raises(ValueError, match='has no setting'): augmentation('darker', rng=3)
+    register_augmentation('factory')(lambda by=.5: lambda image, target, rng: (image * by, target))
+    assert augmentation('factory', by=.1)(image, {}, rng)[0].max() < .11
+
+
+@pytest.mark.parametrize('part,said', [(Nowhere(), "augmentation 'Nowhere', scene .*: the picture has to be finite"), (Outside(5000.), "augmentation 'Outside', scene .*: boxes have to lie"), (OnlyPicture(), 'has to return')])
+def test_the_loader_looks_at_what_an_augmentation_returns(part, said):
+    data = open_dataset('synth:tiny?train_scenes=2&test_scenes=2&train_ids=3&test_ids=3&queries=1&gallery=1&size=96x160', progress=False)
+    with pytest.raises(DataError, match=said): list(make_loader(data, 2, augment=part))
+
+
+SCRIPT = """
+from torch import nn
+from person_search_nb.model_files import save_model
+from person_search_nb.models import build_model
+{decorator}
+class SE(nn.Module):
+    def __init__(self, channels): super().__init__()
+    def forward(self, x): return x, None
+if __name__ == '__main__':
+    save_model(build_model('hdl-student-fast', 3, width=.125, attention=SE), 'm.safetensors')
+"""
+
+
+def test_a_class_of_a_script_is_found_where_the_message_says(tmp_path, registries, monkeypatch):
+    own, model = tmp_path / 'own_script.py', tmp_path / 'm.safetensors'
+    own.write_text(SCRIPT.format(decorator=''))
+    ran = subprocess.run([sys.executable, own.name], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    with pytest.raises(ValueError, match=r"needs attention 'SE' of own_script.py: .*--plugin own_script.py.*, with @register_attention\('SE'\) above it there"): load_model(model)
+    own.write_text(SCRIPT.format(decorator="from person_search_nb.attention import register_attention\n@register_attention('SE')"))
+    monkeypatch.syspath_prepend(tmp_path)
+    load_plugin(str(own))
+    assert type(load_model(model).attention[0]).__name__ == 'SE'
+
+
+def test_a_recipe_notes_plugins_only_where_there_are_some(registries):
+    plain = make_recipe('hdl-student-fast', 'synth:tiny', 'tiny')
+    assert recipes._noted(plain) == asdict(plain)
+    assert recipes._noted(changed(plain, augment=Outside))['plugins'] == {'augment Outside': 'test_plugins'}
 
 
 # in the shell ---------------------------------------------------------------------------------------------------------
@@ -290,7 +416,7 @@ def test_galleries_and_exports_of_a_model_with_own_parts(mine, command, registri
         call = [str(w).replace('m.onnx', 'n.onnx').replace('t.safe', 'u.safe') if w != gallery or name == 'search' else tmp_path / 'h' for w in call]
         ran = command(*call)
         said = ran.stderr.strip().splitlines()[-1]
-        assert ran.returncode == 1 and "m.safetensors: needs attention 'se', which mine.py registers" in said and '--plugin' in said and 'Traceback' not in ran.stderr, (name, ran.stderr)
+        assert ran.returncode == 1 and "m.safetensors: needs attention 'se' of mine.py: " in said and '--plugin' in said and 'Traceback' not in ran.stderr, (name, ran.stderr)
     assert not (tmp_path / 'h').exists() and not (tmp_path / 'n.onnx').exists()
     ran = command('index', spec, '--model', graph, '--out', tmp_path / 'i', '--device', 'cpu')
     assert ran.returncode == 0, ran.stderr

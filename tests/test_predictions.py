@@ -317,3 +317,36 @@ def test_query_set_elsewhere():
     p = Predictions.from_dicts({f's{k}': dict(boxes=[[10, 10, 40, 90]], scores=[1], embeddings=[np.eye(2)[k]]) for k in range(2)}, gallery)
     r = evaluate_predictions(p.with_queries({'s2': [1, 0], 's3': [0, 1]}, queries), gallery, queries)
     assert r['mAP'] == r['mINP'] == r['top1'] == 1
+
+
+@pytest.mark.parametrize('change,says', [
+    (dict(det_feats=lambda f: f * 0 + f[:1]), 'embeddings of detections are equal'), (dict(query_feats=lambda f: f * 0 + f[:1]), 'embeddings of queries are equal'),
+    (dict(det_scores=lambda s: s * .1), r'no detection has a score of 0.5 or more, the highest is 0.\d+.*give score_threshold'), (dict(det_boxes=lambda b: b * .5), r'\d of \d+ people have a box')])
+def test_what_finds_nothing_is_said(world, true, change, says):
+    wrong = replace(true, **{k: f(getattr(true, k)) for k, f in change.items()})
+    with pytest.warns(UserWarning, match=says): evaluate_predictions(wrong, *world)
+
+
+def test_zero_embeddings_are_refused(world, true):
+    for k, of in (('det_feats', 'detections'), ('query_feats', 'queries')):
+        n = len(getattr(true, k))
+        with pytest.raises(DataError, match=f'^{n} of {n} embeddings of {of} are zero'): evaluate_predictions(replace(true, **{k: 0 * getattr(true, k)}), *world)
+    low = replace(true, det_scores=.1 * true.det_scores)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        evaluate_predictions(true, *world)
+        evaluate_predictions(low, *world, score_threshold=.01)
+
+
+def test_what_other_programs_write_otherwise(world, true, tmp_path):
+    "Numbers in place of names, several categories, and embeddings in some rows only."
+    gallery, file = world[0], tmp_path / 'r.json'
+    with pytest.raises(DataError, match=f"go by names of scenes, and a key is 0; give .*{gallery.names[0]}"): Predictions.from_dicts(dict(enumerate(as_dicts(true).values())), gallery)
+    true.to_coco(file)
+    rows = json.loads(file.read_text())
+    file.write_text(json.dumps([r | dict(category_id=k % 2) for k, r in enumerate(rows)]))
+    with pytest.warns(UserWarning, match='rows are of 2 categories, 0, 1, and all count as people'): Predictions.from_coco(file, gallery)
+    file.write_text(json.dumps([r | ({} if k else dict(embedding=None)) for k, r in enumerate(rows)]))
+    with pytest.raises(DataError, match='row 1 has an embedding, earlier rows have none'): Predictions.from_coco(file, gallery)
+    true.to_coco(file, embeddings=False)
+    assert 'no embeddings' in repr(Predictions.from_coco(file, gallery))

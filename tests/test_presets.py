@@ -1,4 +1,6 @@
 "Preset `paper` holds what the papers print; no setting is without a source; what is given wins; schedules are in the paper's unit."
+import re
+
 import pytest
 import torch
 
@@ -122,6 +124,8 @@ def test_the_command_prints_every_source(capsys):
 def test_settings_of_a_part_need_a_part():
     "A name in front of the point is a stage or a part of the network; anything else is said at once, with what there is."
     assert make_recipe('hdl-teacher', 'synth:tiny', 'tiny', **{'rpn.lr': .1}).train.parts == {'rpn': {'lr': .1}}
+    for wrong, says in (({"rkd.angle": 2.}, 'rkd is a term, whose settings follow its weight: terms="rkd=1,angle=2.0"'), ({'idloss.margin': .3}, "no setting 'idloss.margin': did you mean id_loss.margin")):
+        with pytest.raises(ValueError, match=re.escape(says)): make_recipe('hdl-student-fast', 'synth:tiny', 'tiny', **wrong)
     with pytest.raises(ValueError, match="'typo' is no stage and no part of hdl-teacher; there are .*rpn"):
         make_recipe('hdl-teacher', 'synth:tiny', 'tiny', **{'typo.lr': .1})
     with pytest.raises(ValueError, match="'typo' is no stage.*detector"):
