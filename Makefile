@@ -17,7 +17,7 @@ export PYTHON CONSTRAINTS
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-fast test check notebooks pytest docs lock export clean-nbs wheel explore
+.PHONY: help env demo demo-fast test check notebooks pytest docs lock export clean-nbs wheel explore trunks
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -65,6 +65,9 @@ pytest: $(VENV)/.for-developing  ## the tests in tests/
 docs: $(VENV)/.for-docs          ## the site: docs/_build/html/index.html, to be read without a network
 	$(BIN)/python docs/pages.py
 	$(BIN)/python -m sphinx -q -W --keep-going -c docs docs/_build/pages docs/_build/html
+
+trunks: $(VENV)/.for-running     ## small trunks of every backbone, taught and not, to start from: runs/trunks; hours, and it goes on
+	$(BIN)/python .ci/trunks.py
 
 env: $(VENV)/.for-developing     ## the environment for developing, and nothing else
 

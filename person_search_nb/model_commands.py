@@ -23,7 +23,7 @@ def demo(
     out: str = 'runs/demo',  # folder for results.json, report.html, checkpoints
     seed: int = 0,           # of scenes, weights and order
     fast: store_true = False,     # a miniature that proves only that everything runs
-    scratch: store_true = False,  # start from random weights, not from the shipped trunks
+    scratch: store_true = False,  # start the teacher from random weights, too
 ):
     "Make synthetic scenes, train teacher and students, search, compare, report."
     from person_search_nb.demo import FAST, DemoConfig, run_demo

@@ -6,8 +6,11 @@ import re
 import pytest
 import torch
 
-from person_search_nb.demo import DemoConfig, row_names, ROWS, shortest_in_turns, stage_table
-from person_search_nb.demo import start_note, SWAPPED
+from person_search_nb.demo import _Demo, build_pair, DemoConfig, gain_note, GAINS, ROWS, shortest_in_turns, start_note
+from person_search_nb.model_files import shipped_trunk
+from person_search_nb.models import load_model
+
+TINY = 'synth:tiny?train_scenes=8&test_scenes=8&train_ids=8&test_ids=4&queries=2&gallery=4&cameras=2'
 
 
 class Toy(torch.nn.Module):
@@ -31,18 +34,29 @@ def test_networks_are_measured_in_turns_and_the_shortest_counts():
     assert ms == pytest.approx(dict(plain=5, taught=5))
 
 
-def test_what_each_stage_gave_is_what_was_measured(root):
-    "The report's second table, and the names of the rows, are those of benchmarks/demo.md."
+def test_what_distillation_brought_is_what_was_measured(root):
+    "The gains that the report names, and the names of the rows, are those of benchmarks/demo.md."
     text = (root/'benchmarks/demo.md').read_text()
-    for trunk, values in SWAPPED.items():
-        row = re.search(rf'^ *\| {trunk} \|(.*)\|$', text, re.M)[1]
-        assert [float(re.match(r' *([\d.]+)', cell)[1]) for cell in row.split('|')] == list(values)
-        assert f'{values[2] - values[1]:+.3f}' in stage_table()
     for name in ROWS.values(): assert f'| {name} |' in text
+    each = text[text.index('mAP of each'):]
+    heads = [h.strip() for h in re.search(r'^\| seed \|.*$', each, re.M)[0].split('|')]
+    for seed, (plain, taught) in GAINS.items():
+        cells = dict(zip(heads, (c.strip() for c in re.search(rf'^\| {seed} \|.*$', each, re.M)[0].split('|'))))
+        assert (float(cells[ROWS['student_plain']]), float(cells[ROWS['student_hdl']])) == (plain, taught)
+        assert f'{taught - plain:+.3f}' in gain_note(.1, .3)
+    assert '+0.200 mAP here' in gain_note(.1, .3)
 
 
-def test_a_taught_trunk_is_named_only_where_there_is_one():
-    config = DemoConfig()
-    for other in (replace(config, hdl_trunk=config.plain_trunk), replace(config, pretrained=False)):
-        assert 'taught' not in row_names(asdict(other))['student_hdl'] + start_note(asdict(other))
-    assert 'taught trunk' in row_names(asdict(config))['student_hdl'] and 'taught by a teacher' in start_note(asdict(config))
+def test_both_students_are_the_same_network_and_only_the_teacher_differs(tmp_path):
+    "Same weights, and the same recipe of their trainings; the start that is named is the start that is had."
+    demo = _Demo(mini := DemoConfig(data=TINY, teacher_epochs=1, student_epochs=1), tmp_path)
+    demo.make()
+    nets = demo.networks()
+    a, b = nets['student_plain'].state_dict(), nets['student_hdl'].state_dict()
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    shipped = load_model(shipped_trunk('hdl-student-fast')).state_dict()
+    def same(net): return [torch.equal(v, shipped[k]) for k, v in net.state_dict().items() if k in shipped and v.shape == shipped[k].shape and v.ndim > 1]
+    assert not any(same(nets['student_hdl']))
+    start = replace(mini, student_trunk='hdl-student-fast')
+    assert sum(same(build_pair(start, 6, [10. * k for k in range(2, 13)])[1]())) > 20
+    assert 'random weights' in start_note(asdict(mini)) and 'hdl-student-fast' in start_note(asdict(start))

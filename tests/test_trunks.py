@@ -1,0 +1,93 @@
+"The scripts that make trunks (.ci/trunks.py) and claims (benchmarks/claims.py): they run in miniature, go on, and train what they say."
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from person_search_nb.ablation_rows import network_of, Plan
+from person_search_nb.model_files import load_trunk
+from person_search_nb.models import build_model, load_model
+
+TINY = 'synth:tiny?train_scenes=8&test_scenes=8&train_ids=8&test_ids=4&queries=2&gallery=4&cameras=2'
+
+
+@pytest.fixture
+def script(root, monkeypatch):
+    "A script of the project as a module."
+    def load(path):
+        spec = importlib.util.spec_from_file_location(Path(path).stem, root / path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+        return module
+    return load
+
+
+@pytest.fixture
+def trunks(script): return script('.ci/trunks.py')
+
+
+def test_a_trunk_is_made_with_its_card_and_starts_another_network(trunks, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(trunks, 'FRESH', TINY)
+    short = dict(trunks.TRUNKS['resnet18'].model, dim=32)  # sixteen scenes have too few people for more
+    monkeypatch.setitem(trunks.TRUNKS, 'resnet18', replace(trunks.TRUNKS['resnet18'], model=short))
+    call = ['trunks', 'resnet18', '--how', 'taught', '--scenes', '16', '--steps', '.002', '--out', str(tmp_path / 'out'), '--work', str(tmp_path / 'work')]
+    monkeypatch.setattr(sys, 'argv', call)
+    trunks.main()
+    assert 'resnet18, taught: about 0.0 hours' in capsys.readouterr().out
+    file = tmp_path / 'out/taught/resnet18.safetensors'
+    card = file.with_suffix('.md').read_text()
+    assert '2 steps on cut-outs' in card and 'prediction distillation' in card and 'mAP 0.' in card and 'Not for' in card
+    made = load_model(file).state_dict()
+    started = load_trunk(build_model(**short, num_ids=7), file).state_dict()
+    deep = [k for k in made if made[k].ndim == 4 and 'rpn' not in k]
+    assert len(deep) > 15 and all(torch.equal(made[k], started[k]) for k in deep)
+    when = file.stat().st_mtime_ns
+    trunks.main()  # what is there is not made again
+    assert 'resnet18, taught: is there' in capsys.readouterr().out and file.stat().st_mtime_ns == when
+
+
+def test_every_trunk_can_be_built_and_described(trunks):
+    "With and without attention, the trunks of Table 5 differ in nothing else."
+    for name, trunk in trunks.TRUNKS.items():
+        with torch.device('meta'): assert build_model(**trunk.model, num_ids=1).id_loss.dim
+    for name in ('hdl-student', 'hdl-student-fast'):
+        plain, none = trunks.TRUNKS[name], trunks.TRUNKS[f'{name}-no-attention']
+        assert none.model == plain.model | dict(attention='none') and none.stages == plain.stages
+
+
+def test_a_broken_stage_goes_on(trunks, tmp_path, monkeypatch):
+    "From the last checkpoint, to the weights of a run that was not broken."
+    monkeypatch.setattr(trunks, 'KEPT', 2)
+    def run(keep, stop=None):
+        torch.manual_seed(0)
+        model, steps = torch.nn.Linear(3, 1), []
+        def losses():
+            if len(steps) == stop: raise KeyboardInterrupt
+            steps.append(0)
+            return dict(id=model(torch.randn(4, 3)).square().mean())
+        try: trunks.optimise(model, 6, 1e-2, 'toy', losses, keep)
+        except KeyboardInterrupt: pass
+        return model.weight.detach(), len(steps)
+    whole, _ = run(tmp_path / 'a.pt')
+    run(tmp_path / 'b.pt', stop=3)
+    again, steps = run(tmp_path / 'b.pt')
+    assert torch.equal(whole, again) and steps == 4
+
+
+def test_claims_train_what_they_say(script, tmp_path):
+    "Students start from random weights, with the printed loss; the teacher of all rows is one network."
+    claims = script('benchmarks/claims.py')
+    for name, claim in claims.CLAIMS.items():
+        rows = claim.rows(1.)
+        nets = [network_of(r, Plan(claims.WORLD.replace('{seed}', '0'), 'tiny', 0, claim.student_model, settings=dict(factored=True)), tmp_path, rows) for r in rows]
+        students = [n.recipe for n in nets if n.recipe.model == claim.student_model]
+        assert students and all((r.start, r.net.get('imprint', r.imprint), r.train.epochs) == ('', False, 10.) for r in students)
+        assert all(not r.hinton and r.temperature == 4. for r in students if r.teacher)
+        if name.startswith('table6'):
+            of = {n.recipe.teacher for n in nets if n.recipe.teacher}
+            assert len(students) == 8 and len(of) == 1 and of == {n.file for n in nets if n.recipe.model == 'hdl-teacher'}
+            assert len({r.lambdas for r in students if r.teacher}) == 7
