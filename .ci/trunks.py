@@ -3,7 +3,7 @@
     make trunks                                      # all below that are not there yet: hours; goes on where it was stopped
     python .ci/trunks.py --list                      # what there is, and what each takes
     python .ci/trunks.py resnet18 vgg16 --how taught # these alone
-    python .ci/trunks.py resnet18 --scenes 48 --steps 0.01 --out /tmp/try      # proves only that it runs
+    python .ci/trunks.py resnet18 --scenes 48 --steps 0.01 --out runs/try      # proves only that it runs
 
 People, places and cameras are of seed 9001, which no demo and no table uses. Each trunk comes in two versions from the same random
 weights, scenes, labels and steps: `labels`, and `taught`, which has one more loss, prediction distillation with everybody of that

@@ -3,7 +3,7 @@
     python benchmarks/claims.py --list
     python benchmarks/claims.py table6                 # trains what is missing, then prints; goes on where it was stopped
     python benchmarks/claims.py table6 --workers 2     # two trainings at once, a core each
-    python benchmarks/claims.py table6 --steps 0.02 --seeds 0 --out /tmp/try      # proves only that it runs
+    python benchmarks/claims.py table6 --steps 0.02 --seeds 0 --out runs/try      # proves only that it runs
 
 Every claim has worlds of its own (one for each seed), which no trunk has seen and on which no setting was chosen.
 """
