@@ -3983,6 +3983,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'person_search_nb/widgets.py'),
                                           'person_search_nb.widgets.Explorer.__init__': ( 'tools/widgets.html#explorer.__init__',
                                                                                           'person_search_nb/widgets.py'),
+                                          'person_search_nb.widgets.Explorer._build': ( 'tools/widgets.html#explorer._build',
+                                                                                        'person_search_nb/widgets.py'),
                                           'person_search_nb.widgets.Explorer._repr_mimebundle_': ( 'tools/widgets.html#explorer._repr_mimebundle_',
                                                                                                    'person_search_nb/widgets.py'),
                                           'person_search_nb.widgets.Explorer.changing': ( 'tools/widgets.html#explorer.changing',

@@ -190,11 +190,7 @@ class AttentionExplorer(Explorer):
         if 'finished' in self.moments:
             raise ValueError("'finished' is the student itself; call the moment something else")
         self.names, self.recent, self.loaded = ['teacher', *self.students], LRUCache(), {}
-        self._make_controls(start)
-        self._make_pictures()
-        self._arrange()
-        self._connect()
-        with self.guarded(): self.new_scene()
+        self._build(start)
 
     @classmethod
     def demo(cls) -> 'AttentionExplorer':

@@ -42,11 +42,7 @@ class PredictionsExplorer(SearchExplorer):
         self.query_feats, self.truth_of = p.query_feats, search_truth(queries, gallery)
         self.asked, self.queries, self.scenes = queries, queries.dataset, gallery
         self.recent, self.query, self.cams, self.uploaded = LRUCache(), None, None, None
-        self._make_controls(start)
-        self._make_pictures()
-        self._arrange()
-        self._connect()
-        with self.guarded(): self.new_scene()
+        self._build(start)
 
     @classmethod
     def demo(cls) -> 'PredictionsExplorer':

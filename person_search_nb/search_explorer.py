@@ -57,11 +57,7 @@ class SearchExplorer(Explorer):
         self.judged = self._is_numbered_alike()
         self.numbers = _annotated(self.queries), _annotated(self.scenes)
         self.uploaded = self.query = None
-        self._make_controls(start)
-        self._make_pictures()
-        self._arrange()
-        self._connect()
-        with self.guarded(): self.new_scene()
+        self._build(start)
 
     @classmethod
     def demo(cls) -> 'SearchExplorer':

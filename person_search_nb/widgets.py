@@ -222,6 +222,14 @@ class Explorer:
         if self.status.value == text: return
         self.status.value, self.status.layout.display = text, '' if text else 'none'
 
+    def _build(self, start):
+        "Make the page in the order that all explorers have, and draw it for the first time."
+        self._make_controls(start)
+        self._make_pictures()
+        self._arrange()
+        self._connect()
+        with self.guarded(): self.new_scene()
+
 # %% ../nbs/tools/widgets.ipynb #b8d054fc
 class LRUCache:
     "A cache: `recent(key, make)` calls `make()` only for a key it does not hold."
