@@ -303,6 +303,8 @@ def _own_table(name, rows):
     if name in TABLES: raise ValueError(f'{name}: is a table of a paper; take another name')
     if not re.fullmatch(r'[\w.+=-]+', name):
         raise ValueError(f'{name!r}: name your rows with letters, digits, - and _')
+    table = rows if isinstance(rows, Table) else Table(name, rows, ())
+    rows = table.rows
     if isinstance(rows, (str, dict, Row)) or not isinstance(rows, Iterable):
         raise ValueError(_NO_LIST.format(name, rows))
     rows, files = tuple(rows), {}
@@ -314,7 +316,7 @@ def _own_table(name, rows):
         if (file := _score_file(row, 0)) in files:
             raise ValueError(f'{name}: rows {files[file]} and {label} need two names')
         files[file] = label
-    return Table(name, rows, ())
+    return replace(table, rows=rows)
 
 # %% ../nbs/95_ablations.ipynb #8fca8659
 def _check_trunks(table, trunks, settings):
@@ -390,7 +392,7 @@ def run_ablation(
     again: bool = False,       # search again also where scores are there
     restart: bool = False,     # move another table that is in the folder aside
     progress: bool = True,     # bars, and what fitted of each start
-    rows=None,                 # of `Row`: your own, in place of a paper's
+    rows=None,                 # of `Row`: your own, in place of a paper's; or a `Table` of them
     **settings,                # changes of all recipes, as in `presets.make_recipe`
 ) -> dict:                     # name, title, head (lines: what differs); rows: dict(label, paper,
                                # start, mAP, top1, ...: means, runs: of each seed)
