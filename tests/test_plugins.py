@@ -4,7 +4,6 @@ import os
 import pickle
 import re
 import runpy
-import subprocess
 import sys
 from dataclasses import asdict
 
