@@ -178,8 +178,7 @@ def imported(place):
     for name in [n for n in sys.modules if n.partition('.')[0] == 'person_search_nb']: del sys.modules[name]
     import person_search_nb.recipes, person_search_nb.cli  # noqa: E401, F401
     (place / 'done').touch()
-    load_later = sys.modules['person_search_nb.plugins'].load_plugins
-    load_later()
+    person_search_nb.plugins.load_plugins()
 
 
 def test_importing_loads_nobodys_code(tmp_path, child):
