@@ -17,7 +17,7 @@ from person_search_nb.ablations import ablation_table, list_tables, run_ablation
 from person_search_nb.bench_commands import ablate
 
 pytestmark = pytest.mark.usefixtures('no_curves')
-SPEC = 'synth:tiny?train_scenes=4&test_scenes=6&train_ids=4&test_ids=4&queries=3&gallery=4&size=96x160'
+SPEC = 'synth:tiny?train_scenes=4&test_scenes=4&train_ids=4&test_ids=4&queries=2&gallery=3&size=96x160'
 STEP = dict(width=0.125, rpn_channels=16, start='', imprint=False, steps=1, warmup=0, precision='fp32', device='cpu', batch_size=2, rois_per_image=4, proposals=(12, 8),
             search_threshold=0., augment=None)
 CUTS = {f'{stage}.{k}': v for stage in ('cutouts',) for k, v in dict(crops=(64, 48), batch_size=8).items()}

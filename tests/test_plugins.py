@@ -3,18 +3,20 @@ import json
 import os
 import pickle
 import re
-import subprocess
+import runpy
 import sys
 from dataclasses import asdict
 
 import pytest
 import torch
 from torch import nn
+from torch.distributed.launcher.api import elastic_launch, LaunchConfig
 
 from person_search_nb import recipes  # noqa: F401  every table is filled
 from person_search_nb.attention import register_attention
 from person_search_nb.augmentation import augmentation, register_augmentation
 from person_search_nb.callbacks import Callback
+from person_search_nb.cli import main
 from person_search_nb.files import DataError
 from person_search_nb.loading import make_loader
 from person_search_nb.model_files import load_model, save_model
@@ -50,11 +52,15 @@ def no_plugins():
         yield
 
 
-def fresh(*words, processes=0, env={}):
-    "A command in a new interpreter, or in several that `torchrun` starts."
-    run = [sys.executable, '-c', 'from person_search_nb.cli import main; main()']
-    if processes: run = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}', '--no-python', *run]
-    return subprocess.run([*run, *map(str, words)], capture_output=True, text=True, env=os.environ | env)
+def typed(*words):
+    "A command in a process of its own."
+    sys.argv = ['person-search', *words]
+    main()
+
+
+def script(name):
+    "What `python name` does."
+    runpy.run_path(name, run_name='__main__')
 
 
 # the tables -----------------------------------------------------------------------------------------------------------
@@ -153,23 +159,33 @@ def test_no_file_and_a_name_that_is_taken(tmp_path, registries, command):
     assert command('train', '--plugin').stderr.strip() == 'person-search: --plugin needs a file, or the name of a module'
 
 
-def test_an_installed_package_is_found_and_a_broken_one_only_warns(tmp_path):
+def test_an_installed_package_is_found_and_a_broken_one_only_warns(tmp_path, shell, monkeypatch):
     for name, text in (('good_parts', 'from person_search_nb.attention import register_attention, NoAttention\nregister_attention("nothing")(NoAttention)\n'), ('bad_parts', '1/0\n')):
         (tmp_path / f'{name}.py').write_text(text)
         info = tmp_path / f'{name}-1.0.dist-info'
         info.mkdir()
         (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n')
         (info / 'entry_points.txt').write_text(f'[person_search_nb.plugins]\n{name} = {name}\n')
-    ran = fresh('presets', 'hdl-teacher', '--set', 'attention=nothing', env=dict(PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')])))
+    monkeypatch.syspath_prepend(tmp_path)  # a process begins with the path of the one that starts it
+    ran = shell('presets', 'hdl-teacher', '--set', 'attention=nothing')
     assert ran.returncode == 0 and "| `attention` | `'nothing'` | given |" in ran.stdout, ran.stderr
     assert 'bad_parts: this plug-in cannot be loaded (ZeroDivisionError' in ran.stderr
 
 
-def test_importing_loads_nobodys_code(tmp_path):
-    (tmp_path / 'loud.py').write_text('print("loaded")\n')
-    env = dict(os.environ, **{PLUGINS: str(tmp_path / 'loud.py')})
-    code = 'import person_search_nb.recipes, person_search_nb.cli; print("done")'
-    assert subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True).stdout == 'done\n'
+def imported(place):
+    "Import the package once more, in a process where all that it stands on is there."
+    os.environ[PLUGINS] = str(place / 'loud.py')
+    for name in [n for n in sys.modules if n.partition('.')[0] == 'person_search_nb']: del sys.modules[name]
+    import person_search_nb.recipes, person_search_nb.cli  # noqa: E401, F401
+    (place / 'done').touch()
+    person_search_nb.plugins.load_plugins()
+
+
+def test_importing_loads_nobodys_code(tmp_path, child):
+    "Only the call that loads plug-ins does: the file notes whether the package was there before."
+    (tmp_path / 'loud.py').write_text(f'from pathlib import Path\nhere = Path({str(tmp_path)!r})\n(here / "loaded").write_text(str((here / "done").exists()))\n')
+    child(imported, tmp_path).join()
+    assert (tmp_path / 'done').exists() and (tmp_path / 'loaded').read_text() == 'True'
 
 
 # one of each ----------------------------------------------------------------------------------------------------------
@@ -216,11 +232,11 @@ def test_other_commands_with_the_plugin(command, run, mine, tmp_path, shell):
     assert ran.returncode == 0, ran.stderr
 
 
-def test_two_processes_train_with_it(run, mine, tmp_path):
+def test_two_processes_train_with_it(run, mine, tmp_path, process_method):
     out, words = run
     words = [tmp_path / 'two' if w == out else w for w in words]
-    ran = fresh('--plugin', mine, *words, processes=2)
-    assert ran.returncode == 0, ran.stderr[-2000:]
+    how = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=2, rdzv_backend='c10d', rdzv_endpoint='localhost:0', run_id='plugins', start_method=process_method)
+    elastic_launch(how, typed)(*map(str, ('--plugin', mine, *words)))  # what torchrun does with its words
     assert (tmp_path / 'two/model.safetensors').exists()
 
 
@@ -360,11 +376,14 @@ if __name__ == '__main__':
 """
 
 
-def test_a_class_of_a_script_is_found_where_the_message_says(tmp_path, registries, monkeypatch):
+def test_a_class_of_a_script_is_found_where_the_message_says(tmp_path, registries, monkeypatch, child):
     own, model = tmp_path / 'own_script.py', tmp_path / 'm.safetensors'
     own.write_text(SCRIPT.format(decorator=''))
-    ran = subprocess.run([sys.executable, own.name], cwd=tmp_path, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
+    with monkeypatch.context() as m:
+        m.chdir(tmp_path)
+        ran = child(script, own.name)
+        ran.join()
+    assert ran.exitcode == 0
     with pytest.raises(ValueError, match=r"needs attention 'SE' of own_script.py: .*--plugin own_script.py.*, with @register_attention\('SE'\) above it there"): load_model(model)
     own.write_text(SCRIPT.format(decorator="from person_search_nb.attention import register_attention\n@register_attention('SE')"))
     monkeypatch.syspath_prepend(tmp_path)

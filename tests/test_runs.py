@@ -367,16 +367,18 @@ def test_scores_of_another_network_are_measured_again(tmp_path):
     given = SMALL | dict(search_threshold=0.)
     go = lambda: run_ablation('table7', SPEC, out=tmp_path / 'out', networks=tmp_path / 'networks', progress=False, **given)
     first = go()
-    kept = next((tmp_path / 'out').glob('*-seed0.json'))
-    right = json.loads(kept.read_text())
-    for text in (json.dumps(right | dict(network='another', mAP=0.99)), '', '[]'):
-        kept.write_text(text)
-        assert [r['mAP'] for r in go()['rows']] == [r['mAP'] for r in first['rows']]
+    kept = sorted((tmp_path / 'out').glob('*-seed0.json'))
+    right = [p.read_text() for p in kept]
+    broken = json.dumps(json.loads(right[0]) | dict(network='another', mAP=0.99)), '', '[]'
+    for p, text in zip(kept, broken, strict=True): p.write_text(text)                     # one for each row
+    assert [r['mAP'] for r in go()['rows']] == [r['mAP'] for r in first['rows']]
+    assert [p.read_text() for p in kept] == right
 
 
 # the demo ---------------------------------------------------------------------------------------------------------------
 
-MINI = DemoConfig(data='synth:tiny?train_scenes=4&test_scenes=4&train_ids=6&test_ids=4&queries=2&gallery=3&cameras=2&size=96x160', teacher_epochs=1, student_epochs=1)
+MINI = DemoConfig(data='synth:tiny?train_scenes=4&test_scenes=4&train_ids=6&test_ids=4&queries=2&gallery=3&cameras=2&size=96x160', width=0.125, student_width=0.25,
+                  pretrained=False, teacher_epochs=1, student_epochs=1)
 
 
 def test_a_demo_leaves_other_folders_alone(tmp_path, command):
