@@ -758,6 +758,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'person_search_nb.clsa._check_levels': ('clsa.html#_check_levels', 'person_search_nb/clsa.py'),
                                        'person_search_nb.clsa._identity_loss': ('clsa.html#_identity_loss', 'person_search_nb/clsa.py'),
                                        'person_search_nb.clsa._second': ('clsa.html#_second', 'person_search_nb/clsa.py'),
+                                       'person_search_nb.clsa._top_down': ('clsa.html#_top_down', 'person_search_nb/clsa.py'),
                                        'person_search_nb.clsa.build': ('clsa.html#build', 'person_search_nb/clsa.py'),
                                        'person_search_nb.clsa.build_idnet': ('clsa.html#build_idnet', 'person_search_nb/clsa.py'),
                                        'person_search_nb.clsa.shrunk': ('clsa.html#shrunk', 'person_search_nb/clsa.py')},

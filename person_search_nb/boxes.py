@@ -9,7 +9,6 @@ __all__ = ['MAX_LOG_RATIO', 'xywh_to_xyxy', 'xyxy_to_xywh', 'box_area', 'box_iou
 # %% ../nbs/20_boxes.ipynb #bc189846
 import math
 import torch
-import torchvision
 from torch import Tensor
 
 # %% ../nbs/20_boxes.ipynb #2c8f5be4
@@ -252,4 +251,5 @@ def nms(
     faster one (CPU, many boxes, high threshold)."""
     if boxes.device.type == 'cpu' and len(boxes) >= 4000 and iou_threshold >= 0.5:
         return _block_nms(boxes, scores, iou_threshold)
+    import torchvision  # only where it is needed: it takes a second, for torch._dynamo
     return torchvision.ops.nms(boxes, scores, iou_threshold)

@@ -9,10 +9,6 @@ __all__ = ['INCEPTIONS', 'vgg16_backbone', 'HalfRange', 'googlenet_backbone', 'd
 # %% ../nbs/41_classics.ipynb #be782b6c
 import torch
 from torch import nn
-from torchvision.models import DenseNet, mobilenet_v3_large, MobileNetV2
-from torchvision.models.googlenet import BasicConv2d, Inception
-from torchvision.models.vgg import cfgs, make_layers
-from torchvision.ops.misc import Conv2dNormActivation
 
 from .backbones import Backbone, init_weights, load_weights, register_backbone
 from .backbones import scale_channels
@@ -35,6 +31,8 @@ def vgg16_backbone(
 ) -> Backbone:
     """VGG16: conv1 to conv5 as trunk, fc6 and fc7 as head, which wants regions of 7x7. Raises
     ValueError for ImageNet weights at another width than 1."""
+    # torchvision takes a second to import: only where it is needed
+    from torchvision.models.vgg import cfgs, make_layers
     # without the pool after conv5: RoI pooling takes its place
     layers = make_layers(
         [c if c == 'M' else scale_channels(c, width) for c in cfgs['D'][:-1]], batch_norm
@@ -96,6 +94,7 @@ def googlenet_backbone(
 ) -> Backbone:
     """GoogLeNet with BatchNorm: up to 4e as trunk, 5a and 5b as head. Raises ValueError for
     ImageNet weights at another width than 1."""
+    from torchvision.models.googlenet import BasicConv2d, Inception
     c = lambda n: scale_channels(n, width)
     # rounds up; for even sizes the new row is in no window
     pool = lambda: [nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(3, 2, ceil_mode=True)]
@@ -139,6 +138,7 @@ def densenet121_backbone(
     """DenseNet-121: dense blocks of 6, 12 and 24 layers as trunk, the last of 16 as head. Raises
     ValueError for ImageNet weights at another width than 1."""
     growth, now, counts = scale_channels(32, width), scale_channels(64, width), (6, 12, 24, 16)
+    from torchvision.models import DenseNet
     f = DenseNet(growth, counts, now).features
     for m in f.modules():
         if isinstance(m, nn.AvgPool2d): m.ceil_mode = True
@@ -182,6 +182,8 @@ def mobilenet_v2_backbone(
 ) -> Backbone:
     """MobileNetV2: features 0 to 13 as trunk, 14 to 18 as head. Raises ValueError for ImageNet
     weights at another width than 1."""
+    from torchvision.models import MobileNetV2
+    from torchvision.ops.misc import Conv2dNormActivation
     features = MobileNetV2(width_mult=width).features
     if width < 1:
         last = Conv2dNormActivation(features[17].out_channels, scale_channels(1280, width), 1,
@@ -199,5 +201,6 @@ def mobilenet_v3_backbone(
 ) -> Backbone:
     """MobileNetV3, the large one: features 0 to 12 as trunk, 13 to 16 as head. Raises ValueError
     for ImageNet weights at another width than 1."""
+    from torchvision.models import mobilenet_v3_large
     features = mobilenet_v3_large(width_mult=width).features
     return _mobilenet('mobilenet_v3_large', features, (2, 4, 7, 13), width, weights)

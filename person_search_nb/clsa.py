@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn, Tensor
-from torchvision.ops import FeaturePyramidNetwork
 
 from .anchors import AnchorGenerator
 from .roi_align import roi_align
@@ -49,6 +48,12 @@ def _check_levels(levels, scales):
     return levels
 
 # %% ../nbs/70_clsa.ipynb #2a9ceb7d
+def _top_down(channels, width):
+    "The addition of an FPN; None for a width of 0."
+    if not width: return None
+    from torchvision.ops import FeaturePyramidNetwork  # a second to import
+    return FeaturePyramidNetwork(channels, width)
+
 class ReIDPyramid(nn.Module):
     "Features of cut-out people from several levels of a backbone (CLSA section 3.2)."
     def __init__(self,
@@ -65,7 +70,7 @@ class ReIDPyramid(nn.Module):
         self.names, self.levels, self.scales = backbone.names, levels, tuple(scales)
         self.dim = dim * len(levels)
         channels = [backbone.channels[j] for j in levels]
-        self.top_down = FeaturePyramidNetwork(channels, top_down) if top_down else None
+        self.top_down = _top_down(channels, top_down)
         self.project = nn.ModuleList(nn.Linear(top_down or c, dim) for c in channels)
         self.norms = nn.ModuleList(nn.BatchNorm1d(dim) for _ in levels) if norms else None
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor
 
 # %% ../nbs/22_roi_align.ipynb #abde17ea
@@ -179,6 +178,7 @@ def roi_align(
     (oh, ow), (H, W) = _pair(output_size), features.shape[-2:]
     rois = _as_rois(boxes, features)
     if features.device.type != 'cpu':
+        import torchvision  # only where it is needed: it takes a second
         out = torchvision.ops.roi_align(
             features.to(rois.dtype), rois, (oh, ow), spatial_scale, sampling_ratio, aligned
         )
@@ -213,6 +213,7 @@ def roi_pool(
 ) -> Tensor: # (R,C,oh,ow)
     """Maximum over the whole cells of each bin (Fast R-CNN section 2.1): torchvision's kernel, open
     to every dtype."""
+    import torchvision
     rois = _as_rois(boxes, features)
     return torchvision.ops.roi_pool(
         features.to(rois.dtype), rois, _pair(output_size), spatial_scale

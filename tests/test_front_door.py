@@ -30,3 +30,10 @@ def test_unknown_name():
 def test_nothing_heavy_is_loaded_before_it_is_needed(code):
     done = fresh(f'import sys\n{code}\n{SAYS}')
     assert not done.returncode, done.stderr
+
+
+def test_torchvision_is_loaded_where_it_is_needed():
+    "It takes longer than torch: not for a gallery, a data set or a ResNet."
+    done = fresh('import sys, person_search_nb.recipes, person_search_nb.models as m; m.build_model("hdl-teacher", 3, width=.125); '
+                 'print(*{"torchvision", "torch._dynamo"} & set(sys.modules))')
+    assert done.stdout == '\n', done.stdout + done.stderr
