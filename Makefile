@@ -17,7 +17,7 @@ export PYTHON CONSTRAINTS
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-fast test check notebooks pytest docs lock export clean-nbs wheel explore trunks
+.PHONY: help env demo demo-fast learn test check notebooks pytest docs lock export clean-nbs wheel explore trunks
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -48,6 +48,9 @@ demo-fast: $(VENV)/.for-running  ## the same path in miniature: proves only that
 
 explore: $(VENV)/.for-exploring  ## look through the networks' eyes, and search, in a browser: http://127.0.0.1:8866
 	$(BIN)/voila tutorials/explore.ipynb --Voila.ip=127.0.0.1 --VoilaConfiguration.extension_denylist=jupyterlab-jupytext --MappingKernelManager.cull_interval=60 --MappingKernelManager.cull_idle_timeout=900
+
+learn: $(VENV)/.for-exploring    ## JupyterLab on copies of tutorials and notebooks in runs/learn: the repository stays as it is
+	$(BIN)/python .ci/learn
 
 test: check notebooks pytest     ## everything that has to pass, cheapest first
 
