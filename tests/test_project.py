@@ -214,6 +214,15 @@ def test_equations_render(path):
     assert not (found := [m for c in cells for m in re.findall(r'.{0,20}\\\\[A-Za-z{}].{0,20}', c)]), found
 
 
+@pytest.mark.parametrize('path', [p for p in NOTEBOOKS if p.parent.name == 'tutorials'], ids=lambda p: p.name)
+def test_run_all_leaves_out_slow_cells(path):
+    "A tutorial with cells that take minutes or need a GPU leaves them out, and stores what they gave."
+    cells = [c for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
+    marked = [c for c in cells if ''.join(c['source']).startswith(('#| slow', '#| cuda'))]
+    assert any('skip_slow_cells()' in ''.join(c['source']) for c in cells) or not marked
+    assert not any('progress=False' in part for c in marked for part in re.findall(r'(?:train|run_recipe|run_ablation)\([^()]*', ''.join(c['source']))), 'show a bar'
+
+
 def test_no_cell_is_empty():
     empty = [p.name for p in NOTEBOOKS if any(not ''.join(c['source']).strip() for c in json.loads(p.read_text(encoding='utf-8'))['cells'])]
     assert not empty, empty
