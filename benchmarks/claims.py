@@ -69,23 +69,23 @@ def verdict(result, better, other):
     a, b, measure = of[better], of[other], result['measure']
     gains = [100 * (x[measure] - y[measure]) for x, y in zip(a['runs'], b['runs'])]
     printed = [p[s][measure] - q[s][measure] for p, q in [(a['paper'], b['paper'])] for s in p if measure in p[s] and measure in q.get(s, {})]
-    shows = '**shows in every seed**' if min(gains) > 0 else '**the reverse shows in every seed**' if max(gains) < 0 else '**does not show** beyond the seeds'
+    shows = 'one seed shows nothing' if len(gains) < 2 else '**shows in every seed**' if min(gains) > 0 else '**the reverse shows in every seed**' if max(gains) < 0 else '**does not show** beyond the seeds'
     words = f'{better} over {other}: {sum(gains) / len(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f}), {shows}'
     return words + (f' (paper: {printed[0]:+.1f})' if printed else '')
 
 
 def minutes(result):
-    "Minutes of training of all networks of a table, and how many there are."
-    folders = {Path(run['folder']) for row in result['rows'] for run in row['runs']}
-    return sum(read_log(f / 'log.csv')[-1]['seconds'] for f in folders) / 60, len(folders)
+    "Minutes of training of all networks of a table, how many there are, and of how many steps each."
+    logs = [read_log(f / 'log.csv') for f in {Path(run['folder']) for row in result['rows'] for run in row['runs']}]
+    return sum(log[-1]['seconds'] for log in logs) / 60, len(logs), ' or '.join(map(str, sorted({len(log) for log in logs})))
 
 
 def section(name, out):
     "Markdown of a claim: what shows, what it cost, and its table."
     result = read_json(out / name / 'results.json')
-    took, networks = minutes(result)
+    took, networks, steps = minutes(result)
     lines = [f"## {result['title']}", '', *(f'* {verdict(result, *g)}' for g in CLAIMS[name].gains), '',
-             f"`python benchmarks/claims.py {name}`: {networks} networks, {took:.0f} minutes of training together, a core each; worlds and seeds of the weights: "
+             f"`python benchmarks/claims.py {name}`: {networks} networks of {steps} steps, {took:.0f} minutes of training together, a core each; worlds and seeds of the weights: "
              f"{', '.join(f'10{s} and {s}' for s in result['seeds'])}; {result['rows'][0]['runs'][0]['queries']} queries in each world.", '']
     return '\n'.join(lines) + '\n' + ablation_table(result).partition('\n\n')[2]
 
@@ -96,9 +96,9 @@ HEAD = """# What of the papers' claims shows at laptop size
 
 `{command}` · {today} · {machine}, one thread for each training · Python {python}, torch {torch}
 
-Means over the seeds, in brackets the lowest and the highest. A gain *shows* where it has the same sign in every seed: with three seeds that is little proof, and it is said nothing of sizes.
-What differs from the papers in every table: drawn scenes (480 of 256 x 448 px with 300 people, another world for each seed, which no trunk has seen and on which no setting was chosen), a quarter of the width (students: 0.625), AdamW with a cosine, 480 steps from the trunk that ships with the
-package or 1,200 from random weights, 12 regions a scene. Students of HDL are taught as printed (PD 0.9, T = 4, the printed direction), but for the weights of AD and FD, which are 400 and 100: the printed ones are for a norm over larger maps.
+Means over the seeds, in brackets the lowest and the highest. A gain *shows* where it has the same sign in every seed: with few seeds that is little proof, and nothing is said of its size.
+What differs from the papers in every table: drawn scenes (480 of 256 x 448 px with 300 people, another world for each seed, which no trunk has seen and on which no setting was chosen), a quarter of the width (students: 0.625), AdamW with a cosine, a start from the trunk that ships with the package or from random weights, few steps (said at
+each table), 12 regions a scene. Students of HDL are taught as printed (PD 0.9, T = 4, the printed direction), but for the weights of AD and FD, which are 400 and 100: the printed ones are for a norm over larger maps.
 """
 
 

@@ -59,6 +59,7 @@ def _check_attention(name):
 class ARM(nn.Module):
     """Attention residual module (HDL eq. 3): `H = (1 + A) * X`, A in (0,1) of X's shape from a
     spatial and a channel branch, as in HA-CNN."""
+    multiplies = True  # H is X times 1 + A
 
     def __init__(self,
         channels:int,       # channels of X
@@ -158,6 +159,7 @@ def _normed(
 class NormARM(nn.Module):
     """The ARM with HA-CNN's BatchNorm and ReLU after each convolution: `H = (1 + A) * X`, A in
     [1/2,1)."""
+    multiplies = True
 
     def __init__(self,
         channels:int,     # channels of X

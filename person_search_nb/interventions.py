@@ -18,6 +18,7 @@ import torch
 from torch import nn, Tensor
 
 from .files import blank_figure
+from .boxes import check_boxes
 from .person_search import evaluating, record_levels
 from .ranking import match_search, per_query
 from .evaluation import embed_queries, embed_truth, protocol_of, run_detector
@@ -29,16 +30,16 @@ from .distillation import energy
 _SHAPE = '{}: the edit gives {}, and {} is needed'
 
 def _edited(edit, value, where):
-    "A tensor's new value, of its shape. Raises ValueError for another shape."
-    new = edit(value)
-    if torch.is_tensor(value):
-        if not torch.is_tensor(new):
-            raise ValueError(f'{where}: the edit gives {new!r:.40}, no tensor')
-        try: return new.to(value).expand_as(value)
-        except RuntimeError as e:
-            message = _SHAPE.format(where, tuple(new.shape), tuple(value.shape))
-            raise ValueError(message) from e
-    return new
+    "A tensor's new value, of its shape. Raises ValueError for what the edit cannot do."
+    tensor = torch.is_tensor(value)
+    try: new = edit(value.clone() if tensor else value)  # an edit may write into what it gets
+    except (TypeError, AttributeError, IndexError) as e:
+        raise ValueError(f'{where} is a {type(value).__name__}; the edit fails on it: {e}') from e
+    if not tensor: return new
+    if not torch.is_tensor(new): raise ValueError(f'{where}: the edit gives {new!r:.40}, no tensor')
+    try: return new.to(value).expand_as(value)
+    except RuntimeError as e:
+        raise ValueError(_SHAPE.format(where, tuple(new.shape), tuple(value.shape))) from e
 
 def _features_hook(edit, j, module, inputs):
     return (_edited(edit, inputs[0], f'features of level {j}'),)
@@ -46,6 +47,7 @@ def _features_hook(edit, j, module, inputs):
 def _attention_hook(edit, j, module, inputs, output):
     x, (h, a) = inputs[0], output
     new = _edited(edit, a, f'attention of level {j}')
+    if getattr(module, 'multiplies', False): return x + new * x, new
     return x + (h - x) * (new / a.clamp(min=1e-6)), new
 
 def _module_hook(edit, path, module, inputs, output): return _edited(edit, output, path)
@@ -56,12 +58,14 @@ _NO_LEVEL = 'there is no level {}: levels are 0 to 2 (the trunk) and 3 (regions)
 def _check_edits(model, features, attention, modules):
     "Raises ValueError for a level or a layer that the model does not have, or that is no function."
     for j in (*features, *attention):
-        if j not in range(4): raise ValueError(_NO_LEVEL.format(j))
+        if type(j) is not int or j not in range(4): raise ValueError(_NO_LEVEL.format(j))
     for j in attention:
         if not getattr(model.attention[j], 'attends', True):
             raise ValueError(f'the model has no attention at level {j}; edit its features')
     known = dict(model.named_modules())
     for path in modules:
+        if isinstance(known.get(path), (nn.ModuleList, nn.ModuleDict)):
+            raise ValueError(f'{path!r} is a list of layers; name one of them, such as {path}.0')
         if path in known and path: continue
         near = ', '.join(get_close_matches(path, known, 3)) or ', '.join([*known][1:6]) + ', ...'
         raise ValueError(f'the model has no layer {path!r}; near it: {near}')
@@ -79,16 +83,16 @@ def edit_levels(
     """In the block, the model computes with edited values. Raises ValueError for a level or a layer
     that is not there, and, in a pass, for an edit that changes a shape."""
     _check_edits(model, features, attention, modules)
-    known, handles = dict(model.named_modules()), []
-    handles += [model.attention[j].register_forward_pre_hook(partial(_features_hook, f, j))
-                for j, f in features.items()]
-    handles += [model.attention[j].register_forward_hook(partial(_attention_hook, f, j))
-                for j, f in attention.items()]
-    handles += [known[p].register_forward_hook(partial(_module_hook, f, p))
-                for p, f in modules.items()]
-    try: yield
-    finally:
-        for h in handles: h.remove()
+    known, attend = dict(model.named_modules()), model.attention
+    with ExitStack() as hooks:
+        def keep(handle): hooks.callback(handle.remove)
+        for j, f in features.items():
+            keep(attend[j].register_forward_pre_hook(partial(_features_hook, f, j)))
+        for j, f in attention.items():
+            keep(attend[j].register_forward_hook(partial(_attention_hook, f, j)))
+        for p, f in modules.items():
+            keep(known[p].register_forward_hook(partial(_module_hook, f, p)))
+        yield
 
 # %% ../nbs/tools/interventions.ipynb #c55cdecd
 def zeroed(value: Tensor) -> Tensor:
@@ -111,9 +115,11 @@ def cells_in(
     size: tuple,     # (height, width) px of the picture
     shape: tuple,    # (h, w) cells of the map
 ) -> Tensor:         # (1, 1, h, w) bool
-    "Cells whose pixel lies in a box."
+    "Cells whose pixel lies in a box. Raises ValueError for a bad box."
+    boxes = torch.as_tensor(boxes).reshape(-1, 4)
+    check_boxes(boxes)
     y, x = (torch.arange(n) * round(full / n) for n, full in zip(shape, size))
-    x1, y1, x2, y2 = torch.as_tensor(boxes).reshape(-1, 4).T[:, :, None, None]    # (N, 1, 1) each
+    x1, y1, x2, y2 = boxes.cpu().T[:, :, None, None]                              # (N, 1, 1) each
     inside = (x >= x1) & (x < x2) & (y[:, None] >= y1) & (y[:, None] < y2)        # (N, h, w)
     return inside.any(0)[None, None]
 
@@ -124,23 +130,32 @@ def masked(
 ) -> Callable:             # an edit of a map of the trunk, levels 0 to 2
     "The value where the boxes are, zero elsewhere, or the other way round."
     def edit(value):
+        if len(value) != 1: raise ValueError('masked: give one picture at a time, not a batch')
         keep = cells_in(boxes, size, value.shape[2:]).to(value.device)
         return value * (keep if inside else ~keep)
     return edit
 
 # %% ../nbs/tools/interventions.ipynb #5d0e4bd6
+def _same_cells(s, t):
+    if s.shape[2:] == t.shape[2:]: return
+    sizes = tuple(t.shape[2:]), tuple(s.shape[2:])
+    raise ValueError("the teacher's maps have {} cells, the student's {}".format(*sizes))
+
 def like_attention(
     a: Tensor,  # (B, C, h, w) of the student
     t: Tensor,  # (B, C', h, w) of the teacher
 ) -> Tensor:    # (B, C, h, w)
-    "A of the student whose mean over channels is the teacher's."
+    "A of the student whose mean over channels is the teacher's. Raises ValueError for other maps."
+    _same_cells(a, t)
     return a * t.mean(1, keepdim=True) / a.mean(1, keepdim=True).clamp(min=1e-6)
 
 def like_energy(
     x: Tensor,  # (B, C, h, w) of the student
     t: Tensor,  # (B, C', h, w) of the teacher
 ) -> Tensor:    # (B, C, h, w)
-    "X of the student whose energy map is the teacher's, but for its length: FD is zero."
+    """X of the student whose energy map is the teacher's, but for its length: FD is zero, if the
+    student has some energy everywhere. Raises ValueError for other maps."""
+    _same_cells(x, t)
     mine, taught = x.square().sum(1, keepdim=True), t.square().sum(1, keepdim=True)   # (B, 1, h, w)
     length = lambda v: v.flatten(1).norm(dim=1)[:, None, None, None]
     wanted = taught * (length(mine) / length(taught).clamp(min=1e-12))
@@ -164,8 +179,10 @@ def as_teacher(
     features: bool = False,      # also the energy of the features
 ):
     "Activation patching: in the block the student's maps are its teacher's, level by level."
-    if wrong := [j for j in levels if j not in range(3)]:
-        raise ValueError(f'level {wrong[0]}: only the levels 0 to 2 of the trunk can be patched')
+    if wrong := [j for j in levels if type(j) is not int or j not in range(3)]:
+        raise ValueError(f'level {wrong[0]!r}: only the levels 0 to 2 of the trunk can be patched')
+    if student is teacher: raise ValueError('teacher and student are the same network')
+    _check_edits(teacher, {}, dict.fromkeys(levels, zeroed), {})
     beside = _Beside(teacher)
     maps = {j: beside.edit('attention', like_attention, j) for j in levels}
     energies = {j: beside.edit('features', like_energy, j) for j in levels if features}
@@ -196,6 +213,13 @@ def _search(model, gallery, queries):
     return *(per_query(m)[0] for m in matches), matches[0].positives > 0, det
 
 # %% ../nbs/tools/interventions.ipynb #78546c8e
+def _check_blocks(edits):
+    "Raises ValueError for an edit that is none, before anything is searched."
+    for name, block in edits.items():
+        if name == 'unchanged': raise ValueError('the first row is called unchanged; choose a name')
+        if hasattr(block, '__enter__') or not callable(block):
+            raise ValueError(f'{name}: give a function, lambda: edit_levels(...), not its result')
+
 def effects(
     model: nn.Module,  # a `PersonSearchNet`
     edits: dict,       # name -> function without arguments that gives a block, as `edit_levels`
@@ -205,9 +229,11 @@ def effects(
 ) -> list:             # of `Effect`, the network without edits first
     "Search once for each edit; differences are of the same queries, people drawn for the interval."
     from tqdm.auto import tqdm
+    _check_blocks(edits)
     rows, first = [], None
     for name, block in tqdm({'unchanged': ExitStack, **edits}.items(), disable=not progress):
         with block(): *aps, scored, det = _search(model, gallery, queries)
+        if not scored.any(): raise ValueError('no query has anything to find in this gallery')
         aps, people = [a[scored] for a in aps], np.asarray(queries.person_id)[scored]
         first = first or aps
         change = [paired_interval(a, b, people) for a, b in zip(first, aps)]
@@ -224,7 +250,8 @@ def _draw_gains(ax, y, rows, key):
 def plot_effects(
     rows: list,  # of `Effect`, the unchanged network first
 ):               # a figure
-    "Differences to the unchanged network in points; lines are intervals."
+    "Differences to the unchanged network in points; lines are intervals. Raises ValueError."
+    if len(rows) < 2: raise ValueError('nothing to draw: no edit was measured')
     from matplotlib import style
     with style.context('person_search_nb.psnb'):
         first, rows = rows[0], rows[1:]

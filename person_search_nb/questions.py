@@ -28,17 +28,21 @@ def ask(
     answer,         # the right choice, or a list of them
 ) -> HTML:          # shown by the notebook
     "A question with choices that open. Raises ValueError where the answer is none of the choices."
-    right = [answer] if isinstance(answer, str) else list(answer)
-    if not right or not {*right} <= choices.keys():
+    right = list(answer) if isinstance(answer, (list, tuple, set)) else [answer]
+    if not right or not {*right} <= {*choices}:
         raise ValueError(f'the answer {answer!r} is none of the choices {list(choices)}')
-    lines = [_choice(text, comment, text in right) for text, comment in choices.items()]
+    lines = [_choice(str(c), str(comment), c in right) for c, comment in choices.items()]
     return HTML(f'<div style="{_BOX}"><b>{html.escape(question)}</b>{"".join(lines)}</div>')
 
 # %% ../nbs/tools/questions.ipynb #0cd6251c
+def _words(x): return [str(w).strip().lower() for w in np.atleast_1d(np.asarray(x, object)).ravel()]
+
 def _same(mine, answer, within):
-    "Whether two answers agree: numbers up to `within`, sequences entry by entry."
-    try: return np.allclose(np.asarray(mine, float), np.asarray(answer, float), rtol=0, atol=within)
-    except (TypeError, ValueError): return mine == answer
+    "Whether two answers agree: numbers up to `within`, words but for their case, one by one."
+    mine, answer = (v.tolist() if hasattr(v, 'tolist') else v for v in (mine, answer))
+    try: a, b = (np.asarray(v, float) for v in (mine, answer))
+    except (TypeError, ValueError): return _words(mine) == _words(answer)
+    return a.shape == b.shape and np.allclose(a, b, rtol=0, atol=within)
 
 def check_answer(
     mine,               # what the reader typed; ... for nothing yet

@@ -6,7 +6,7 @@
 __all__ = ['stored_outputs', 'show_stored', 'skip_slow_cells']
 
 # %% ../nbs/tools/slow_cells.ipynb #9b61df00
-import os
+import os, re
 from pathlib import Path
 
 import torch
@@ -18,16 +18,16 @@ from .files import read_json
 # %% ../nbs/tools/slow_cells.ipynb #de7d23a2
 def _reason(source):
     "Why a cell is left out; '' if it is not."
-    mark = source.lstrip().partition('\n')[0]
-    if mark.startswith('#| slow'): return 'it takes minutes'
-    if mark.startswith('#| cuda') and not torch.cuda.is_available(): return 'it needs a GPU'
-    return ''
+    mark = re.match(r'\s*#\|\s*(slow|cuda)\b', source)
+    if not mark or mark[1] == 'cuda' and torch.cuda.is_available(): return ''
+    return 'it takes minutes' if mark[1] == 'slow' else 'it needs a GPU'
 
 def _cells(path):
     "Source and outputs of each code cell of a notebook; nothing of a file that is none."
-    try: cells = read_json(path)['cells']
-    except (OSError, ValueError, KeyError, TypeError): return []
-    return [(''.join(c['source']).strip(), c['outputs']) for c in cells if c.get('outputs')]
+    try:
+        cells = [c for c in read_json(path)['cells'] if c.get('outputs')]
+        return [(''.join(c['source']).strip(), c['outputs']) for c in cells]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError): return []
 
 def stored_outputs(
     folder='.',  # with notebooks
@@ -40,18 +40,29 @@ def stored_outputs(
 _STORED = {}  # source of a cell -> outputs
 _NOT_RUN = 'Not run, because {}. {}To run it: skip_slow_cells(False), then this cell again.'
 
+_KERNEL = 'application/vnd.jupyter.widget-view+json'  # shows nothing without its kernel
+
+def _text(o):
+    "The text of an output, without what an earlier run said of itself."
+    text = ''.join(o['text'])
+    while text.startswith('Not run, because'): text = text.partition('\n')[2]
+    return text
+
+def _data(o):
+    "What an output shows, by its kind."
+    joined = lambda k, v: v if 'json' in k or isinstance(v, str) else ''.join(v)
+    return {k: joined(k, v) for k, v in o['data'].items() if k != _KERNEL}
+
 def show_stored(
     source: str,  # of the cell that was not run
     why: str,     # it was not
 ):
     "Say that a cell was left out, and show the outputs that were stored."
-    outputs = _STORED.get(source.strip(), [])
+    outputs = [o for o in _STORED.get(source.strip(), []) if 'text' in o or 'data' in o]
     print(_NOT_RUN.format(why, 'Below is what it gave. ' if outputs else ''))
     for o in outputs:
-        if 'text' in o: print(''.join(o['text']), end='')
-        elif 'data' in o:
-            data = {k: v if isinstance(v, str) else ''.join(v) for k, v in o['data'].items()}
-            display(data, raw=True)
+        if 'text' in o: print(_text(o), end='')
+        else: display(_data(o), metadata=o.get('metadata', {}), raw=True)
 
 # %% ../nbs/tools/slow_cells.ipynb #d1ab5691
 _SHOW = 'from person_search_nb.slow_cells import show_stored; show_stored({!r}, {!r})\n'

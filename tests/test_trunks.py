@@ -118,5 +118,5 @@ def test_a_claim_runs_and_has_its_section(script, tmp_path, monkeypatch, capsys)
     assert '* softmax over centre: ' in capsys.readouterr().out
     call('--page', str(tmp_path / 'page.md'))
     text = (tmp_path / 'page.md').read_text()
-    assert '## HDL, Table 7: identity losses' in text and 'of the centre loss' in text and '(paper: +15.5)' in text and '3 networks' in text
+    assert '## HDL, Table 7: identity losses' in text and 'of the centre loss' in text and '(paper: +15.5)' in text and '3 networks of 1 steps' in text
     assert '| softmax + centre |' in text and '**Result.** Of 2 comparisons' in text
