@@ -3709,6 +3709,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                             'person_search_nb.synthetic._draw_pose': ( 'synthetic.html#_draw_pose',
                                                                                        'person_search_nb/synthetic.py'),
                                             'person_search_nb.synthetic._each': ('synthetic.html#_each', 'person_search_nb/synthetic.py'),
+                                            'person_search_nb.synthetic._end_when_told': ( 'synthetic.html#_end_when_told',
+                                                                                           'person_search_nb/synthetic.py'),
                                             'person_search_nb.synthetic._jpeg_of': ( 'synthetic.html#_jpeg_of',
                                                                                      'person_search_nb/synthetic.py'),
                                             'person_search_nb.synthetic._lowest': ( 'synthetic.html#_lowest',

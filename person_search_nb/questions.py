@@ -9,7 +9,6 @@ __all__ = ['ask', 'check_answer']
 import html
 
 import numpy as np
-from IPython.display import HTML
 
 # %% ../nbs/tools/questions.ipynb #b991d303
 _BOX = ('margin:.5em 0;padding:.6em 1em;border-left:4px solid #1f5fb4;'
@@ -26,8 +25,9 @@ def ask(
     question: str,
     choices: dict,  # what can be chosen -> what is said when it is opened
     answer,         # the right choice, or a list of them
-) -> HTML:          # shown by the notebook
+):                  # an HTML object, which the notebook shows
     "A question with choices that open. Raises ValueError where the answer is none of the choices."
+    from IPython.display import HTML
     right = list(answer) if isinstance(answer, (list, tuple, set)) else [answer]
     if not right or not {*right} <= {*choices}:
         raise ValueError(f'the answer {answer!r} is none of the choices {list(choices)}')

@@ -10,8 +10,6 @@ import os, re
 from pathlib import Path
 
 import torch
-from IPython import get_ipython
-from IPython.display import display
 
 from .files import read_json
 
@@ -58,6 +56,7 @@ def show_stored(
     why: str,     # it was not
 ):
     "Say that a cell was left out, and show the outputs that were stored."
+    from IPython.display import display
     outputs = [o for o in _STORED.get(source.strip(), []) if 'text' in o or 'data' in o]
     print(_NOT_RUN.format(why, 'Below is what it gave. ' if outputs else ''))
     for o in outputs:
@@ -78,6 +77,7 @@ def skip_slow_cells(
     shell=None,         # None: the one that runs this cell, if any
 ):
     "Leave out cells marked `#| slow`, and `#| cuda` without a GPU; their stored result is shown."
+    from IPython import get_ipython
     shell = shell or get_ipython()
     if shell is None or 'IN_TEST' in os.environ: return
     steps = shell.input_transformers_cleanup

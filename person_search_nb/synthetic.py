@@ -7,7 +7,7 @@ __all__ = ['HIDDEN', 'OCCLUDED', 'LAYOUT', 'hidden_share', 'SynthScene', 'SynthW
            'open_synth']
 
 # %% ../nbs/35_synthetic.ipynb #18d8832f
-import io, json, math, os
+import io, json, math, os, signal
 import multiprocessing as mp
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache, partial
@@ -298,6 +298,10 @@ def _jpeg_of(config, split, i): return i, _world(config, split).jpeg(i)
 
 def _by_camera(world): return np.argsort(world.plan[0], kind='stable').tolist()
 
+def _end_when_told():
+    "A worker ends at SIGTERM, whatever the process does that it was forked from."
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
 def _each(call, jobs, workers, desc, progress):
     "The results of `call` over jobs from several processes, as they come, with a progress bar."
     workers = min(os.cpu_count() or 1 if workers is None else workers, len(jobs))
@@ -306,7 +310,7 @@ def _each(call, jobs, workers, desc, progress):
         yield from bar(map(call, jobs))
         return
     context = mp.get_context('fork' if 'fork' in mp.get_all_start_methods() else 'spawn')
-    with context.Pool(workers) as pool:
+    with context.Pool(workers, _end_when_told) as pool:
         chunk = max(1, min(8, len(jobs) // workers))
         yield from bar(pool.imap_unordered(call, jobs, chunksize=chunk))
 

@@ -1,5 +1,5 @@
 "The synthetic scenes: same bytes everywhere, true truths, fair queries, and disk layouts that read back."
-import hashlib, json, math
+import hashlib, json, math, signal
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +9,7 @@ from PIL import Image
 from person_search_nb.people import Body, draw_identity, identity, LOOKALIKE, lookalike, Pose
 from person_search_nb.drawing import paint_person
 from person_search_nb.streets import make_camera, SYNTH, SynthConfig
-from person_search_nb.synthetic import hidden_share, render_all, SynthWorld, write_dataset
+from person_search_nb.synthetic import _each, hidden_share, render_all, SynthWorld, write_dataset
 
 MINI = replace(SYNTH['tiny'], size=(96, 160), train_scenes=14, test_scenes=30, train_ids=12, test_ids=20, cameras=3, queries=25, gallery=12)
 
@@ -224,3 +224,13 @@ def test_prw_layout_reads_back_and_goes_on(tmp_path):
     with pytest.raises(ValueError, match='synth.json'): write_dataset(replace(MINI, seed=5), tmp_path, 'prw', progress=False)
     with pytest.raises(ValueError, match='layout'): write_dataset(MINI, tmp_path, 'voc')
     assert json.loads((tmp_path / 'synth.json').read_text())['layout'] == 'prw'
+
+
+def _how_it_ends(_): return signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_workers_end_when_they_are_told_to():
+    "They are forked, also from a process that handles SIGTERM itself, as a training or torchrun's agent does; the pool would wait for them for ever."
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try: assert all(_each(_how_it_ends, range(4), 2, '', False))
+    finally: signal.signal(signal.SIGTERM, before)
