@@ -313,6 +313,8 @@ def _each(call, jobs, workers, desc, progress):
     with context.Pool(workers, _end_when_told) as pool:
         chunk = max(1, min(8, len(jobs) // workers))
         yield from bar(pool.imap_unordered(call, jobs, chunksize=chunk))
+        pool.close()
+        pool.join()  # they end by themselves: a signal may find one that handles it still
 
 def render_all(
     world: SynthWorld,
