@@ -24,7 +24,6 @@ from .ranking import match_search, per_query
 from .evaluation import embed_queries, embed_truth, protocol_of, run_detector
 from .evaluation import score_detections, search_truth
 from .comparing import paired_interval
-from .distillation import energy
 
 # %% ../nbs/tools/interventions.ipynb #47f6288f
 _SHAPE = '{}: the edit gives {}, and {} is needed'
