@@ -3,6 +3,7 @@
     python benchmarks/claims.py --list                 # what there is, and how long it takes
     python benchmarks/claims.py table6                 # trains what is missing, then prints; goes on where it was stopped
     python benchmarks/claims.py table6 --workers 2     # two trainings at once, a core each
+    make trunks                                        # before a claim of another paper than HDL: --list says which need them
     python benchmarks/claims.py --page                 # of all that is measured: benchmarks/claims.md
     python benchmarks/claims.py table6 --steps 0.02 --seeds 0 --out runs/try      # proves only that it runs
 
@@ -24,6 +25,11 @@ from person_search_nb.training import read_log
 WORLD = 'synth:tiny?train_scenes=480&train_ids=300&seed=10{seed}'
 SHIPPED = dict(epochs=4.)  # 480 steps from the trunk that ships, which stands for ImageNet
 RANDOM = dict(start='', imprint=False, epochs=10.)  # 1,200 steps from nothing
+TRUNK = dict(start='taught/{}', epochs=4.)  # 480 steps from a trunk of `make trunks`, each row's own
+CUTOUTS = 12.  # epochs of cut-outs: 600 steps of 48
+VGG = TRUNK | {'start': 'taught/vgg16', 'batch_norm': True, 'cutouts.epochs': CUTOUTS}
+IDNET = VGG | {'epochs': CUTOUTS, 'detector.epochs': 4.}  # its identities are learned from cut-outs, as CLSA's
+ONE_SCALE = {'start': 'labels/resnet50', 'epochs': CUTOUTS, 'detector.epochs': 4.}  # it has seen cut-outs of one size, and learned nothing from a pyramid
 TAUGHT = dict(lambdas=(.9, 400., 100.), temperature=4., hinton=False)  # as printed, but AD and FD for small maps
 PD, FD, AD, ALONE, ALL = 'PD', 'FD', 'AD', 'no distillation', 'FD + AD + PD'
 
@@ -34,32 +40,77 @@ class Claim:
     table: str            # a name of `TABLES`
     hours: float          # three seeds on one core of 2026
     gains: tuple          # of (row, row it is better than) in the paper
-    teacher: dict         # settings of every row that is not HDL's student
-    student: dict         # and of what is
+    settings: dict        # model -> settings of its rows; '' for all others
     student_model: str = 'hdl-student-fast'
+    only: tuple = ()      # rows of the table; none: all
 
-    def with_settings(self, share):
-        "The paper's table, its rows with these settings; `share` of the epochs."
-        def scaled(settings): return settings | dict(epochs=settings['epochs'] * share)
-        def taught(row):
-            if not row.model: return row
-            own = scaled(self.student if row.model == 'hdl-student' else self.teacher)
-            if row.model.startswith('hdl'): own |= dict(factored=True)  # as the preset has it; some of the papers' tables have not
-            return replace(row, settings=row.settings | own, teacher=row.teacher and taught(row.teacher))
-        table = TABLES[self.table]
-        return replace(table, rows=tuple(taught(r) for r in table.rows))
+    @property
+    def rows(self): return [r for r in TABLES[self.table].rows if r.label in self.only or not self.only]
+
+    def of(self, row):
+        "What is set in a row, beside what the paper's row sets."
+        own = self.settings.get(row.model, self.settings[''])
+        if row.model.startswith('hdl'): own = own | dict(factored=True)  # as the preset has it; some of the papers' tables have not
+        return own | dict(start=own['start'].format(row.settings.get('trunk', 'resnet50'))) if 'start' in own else own
+
+    @property
+    def trunks(self):
+        "Which trunks of `make trunks` its rows start from, as 'taught/vgg16'."
+        return sorted({self.of(r).get('start', '') for r in self.rows if r.model} - {''})
+
+    def with_settings(self, share, folder):
+        "The paper's table, its rows with these settings: `share` of the epochs, trunks from this folder."
+        def settled(row):
+            if row is None or not row.model: return row
+            own = self.of(row)
+            own = own | {k: v * share for k, v in own.items() if k.endswith('epochs')}
+            if own.get('start'): own['start'] = f"{folder}/{own['start']}.safetensors"
+            return replace(row, settings=row.settings | own, teacher=settled(row.teacher), detector=settled(row.detector))
+        return replace(TABLES[self.table], rows=tuple(map(settled, self.rows)))
 
 
-_TABLE6 = ((PD, ALONE), (FD, ALONE), (AD, ALONE), ('FD + AD', ALONE), (ALL, ALONE), (ALL, PD), (PD, FD), (FD, AD))
+_TABLE6 = (PD, ALONE), (FD, ALONE), (AD, ALONE), ('FD + AD', ALONE), (ALL, ALONE), (ALL, PD), (PD, FD), (FD, AD)
 _TABLE2 = ('HDL(T)', 'HDL(S)'), ('HDL(S)', 'OIM'), ('HDL(T)', 'OIM'), ('HDL(T)', 'OIM, as long as HDL(T)'), ('CLSA', 'HDL(T)'), ('QEEPS, query-guided', 'OIM')
+_TABLE5 = tuple((f'{who}, with attention', f'{who}, without attention') for who in ('teacher', 'student'))
+_E2E6 = ('RSS, cut-outs first', 'softmax, cut-outs first'), ('softmax, cut-outs first', 'softmax, from ImageNet'), ('RSS, cut-outs first', 'RSS, from ImageNet')
+_E2E2 = (('E2E', 'Deep + IDNet'), ('Deep + IDNet', 'Deep + BoW'), ('Deep + IDNet', 'Deep + colours'), ('GT + IDNet', 'Deep + IDNet'),
+         ('Deep + colours, KISSME', 'Deep + colours'))
+_CLSA4 = (('CLSA', 'ResNet-50'), ('CLSA', 'FPN'), ('CLSA', 'DPFL'), ('FPN', 'ResNet-50'), ('image pyramid (MST)', 'ResNet-50'), ('ResNet-50', 'in-network pyramid'),
+          ('CLSA', 'ResNet-50, as long as CLSA'))
+_PARTS = ('transformer', 'mask', 'attention')
+_ATTENTION = (('ResNet-50', 'GoogLeNet'), ('DenseNet-121', 'ResNet-50'),
+              *((f'{trunk}, {part}', trunk) for part in _PARTS for trunk in ('GoogLeNet', 'ResNet-50', 'DenseNet-121')))
+
+
+def _kd(name):
+    plain = f'OIM, {name}'
+    return ((f'{plain}, table of QEEPS', plain), (f'{plain}, advice of a detector', plain), (f'{plain}, table of QEEPS and advice', plain),
+            (f'{plain}, table of the HDL teacher', f'{plain}, as long as the HDL teacher'))
+
+
+_ADVICE = tuple((what, 'no advice') for what in ('hint alone', 'scores alone', 'boxes alone', 'all three'))
+_QEEPS = ('+ QSSE', 'OIM'), ('+ QSSE + QRPN', '+ QSSE'), ('QEEPS', '+ QSSE + QRPN'), ('QEEPS, query-guided', 'QEEPS'), ('QEEPS, query-guided', 'OIM')
 CLAIMS = {
-    'table6': Claim('table6', 3, _TABLE6, SHIPPED, RANDOM | TAUGHT),
-    'table6-paper-student': Claim('table6', 8, _TABLE6, SHIPPED, RANDOM | TAUGHT, 'hdl-student'),
-    'table5': Claim('table5', 1.5, (('teacher, with attention', 'teacher, without attention'), ('student, with attention', 'student, without attention')), RANDOM, RANDOM),
-    'table2': Claim('table2', 3, _TABLE2, SHIPPED, SHIPPED | TAUGHT),
-    'figure6': Claim('figure6', 2.5, _TABLE2[:3], SHIPPED, SHIPPED | TAUGHT),  # the networks of Table 2
-    'table7': Claim('table7', .7, (('softmax', 'centre'), ('softmax', 'softmax + centre')), SHIPPED, {}),
-    'table8': Claim('table8', 2, (('ARM', 'no attention'), ('non-local', 'ARM')), RANDOM, {}),
+    'table6': Claim('table6', 3, _TABLE6, {'': SHIPPED, 'hdl-student': RANDOM | TAUGHT}),
+    'table6-longer': Claim('table6', 1.5, ((PD, ALONE),), {'': SHIPPED, 'hdl-student': RANDOM | TAUGHT | dict(epochs=20.)}, only=(ALONE, PD)),
+    'table6-paper-student': Claim('table6', 8, _TABLE6, {'': SHIPPED, 'hdl-student': RANDOM | TAUGHT}, 'hdl-student'),
+    'table5': Claim('table5', 1.5, _TABLE5, {'': RANDOM}),
+    'table2': Claim('table2', 3, _TABLE2, {'': SHIPPED, 'hdl-student': SHIPPED | TAUGHT}),
+    'figure6': Claim('figure6', 2.5, _TABLE2[:3], {'': SHIPPED, 'hdl-student': SHIPPED | TAUGHT}),  # the networks of Table 2
+    'table7': Claim('table7', .7, (('softmax', 'centre'), ('softmax', 'softmax + centre')), {'': SHIPPED}),
+    'table8': Claim('table8', 2, (('ARM', 'no attention'), ('non-local', 'ARM')), {'': RANDOM}),
+    'e2e-figure6': Claim('e2e-figure6', 2, _E2E6, {'': VGG}),
+    'e2e-table2': Claim('e2e-table2', 1, _E2E2, {'': VGG, 'detector+idnet': IDNET}),
+    'clsa-table4': Claim('clsa-table4', 3, _CLSA4, {'': ONE_SCALE}),
+    'clsa-table5': Claim('clsa-table5', 1.5, (('full', 'first block learns'), ('full', 'no small proposals'), ('RoI pooling', 'full')), {'': ONE_SCALE}),
+    'clsa-table6': Claim('clsa-table6', 1, (('CLSA', '5-4'), ('CLSA', '5-4-3-2'), ('CLSA', '5-4, as long as CLSA')), {'': ONE_SCALE}),
+    'clsa-table7': Claim('clsa-table7', 1, (('T = 3', 'T = 1'), ('T = 5', 'T = 7')), {'': ONE_SCALE}),
+    'clsa-figure6c': Claim('clsa-figure6c', 1, (('CLSA', 'ResNet-50'), ('CLSA, true boxes', 'CLSA'), ('ResNet-50, true boxes', 'ResNet-50')), {'': ONE_SCALE}),
+    'attention-table2': Claim('attention-table2', 4, _ATTENTION, {'': TRUNK}),
+    'kd-e2e': Claim('kd-e2e', 4, (*_kd('ResNet-50'), ('QEEPS, table of QEEPS', 'QEEPS')), {'': TRUNK, 'hdl-teacher': SHIPPED}),
+    'kd-e2e-resnet18': Claim('kd-e2e-resnet18', 3, _kd('ResNet-18'), {'': TRUNK, 'hdl-teacher': SHIPPED}),
+    'kd-e2e-levels': Claim('kd-e2e-levels', 1.5, _ADVICE, {'': TRUNK, 'hdl-teacher': SHIPPED}),
+    'qeeps': Claim('qeeps', 2, _QEEPS, {'': TRUNK}),
 }
 
 
@@ -74,9 +125,16 @@ def verdict(result, better, other):
     return words + (f' (paper: {printed[0]:+.1f})' if printed else '')
 
 
+def trained(folder):
+    "The folder of a network, and those of all that was trained for it before."
+    recipe = read_json(folder / 'recipe.json')
+    before = [Path(recipe[k]).parent for k in ('teacher', 'detector', 'after') if recipe[k]]
+    return {folder, *(f for b in before for f in trained(b))}
+
+
 def minutes(result):
     "Minutes of training of all networks of a table, how many there are, and of how many steps each."
-    logs = [read_log(f / 'log.csv') for f in {Path(run['folder']) for row in result['rows'] for run in row['runs']}]
+    logs = [read_log(f / 'log.csv') for f in set().union(*(trained(Path(run['folder'])) for row in result['rows'] for run in row['runs']))]
     return sum(log[-1]['seconds'] for log in logs) / 60, len(logs), ' or '.join(map(str, sorted({len(log) for log in logs})))
 
 
@@ -97,7 +155,7 @@ HEAD = """# What of the papers' claims shows at laptop size
 `{command}` · {today} · {machine}, one thread for each training · Python {python}, torch {torch}
 
 Means over the seeds, in brackets the lowest and the highest. A gain *shows* where it has the same sign in every seed: with few seeds that is little proof, and nothing is said of its size.
-What differs from the papers in every table: drawn scenes (480 of 256 x 448 px with 300 people, another world for each seed, which no trunk has seen and on which no setting was chosen), a quarter of the width (students: 0.625), AdamW with a cosine, a start from the trunk that ships with the package or from random weights, few steps (said at
+What differs from the papers in every table: drawn scenes (480 of 256 x 448 px with 300 people, another world for each seed, which no trunk has seen and on which no setting was chosen), a quarter of the width (students: 0.625), AdamW with a cosine, a start from the trunk that ships with the package, from one of `make trunks`, or from random weights, few steps (said at
 each table), 12 regions a scene. Students of HDL are taught as printed (PD 0.9, T = 4, the printed direction), but for the weights of AD and FD, which are 400 and 100: the printed ones are for a norm over larger maps.
 """
 
@@ -119,17 +177,22 @@ def main():
     p.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     p.add_argument('--workers', type=int, default=1, help='trainings at once')
     p.add_argument('--out', type=Path, default=Path('runs/claims'), help='folder for tables and networks')
+    p.add_argument('--trunks', type=Path, default=Path('runs/trunks'), help='folder of the trunks that `make trunks` has made')
     p.add_argument('--steps', type=float, default=1., help='share of the steps, for a quick try')
     p.add_argument('--page', type=Path, nargs='?', const=Path('benchmarks/claims.md'), help='write the page of all that is measured')
     p.add_argument('--list', action='store_true', help='what there is')
     a = p.parse_args()
     if a.page: return atomic_write(a.page, page(a.out).encode())
     if a.list or not a.name:
-        for name, c in CLAIMS.items(): print(f'{name}: {TABLES[c.table].title}; about {c.hours:g} hours on one core')
+        for name, c in CLAIMS.items():
+            print(f"{name}: {TABLES[c.table].title}; about {c.hours:g} hours on one core{'; starts from ' * bool(c.trunks)}{', '.join(c.trunks)}")
         return
     c = CLAIMS[a.name]
+    if missing := [t for t in c.trunks if not (a.trunks / f'{t}.safetensors').exists()]:
+        names = ' '.join(dict.fromkeys(t.partition('/')[2] for t in missing))
+        raise SystemExit(f"{a.trunks}: {', '.join(missing)} missing; make what is missing: python .ci/trunks.py {names} --out {a.trunks} --how {missing[0].partition('/')[0]}")
     run_ablation(f'claim-{a.name}', WORLD, 'tiny', a.out / a.name, a.out / 'networks', tuple(a.seeds), c.student_model, workers=a.workers,
-                 rows=c.with_settings(a.steps))
+                 rows=c.with_settings(a.steps, a.trunks))
     print(section(a.name, a.out))
 
 
