@@ -49,29 +49,44 @@ class ScenePart(nn.Module):
         )
         self.register_buffer('mean', model.mean); self.register_buffer('std', model.std)
 
+    def trunk(self, image):
+        "The map that all regions share."
+        x = self.stem((image - self.mean) / self.std)
+        for block, attend in zip(self.blocks, self.attention): x, _ = attend(block(x))
+        return x
+
     def forward(self,
         image: Tensor, # (1, 3, H, W) float 0-1
         # map (1, C, h, w), boxes (K, 4) px by falling score, scores (K,) 0-1; -1: no box
     ) -> tuple:
-        height, width = image.shape[2:]
-        x = self.stem((image - self.mean) / self.std)
-        for block, attend in zip(self.blocks, self.attention): x, _ = attend(block(x))
-        # (1, M), (1, M, 4)
-        objectness, deltas = self.rpn.predict(x)
-        anchors, number = self.rpn.anchors(x.shape[-2:]), self.rpn.pre_nms[1]             # (M, 4)
-        centre = (anchors[:, :2] + anchors[:, 2:]) / 2
-        logit = objectness[0].masked_fill(
-            (centre[:, 0] >= width) | (centre[:, 1] >= height), -torch.inf
-        )
-        # always K rows, however small the picture
-        logit, top = torch.cat([logit, logit.new_full((number,), -torch.inf)]).topk(number)
-        top = torch.minimum(top, torch.full_like(top, anchors.shape[0] - 1))
-        x1, y1, x2, y2 = decode_boxes(deltas[0][top], anchors[top]).unbind(1)
-        x1, x2 = (torch.minimum(v.clamp(min=0), torch.full_like(v, width)) for v in (x1, x2))
-        y1, y2 = (torch.minimum(v.clamp(min=0), torch.full_like(v, height)) for v in (y1, y2))
-        boxes = torch.stack([x1, y1, x2, y2], 1)
-        good = keep_large(boxes, self.rpn.min_size) & (logit > -torch.inf)
-        return x, boxes, torch.where(good, logit.sigmoid(), -1.)
+        x = self.trunk(image)
+        return x, *self.candidates(x, *image.shape[2:])
+
+
+# %% ../nbs/87_deployable.ipynb #ec4f3de0
+@patch
+def candidates(self: ScenePart,
+    x: Tensor,   # (1, C, h, w) the map
+    height: int, # px of the picture
+    width: int,
+) -> tuple:      # boxes (K, 4) px by falling score, scores (K,) 0-1; -1: no box
+    "The best anchors, moved and clipped: always K of them, however small the picture."
+    # (1, M), (1, M, 4)
+    objectness, deltas = self.rpn.predict(x)
+    anchors, number = self.rpn.anchors(x.shape[-2:]), self.rpn.pre_nms[1]             # (M, 4)
+    centre = (anchors[:, :2] + anchors[:, 2:]) / 2
+    logit = objectness[0].masked_fill(
+        (centre[:, 0] >= width) | (centre[:, 1] >= height), -torch.inf
+    )
+    # always K rows, however small the picture
+    logit, top = torch.cat([logit, logit.new_full((number,), -torch.inf)]).topk(number)
+    top = torch.minimum(top, torch.full_like(top, anchors.shape[0] - 1))
+    x1, y1, x2, y2 = decode_boxes(deltas[0][top], anchors[top]).unbind(1)
+    x1, x2 = (torch.minimum(v.clamp(min=0), torch.full_like(v, width)) for v in (x1, x2))
+    y1, y2 = (torch.minimum(v.clamp(min=0), torch.full_like(v, height)) for v in (y1, y2))
+    boxes = torch.stack([x1, y1, x2, y2], 1)
+    good = keep_large(boxes, self.rpn.min_size) & (logit > -torch.inf)
+    return boxes, torch.where(good, logit.sigmoid(), -1.)
 
 # %% ../nbs/87_deployable.ipynb #da24ecb4
 class HeadPart(nn.Module):
@@ -94,7 +109,14 @@ class HeadPart(nn.Module):
         boxes: Tensor,  # (R, 4) px, where they were cut out
         # embeddings (R, D) unit length, scores (R,) 0-1, refined boxes (R, 4) px, not yet clipped
     ) -> tuple:
-        x, _ = self.attend(self.block(self.mask(self.pooled_norm(pooled))[0]))
+        return self.judge(self.attend(self.features(pooled))[0], boxes)
+
+    def features(self, pooled):
+        "X of level 3."
+        return self.block(self.mask(self.pooled_norm(pooled))[0])
+
+    def judge(self, x, boxes):
+        "Who they are, whether they are people, and where, from H of level 3."
         x = x.mean((2, 3))                                                                # (R, c3)
         r = self.region_norm(x)
         return (
