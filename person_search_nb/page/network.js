@@ -15,7 +15,8 @@ export class Network {
 
   // read: a function of a file's name that gives its bytes
   static async open(ort, read, name, options = {}) {
-    const session = async k => ort.InferenceSession.create(await read(`${name}.${k}.onnx`), options);
+    const session = async part =>
+      ort.InferenceSession.create(await read(`${name}.${part}.onnx`), options);
     const about = JSON.parse(new TextDecoder().decode(await read(`${name}.json`)));
     return new Network(ort, await session('scene'), await session('head'), about);
   }
@@ -26,7 +27,7 @@ export class Network {
   async look(image, gains = AS_LEARNED) {
     const [, , h, w] = image.dims, least = 2 * this.about.stride;
     if (Math.min(h, w) <= least)
-      throw new Error(`a picture of ${w} x ${h} px is too small: both sides must be above ${least} px`);
+      throw new Error(`a picture of ${w} x ${h} px is too small: both sides need over ${least} px`);
     const given = { image: this.tensor(image) };
     gains.slice(0, 3).forEach((g, j) => { given[`gain${j}`] = this.tensor(g); });
     const { features, boxes, scores, ...maps } = await this.scene.run(given);
@@ -50,8 +51,8 @@ export class Network {
     const a = this.about, [, , height, width] = image.dims;
     const seen = await this.look(image, gains);
     const real = [...seen.scores.keys()].filter(i => seen.scores[i] >= 0);
-    const first = take(seen.boxes, real), firstScores = Float32Array.from(real, i => seen.scores[i]);
-    const proposals = take(first, nms(first, firstScores, a.proposal_nms, a.proposals));
+    const all = take(seen.boxes, real), likely = Float32Array.from(real, i => seen.scores[i]);
+    const proposals = take(all, nms(all, likely, a.proposal_nms, a.proposals));
     const judged = await this.regions(seen.features, proposals, gains[3]);
     const moved = clip(judged.boxes, height, width);
     const sure = [...judged.scores.keys()]

@@ -1,0 +1,312 @@
+// The page: state, three networks, pictures, rankings. Everything runs in the browser.
+
+import { iou } from './boxes.js';
+import { distance, gainLike } from './distance.js';
+import { reader, toImage } from './files.js';
+import { difference, paint, scaled } from './heat.js';
+import { AS_LEARNED, Network, OFF } from './network.js';
+import { rank } from './ranking.js';
+import { DEFAULTS, fromQuery, toQuery } from './state.js';
+import { TOUR } from './tour.js';
+
+const HITS = 10, MEANING = {
+  picture: 'Boxes: people found. Their number is the score.',
+  x: 'Bright: the length of the feature vector in a cell, in each picture from lowest to highest.',
+  mean_a: 'Bright: attention A, mean over channels, in each picture from lowest to highest.',
+  difference: 'Orange: the student has more energy than the teacher; purple: less. At unit length.',
+};
+const $ = id => document.getElementById(id);
+function make(tag, parent, own = {}) {
+  return Object.assign(parent.appendChild(document.createElement(tag)), own);
+}
+
+// # What is loaded
+const networks = {};
+let data, sheet, state = { ...DEFAULTS };
+let image, own = null, seen = {};  // own: a picture of the reader's
+let chosen = null;                 // the box of whom we look for
+let bytes = 0, work = Promise.resolve(), moves = 0, step = 0;
+
+function say(text, bad = false) {
+  $('status').textContent = text;
+  $('status').classList.toggle('error', bad);
+}
+
+async function load() {
+  const read = reader(n => {
+    bytes += n;
+    say(`Loading: ${(bytes / 1e6).toFixed(1)} MB.`);
+  });
+  data = JSON.parse(new TextDecoder().decode(await read('data.json')));
+  const ort = await import('./vendor/ort.wasm.min.mjs');
+  ort.env.wasm.numThreads = 1;
+  ort.env.wasm.wasmBinary = (await read('vendor/ort-wasm-simd-threaded.wasm.gz')).buffer;
+  const runtime = new URL('vendor/ort-wasm-simd-threaded.mjs', location.href);
+  ort.env.wasm.wasmPaths = { mjs: runtime.href };
+  sheet = await createImageBitmap(new Blob([await read(data.sheet.file)]));
+  for (const { name } of data.networks) {
+    networks[name] = await Network.open(ort, read, name);
+    const rows = await read(`${name}.people.bin`);
+    networks[name].gallery = new Float32Array(rows.buffer);
+  }
+  for (const s of data.scenes) s.picture = new Blob([await read(s.file)], { type: 'image/jpeg' });
+  $('people').textContent = `${data.people.id.length}`;
+  $('megabytes').textContent = (bytes / 1e6).toFixed(0);
+}
+
+// # Parts of the page
+const panels = {};
+
+function buildPanels() {
+  for (const { name, title } of data.networks) {
+    const root = make('section', $('panels')), own = {};
+    root.dataset.network = name;
+    make('h2', root, { textContent: title });
+    own.figure = make('div', root, { className: 'picture' });
+    own.canvas = make('canvas', own.figure, { width: 448, height: 256 });
+    own.canvas.setAttribute('role', 'img');
+    own.caption = make('p', root, { className: 'caption' });
+    own.hits = make('ol', root, { className: 'hits' });
+    own.hits.setAttribute('aria-label', `whom the ${title} finds`);
+    panels[name] = own;
+  }
+}
+
+function buildScenes() {
+  data.scenes.forEach((s, i) => {
+    const b = make('button', $('scenes'), { type: 'button', title: s.name });
+    make('img', b, { src: URL.createObjectURL(s.picture), alt: `scene ${i + 1}` });
+    b.onclick = () => { own = null; change({ scene: i, by: 'teacher', person: 0 }); };
+  });
+}
+
+function connect() {
+  for (const e of $('controls').elements) {
+    if (!e.name) continue;
+    e.oninput = () => change({ [e.name]: e.type === 'range' ? Number(e.value) : e.value });
+  }
+  $('own').onchange = e => { if (e.target.files[0]) bring(e.target.files[0]); };
+  addEventListener('dragover', e => { e.preventDefault(); document.body.classList.add('over'); });
+  addEventListener('dragleave', () => document.body.classList.remove('over'));
+  addEventListener('drop', e => {
+    e.preventDefault();
+    document.body.classList.remove('over');
+    if (e.dataTransfer.files[0]) bring(e.dataTransfer.files[0]);
+  });
+  $('save').onclick = save;
+  $('reset').onclick = () => { own = null; guide(-1); change({ ...DEFAULTS }); };
+  $('tour').onclick = () => guide(0);
+  $('guide-next').onclick = () => guide(step + 1);
+  $('guide-back').onclick = () => guide(Math.max(0, step - 1));
+  $('guide-end').onclick = () => guide(-1);
+}
+
+function guide(k) {
+  step = k;
+  $('guide').hidden = !(k in TOUR);
+  if (!(k in TOUR)) return;
+  const [wanted, text] = TOUR[k];
+  $('guide-text').textContent = `${k + 1} of ${TOUR.length}. ${text}`;
+  $('guide-next').disabled = k === TOUR.length - 1;
+  $('guide-back').disabled = k === 0;
+  own = null;
+  change({ ...DEFAULTS, ...wanted });
+}
+
+// # State to page
+function change(what) {
+  if ('scene' in what || 'person' in what) chosen = null;  // else the same person, whatever moves
+  Object.assign(state, what);
+  history.replaceState(null, '', location.pathname + toQuery(state));
+  showControls();
+  // one thing after another; of several moves that wait only the last is done
+  const mine = ++moves;
+  work = work.then(() => mine === moves && redraw()).catch(e => say(e.message, true));
+  return work;
+}
+
+function showControls() {
+  for (const e of $('controls').elements) {
+    if (!e.name) continue;
+    e.value = state[e.name];
+    if (e.type === 'range') e.previousElementSibling.textContent = state[e.name];
+  }
+  $('meaning').textContent = MEANING[state.quantity];
+  [...$('scenes').children].forEach((b, i) =>
+    b.setAttribute('aria-pressed', !own && i === state.scene));
+}
+
+async function bring(file) {
+  try {
+    own = await toImage(file, data.scenes[0].width);
+    await change({ by: 'teacher', person: 0 });
+  } catch { say(`${file.name}: no picture that this browser can read`, true); }
+}
+
+async function redraw() {
+  const from = performance.now();
+  await look();
+  const box = query();
+  for (const { name } of data.networks) {
+    draw(name, box);
+    await showHits(name, box);
+  }
+  say(box ? `Done in ${Math.max(1, Math.round(performance.now() - from))} ms.`
+    : 'Nobody is found here: lower the minimum score, or take another scene.');
+}
+
+// # What the networks see
+async function look() {  // once for each picture and kind of attention
+  const key = `${own ? 'own' : state.scene} ${state.attention}`;
+  if (seen.key === key && seen.own === own) return;
+  say('Looking.');
+  image = own || await toImage(data.scenes[state.scene].picture);
+  const now = { key, own };
+  for (const { name } of data.networks) {
+    const gains = await gainsOf(name, now.teacher);
+    now[name] = { ...await networks[name].search(image, gains), gains };
+  }
+  seen = now;
+}
+
+async function gainsOf(name, teacher) {
+  if (state.attention === 'off') return OFF;
+  if (state.attention !== 'teacher' || name === 'teacher') return AS_LEARNED;
+  const gains = [...AS_LEARNED];
+  for (let j = 0; j < 3; j++) {  // what a level gets depends on the levels before it
+    const { maps } = await networks[name].look(image, gains);
+    gains[j] = gainLike(teacher.maps[j].mean_a, maps[j].mean_a);
+  }
+  return gains;
+}
+
+const sure = name => [...seen[name].scores.keys()].filter(i => seen[name].scores[i] >= state.score);
+
+function query() {  // the box of whom we look for
+  if (chosen) return chosen;
+  const names = [state.by, ...data.networks.map(n => n.name)];
+  const name = names.find(n => sure(n).length);
+  if (!name) return null;
+  const rows = sure(name), i = rows.includes(state.person) ? state.person : rows[0];
+  return chosen = seen[name].boxes.slice(4 * i, 4 * i + 4);
+}
+
+function identity(box) {  // of the annotation; -1: nobody knows
+  if (own || !box) return -1;
+  const { boxes, ids } = data.scenes[state.scene], all = Float32Array.from(boxes.flat());
+  const overlap = ids.map((_, k) => iou(box, 0, all, k)), best = Math.max(0, ...overlap);
+  return best >= 0.5 ? ids[overlap.indexOf(best)] : -1;
+}
+
+// # Pictures
+function mapOf(name) {
+  const j = state.level, { maps } = seen[name], stride = networks[name].about.stride / 4 * 2 ** j;
+  const what = state.quantity, minus = what === 'difference' && name !== 'teacher';
+  if (what === 'picture') return null;
+  const map = maps[j][what === 'mean_a' ? 'mean_a' : 'x'];
+  const values = minus ? difference(map.data, seen.teacher.maps[j].x.data) : scaled(map.data);
+  return { values, dims: map.dims, stride, minus };
+}
+
+function draw(name, box) {
+  const { canvas, figure, caption } = panels[name], map = mapOf(name), rows = sure(name);
+  paint(canvas, image.canvas, map, map?.minus ? null : data.colours, state.opacity);
+  const said = `${name}: ${MEANING[state.quantity]} ${rows.length} people found`;
+  canvas.setAttribute('aria-label', said);
+  figure.querySelectorAll('button').forEach(b => b.remove());
+  for (const i of rows) {
+    const mine = seen[name].boxes, score = seen[name].scores[i].toFixed(2);
+    const b = make('button', figure, { type: 'button', title: `score ${score}` });
+    b.setAttribute('aria-label', `person ${i + 1} of ${rows.length}, score ${score}: find them`);
+    b.setAttribute('aria-pressed', Boolean(box) && iou(mine, i, box, 0) > 0.7);
+    placeButton(b, mine.subarray(4 * i, 4 * i + 4));
+    b.onclick = async () => {
+      await change({ by: name, person: i });
+      figure.querySelectorAll('button')[rows.indexOf(i)]?.focus();
+    };
+  }
+  caption.textContent = words(name, rows.length);
+}
+
+function placeButton(b, [x1, y1, x2, y2]) {
+  const [, , h, w] = image.dims, share = (v, n) => `${100 * v / n}%`;
+  const inFront = Math.round(1000 * (1 - (x2 - x1) * (y2 - y1) / (w * h)));  // small ones
+  Object.assign(b.style, { left: share(x1, w), top: share(y1, h), width: share(x2 - x1, w),
+    height: share(y2 - y1, h), zIndex: inFront });
+}
+
+function words(name, number) {
+  const found = `${number} people found. `, j = state.level;
+  if (name === 'teacher') return `${found}${data.networks[0].about}`;
+  const map = (who, what) => seen[who].maps[j][what].data;
+  const far = (who, what) => distance(map(who, what), map('teacher', what));
+  const text = what => {
+    const own = far(name, what), plain = far('plain', what);
+    const share = name === 'plain' ? '' : ` (${(own / plain).toFixed(2)} of the one without)`;
+    return own.toExponential(1) + share;
+  };
+  return `${found}From the teacher, level ${j}: FD ${text('x')}, AD ${text('a')}.`;
+}
+
+// # Rankings
+async function showHits(name, box) {
+  const { hits } = panels[name], { people } = data, network = networks[name];
+  hits.replaceChildren();
+  if (!box) return;
+  const { features, gains } = seen[name];
+  const { embeddings } = await network.regions(features, box, gains[3]);
+  const mine = row => !own && people.scene[row] === state.scene, who = identity(box);
+  for (const { row, similarity } of rank(embeddings, network.gallery, HITS, mine)) {
+    const right = people.id[row] === who;
+    const li = make('li', hits, { className: who < 0 ? '' : right ? 'right' : 'wrong' });
+    cutOut(make('canvas', li), row);
+    const mark = who < 0 ? '' : right ? '✓ ' : '✗ ';
+    make('span', li, { textContent: mark + similarity.toFixed(2) });
+  }
+}
+
+function cutOut(canvas, row) {
+  const { columns, width, height } = data.sheet;
+  Object.assign(canvas, { width, height });
+  const x = row % columns * width, y = Math.floor(row / columns) * height;
+  canvas.getContext('2d').drawImage(sheet, x, y, width, height, 0, 0, width, height);
+}
+
+function save() {  // the pictures side by side, with their boxes
+  const [, , h, w] = image.dims, names = data.networks.map(n => n.name);
+  const out = document.createElement('canvas'), gap = 8;
+  Object.assign(out, { width: names.length * (w + gap) - gap, height: h + 24 });
+  const pen = out.getContext('2d');
+  pen.fillStyle = '#fff';
+  pen.fillRect(0, 0, out.width, out.height);
+  names.forEach((name, k) => {
+    const left = k * (w + gap), { boxes } = seen[name];
+    pen.drawImage(panels[name].canvas, left, 24);
+    pen.fillStyle = '#222';
+    pen.font = '15px system-ui, sans-serif';
+    pen.fillText(data.networks[k].title, left, 17);
+    pen.strokeStyle = '#fff';
+    for (const i of sure(name)) {
+      const [x1, y1, x2, y2] = boxes.subarray(4 * i, 4 * i + 4);
+      pen.strokeRect(left + x1, 24 + y1, x2 - x1, y2 - y1);
+    }
+  });
+  const a = Object.assign(document.createElement('a'), { download: 'person-search.png' });
+  out.toBlob(blob => {
+    a.href = URL.createObjectURL(blob);
+    a.click();
+    URL.revokeObjectURL(a.href);
+  });
+}
+
+// # Start
+try {
+  await load();
+  const asked = fromQuery(location.search, data.scenes.length);
+  state = asked.state;
+  buildScenes();
+  buildPanels();
+  connect();
+  await change({});
+  if (asked.ignored.length) say(`In the address, ${asked.ignored.join(', ')} means nothing here.`);
+} catch (e) { say(e.message, true); }

@@ -1,0 +1,28 @@
+// Reading the page's own files, with a count of what has come; .gz files are unpacked here.
+
+export function reader(onBytes) {
+  return async name => {
+    const answer = await fetch(name);
+    if (!answer.ok) throw new Error(`${name}: ${answer.status} ${answer.statusText}`);
+    const bytes = await answer.arrayBuffer();
+    onBytes(bytes.byteLength);
+    if (!name.endsWith('.gz')) return new Uint8Array(bytes);
+    const plain = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'));
+    return new Uint8Array(await new Response(plain).arrayBuffer());
+  };
+}
+
+// A picture as a network takes it: { data: 3 x h x w numbers 0-1, dims }, no larger than `most`.
+export async function toImage(source, most = Infinity) {
+  const bitmap = source instanceof ImageBitmap ? source : await createImageBitmap(source);
+  const share = Math.min(1, most / Math.max(bitmap.width, bitmap.height));
+  const w = Math.max(33, Math.round(bitmap.width * share));
+  const h = Math.max(33, Math.round(bitmap.height * share));
+  const canvas = new OffscreenCanvas(w, h), pen = canvas.getContext('2d');
+  pen.imageSmoothingQuality = 'high';
+  pen.drawImage(bitmap, 0, 0, w, h);
+  const pixels = pen.getImageData(0, 0, w, h).data, data = new Float32Array(3 * h * w);
+  for (let k = 0; k < h * w; k++)
+    for (let c = 0; c < 3; c++) data[c * h * w + k] = pixels[4 * k + c] / 255;
+  return { data, dims: [1, 3, h, w], canvas };
+}

@@ -1,0 +1,245 @@
+"""The page whose networks run in the browser: its JavaScript by itself (node), against Python, and as a visitor meets it (Chromium).
+
+Needs Node.js with npm, which fetches ONNX Runtime for browsers once, and Chromium with Playwright; skipped without. Screenshots: `pytest tests/test_page.py --basetemp=shots`."""
+import functools, http.server, shutil, subprocess, threading
+from importlib.util import find_spec
+from pathlib import Path
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from person_search_nb.datasets import open_dataset
+from person_search_nb.web_page import NETWORKS, write_page
+from person_search_nb.model_files import shipped_trunk
+from person_search_nb.models import load_model
+
+SPEC = 'synth:tiny?test_scenes=20&test_ids=14&queries=6&gallery=19&seed=12'
+CHROMIUM = next((p for p in ('/usr/bin/chromium', shutil.which('chromium'), shutil.which('google-chrome')) if p and Path(p).exists()), None)
+LIMITS = dict(boxes=1e-4, scores=1e-4, embeddings=1e-3)  # boxes: as a share of the picture's width
+
+
+@pytest.mark.skipif(not shutil.which('node'), reason='no Node.js here')
+def test_the_modules_by_themselves(root):
+    "node's own test runner, on tests/js."
+    done = subprocess.run(['node', '--test', *map(str, sorted((root/'tests/js').glob('*.test.mjs')))], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert '# pass 0' not in done.stdout
+
+
+def test_no_module_asks_for_anything_from_elsewhere(root):
+    "Addresses in the page's files lead nowhere but to the page itself."
+    for file in (root/'person_search_nb/page').iterdir():
+        text = file.read_text().replace('http://localhost:8000', '')
+        assert '://' not in text, file
+
+
+@pytest.fixture(scope='module')
+def vendor(root, tmp_path_factory):
+    if not shutil.which('npm'): pytest.skip('no npm here')
+    folder = tmp_path_factory.mktemp('vendor')
+    done = subprocess.run([root/'.ci/fetch-onnxruntime-web', folder], capture_output=True, text=True)
+    if done.returncode: pytest.skip(f'the npm registry does not answer: {done.stderr[-200:]}')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def site(vendor, tmp_path_factory):
+    "The address of the page, served by Python, and its folder."
+    folder = tmp_path_factory.mktemp('page')
+    size = write_page(folder, vendor, SPEC, progress=False)
+    assert size < 20e6, 'what a visitor downloads'
+    scenes = open_dataset(SPEC, 'gallery', progress=False)
+    for i in range(len(scenes)): scenes.image(i).numpy().tofile(folder/f'exact{i}.bin')
+    quiet = type('Quiet', (http.server.SimpleHTTPRequestHandler,), dict(log_message=lambda *a: None))
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}', folder, scenes
+    server.shutdown()
+
+
+@pytest.fixture(scope='module')
+def chromium():
+    if find_spec('playwright') is None or not CHROMIUM: pytest.skip('no Playwright or no Chromium here')
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        b = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu'])
+        yield b
+        b.close()
+
+
+@pytest.fixture
+def visit(chromium, site):
+    "Open the page; afterwards: no error on the console, and nothing was asked from elsewhere."
+    address, wrong, contexts = site[0], [], []
+    def go(query='', **context):
+        contexts.append(chromium.new_context(viewport=dict(width=1280, height=900), accept_downloads=True, **context))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(300_000)
+        page.on('console', lambda m: wrong.append(m.text) if m.type in ('error', 'warning') else None)
+        page.on('pageerror', lambda e: wrong.append(str(e)))
+        page.on('request', lambda r: None if r.url.startswith((address, 'blob:', 'data:')) else wrong.append(r.url))
+        page.goto(f'{address}/{query}')
+        settled(page)
+        return page
+    yield go
+    for c in contexts: c.close()
+    assert not wrong, wrong
+
+
+def settled(page):
+    page.wait_for_function("/Done|Nobody|means nothing|no picture/.test(document.getElementById('status').textContent)")
+    return page.inner_text('#status')
+
+
+def moved(page, act):
+    "Do something, and wait until the page has answered."
+    page.evaluate("document.getElementById('status').textContent = 'waiting'")
+    act()
+    return settled(page)
+
+
+RUN = """async ([name, number, boxes]) => {
+  const { Network } = await import('./network.js'), { reader } = await import('./files.js');
+  const ort = await import('./vendor/ort.wasm.min.mjs');
+  const net = await Network.open(ort, reader(() => {}), name), out = [];
+  for (let i = 0; i < number; i++) {
+    const data = new Float32Array(await (await fetch(`exact${i}.bin`)).arrayBuffer());
+    const image = { data, dims: [1, 3, 256, 448] };
+    const found = await net.search(image);
+    const given = await net.embed(image, Float32Array.from(boxes[i].flat()));
+    out.push([[...found.boxes], [...found.scores], [...found.embeddings], [...given]]);
+  }
+  return out;
+}"""
+
+
+@pytest.mark.parametrize('name', list(NETWORKS))
+def test_the_page_finds_what_python_finds(site, visit, name):
+    "Twenty scenes: the same people, boxes, scores and embeddings, and the same ranking of all of them."
+    scenes, model = site[2], load_model(shipped_trunk(NETWORKS[name][1])).eval()
+    truth = [scenes.truth(i)['boxes'] for i in range(len(scenes))]
+    page = visit()
+    told = page.evaluate(RUN, [name, len(scenes), [b.tolist() for b in truth]])
+    galleries = [], []
+    for i, (boxes, scores, embeddings, given) in enumerate(told):
+        with torch.no_grad():
+            found, own = model([scenes.image(i)])[0], model.embed([scenes.image(i)], [truth[i]])
+        assert len(scores) == len(found['scores'])
+        for k, v in dict(boxes=boxes, scores=scores, embeddings=embeddings).items():
+            apart = np.abs(np.asarray(v) - found[k].numpy().ravel()).max(initial=0.) / (448 if k == 'boxes' else 1)
+            assert apart < LIMITS[k], (i, k, apart)
+        galleries[0].append(np.reshape(given, (-1, own.shape[1])))
+        galleries[1].append(own.numpy())
+    mine, theirs = map(np.concatenate, galleries)
+    assert np.abs(mine - theirs).max() < LIMITS['embeddings']
+    similar = theirs @ theirs.T
+    for k, row in enumerate(mine @ mine.T):  # the same order, but of what is alike to the fifth digit
+        order = np.argsort(-row, kind='stable')
+        assert (np.diff(similar[k][order]) < 1e-5).all()
+
+
+def test_a_visitor(site, visit, tmp_path_factory):
+    "Opens the page, clicks a person, moves every control, saves a picture, goes back to the start."
+    shots = tmp_path_factory.mktemp('shots')
+    page = visit()
+    people = lambda name: page.locator(f'[data-network={name}] .picture button')
+    words = lambda name: page.locator(f'[data-network={name}] .caption').inner_text()
+    ranking = lambda name: page.locator(f'[data-network={name}] .hits li span').all_inner_texts()
+    page.screenshot(path=shots/'start.png', full_page=True)
+    assert people('teacher').count() > 2 and len(ranking('taught')) == 10
+    assert 'FD' in words('plain') and 'of the one without' in words('taught') and 'FD' not in words('teacher')
+    before = ranking('taught')
+    moved(page, lambda: people('taught').nth(1).evaluate('b => b.click()'))  # the middle of a box may lie under another
+    assert ranking('taught') != before and people('taught').nth(1).get_attribute('aria-pressed') == 'true'
+    assert 'by=taught' in page.url and 'person=1' in page.url
+    picture = lambda name: page.locator(f'[data-network={name}] canvas').first.screenshot()
+    plain = picture('taught')
+    for quantity in ('x', 'mean_a', 'difference'):
+        moved(page, lambda: page.select_option('[name=quantity]', quantity))
+        assert picture('taught') != plain
+        page.screenshot(path=shots/f'{quantity}.png', full_page=True)
+    for name, value in (('level', '0'), ('opacity', '0.2'), ('score', '0.9')):
+        before = picture('teacher')
+        moved(page, lambda: page.locator(f'[name={name}]').fill(value))
+        assert picture('teacher') != before or name == 'score'
+        assert f'{name}={value}' in page.url
+    assert people('teacher').count() < 6
+    moved(page, page.locator('#reset').click)
+    assert '?' not in page.url
+    learned = ranking('taught'), words('taught')
+    for attention in ('off', 'teacher'):
+        moved(page, lambda: page.select_option('[name=attention]', attention))
+        assert (ranking('taught'), words('taught')) != learned
+        page.screenshot(path=shots/f'attention-{attention}.png', full_page=True)
+    with page.expect_download() as got: page.locator('#save').click()
+    saved = Image.open(got.value.path())
+    assert saved.size == (3 * 448 + 16, 280) and len(saved.convert('RGB').getcolors(10 ** 6)) > 1000
+    moved(page, page.locator('#scenes button').nth(4).click)
+    assert 'scene=4' in page.url
+
+
+def test_the_tour(site, visit):
+    page = visit()
+    moved(page, page.locator('#tour').click)
+    seen = []
+    while True:
+        seen.append(page.locator('#guide-text').inner_text())
+        if page.locator('#guide-next').is_disabled(): break
+        moved(page, page.locator('#guide-next').click)
+    assert len(seen) == 6 and seen[0].startswith('1 of 6') and 'attention=teacher' in page.url
+    page.locator('#guide-end').click()
+    page.wait_for_function("document.getElementById('guide').hidden")
+
+
+def test_keyboard(site, visit):
+    "Everything can be reached with Tab and chosen with Enter."
+    page = visit()
+    page.locator('[data-network=teacher] .picture button').first.focus()
+    page.keyboard.press('Tab')
+    moved(page, lambda: page.keyboard.press('Enter'))
+    assert 'person=1' in page.url
+    assert page.evaluate("document.activeElement.getAttribute('aria-pressed')") == 'true'
+
+
+def test_a_picture_of_ones_own_and_what_is_none(site, visit, tmp_path):
+    "It is searched, has no right or wrong, and the address says nothing of it; a file that is no picture is refused, and the page goes on."
+    page, folder = visit(), site[1]
+    mine = Image.open(folder/'scene3.jpg').resize((900, 514))
+    mine.save(tmp_path/'mine.png')
+    moved(page, lambda: page.set_input_files('#own', tmp_path/'mine.png'))
+    marks = page.locator('[data-network=teacher] .hits li span').all_inner_texts()
+    assert len(marks) == 10 and not any('✓' in m or '✗' in m for m in marks)
+    assert page.locator('[data-network=teacher] canvas').first.evaluate('c => c.width') == 448
+    (tmp_path/'no.png').write_text('<script>alert(1)</script>')
+    said = moved(page, lambda: page.set_input_files('#own', tmp_path/'no.png'))
+    assert 'no.png: no picture' in said
+    moved(page, page.locator('#scenes button').nth(2).click)
+    assert '✓' in ' '.join(page.locator('[data-network=teacher] .hits li span').all_inner_texts())
+
+
+def test_a_link_brings_the_page_back_and_is_not_trusted(site, visit):
+    page = visit('?scene=2&person=1&quantity=x&level=1&opacity=0.3')
+    assert page.input_value('[name=quantity]') == 'x' and page.input_value('[name=level]') == '1'
+    text = page.locator('[data-network=taught] .caption').inner_text()
+    again = visit(page.url.rpartition('/')[2])
+    assert again.locator('[data-network=taught] .caption').inner_text() == text
+    odd = visit('?scene=99&level=7&quantity=%3Cimg%3E&colour=red&opacity=nan')
+    assert '?' not in odd.url and all(w in odd.inner_text('#status') for w in ('scene', 'level', 'quantity', 'colour', 'opacity'))
+
+
+def test_phone_and_dark(site, visit, tmp_path_factory):
+    "At 390 px nothing is cut off, and colours follow the system."
+    shots = tmp_path_factory.mktemp('shots')
+    page = visit(color_scheme='dark')
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == 'rgb(22, 24, 28)'
+    page.screenshot(path=shots/'dark.png', full_page=True)
+    page.set_viewport_size(dict(width=390, height=800))
+    assert page.evaluate('document.documentElement.scrollWidth') <= 390
+    page.screenshot(path=shots/'phone.png', full_page=True)
+
+
+def test_from_the_disk_it_says_what_to_do(chromium, site):
+    page = chromium.new_page()
+    page.goto(f'file://{site[1]}/index.html')
+    assert 'python -m http.server' in page.inner_text('#status')
+    page.close()
