@@ -17,7 +17,7 @@ export PYTHON CONSTRAINTS
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-fast learn test check notebooks pytest docs lock export clean-nbs wheel explore trunks
+.PHONY: help env demo demo-fast learn test check notebooks pytest docs lock export clean-nbs wheel explore trunks moments
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -71,6 +71,9 @@ docs: $(VENV)/.for-docs          ## the site: docs/_build/html/index.html, to be
 
 trunks: $(VENV)/.for-running     ## small trunks of every backbone, taught and not, to start from: runs/trunks; hours, and it goes on
 	$(BIN)/python .ci/trunks.py
+
+moments: $(VENV)/.for-running    ## the training that the attention explorer plays: person_search_nb/weights/moments; half an hour, and it goes on
+	$(BIN)/python .ci/moments.py
 
 env: $(VENV)/.for-developing     ## the environment for developing, and nothing else
 

@@ -33,7 +33,8 @@ from person_search_nb.showcase import DEMO, Moments, demo_scenes, write_moments
 from person_search_nb.systems import imprint
 
 HOW = DemoConfig(data='synth:tiny?train_scenes=960&train_ids=600', seed=120, student_epochs=10.)
-MOMENTS = 0, 20, 50, 75, 100, 150, 300, 500, 800, 1200, 1800, 2400  # steps of log.csv; FD and search change fastest at the beginning
+MOMENTS = 0, 20, 50, 75, 100, 150, 300, 500, 800, 1200, 1800, 2400  # steps of log.csv; FD and search change fastest at the beginning. Step 0 has a
+# learning rate of 0: the weights are still random, but BatchNorm has seen a batch, without which embeddings have no direction
 FRESH = 'synth:tiny?seed=9002&train_scenes=8&train_ids=8'  # where the numbers are from: the world of the trunks' cards
 
 
@@ -49,8 +50,7 @@ def train_both(work, share):
         if last(name).exists(): continue
         student = make_student()
         def keep(row):
-            if row['step'] in steps[1:-1]: save_model(student, work / name / f"{row['step']}.safetensors")
-        save_model(student, work / name / f'{steps[0]}.safetensors')
+            if row['step'] in steps[:-1]: save_model(student, work / name / f"{row['step']}.safetensors")
         learn(HOW, student, data, HOW.student_epochs * share, HOW.student_lr, teacher if name == 'taught' else None,
               out=work / name / 'run', label=name, callbacks=[keep])
         save_model(student, last(name))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DEMO', 'demo_scenes', 'fullest_scene', 'demo_models', 'same_scenes', 'write_moments', 'Moments', 'demo_training']
 
-# %% ../nbs/tools/showcase.ipynb #ff3f8802
+# %% ../nbs/tools/showcase.ipynb #3cf23014
 import functools, hashlib, json
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ from .datasets import open_dataset
 from .model_files import check_finite, load_model, rebuild, shipped_trunk
 from .gallery import Gallery
 
-# %% ../nbs/tools/showcase.ipynb #5541f3d8
+# %% ../nbs/tools/showcase.ipynb #cd5b77d2
 DEMO = 'synth:tiny?test_scenes=18&test_ids=8&queries=8&gallery=17&seed=11'
 
 @functools.cache
@@ -31,14 +31,14 @@ def demo_scenes(
     scenes.read = functools.cache(scenes.read)
     return scenes
 
-# %% ../nbs/tools/showcase.ipynb #cdabf7c4
+# %% ../nbs/tools/showcase.ipynb #313fa69d
 def fullest_scene(
     scenes,  # SceneDataset
 ) -> int:
     "The scene with the most people, the first of them."
     return int(np.argmax([len(s.boxes) for s in scenes.scenes]))
 
-# %% ../nbs/tools/showcase.ipynb #0cd9b996
+# %% ../nbs/tools/showcase.ipynb #53e9349c
 @functools.cache
 def demo_models() -> tuple: # (teacher, dict of students)
     "The shipped networks."
@@ -46,7 +46,7 @@ def demo_models() -> tuple: # (teacher, dict of students)
     teacher, taught, plain = (load_model(shipped_trunk(n)).eval() for n in names)
     return teacher, dict(distilled=taught, plain=plain)
 
-# %% ../nbs/tools/showcase.ipynb #06f89689
+# %% ../nbs/tools/showcase.ipynb #f830c232
 def _stacked(v):
     "A stacked tensor (K, ...) by its kind of storage: int8 rows and their scales, or float16."
     if not v.is_floating_point(): return dict(whole=v)
@@ -63,7 +63,7 @@ def _unstacked(parts, k):
     q, scale = parts['int8'][k].float(), parts['scale'][k]
     return q * scale.reshape(-1, *[1] * (q.ndim - 1))
 
-# %% ../nbs/tools/showcase.ipynb #f3ebe2b1
+# %% ../nbs/tools/showcase.ipynb #2cd799fd
 def same_scenes(
     scenes,  # SceneDataset
 ) -> str:    # 16 hexadecimal digits
@@ -103,7 +103,7 @@ def write_moments(
     about = {k: json.dumps(v) for k, v in about.items()}
     atomic_write(path, save(tensors | found, about))
 
-# %% ../nbs/tools/showcase.ipynb #59e0831b
+# %% ../nbs/tools/showcase.ipynb #52f2f921
 _DAMAGED = '{}: holds no moments of a training ({}); make it with .ci/moments.py'
 
 class Moments(Mapping):
@@ -135,7 +135,7 @@ class Moments(Mapping):
             if row['name'] == name: return k
         raise KeyError(f"{name!r}: no such moment; there are {', '.join(self)}")
 
-# %% ../nbs/tools/showcase.ipynb #ecfe82dd
+# %% ../nbs/tools/showcase.ipynb #6c7a508c
 @patch
 def _build(self: Moments, k):
     "The network at moment `k`."
@@ -164,7 +164,7 @@ def gallery(self: Moments,
              for n, v in found.items()}
     return Gallery(**found, names=list(scenes.names), read=scenes.read)
 
-# %% ../nbs/tools/showcase.ipynb #4f815472
+# %% ../nbs/tools/showcase.ipynb #cec696f4
 @functools.cache
 def demo_training() -> tuple: # (dict of students, `Moments` of the first)
     "A student taught by the shipped teacher, its twin that learned alone, and how the first learned."
