@@ -8,11 +8,10 @@ that ships with the package, with HDL's losses as printed but for the weights of
 96 Demo); the other, its twin, learns from labels alone. The teacher is not trained: its classifier of these people is the mean embedding
 of each. People and places are of seed 120, which no table uses; the numbers beside the moments are of seed 9002, which no network has seen.
 
-Written are OUT/taught.safetensors (twelve moments in one file, with FD, AD and mAP of each and what it finds in the explorer's scenes),
+Written are OUT/taught-0.safetensors and taught-1.safetensors (six moments each, with FD, AD and mAP of each and what it finds in the explorer's scenes),
 OUT/alone.safetensors (the twin, finished), and OUT/README.md, the card of both.
 """
 import argparse
-import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,12 +76,19 @@ def sure(gallery):
     return replace(gallery, **{k: getattr(gallery, k)[keep] for k in ('det_image', 'det_boxes', 'det_scores', 'det_feats')})
 
 
+def in_two_files(out, models, rows, found=None, scenes=None):
+    "Write the moments, and read them again. Neither file is larger than the 5 MB that a repository should hold in one."
+    half, files = len(rows) // 2, [out / f'taught-{k}.safetensors' for k in range(2)]
+    for file, part in zip(files, (slice(0, half), slice(half, None))): write_moments(file, models[part], rows[part], (found or [])[part], scenes)
+    return Moments(*files)
+
+
 def name_of(k, step): return 'untrained' if k == 0 else 'finished' if k == len(MOMENTS) - 1 else f'step {step:,}'
 
 
 CARD = """# A student that learns, and its twin
 
-* **What they are.** `taught.safetensors`: an `hdl-student-fast` ({params:,} parameters) at twelve moments of one training, from random weights to finished, in one file (`person_search_nb.showcase.Moments`): filters in 8 bits with a scale for each row, the rest in float16; with what each moment finds in the scenes of `{demo}`.
+* **What they are.** `taught-0.safetensors`, `taught-1.safetensors`: an `hdl-student-fast` ({params:,} parameters) at twelve moments of one training, from random weights to finished (`person_search_nb.showcase.Moments`): filters in 8 bits with a scale for each row, the rest in float16; with what each moment finds in the scenes of `{demo}`.
   `alone.safetensors`: the same student from the same weights, scenes, labels and steps, finished, without a teacher; in float16.
 * **How they were made.** `make moments`: {steps:,} steps of {batch} scenes (`{data}`), AdamW with a cosine. The first was taught by the shipped `hdl-teacher` with FD, AD and PD (weights {lambdas}, temperature {temperature:g}, KL as printed). torch {torch}, float32 on a CPU.
 * **For.** The attention explorer. **Not for** searching: `hdl-student-fast-taught` searches better. None has seen a photograph.
@@ -111,17 +117,16 @@ def main():
     a = p.parse_args()
     steps = train_both(a.work, a.share)
     models = [without_people(a.work / 'taught' / f'{s}.safetensors') for s in steps]
-    rows, file = [dict(name=name_of(k, s), step=s) for k, s in enumerate(steps)], a.out / 'taught.safetensors'
+    rows = [dict(name=name_of(k, s), step=s) for k, s in enumerate(steps)]
     a.out.mkdir(parents=True, exist_ok=True)
-    write_moments(file, models, rows)
-    moments = Moments(file)  # as it will be read: rounded to 8 bits
+    moments = in_two_files(a.out, models, rows)  # as they will be read: rounded to 8 bits
     save_model(without_people(a.work / 'alone' / f'{steps[-1]}.safetensors'), a.out / 'alone.safetensors', half=True, made_from=HOW.spec())
     teacher, alone = load_model(shipped_trunk('hdl-teacher')), load_model(a.out / 'alone.safetensors')
     gallery, queries = (open_dataset(FRESH, s, progress=False) for s in ('gallery', 'query'))
     seen = [look(teacher, gallery.image(i), gallery.truth(i)['boxes']) for i in tqdm(range(len(gallery)), 'teacher')]
     for row in tqdm(rows, 'moments'): row |= numbers(moments[row['name']], seen, gallery, queries)
     found = [sure(Gallery.from_model(moments[r['name']], demo_scenes(), progress=False)) for r in tqdm(rows, 'galleries')]
-    write_moments(file, models, rows, found, demo_scenes())
+    in_two_files(a.out, models, rows, found, demo_scenes())
     atomic_write(a.out / 'README.md', card(rows, numbers(alone, seen, gallery, queries), alone).encode())
 
 

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['DEMO', 'demo_scenes', 'fullest_scene', 'demo_models', 'same_scenes', 'write_moments', 'Moments', 'demo_training']
 
-# %% ../nbs/tools/showcase.ipynb #3cf23014
+# %% ../nbs/tools/showcase.ipynb #7a944c94
 import functools, hashlib, json
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from .datasets import open_dataset
 from .model_files import check_finite, load_model, rebuild, shipped_trunk
 from .gallery import Gallery
 
-# %% ../nbs/tools/showcase.ipynb #cd5b77d2
+# %% ../nbs/tools/showcase.ipynb #fb876b5e
 DEMO = 'synth:tiny?test_scenes=18&test_ids=8&queries=8&gallery=17&seed=11'
 
 @functools.cache
@@ -31,14 +32,14 @@ def demo_scenes(
     scenes.read = functools.cache(scenes.read)
     return scenes
 
-# %% ../nbs/tools/showcase.ipynb #313fa69d
+# %% ../nbs/tools/showcase.ipynb #8a7d4bcb
 def fullest_scene(
     scenes,  # SceneDataset
 ) -> int:
     "The scene with the most people, the first of them."
     return int(np.argmax([len(s.boxes) for s in scenes.scenes]))
 
-# %% ../nbs/tools/showcase.ipynb #53e9349c
+# %% ../nbs/tools/showcase.ipynb #42d827bf
 @functools.cache
 def demo_models() -> tuple: # (teacher, dict of students)
     "The shipped networks."
@@ -46,7 +47,7 @@ def demo_models() -> tuple: # (teacher, dict of students)
     teacher, taught, plain = (load_model(shipped_trunk(n)).eval() for n in names)
     return teacher, dict(distilled=taught, plain=plain)
 
-# %% ../nbs/tools/showcase.ipynb #f830c232
+# %% ../nbs/tools/showcase.ipynb #377bc00d
 def _stacked(v):
     "A stacked tensor (K, ...) by its kind of storage: int8 rows and their scales, or float16."
     if not v.is_floating_point(): return dict(whole=v)
@@ -63,7 +64,7 @@ def _unstacked(parts, k):
     q, scale = parts['int8'][k].float(), parts['scale'][k]
     return q * scale.reshape(-1, *[1] * (q.ndim - 1))
 
-# %% ../nbs/tools/showcase.ipynb #2cd799fd
+# %% ../nbs/tools/showcase.ipynb #ba71358d
 def same_scenes(
     scenes,  # SceneDataset
 ) -> str:    # 16 hexadecimal digits
@@ -103,50 +104,55 @@ def write_moments(
     about = {k: json.dumps(v) for k, v in about.items()}
     atomic_write(path, save(tensors | found, about))
 
-# %% ../nbs/tools/showcase.ipynb #52f2f921
+# %% ../nbs/tools/showcase.ipynb #378114e9
 _DAMAGED = '{}: holds no moments of a training ({}); make it with .ci/moments.py'
+
+def _contents(path):
+    "What stands beside the weights of a file of moments. Raises ValueError for any other file."
+    from safetensors import safe_open, SafetensorError
+    try:
+        with safe_open(str(regular_file(path)), 'pt') as f: about = f.metadata() or {}
+        wanted = 'config', 'rows', 'counts', 'scenes'
+        read = {k: parse_json(about[k], f'{path}: its {k}') for k in wanted}
+    except FileNotFoundError: raise ValueError(f'{path}: no such file') from None
+    except (SafetensorError, OSError, KeyError) as e:
+        raise ValueError(_DAMAGED.format(path, e)) from None
+    return SimpleNamespace(path=Path(path), **read)
 
 class Moments(Mapping):
     "Moments of a training: name -> network, each built when it is first wanted."
     def __init__(self,
-        path,  # written by `write_moments`. Raises ValueError for any other file
+        *paths,  # written by `write_moments`, earliest first. Raises ValueError for other files
     ):
-        from safetensors import safe_open, SafetensorError
-        self.path, self._made = Path(path), {}
-        try:
-            with safe_open(str(regular_file(path)), 'pt') as f: about = f.metadata() or {}
-            about = {k: parse_json(about[k], f'{path}: its {k}')
-                     for k in ('config', 'rows', 'counts', 'scenes')}
-        except FileNotFoundError: raise ValueError(f'{path}: no such file') from None
-        except (SafetensorError, OSError, KeyError) as e:
-            raise ValueError(_DAMAGED.format(path, e)) from None
-        self.config, self.rows = about['config'], about['rows']  # rows: dict(name, step, ...)
-        self._counts, self._scenes = about['counts'], about['scenes']
+        self._files, self._made = [_contents(p) for p in paths], {}
+        self.rows = [r for f in self._files for r in f.rows]  # dict(name, step, ...) of each
 
     def __iter__(self): return (r['name'] for r in self.rows)
     def __len__(self): return len(self.rows)
 
     def __getitem__(self, name):
-        if name not in self._made: self._made[name] = self._build(self._number(name))
+        if name not in self._made: self._made[name] = self._build(*self._place(name))
         return self._made[name]
 
-    def _number(self, name):
-        for k, row in enumerate(self.rows):
-            if row['name'] == name: return k
+    def _place(self, name):
+        "The file of a moment, and its number there."
+        for file in self._files:
+            for k, row in enumerate(file.rows):
+                if row['name'] == name: return file, k
         raise KeyError(f"{name!r}: no such moment; there are {', '.join(self)}")
 
-# %% ../nbs/tools/showcase.ipynb #6c7a508c
+# %% ../nbs/tools/showcase.ipynb #5eb180d0
 @patch
-def _build(self: Moments, k):
-    "The network at moment `k`."
+def _build(self: Moments, file, k):
+    "The network at moment `k` of a file."
     from safetensors import safe_open
     parts = {}
-    with safe_open(str(self.path), 'pt') as f:
+    with safe_open(str(file.path), 'pt') as f:
         for key in f.keys():
             kind, _, name = key.partition('/')
             if kind != 'found': parts.setdefault(name, {})[kind] = f.get_slice(key)
         state = {name: _unstacked(p, k) for name, p in parts.items()}
-    return rebuild(self.config, state, self.path)
+    return rebuild(file.config, state, file.path)
 
 @patch
 def gallery(self: Moments,
@@ -155,19 +161,19 @@ def gallery(self: Moments,
 ):               # `Gallery`, or None
     "What the network found in these scenes at that moment; None if it searched others, or none."
     from safetensors import safe_open
-    k = self._number(name)
-    if not self._counts or self._scenes != same_scenes(scenes): return None
-    part = slice(sum(self._counts[:k]), sum(self._counts[:k + 1]))
-    with safe_open(str(self.path), 'pt') as f:
+    file, k = self._place(name)
+    if not file.counts or file.scenes != same_scenes(scenes): return None
+    part = slice(sum(file.counts[:k]), sum(file.counts[:k + 1]))
+    with safe_open(str(file.path), 'pt') as f:
         found = {n: f.get_slice(f'found/{n}')[part].numpy() for n in _FOUND}
     found = {n: v.astype(np.float32 if v.dtype == np.float16 else np.int64)
              for n, v in found.items()}
     return Gallery(**found, names=list(scenes.names), read=scenes.read)
 
-# %% ../nbs/tools/showcase.ipynb #cec696f4
+# %% ../nbs/tools/showcase.ipynb #28c88e21
 @functools.cache
 def demo_training() -> tuple: # (dict of students, `Moments` of the first)
     "A student taught by the shipped teacher, its twin that learned alone, and how the first learned."
     folder = shipped_trunk('hdl-teacher').parent / 'moments'
-    moments = Moments(folder / 'taught.safetensors')
+    moments = Moments(*sorted(folder.glob('taught-*.safetensors')))
     return dict(distilled=moments['finished'], plain=load_model(folder / 'alone.safetensors')), moments

@@ -190,6 +190,7 @@ def test_a_scene_without_people(page):
 
 def test_a_model_without_attention(models, scenes):
     page = AttentionExplorer(models[0], net(attention='none'), scenes)
+    page.quantity.value = 'attention'
     assert list(page.students) == ['student'] and 'no attention modules' in page.status.value and page.pictures['student'].note
     assert page.pictures['teacher'].picture
     page.quantity.value = 'X'
