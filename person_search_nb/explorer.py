@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['curve', 'AttentionExplorer', 'moved']
 
-# %% ../nbs/92_explorer.ipynb #cf1d27cf
+# %% ../nbs/92_explorer.ipynb #c578722d
 import base64
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -23,7 +23,7 @@ from .map_page import distances, look, MapPage
 from .showcase import demo_models, demo_scenes, demo_training
 from .showcase import DEMO, fullest_scene, Moments  # noqa: F401  also for other pages
 
-# %% ../nbs/92_explorer.ipynb #c03c72fb
+# %% ../nbs/92_explorer.ipynb #c68b2dbf
 _W, _H, _LEFT, _TOP, _LOW = 430, 112, 8, 14, 84  # px of the drawing, and where its lines lie
 _BLUE, _RED = '#0072b2', '#d55e00'
 
@@ -56,7 +56,7 @@ def curve(
             f'stroke-opacity=".35"/>{lines}{ticks}'
             f'<text x="{_LEFT}" y="{_H - 2}" font-size="10">steps of training</text></svg>')
 
-# %% ../nbs/92_explorer.ipynb #d07ce6a7
+# %% ../nbs/92_explorer.ipynb #cbd10635
 _EDITS = {'nothing is changed': '', 'attention is off': 'off', 'attention is spread evenly': 'even',
           'attention is the teacher’s': 'taught', 'attention and features are the teacher’s': 'all',
           'it sees only the chosen person': 'inside',
@@ -99,7 +99,7 @@ class AttentionExplorer(MapPage):
         students, moments = demo_training()
         return cls(demo_models()[0], students, demo_scenes(), moments, start=10)
 
-# %% ../nbs/92_explorer.ipynb #8c9868a8
+# %% ../nbs/92_explorer.ipynb #e4336c88
 _LEVELS_OF_EDITS = {'levels 0, 1 and 2': (0, 1, 2), 'level 0': (0,), 'level 1': (1,),
                     'level 2': (2,), 'level 3 (per person)': (3,)}
 
@@ -134,7 +134,7 @@ def below(self: AttentionExplorer) -> list:
     "The ranking and the curve, then the other controls."
     return [self.ranking, self.progress, *MapPage.below(self)]
 
-# %% ../nbs/92_explorer.ipynb #7f22a901
+# %% ../nbs/92_explorer.ipynb #b8ad3c9a
 @patch
 def _connect(self: AttentionExplorer):
     "What starts what."
@@ -143,7 +143,7 @@ def _connect(self: AttentionExplorer):
     link((self.play, 'value'), (self.moment, 'index'))
     self.watch([self.moment, self.whose, self.edit, self.where])
 
-# %% ../nbs/92_explorer.ipynb #1af6b430
+# %% ../nbs/92_explorer.ipynb #5aca2d14
 @patch
 def _at(self: AttentionExplorer, name):
     "The moment at which a network is shown; '' for the network itself."
@@ -190,7 +190,7 @@ def key(self: AttentionExplorer, name: str):
     whom = self.person.value if self.edit.value in _OF_THE_QUERY else None
     return name, self._at(name), self.edit.value, self.where.value, whom
 
-# %% ../nbs/92_explorer.ipynb #54fd9454
+# %% ../nbs/92_explorer.ipynb #3c461e3d
 @patch
 def block(self: AttentionExplorer, name: str):
     "In this context the network computes with the chosen edit. Raises ValueError if it cannot."
@@ -212,7 +212,7 @@ def state(self: AttentionExplorer, name: str) -> str:
     "What a title says beside the name: the moment and the edit."
     return ', '.join(t for t in (self._at(name), self.edit.label * self.is_edited(name)) if t)
 
-# %% ../nbs/92_explorer.ipynb #04678b7c
+# %% ../nbs/92_explorer.ipynb #c186bed5
 _COMPUTING = '<h4>Searching all scenes <span class="psnb-small">{} is computing …</span></h4>'
 
 @patch
@@ -234,7 +234,7 @@ def _search(self: AttentionExplorer, name):
         if (known := self.moments.gallery(m, self.scenes)) is not None: return known
     with self.block(name): return Gallery.from_model(self.model(name), self.scenes, progress=False)
 
-# %% ../nbs/92_explorer.ipynb #fa393af8
+# %% ../nbs/92_explorer.ipynb #2355d596
 @patch
 def ranked(self: AttentionExplorer,
     name: str,
@@ -268,7 +268,7 @@ def moved(
         return '=' if rank == k else f'▲{rank - k}' if rank > k else f'▼{k - rank}'
     return 'new'
 
-# %% ../nbs/92_explorer.ipynb #388220b8
+# %% ../nbs/92_explorer.ipynb #fb0aca9f
 _CARD = ('<figure role="listitem" style="margin:0;width:60px;text-align:center;line-height:1.25">'
          '<img alt="{alt}" src="data:image/jpeg;base64,{data}" style="width:54px;height:122px;'
          'border:3px solid {colour};border-radius:3px;display:block;box-sizing:content-box">'
@@ -302,7 +302,7 @@ def _row_of_cards(self: AttentionExplorer, title, hits, before=None):
         cards.append(_CARD.format(alt=alt, data=data, colour=colour, sign=sign, said=said))
     return _ROW.format(title, ''.join(cards) or 'It finds nobody.')
 
-# %% ../nbs/92_explorer.ipynb #92ed8123
+# %% ../nbs/92_explorer.ipynb #47f0cd56
 @patch
 def summary(self: AttentionExplorer,
     hits: list,  # of `ranked`
@@ -332,7 +332,7 @@ def _rank(self: AttentionExplorer):
         rows += self._row_of_cards(f'<span class="psnb-small">{said}</span>', self.before)
     self.ranking.value = rows
 
-# %% ../nbs/92_explorer.ipynb #81564267
+# %% ../nbs/92_explorer.ipynb #7abf6237
 _WATCH = ('Bright: where the features are strong. Press ▶ and watch people light up in the '
           'student’s picture, as in the teacher’s, and the ranking become right.')
 
@@ -366,7 +366,7 @@ def look_for(self: AttentionExplorer) -> str: # HTML
     learning = self.moments and self.quantity.value == 'X' and not self.difference.value
     return _WATCH if learning else MapPage.look_for(self)
 
-# %% ../nbs/92_explorer.ipynb #dec33e98
+# %% ../nbs/92_explorer.ipynb #8f82279b
 @patch
 def beside(self: AttentionExplorer,
     name: str,  # a student
@@ -378,15 +378,15 @@ def beside(self: AttentionExplorer,
     with self.as_if(edited=False, moment=first): start = self.distances(name)[d][j]
     return [f'{self.apart[name][d][j] / start:.0%} of {first}', *said] if start > 0 else said
 
-# %% ../nbs/92_explorer.ipynb #54c3de7d
+# %% ../nbs/92_explorer.ipynb #e6729c6a
 @patch
-def _strip(self: AttentionExplorer, hits):
+def _strip(self: AttentionExplorer, title, hits):
     "A ranking as tiles: whom to find, then the matches."
-    cards = [('find', self.card(self.scene.value, self.boxes[self.person.value]), '')]
+    cards = [(title, self.card(self.scene.value, self.boxes[self.person.value]), '')]
     for k, (m, right) in enumerate(hits):
         cards.append((f'{k + 1} {_sign(right)[1]}', self.card(m.scene, m.box),
                       f'{m.similarity:.2f}'))
-    return [(title, on_card(p, (122, 90)), said) for title, p, said in cards]
+    return [(t, on_card(p, (122, 90)), said) for t, p, said in cards]
 
 @patch
 def tiles(self: AttentionExplorer):
@@ -395,4 +395,5 @@ def tiles(self: AttentionExplorer):
     if self.person.value < 0: return rows
     scene, picture, said = rows[0][0]
     rows[0][0] = scene, picture, f"{said}\n{self.summary(self.hits).partition(';')[0]}"
-    return rows + [self._strip(hits) for hits in (self.hits, self.before) if hits]
+    found = dict(find=self.hits, unchanged=self.before)
+    return rows + [self._strip(title, hits) for title, hits in found.items() if hits]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['QUANTITIES', 'LOOK_FOR', 'look', 'distances', 'nearer', 'MapPage']
 
-# %% ../nbs/tools/map_page.ipynb #4d3fe8a2
+# %% ../nbs/tools/map_page.ipynb #d026b328
 import functools
 from contextlib import nullcontext
 
@@ -21,7 +21,7 @@ from .person_search import evaluating, record_levels
 from .distillation import attention_distillation, energy, feature_distillation
 from .grad_cam import grad_cam
 
-# %% ../nbs/tools/map_page.ipynb #970158f8
+# %% ../nbs/tools/map_page.ipynb #df35b393
 def _mean(x): return None if x is None else x.float().mean(1, keepdim=True).cpu()
 def _root(x): return None if x is None else x.float().square().sum(1, keepdim=True).sqrt().cpu()
 
@@ -41,7 +41,7 @@ def look(
     return dict(attention=[_mean(v) for v in a], X=[_root(v) for v in x], A=[_root(v) for v in a],
                 embedding=e)
 
-# %% ../nbs/tools/map_page.ipynb #fd0b31f1
+# %% ../nbs/tools/map_page.ipynb #b695af04
 def _apart(loss, s, t): return float('nan') if s is None or t is None else float(loss([s], [t]))
 
 def distances(
@@ -53,7 +53,7 @@ def distances(
     ad = [_apart(attention_distillation, s, t) for s, t in zip(student['A'], teacher['A'])]
     return dict(FD=fd, AD=ad)
 
-# %% ../nbs/tools/map_page.ipynb #f924612c
+# %% ../nbs/tools/map_page.ipynb #422c675c
 def nearer(
     mine: float,    # a distance
     theirs: float,  # another
@@ -62,11 +62,12 @@ def nearer(
     "One distance beside another, in words."
     if not (mine == mine and theirs == theirs and theirs > 0): return ''
     share = mine / theirs
+    if share > 1000: return ''  # the other is the teacher's map, but for rounding
     if abs(share - 1) < .005: return f'as near as {than}'
     if share < 1: return f'{1 - share:.0%} nearer than {than}'
     return f'{share - 1:.0%} farther than {than}' if share < 2 else f'{share:.1f} x as far as {than}'
 
-# %% ../nbs/tools/map_page.ipynb #d8f72d6a
+# %% ../nbs/tools/map_page.ipynb #723a5970
 QUANTITIES = {'feature energy f(X)': 'X', 'attention A': 'attention',
               'attention energy f(A)': 'A', 'Grad-CAM': 'cam'}
 _BRIGHT = dict(X='feature energy f(X), unit length: what FD compares',
@@ -101,7 +102,7 @@ def _scaled(values, span, difference):
     if difference: return v / max(high, 1e-12)
     return (v - low) / (high - low) if high > low else np.zeros_like(v)
 
-# %% ../nbs/tools/map_page.ipynb #74a2c5b5
+# %% ../nbs/tools/map_page.ipynb #7f3289d8
 def _number(v): return f'{v:.2e}' if v and abs(v) < 0.001 else f'{v:.4f}'
 
 def _ends(spans, words):
@@ -124,7 +125,7 @@ def _legend(span, kinds, what):
         parts.append(f'{words}<span>{a}{bar}{b}</span>')
     return f'<div class="psnb-legend">{"".join(parts)}</div>'
 
-# %% ../nbs/tools/map_page.ipynb #4f39ea2c
+# %% ../nbs/tools/map_page.ipynb #aa1ed339
 _TABLE = ('<details><summary>All distances to the teacher in this scene; 0 = the same map</summary>'
           '<div style="overflow-x:auto"><table class="psnb-table">'
           '<tr><td></td>{}</tr>{}</table></div></details>')
@@ -145,7 +146,7 @@ def _distance_table(apart, level):
         rows.append(f'<tr>{head}{"".join(cells)}</tr>')
     return _TABLE.format(''.join(heads), ''.join(rows))
 
-# %% ../nbs/tools/map_page.ipynb #f0583052
+# %% ../nbs/tools/map_page.ipynb #4d396157
 _NO_LEVELS = ('{}: is an exported model, which does not show its levels; give load_model of the '
               '.safetensors file it was made from')
 _NO_MODEL = ('{}: is a {}, no network whose levels can be drawn; give one that load_model read, '
@@ -184,7 +185,7 @@ class MapPage(Explorer):
         if 'teacher' in self.students: raise ValueError("no student can be called 'teacher'")
         if not len(self.scenes): raise ValueError('there are no scenes to look at')
 
-# %% ../nbs/tools/map_page.ipynb #fbacd4a3
+# %% ../nbs/tools/map_page.ipynb #d7566513
 @patch
 def _make_controls(self: MapPage, start):
     "The state: one widget for each of its values."
@@ -231,7 +232,7 @@ def _arrange(self: MapPage):
     tiles = [self.stack(self.about, self.scene_picture), *panels]
     self.page([self.hint, *self.above(), self.grid(tiles, 165), self.legend, *self.below()])
 
-# %% ../nbs/tools/map_page.ipynb #c927ad3a
+# %% ../nbs/tools/map_page.ipynb #67a042b9
 @patch
 def _connect(self: MapPage):
     "What starts what."
@@ -247,7 +248,7 @@ def _clicked(self: MapPage, source):
     self.person.value = source.selected
     self.redraw()
 
-# %% ../nbs/tools/map_page.ipynb #9dbac115
+# %% ../nbs/tools/map_page.ipynb #6cfaf03f
 @patch
 def model(self: MapPage,
     name: str,  # 'teacher' or a student
@@ -279,7 +280,7 @@ def looks(self: MapPage,
         with self.block(name): return look(self.model(name), self.image, self.boxes)
     return self.recent((self.key(name), self.scene.value), run)
 
-# %% ../nbs/tools/map_page.ipynb #73f08f6e
+# %% ../nbs/tools/map_page.ipynb #071522dc
 @patch
 def shown(self: MapPage,
     name: str,
@@ -303,7 +304,7 @@ def _cam(self: MapPage, name, j, person):
             return grad_cam(self.model(name), self.image, self.boxes[person], level=j)
     return self.recent((self.key(name), self.scene.value, 'cam', j, person), run)
 
-# %% ../nbs/tools/map_page.ipynb #96813a7b
+# %% ../nbs/tools/map_page.ipynb #cc078b10
 @patch
 def new_scene(self: MapPage):
     "Another scene: other people."
@@ -337,7 +338,7 @@ def _show_scene(self: MapPage, selected):
         p.edition, p.alt = self.edition, f'Scene {self.scene.value} with {n} people'
         p.note = '' if n else 'Nobody in this scene.'
 
-# %% ../nbs/tools/map_page.ipynb #233a384a
+# %% ../nbs/tools/map_page.ipynb #cff46832
 @patch
 def redraw(self: MapPage):
     "State to pictures."
@@ -379,13 +380,13 @@ def _wanted(self: MapPage, problems):
             del data[n]
     return data
 
-# %% ../nbs/tools/map_page.ipynb #246c4a94
+# %% ../nbs/tools/map_page.ipynb #3665b36b
 @patch
 def look_for(self: MapPage) -> str: # HTML
     "One sentence: what to look for in these pictures."
     return LOOK_FOR['minus' if self.difference.value else self.quantity.value]
 
-# %% ../nbs/tools/map_page.ipynb #7f2f203d
+# %% ../nbs/tools/map_page.ipynb #4f2d31b0
 @patch
 def _show(self: MapPage, n, heat, problem):
     "One network's picture and title; no heat: the scene alone."
@@ -406,7 +407,7 @@ def _show(self: MapPage, n, heat, problem):
     later = f' <span class="psnb-small">{escaped(self.state(n))}</span>'
     self.titles[n].value = f'<h4>{escaped(n)}{sign}{later}</h4>'
 
-# %% ../nbs/tools/map_page.ipynb #f39083cd
+# %% ../nbs/tools/map_page.ipynb #fe12d7eb
 @patch
 def measure(self: MapPage) -> str:
     "The loss that goes with the chosen quantity: 'AD' for attention, else 'FD'."
@@ -439,7 +440,7 @@ def _words(self: MapPage, n):
     text = f'{self.measure()} {said}' if said else exact[self.measure()]
     return text, ', '.join([*exact.values(), *numbers])
 
-# %% ../nbs/tools/map_page.ipynb #97354fe0
+# %% ../nbs/tools/map_page.ipynb #d38f1295
 @patch
 def _compare(self: MapPage, problems):
     "Distances to the teacher: under each picture, and in the table."
@@ -454,7 +455,7 @@ def _compare(self: MapPage, problems):
         self.captions[n].value = f'<span class="psnb-small" title="{escaped(numbers)}">{said}</span>'
     self.table.value = _distance_table(self.apart, self.level.value)
 
-# %% ../nbs/tools/map_page.ipynb #55996c9e
+# %% ../nbs/tools/map_page.ipynb #450e7fb0
 @patch
 def tiles(self: MapPage):
     "Rows for `snapshot`."
@@ -463,10 +464,9 @@ def tiles(self: MapPage):
     scene = with_boxes(draw_map(self.picture), self.boxes, full_view(self.picture), person)
     rows.append((f'scene {self.scene.value}', scene, f'{what}\nlevel {level}'))
     for n in self.names:
-        title = ' '.join(t for t in (n, self.state(n)) if t)
-        if self.kinds.get(n): title += ': teacher minus it'
+        title = f'teacher minus {n}' if self.kinds.get(n) else n
         text, numbers = self._words(n)
         low_high = numbers.rpartition('map ')[2]
         tile = with_boxes(self.drawn[n], self.boxes, self.view, person)
-        rows.append((title, tile, '\n'.join(filter(None, (*text.split(', '), low_high)))))
+        rows.append((title, tile, '\n'.join(filter(None, (self.state(n), *text.split(', '), low_high)))))
     return [rows]
