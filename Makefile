@@ -47,7 +47,7 @@ demo-fast: $(VENV)/.for-running  ## the same path in miniature: proves only that
 	$(BIN)/person-search demo --fast
 
 explore: $(VENV)/.for-exploring  ## look through the networks' eyes, and search, in a browser: http://127.0.0.1:8866
-	$(BIN)/voila tutorials/explore.ipynb --Voila.ip=127.0.0.1 --VoilaConfiguration.extension_denylist=jupyterlab-jupytext --MappingKernelManager.cull_interval=60 --MappingKernelManager.cull_idle_timeout=900
+	$(BIN)/voila tutorials/explore.ipynb --Voila.ip=127.0.0.1 --VoilaConfiguration.extension_denylist=jupyterlab-jupytext --VoilaConfiguration.progressive_rendering=True --MappingKernelManager.cull_interval=60 --MappingKernelManager.cull_idle_timeout=900
 
 learn: $(VENV)/.for-exploring    ## JupyterLab on copies of tutorials and notebooks in runs/learn: the repository stays as it is
 	$(BIN)/python .ci/learn

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['QUANTITIES', 'LOOK_FOR', 'look', 'distances', 'nearer', 'MapPage']
 
-# %% ../nbs/tools/map_page.ipynb #d026b328
+# %% ../nbs/tools/map_page.ipynb #a5068f8c
 import functools
 from contextlib import nullcontext
 
@@ -21,7 +21,7 @@ from .person_search import evaluating, record_levels
 from .distillation import attention_distillation, energy, feature_distillation
 from .grad_cam import grad_cam
 
-# %% ../nbs/tools/map_page.ipynb #df35b393
+# %% ../nbs/tools/map_page.ipynb #b0f63ec9
 def _mean(x): return None if x is None else x.float().mean(1, keepdim=True).cpu()
 def _root(x): return None if x is None else x.float().square().sum(1, keepdim=True).sqrt().cpu()
 
@@ -41,7 +41,7 @@ def look(
     return dict(attention=[_mean(v) for v in a], X=[_root(v) for v in x], A=[_root(v) for v in a],
                 embedding=e)
 
-# %% ../nbs/tools/map_page.ipynb #b695af04
+# %% ../nbs/tools/map_page.ipynb #a49e53ce
 def _apart(loss, s, t): return float('nan') if s is None or t is None else float(loss([s], [t]))
 
 def distances(
@@ -53,7 +53,7 @@ def distances(
     ad = [_apart(attention_distillation, s, t) for s, t in zip(student['A'], teacher['A'])]
     return dict(FD=fd, AD=ad)
 
-# %% ../nbs/tools/map_page.ipynb #422c675c
+# %% ../nbs/tools/map_page.ipynb #b5105ff9
 def nearer(
     mine: float,    # a distance
     theirs: float,  # another
@@ -67,7 +67,7 @@ def nearer(
     if share < 1: return f'{1 - share:.0%} nearer than {than}'
     return f'{share - 1:.0%} farther than {than}' if share < 2 else f'{share:.1f} x as far as {than}'
 
-# %% ../nbs/tools/map_page.ipynb #723a5970
+# %% ../nbs/tools/map_page.ipynb #7936ed44
 QUANTITIES = {'feature energy f(X)': 'X', 'attention A': 'attention',
               'attention energy f(A)': 'A', 'Grad-CAM': 'cam'}
 _BRIGHT = dict(X='feature energy f(X), unit length: what FD compares',
@@ -102,7 +102,7 @@ def _scaled(values, span, difference):
     if difference: return v / max(high, 1e-12)
     return (v - low) / (high - low) if high > low else np.zeros_like(v)
 
-# %% ../nbs/tools/map_page.ipynb #7f3289d8
+# %% ../nbs/tools/map_page.ipynb #574c97e5
 def _number(v): return f'{v:.2e}' if v and abs(v) < 0.001 else f'{v:.4f}'
 
 def _ends(spans, words):
@@ -125,7 +125,7 @@ def _legend(span, kinds, what):
         parts.append(f'{words}<span>{a}{bar}{b}</span>')
     return f'<div class="psnb-legend">{"".join(parts)}</div>'
 
-# %% ../nbs/tools/map_page.ipynb #aa1ed339
+# %% ../nbs/tools/map_page.ipynb #a9a4fe77
 _TABLE = ('<details><summary>All distances to the teacher in this scene; 0 = the same map</summary>'
           '<div style="overflow-x:auto"><table class="psnb-table">'
           '<tr><td></td>{}</tr>{}</table></div></details>')
@@ -146,7 +146,7 @@ def _distance_table(apart, level):
         rows.append(f'<tr>{head}{"".join(cells)}</tr>')
     return _TABLE.format(''.join(heads), ''.join(rows))
 
-# %% ../nbs/tools/map_page.ipynb #4d396157
+# %% ../nbs/tools/map_page.ipynb #406f9191
 _NO_LEVELS = ('{}: is an exported model, which does not show its levels; give load_model of the '
               '.safetensors file it was made from')
 _NO_MODEL = ('{}: is a {}, no network whose levels can be drawn; give one that load_model read, '
@@ -185,7 +185,7 @@ class MapPage(Explorer):
         if 'teacher' in self.students: raise ValueError("no student can be called 'teacher'")
         if not len(self.scenes): raise ValueError('there are no scenes to look at')
 
-# %% ../nbs/tools/map_page.ipynb #d7566513
+# %% ../nbs/tools/map_page.ipynb #c9e3291f
 @patch
 def _make_controls(self: MapPage, start):
     "The state: one widget for each of its values."
@@ -232,7 +232,7 @@ def _arrange(self: MapPage):
     tiles = [self.stack(self.about, self.scene_picture), *panels]
     self.page([self.hint, *self.above(), self.grid(tiles, 165), self.legend, *self.below()])
 
-# %% ../nbs/tools/map_page.ipynb #67a042b9
+# %% ../nbs/tools/map_page.ipynb #b2cda814
 @patch
 def _connect(self: MapPage):
     "What starts what."
@@ -248,7 +248,7 @@ def _clicked(self: MapPage, source):
     self.person.value = source.selected
     self.redraw()
 
-# %% ../nbs/tools/map_page.ipynb #6cfaf03f
+# %% ../nbs/tools/map_page.ipynb #a7d52cca
 @patch
 def model(self: MapPage,
     name: str,  # 'teacher' or a student
@@ -280,7 +280,7 @@ def looks(self: MapPage,
         with self.block(name): return look(self.model(name), self.image, self.boxes)
     return self.recent((self.key(name), self.scene.value), run)
 
-# %% ../nbs/tools/map_page.ipynb #071522dc
+# %% ../nbs/tools/map_page.ipynb #df5e6b04
 @patch
 def shown(self: MapPage,
     name: str,
@@ -304,7 +304,7 @@ def _cam(self: MapPage, name, j, person):
             return grad_cam(self.model(name), self.image, self.boxes[person], level=j)
     return self.recent((self.key(name), self.scene.value, 'cam', j, person), run)
 
-# %% ../nbs/tools/map_page.ipynb #cc078b10
+# %% ../nbs/tools/map_page.ipynb #ce6ca46a
 @patch
 def new_scene(self: MapPage):
     "Another scene: other people."
@@ -338,7 +338,7 @@ def _show_scene(self: MapPage, selected):
         p.edition, p.alt = self.edition, f'Scene {self.scene.value} with {n} people'
         p.note = '' if n else 'Nobody in this scene.'
 
-# %% ../nbs/tools/map_page.ipynb #cff46832
+# %% ../nbs/tools/map_page.ipynb #2bddbe70
 @patch
 def redraw(self: MapPage):
     "State to pictures."
@@ -351,7 +351,7 @@ def redraw(self: MapPage):
         except Exception as e: problems[name] = e
     self._draw(problems)
     self._compare(problems)
-    self.hint.value = f'<b>{self.look_for()}</b>'
+    self.hint.value = f'<strong>{self.look_for()}</strong>'
     if problems: raise next(iter(problems.values())) # after drawing what could be drawn
 
 @patch
@@ -380,13 +380,13 @@ def _wanted(self: MapPage, problems):
             del data[n]
     return data
 
-# %% ../nbs/tools/map_page.ipynb #3665b36b
+# %% ../nbs/tools/map_page.ipynb #64a8ac6f
 @patch
 def look_for(self: MapPage) -> str: # HTML
     "One sentence: what to look for in these pictures."
     return LOOK_FOR['minus' if self.difference.value else self.quantity.value]
 
-# %% ../nbs/tools/map_page.ipynb #4f2d31b0
+# %% ../nbs/tools/map_page.ipynb #b36ec712
 @patch
 def _show(self: MapPage, n, heat, problem):
     "One network's picture and title; no heat: the scene alone."
@@ -407,7 +407,7 @@ def _show(self: MapPage, n, heat, problem):
     later = f' <span class="psnb-small">{escaped(self.state(n))}</span>'
     self.titles[n].value = f'<h4>{escaped(n)}{sign}{later}</h4>'
 
-# %% ../nbs/tools/map_page.ipynb #fe12d7eb
+# %% ../nbs/tools/map_page.ipynb #21be655a
 @patch
 def measure(self: MapPage) -> str:
     "The loss that goes with the chosen quantity: 'AD' for attention, else 'FD'."
@@ -440,7 +440,7 @@ def _words(self: MapPage, n):
     text = f'{self.measure()} {said}' if said else exact[self.measure()]
     return text, ', '.join([*exact.values(), *numbers])
 
-# %% ../nbs/tools/map_page.ipynb #d38f1295
+# %% ../nbs/tools/map_page.ipynb #30f6162e
 @patch
 def _compare(self: MapPage, problems):
     "Distances to the teacher: under each picture, and in the table."
@@ -450,12 +450,12 @@ def _compare(self: MapPage, problems):
         except Exception as e: problems.setdefault(n, e)
     for n in self.names:
         text, numbers = self._words(n)
-        said = f'<b>{escaped(text)}</b>' if text else 'what the students are compared with'
+        said = f'<strong>{escaped(text)}</strong>' if text else 'what the students are compared with'
         if n in problems: said = ''
         self.captions[n].value = f'<span class="psnb-small" title="{escaped(numbers)}">{said}</span>'
     self.table.value = _distance_table(self.apart, self.level.value)
 
-# %% ../nbs/tools/map_page.ipynb #450e7fb0
+# %% ../nbs/tools/map_page.ipynb #5a2039cd
 @patch
 def tiles(self: MapPage):
     "Rows for `snapshot`."
