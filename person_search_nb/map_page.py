@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['QUANTITIES', 'LOOK_FOR', 'look', 'distances', 'nearer', 'MapPage']
 
-# %% ../nbs/tools/map_page.ipynb #a5068f8c
+# %% ../nbs/tools/map_page.ipynb #68832dae
 import functools
 from contextlib import nullcontext
 
@@ -21,7 +21,7 @@ from .person_search import evaluating, record_levels
 from .distillation import attention_distillation, energy, feature_distillation
 from .grad_cam import grad_cam
 
-# %% ../nbs/tools/map_page.ipynb #b0f63ec9
+# %% ../nbs/tools/map_page.ipynb #664b69e3
 def _mean(x): return None if x is None else x.float().mean(1, keepdim=True).cpu()
 def _root(x): return None if x is None else x.float().square().sum(1, keepdim=True).sqrt().cpu()
 
@@ -41,7 +41,7 @@ def look(
     return dict(attention=[_mean(v) for v in a], X=[_root(v) for v in x], A=[_root(v) for v in a],
                 embedding=e)
 
-# %% ../nbs/tools/map_page.ipynb #a49e53ce
+# %% ../nbs/tools/map_page.ipynb #35779c07
 def _apart(loss, s, t): return float('nan') if s is None or t is None else float(loss([s], [t]))
 
 def distances(
@@ -53,7 +53,7 @@ def distances(
     ad = [_apart(attention_distillation, s, t) for s, t in zip(student['A'], teacher['A'])]
     return dict(FD=fd, AD=ad)
 
-# %% ../nbs/tools/map_page.ipynb #b5105ff9
+# %% ../nbs/tools/map_page.ipynb #58de2d87
 def nearer(
     mine: float,    # a distance
     theirs: float,  # another
@@ -65,9 +65,10 @@ def nearer(
     if share > 1000: return ''  # the other is the teacher's map, but for rounding
     if abs(share - 1) < .005: return f'as near as {than}'
     if share < 1: return f'{1 - share:.0%} nearer than {than}'
-    return f'{share - 1:.0%} farther than {than}' if share < 2 else f'{share:.1f} x as far as {than}'
+    if share < 2: return f'{share - 1:.0%} farther than {than}'
+    return f'{share:.1f} x as far as {than}'
 
-# %% ../nbs/tools/map_page.ipynb #7936ed44
+# %% ../nbs/tools/map_page.ipynb #2eb6f7c4
 QUANTITIES = {'feature energy f(X)': 'X', 'attention A': 'attention',
               'attention energy f(A)': 'A', 'Grad-CAM': 'cam'}
 _BRIGHT = dict(X='feature energy f(X), unit length: what FD compares',
@@ -102,7 +103,7 @@ def _scaled(values, span, difference):
     if difference: return v / max(high, 1e-12)
     return (v - low) / (high - low) if high > low else np.zeros_like(v)
 
-# %% ../nbs/tools/map_page.ipynb #574c97e5
+# %% ../nbs/tools/map_page.ipynb #59375858
 def _number(v): return f'{v:.2e}' if v and abs(v) < 0.001 else f'{v:.4f}'
 
 def _ends(spans, words):
@@ -125,7 +126,7 @@ def _legend(span, kinds, what):
         parts.append(f'{words}<span>{a}{bar}{b}</span>')
     return f'<div class="psnb-legend">{"".join(parts)}</div>'
 
-# %% ../nbs/tools/map_page.ipynb #a9a4fe77
+# %% ../nbs/tools/map_page.ipynb #6bcfec5e
 _TABLE = ('<details><summary>All distances to the teacher in this scene; 0 = the same map</summary>'
           '<div style="overflow-x:auto"><table class="psnb-table">'
           '<tr><td></td>{}</tr>{}</table></div></details>')
@@ -146,7 +147,7 @@ def _distance_table(apart, level):
         rows.append(f'<tr>{head}{"".join(cells)}</tr>')
     return _TABLE.format(''.join(heads), ''.join(rows))
 
-# %% ../nbs/tools/map_page.ipynb #406f9191
+# %% ../nbs/tools/map_page.ipynb #3a0665f8
 _NO_LEVELS = ('{}: is an exported model, which does not show its levels; give load_model of the '
               '.safetensors file it was made from')
 _NO_MODEL = ('{}: is a {}, no network whose levels can be drawn; give one that load_model read, '
@@ -185,7 +186,7 @@ class MapPage(Explorer):
         if 'teacher' in self.students: raise ValueError("no student can be called 'teacher'")
         if not len(self.scenes): raise ValueError('there are no scenes to look at')
 
-# %% ../nbs/tools/map_page.ipynb #c9e3291f
+# %% ../nbs/tools/map_page.ipynb #7213494c
 @patch
 def _make_controls(self: MapPage, start):
     "The state: one widget for each of its values."
@@ -232,7 +233,7 @@ def _arrange(self: MapPage):
     tiles = [self.stack(self.about, self.scene_picture), *panels]
     self.page([self.hint, *self.above(), self.grid(tiles, 165), self.legend, *self.below()])
 
-# %% ../nbs/tools/map_page.ipynb #b2cda814
+# %% ../nbs/tools/map_page.ipynb #db9f7421
 @patch
 def _connect(self: MapPage):
     "What starts what."
@@ -248,7 +249,7 @@ def _clicked(self: MapPage, source):
     self.person.value = source.selected
     self.redraw()
 
-# %% ../nbs/tools/map_page.ipynb #a7d52cca
+# %% ../nbs/tools/map_page.ipynb #54e28cd7
 @patch
 def model(self: MapPage,
     name: str,  # 'teacher' or a student
@@ -280,7 +281,7 @@ def looks(self: MapPage,
         with self.block(name): return look(self.model(name), self.image, self.boxes)
     return self.recent((self.key(name), self.scene.value), run)
 
-# %% ../nbs/tools/map_page.ipynb #df5e6b04
+# %% ../nbs/tools/map_page.ipynb #7beea101
 @patch
 def shown(self: MapPage,
     name: str,
@@ -304,7 +305,7 @@ def _cam(self: MapPage, name, j, person):
             return grad_cam(self.model(name), self.image, self.boxes[person], level=j)
     return self.recent((self.key(name), self.scene.value, 'cam', j, person), run)
 
-# %% ../nbs/tools/map_page.ipynb #ce6ca46a
+# %% ../nbs/tools/map_page.ipynb #d2ffc125
 @patch
 def new_scene(self: MapPage):
     "Another scene: other people."
@@ -338,7 +339,7 @@ def _show_scene(self: MapPage, selected):
         p.edition, p.alt = self.edition, f'Scene {self.scene.value} with {n} people'
         p.note = '' if n else 'Nobody in this scene.'
 
-# %% ../nbs/tools/map_page.ipynb #2bddbe70
+# %% ../nbs/tools/map_page.ipynb #46d0ed2e
 @patch
 def redraw(self: MapPage):
     "State to pictures."
@@ -380,13 +381,13 @@ def _wanted(self: MapPage, problems):
             del data[n]
     return data
 
-# %% ../nbs/tools/map_page.ipynb #64a8ac6f
+# %% ../nbs/tools/map_page.ipynb #e331814e
 @patch
 def look_for(self: MapPage) -> str: # HTML
     "One sentence: what to look for in these pictures."
     return LOOK_FOR['minus' if self.difference.value else self.quantity.value]
 
-# %% ../nbs/tools/map_page.ipynb #b36ec712
+# %% ../nbs/tools/map_page.ipynb #b0dd82ca
 @patch
 def _show(self: MapPage, n, heat, problem):
     "One network's picture and title; no heat: the scene alone."
@@ -407,7 +408,7 @@ def _show(self: MapPage, n, heat, problem):
     later = f' <span class="psnb-small">{escaped(self.state(n))}</span>'
     self.titles[n].value = f'<h4>{escaped(n)}{sign}{later}</h4>'
 
-# %% ../nbs/tools/map_page.ipynb #21be655a
+# %% ../nbs/tools/map_page.ipynb #f35d72b2
 @patch
 def measure(self: MapPage) -> str:
     "The loss that goes with the chosen quantity: 'AD' for attention, else 'FD'."
@@ -440,7 +441,7 @@ def _words(self: MapPage, n):
     text = f'{self.measure()} {said}' if said else exact[self.measure()]
     return text, ', '.join([*exact.values(), *numbers])
 
-# %% ../nbs/tools/map_page.ipynb #30f6162e
+# %% ../nbs/tools/map_page.ipynb #23cf14a8
 @patch
 def _compare(self: MapPage, problems):
     "Distances to the teacher: under each picture, and in the table."
@@ -450,12 +451,12 @@ def _compare(self: MapPage, problems):
         except Exception as e: problems.setdefault(n, e)
     for n in self.names:
         text, numbers = self._words(n)
-        said = f'<strong>{escaped(text)}</strong>' if text else 'what the students are compared with'
-        if n in problems: said = ''
-        self.captions[n].value = f'<span class="psnb-small" title="{escaped(numbers)}">{said}</span>'
+        said = f'<strong>{escaped(text)}</strong>' if text else 'what students are compared with'
+        words = f'<span class="psnb-small" title="{escaped(numbers)}">{said}</span>'
+        self.captions[n].value = '' if n in problems else words
     self.table.value = _distance_table(self.apart, self.level.value)
 
-# %% ../nbs/tools/map_page.ipynb #5a2039cd
+# %% ../nbs/tools/map_page.ipynb #aed27436
 @patch
 def tiles(self: MapPage):
     "Rows for `snapshot`."
@@ -468,5 +469,6 @@ def tiles(self: MapPage):
         text, numbers = self._words(n)
         low_high = numbers.rpartition('map ')[2]
         tile = with_boxes(self.drawn[n], self.boxes, self.view, person)
-        rows.append((title, tile, '\n'.join(filter(None, (self.state(n), *text.split(', '), low_high)))))
+        lines = filter(None, (self.state(n), *text.split(', '), low_high))
+        rows.append((title, tile, '\n'.join(lines)))
     return [rows]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DEMO', 'demo_scenes', 'fullest_scene', 'demo_models', 'same_scenes', 'write_moments', 'Moments', 'demo_training']
 
-# %% ../nbs/tools/showcase.ipynb #38a4c3a5
+# %% ../nbs/tools/showcase.ipynb #2fdb75be
 import functools, hashlib, json
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ from .datasets import open_dataset
 from .model_files import check_finite, load_model, rebuild, shipped_trunk
 from .gallery import Gallery
 
-# %% ../nbs/tools/showcase.ipynb #f9a8955c
+# %% ../nbs/tools/showcase.ipynb #2cc852f2
 DEMO = 'synth:tiny?test_scenes=18&test_ids=8&queries=8&gallery=17&seed=11'
 
 @functools.cache
@@ -32,14 +32,14 @@ def demo_scenes(
     scenes.read = functools.cache(scenes.read)
     return scenes
 
-# %% ../nbs/tools/showcase.ipynb #274d914c
+# %% ../nbs/tools/showcase.ipynb #e847a87d
 def fullest_scene(
     scenes,  # SceneDataset
 ) -> int:
     "The scene with the most people, the first of them."
     return int(np.argmax([len(s.boxes) for s in scenes.scenes]))
 
-# %% ../nbs/tools/showcase.ipynb #b3b48a36
+# %% ../nbs/tools/showcase.ipynb #e2e5ec0d
 @functools.cache
 def demo_models() -> tuple: # (teacher, dict of students)
     "The shipped networks."
@@ -47,7 +47,7 @@ def demo_models() -> tuple: # (teacher, dict of students)
     teacher, taught, plain = (load_model(shipped_trunk(n)).eval() for n in names)
     return teacher, dict(distilled=taught, plain=plain)
 
-# %% ../nbs/tools/showcase.ipynb #2b54ad64
+# %% ../nbs/tools/showcase.ipynb #050f1ecf
 def _stacked(v):
     "A stacked tensor (K, ...) by its kind of storage: int8 rows and their scales, or float16."
     if not v.is_floating_point(): return dict(whole=v)
@@ -64,7 +64,7 @@ def _unstacked(parts, k):
     q, scale = parts['int8'][k].float(), parts['scale'][k]
     return q * scale.reshape(-1, *[1] * (q.ndim - 1))
 
-# %% ../nbs/tools/showcase.ipynb #1878166a
+# %% ../nbs/tools/showcase.ipynb #0f0589da
 def same_scenes(
     scenes,  # SceneDataset
 ) -> str:    # 16 hexadecimal digits
@@ -104,7 +104,7 @@ def write_moments(
     about = {k: json.dumps(v) for k, v in about.items()}
     atomic_write(path, save(tensors | found, about))
 
-# %% ../nbs/tools/showcase.ipynb #0c6b7e0d
+# %% ../nbs/tools/showcase.ipynb #37640a9d
 _DAMAGED = '{}: holds no moments of a training ({}); make it with .ci/moments.py'
 
 def _contents(path):
@@ -141,7 +141,7 @@ class Moments(Mapping):
                 if row['name'] == name: return file, k
         raise KeyError(f"{name!r}: no such moment; there are {', '.join(self)}")
 
-# %% ../nbs/tools/showcase.ipynb #014d5b07
+# %% ../nbs/tools/showcase.ipynb #cbe4b676
 @patch
 def _build(self: Moments, file, k):
     "The network at moment `k` of a file."
@@ -170,10 +170,11 @@ def gallery(self: Moments,
              for n, v in found.items()}
     return Gallery(**found, names=list(scenes.names), read=scenes.read)
 
-# %% ../nbs/tools/showcase.ipynb #b4e87d62
+# %% ../nbs/tools/showcase.ipynb #52a17fd6
 @functools.cache
 def demo_training() -> tuple: # (dict of students, `Moments` of the first)
-    "A student taught by the shipped teacher, its twin that learned alone, and how the first learned."
+    "A student taught by the shipped teacher, its twin that learned alone, and how it learned."
     folder = shipped_trunk('hdl-teacher').parent / 'moments'
     moments = Moments(*sorted(folder.glob('taught-*.safetensors')))
-    return dict(distilled=moments['finished'], plain=load_model(folder / 'alone.safetensors')), moments
+    alone = load_model(folder / 'alone.safetensors')
+    return dict(distilled=moments['finished'], plain=alone), moments
