@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['curve', 'AttentionExplorer', 'moved']
 
-# %% ../nbs/92_explorer.ipynb #54b01b14
+# %% ../nbs/92_explorer.ipynb #f306e24d
 import base64
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -23,7 +23,7 @@ from .map_page import MapPage
 from .showcase import demo_models, demo_scenes, demo_training
 from .showcase import DEMO, fullest_scene, Moments  # noqa: F401
 
-# %% ../nbs/92_explorer.ipynb #dc45e6be
+# %% ../nbs/92_explorer.ipynb #b8dbd616
 _W, _H, _LEFT, _TOP, _LOW = 430, 112, 8, 14, 84  # px of the drawing, and where its lines lie
 _BLUE, _RED = '#0072b2', '#d55e00'
 
@@ -56,7 +56,7 @@ def curve(
             f'stroke-opacity=".35"/>{lines}{ticks}'
             f'<text x="{_LEFT}" y="{_H - 2}" font-size="10">steps of training</text></svg>')
 
-# %% ../nbs/92_explorer.ipynb #d2fa63c4
+# %% ../nbs/92_explorer.ipynb #c705173e
 _EDITS = {'nothing is changed': '', 'attention is off': 'off', 'attention is spread evenly': 'even',
           'attention is the teacher’s': 'taught', 'attention and features are the teacher’s': 'all',
           'it sees only the chosen person': 'inside',
@@ -99,7 +99,7 @@ class AttentionExplorer(MapPage):
         students, moments = demo_training()
         return cls(demo_models()[0], students, demo_scenes(), moments, start=10)
 
-# %% ../nbs/92_explorer.ipynb #78e44590
+# %% ../nbs/92_explorer.ipynb #ff9383de
 _LEVELS_OF_EDITS = {'levels 0, 1 and 2': (0, 1, 2), 'level 0': (0,), 'level 1': (1,),
                     'level 2': (2,), 'level 3 (per person)': (3,)}
 
@@ -138,7 +138,7 @@ def below(self: AttentionExplorer) -> list:
     others[0].children = self.whose, *others[0].children
     return [self.grid(found, 330), *others]
 
-# %% ../nbs/92_explorer.ipynb #29e3e642
+# %% ../nbs/92_explorer.ipynb #0037420b
 @patch
 def _connect(self: AttentionExplorer):
     "What starts what."
@@ -147,7 +147,7 @@ def _connect(self: AttentionExplorer):
     link((self.play, 'value'), (self.moment, 'index'))
     self.watch([self.moment, self.whose, self.edit, self.where])
 
-# %% ../nbs/92_explorer.ipynb #125dc7c6
+# %% ../nbs/92_explorer.ipynb #5b7de08f
 @patch
 def _at(self: AttentionExplorer, name):
     "The moment at which a network is shown; '' for the network itself."
@@ -194,7 +194,7 @@ def key(self: AttentionExplorer, name: str):
     whom = self.person.value if self.edit.value in _OF_THE_QUERY else None
     return name, self._at(name), self.edit.value, self.where.value, whom
 
-# %% ../nbs/92_explorer.ipynb #1e449327
+# %% ../nbs/92_explorer.ipynb #c2afe234
 @patch
 def block(self: AttentionExplorer, name: str):
     "In this context the network computes with the chosen edit. Raises ValueError if it cannot."
@@ -216,7 +216,7 @@ def state(self: AttentionExplorer, name: str) -> str:
     "What a title says beside the name: the moment and the edit."
     return ', '.join(t for t in (self._at(name), self.edit.label * self.is_edited(name)) if t)
 
-# %% ../nbs/92_explorer.ipynb #e16b0766
+# %% ../nbs/92_explorer.ipynb #c5da4549
 _COMPUTING = '<h4>Searching all scenes <span class="psnb-small">{} is computing …</span></h4>'
 
 @patch
@@ -238,7 +238,7 @@ def _search(self: AttentionExplorer, name):
         if (known := self.moments.gallery(m, self.scenes)) is not None: return known
     with self.block(name): return Gallery.from_model(self.model(name), self.scenes, progress=False)
 
-# %% ../nbs/92_explorer.ipynb #c5fbc1ce
+# %% ../nbs/92_explorer.ipynb #b7deb265
 @patch
 def ranked(self: AttentionExplorer,
     name: str,
@@ -273,7 +273,7 @@ def moved(
         return '=' if rank == k else f'▲{rank - k}' if rank > k else f'▼{k - rank}'
     return 'new'
 
-# %% ../nbs/92_explorer.ipynb #f1b26a01
+# %% ../nbs/92_explorer.ipynb #805e699c
 _CARD = ('<figure role="listitem" style="margin:0;width:60px;text-align:center;line-height:1.25">'
          '<img alt="{alt}" src="data:image/jpeg;base64,{data}" style="width:54px;height:122px;'
          'border:3px solid {colour};border-radius:3px;display:block;box-sizing:content-box">'
@@ -307,7 +307,7 @@ def _row_of_cards(self: AttentionExplorer, title, hits, before=None):
         cards.append(_CARD.format(alt=alt, data=data, colour=colour, sign=sign, said=said))
     return _ROW.format(title, ''.join(cards) or 'It finds nobody.')
 
-# %% ../nbs/92_explorer.ipynb #17c8a13a
+# %% ../nbs/92_explorer.ipynb #8650808f
 @patch
 def summary(self: AttentionExplorer,
     hits: list,  # of `ranked`
@@ -337,7 +337,7 @@ def _rank(self: AttentionExplorer):
         rows += self._row_of_cards(f'<span class="psnb-small">{said}</span>', self.before)
     self.ranking.value = rows
 
-# %% ../nbs/92_explorer.ipynb #76dc78e1
+# %% ../nbs/92_explorer.ipynb #89cb5af7
 _WATCH = ('Bright: where the features are strong. Press ▶ and watch people light up in the '
           'student’s picture, as in the teacher’s, and the ranking become right.')
 
@@ -371,7 +371,7 @@ def look_for(self: AttentionExplorer) -> str: # HTML
     learning = self.moments and self.quantity.value == 'X' and not self.difference.value
     return _WATCH if learning else MapPage.look_for(self)
 
-# %% ../nbs/92_explorer.ipynb #2ebd72ab
+# %% ../nbs/92_explorer.ipynb #42775ce9
 @patch
 def beside(self: AttentionExplorer,
     name: str,  # a student
@@ -383,7 +383,7 @@ def beside(self: AttentionExplorer,
     with self.as_if(edited=False, moment=first): start = self.distances(name)[d][j]
     return [f'{self.apart[name][d][j] / start:.0%} of {first}', *said] if start > 0 else said
 
-# %% ../nbs/92_explorer.ipynb #a80f20a7
+# %% ../nbs/92_explorer.ipynb #691312c5
 @patch
 def _strip(self: AttentionExplorer, title, hits):
     "A ranking as tiles: whom to find, then the matches."
