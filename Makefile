@@ -17,7 +17,7 @@ export PYTHON CONSTRAINTS
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-fast learn test check notebooks pytest docs lock export clean-nbs wheel explore trunks
+.PHONY: help env demo demo-fast learn test check notebooks pytest docs lock export clean-nbs wheel explore trunks moments
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -47,7 +47,7 @@ demo-fast: $(VENV)/.for-running  ## the same path in miniature: proves only that
 	$(BIN)/person-search demo --fast
 
 explore: $(VENV)/.for-exploring  ## look through the networks' eyes, and search, in a browser: http://127.0.0.1:8866
-	$(BIN)/voila tutorials/explore.ipynb --Voila.ip=127.0.0.1 --VoilaConfiguration.extension_denylist=jupyterlab-jupytext --MappingKernelManager.cull_interval=60 --MappingKernelManager.cull_idle_timeout=900
+	$(BIN)/voila tutorials/explore.ipynb --Voila.ip=127.0.0.1 --VoilaConfiguration.extension_denylist=jupyterlab-jupytext --VoilaConfiguration.progressive_rendering=True --MappingKernelManager.cull_interval=60 --MappingKernelManager.cull_idle_timeout=900
 
 learn: $(VENV)/.for-exploring    ## JupyterLab on copies of tutorials and notebooks in runs/learn: the repository stays as it is
 	$(BIN)/python .ci/learn
@@ -71,6 +71,9 @@ docs: $(VENV)/.for-docs          ## the site: docs/_build/html/index.html, to be
 
 trunks: $(VENV)/.for-running     ## small trunks of every backbone, taught and not, to start from: runs/trunks; hours, and it goes on
 	$(BIN)/python .ci/trunks.py
+
+moments: $(VENV)/.for-running    ## the training that the attention explorer plays: person_search_nb/weights/moments; half an hour, and it goes on
+	$(BIN)/python .ci/moments.py
 
 env: $(VENV)/.for-developing     ## the environment for developing, and nothing else
 

@@ -20,7 +20,7 @@ from .evaluation import comparable_predictions, embed_queries, protocol_of
 from .evaluation import run_detector, search_truth, tall_enough
 from .report_page import ranked
 from .gallery import Match
-from .explorer import DEMO, demo_models
+from .showcase import DEMO, demo_models
 from .search_explorer import SearchExplorer
 
 # %% ../nbs/tools/predictions_explorer.ipynb #18503701

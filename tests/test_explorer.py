@@ -10,14 +10,16 @@ pytest.importorskip('ipywidgets')
 pytest.importorskip('anywidget')
 from person_search_nb.scenes import QuerySet, Scene, SceneDataset
 from person_search_nb.person_search import record_levels
-from person_search_nb.model_files import save_model
+from person_search_nb.model_files import save_model, shipped_trunk
 from person_search_nb.distillation import attention_distillation, feature_distillation
 from person_search_nb.models import build_model
 from person_search_nb.search import Gallery
 from person_search_nb.deployable import deployable
 from person_search_nb.grad_cam import grad_cam
 from person_search_nb.widgets import draw_map, jpeg, LRUCache, ScenePicture, resize_map, view_of, full_view
-from person_search_nb.explorer import AttentionExplorer
+from person_search_nb.explorer import AttentionExplorer, moved
+from person_search_nb.gallery import Match
+from person_search_nb.showcase import demo_training
 from person_search_nb.evaluation import evaluate_predictions, search_truth
 from person_search_nb.predictions import Predictions
 from person_search_nb.predictions_explorer import PredictionsExplorer
@@ -85,7 +87,7 @@ def test_every_control_changes_the_pictures_it_should(page):
         control.value = value
         assert page.error is None, page.error
         return changed(page, before)
-    for quantity in ('X', 'attention'): assert moving(page.quantity, quantity) == everyone, quantity
+    for quantity in ('attention', 'X', 'attention'): assert moving(page.quantity, quantity) == everyone, quantity
     assert 'teacher' in moving(page.quantity, 'A')   # where A hardly varies, its mean and its energy make the same picture
     page.quantity.value = 'attention'
     for level in (0, 1, 3, 2): assert moving(page.level, level) == everyone
@@ -188,6 +190,7 @@ def test_a_scene_without_people(page):
 
 def test_a_model_without_attention(models, scenes):
     page = AttentionExplorer(models[0], net(attention='none'), scenes)
+    page.quantity.value = 'attention'
     assert list(page.students) == ['student'] and 'no attention modules' in page.status.value and page.pictures['student'].note
     assert page.pictures['teacher'].picture
     page.quantity.value = 'X'
@@ -206,8 +209,8 @@ def test_another_stride_is_said_not_lost(models, scenes):
 def test_moments(models, scenes, tmp_path):
     save_model(net(seed=7), tmp_path/'early.safetensors')
     page = AttentionExplorer(*models, scenes, dict(untrained=net(seed=6), early=tmp_path/'early.safetensors', gone=tmp_path/'gone.safetensors'))
-    assert page.moment.value == 'finished' and page.moment.layout.display == ''
-    page.quantity.value = 'X'
+    assert page.moment.value == 'untrained' and page.quantity.value == 'X'   # it opens on learning
+    page.moment.value = 'finished'
     finished = pictures(page)
     for moment, model in (('untrained', net(seed=6)), ('early', net(seed=7))):
         page.moment.value = moment
@@ -221,7 +224,82 @@ def test_moments(models, scenes, tmp_path):
     assert page.error is None and changed(page, finished) == set()
 
 
-def test_without_moments_there_is_no_slider(page): assert page.moment.layout.display == 'none'
+def test_without_moments_there_is_no_slider(page):
+    assert page.moment.options == ('finished',) and page.progress.layout.display == 'none' and page.ranking.value
+
+
+@pytest.fixture(scope='module')
+def learning(): return AttentionExplorer.demo()
+
+
+def test_the_shipped_training_goes_towards_the_teacher():
+    _, moments = demo_training()
+    steps = [r['step'] for r in moments.rows]
+    assert len(moments) == 12 and steps == sorted(set(steps)) and steps[0] == 0
+    assert list(moments)[0] == 'untrained' and list(moments)[-1] == 'finished'
+    first, last = moments.rows[0], moments.rows[-1]
+    assert all(last[d][j] < first[d][j] for d in ('FD', 'AD') for j in (1, 2, 3)) and last['mAP'] > first['mAP'] + .2
+    assert sum(p.stat().st_size for p in shipped_trunk('hdl-teacher').parent.rglob('*') if p.is_file()) < 20e6
+
+
+def test_play_goes_through_the_moments_and_the_ranking_becomes_right(learning):
+    page, right, far = learning, [], []
+    assert page.moment.value == 'untrained' and page.quantity.value == 'X' and 'Press' in page.hint.value
+    for k in range(page.play.max + 1):
+        page.play.value = k
+        assert page.error is None and page.moment.index == k and page.moment.value in page.progress.value
+        right.append(sum(bool(r) for _, r in page.hits))
+        far.append(page.apart['distilled']['FD'][page.level.value])
+        assert page.ranking.value.count('<figure') == len(page.hits)
+    assert right[-1] >= right[0] + 3 and far[-1] < .7 * far[0]
+    assert f'{far[-1] / far[0]:.0%} of untrained' in page.captions['distilled'].value
+    page.moment.value = 'untrained'
+    assert page.play.value == 0
+
+
+def test_a_kept_gallery_is_what_the_network_finds(learning):
+    learning.moment.value = 'finished'
+    kept, now = learning.gallery('distilled'), Gallery.from_model(learning.students['distilled'], learning.scenes, progress=False)
+    sure = now.det_scores >= .5
+    assert np.abs(kept.det_boxes - now.det_boxes[sure]).max() < .3 and np.abs(kept.det_feats - now.det_feats[sure]).max() < 2e-3
+    assert learning.moments.gallery('finished', make_scenes()) is None   # other scenes
+
+
+def test_what_if_changes_maps_and_list_and_shows_what_moved(learning):
+    page = learning
+    page.moment.value, page.edit.value = 'finished', ''
+    plain, before = [(m.scene, m.similarity) for m, _ in page.hits], pictures(page)
+    assert page.before is None
+    for what in ('off', 'taught', 'all', 'inside', 'outside'):
+        page.edit.value = what
+        assert page.error is None and [(m.scene, m.similarity) for m, _ in page.before] == plain
+        assert [(m.scene, m.similarity) for m, _ in page.hits] != plain and changed(page, before) <= {'distilled'}
+        assert page.ranking.value.count('<figure') == len(page.hits) + len(page.before)
+    page.edit.value = 'all'
+    assert page.apart['distilled']['FD'][:3] == pytest.approx([0, 0, 0], abs=1e-8)
+    page.whose.value = 'teacher'
+    assert 'same network' in page.status.value
+    page.whose.value, page.where.value, page.edit.value = 'distilled', (3,), 'inside'
+    assert 'levels 0 to 2' in page.status.value
+    page.edit.value, page.where.value = '', (0, 1, 2)
+    assert page.error is None and [(m.scene, m.similarity) for m, _ in page.hits] == plain and changed(page, before) == set()
+
+
+def test_a_match_says_how_far_it_moved():
+    match = lambda scene, x: Match(scene, '', np.array([x, 0, x + 10, 20.]), 1., .5, 0, None)
+    before = [match(0, 0), match(1, 0), match(1, 50)]
+    assert [moved(match(1, 51), 0, before), moved(match(0, 0), 1, before), moved(match(1, 1), 1, before), moved(match(2, 0), 3, before)] == ['▲2', '▼1', '=', 'new']
+
+
+def test_an_answer_that_has_to_be_computed_is_announced(models, scenes):
+    page, said = AttentionExplorer(*models, scenes), []
+    page.ranking.observe(lambda c: said.append(c['new']), 'value')
+    page.edit.value = 'off'
+    assert 'computing' in said[0] and 'computing' not in said[-1]
+    said.clear()
+    page.edit.value = ''
+    page.edit.value = 'off'
+    assert not any('computing' in s for s in said)
 
 
 def test_bad_arguments(models, scenes):
