@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Change', 'world_of', 'draw_again']
 
-# %% ../nbs/tools/redrawn.ipynb #8863e9f1
+# %% ../nbs/tools/redrawn.ipynb #8c0b8e97
 from dataclasses import dataclass, replace
 import io
 
@@ -16,7 +16,7 @@ from .people import COLOURS
 from .streets import make_camera
 from .synthetic import Rendered, SynthWorld
 
-# %% ../nbs/tools/redrawn.ipynb #e82b9eb0
+# %% ../nbs/tools/redrawn.ipynb #4df84216
 @dataclass(frozen=True)
 class Change:
     "What is different in a scene that is drawn again."
@@ -31,7 +31,7 @@ class Change:
         if not .05 <= self.light <= 20: raise ValueError('light is a factor from 0.05 to 20')
         if not -1 <= self.warmth <= 1: raise ValueError('warmth is from -1 to 1')
 
-# %% ../nbs/tools/redrawn.ipynb #62828c06
+# %% ../nbs/tools/redrawn.ipynb #733d2813
 def world_of(
     scenes,  # a `SceneDataset`
 ) -> SynthWorld | None:
@@ -39,7 +39,7 @@ def world_of(
     read = getattr(scenes.read, '__wrapped__', scenes.read)  # a cache around it
     return read.world if isinstance(read, Rendered) else None
 
-# %% ../nbs/tools/redrawn.ipynb #d846c25e
+# %% ../nbs/tools/redrawn.ipynb #38ce6f43
 _NO_ROW = 'the scene has {} people, and person {} is none of them'
 _SENSOR = 'gain', 'gamma', 'saturation', 'blur', 'noise', 'quality'
 

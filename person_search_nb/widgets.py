@@ -212,7 +212,7 @@ class Explorer(PageState):
         self.ipw = _need_widgets()[0]
         self.status, self.said = (self.ipw.HTML(layout=self.ipw.Layout(display='none'))
                                   for _ in range(2))
-        self._busy, self.edition = False, 0
+        self._busy, self.edition, self.error = False, 0, None
 
     def say(self, text):
         "A line for the reader until the next move; '' takes it away."
