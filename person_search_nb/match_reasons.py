@@ -125,7 +125,7 @@ def _covering(self: Reasons):
     for k, (side, v) in enumerate(zip(self.sides, lost)):
         pixels = to_array(side.image)
         view, heat = view_of(pixels, side.box), v[:, None].clip(0) / max(most, .01)
-        tile = draw_map(pixels, heat, opacity=.75, box=side.box, roi_size=_STRIPS, view=view)
+        tile = draw_map(pixels, heat, opacity=.6, box=side.box, roi_size=_STRIPS, view=view)
         said = 'lost, head to feet: ' + ' '.join(f'{x:.2f}' for x in v)
         self._put(k, tile, view, said)
     names = (s.name for s in self.sides)

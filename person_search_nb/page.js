@@ -1,7 +1,10 @@
 // The bar of an explorer: its address, "Save picture", "Reset", and the way to an answer.
 
 // # The address
-const LAB = '.jp-LabShell, body[data-notebook]';  // there the address belongs to JupyterLab
+function elsewhere() {  // in JupyterLab the address belongs to JupyterLab
+  return !document.body.dataset.voila
+    && Boolean(document.querySelector('.jp-LabShell, body[data-notebook]'));
+}
 
 function mine(model, key) {  // the name of a value of this explorer, or null
   const prefix = model.get('prefix') + '.';
@@ -11,7 +14,7 @@ function mine(model, key) {  // the name of a value of this explorer, or null
 
 function read(model) {  // what the address says: text, which Python checks
   const said = {};
-  if (document.querySelector(LAB)) return said;
+  if (elsewhere()) return said;
   for (const [key, value] of new URLSearchParams(location.search)) {
     const name = mine(model, key);
     if (name !== null) said[name] = value;
@@ -20,7 +23,7 @@ function read(model) {  // what the address says: text, which Python checks
 }
 
 function write(model) {  // other words of the address stay
-  if (document.querySelector(LAB)) return;
+  if (elsewhere()) return;
   const query = new URLSearchParams(location.search);
   const alone = document.querySelectorAll('.psnb-page-bar').length < 2;
   for (const key of [...query.keys()]) if (mine(model, key) !== null) query.delete(key);

@@ -53,7 +53,7 @@ class WhatIf(Panel):
         drawn = [] if self.world is None else self.drawn
         title = w.HTML('<h4>What if? <span class="psnb-small">change the person looked for, and '
                        'see the right matches move</span></h4>')
-        controls = page.grid([self.part, brush, *drawn], 260)
+        controls = page.grid([self.part, brush, *drawn], 350)
         self.widget = page.stack(title, controls, self.answer)
         page.watch([self.brush], self._brushing)
         page.watch([self.part, *self.drawn], page.altered)
