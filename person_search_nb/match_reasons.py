@@ -126,7 +126,7 @@ def _covering(self: Reasons):
         pixels = to_array(side.image)
         view, heat = view_of(pixels, side.box), v[:, None].clip(0) / max(most, .01)
         tile = draw_map(pixels, heat, opacity=.6, box=side.box, roi_size=_STRIPS, view=view)
-        said = 'lost, head to feet: ' + ' '.join(f'{x:.2f}' for x in v)
+        said = 'lost, head to feet: ' + ' '.join(f'{x:.2f}' for x in v.round(2) + 0.)  # no -0.00
         self._put(k, tile, view, said)
     names = (s.name for s in self.sides)
     return _READ_COVERING.format(*names, most, self.similarity())

@@ -117,8 +117,8 @@ function render({ model, el }) {
     if (last) svg.append(last);  // on top of its neighbours
     if (cursor >= 0 && many) root.setAttribute('aria-activedescendant', `${id}-${cursor}`);
     else root.removeAttribute('aria-activedescendant');
-    rubber = null;
-    if (dragged_now().length === 4) rubber = frame('psnb-chosen psnb-dragged', dragged_now());
+    rubber = path ? stroke(path) : null;
+    if (!path && dragged_now().length === 4) rubber = frame('psnb-chosen psnb-dragged', dragged_now());
   }
 
   // # Choosing
@@ -164,9 +164,9 @@ function render({ model, el }) {
     from.edition = model.get('edition');
     keys = [];
     path = model.get('can_brush') ? [from] : null;
-    rubber = path ? stroke(path) : null;
     svg.setPointerCapture(e.pointerId);
     root.focus({ preventScroll: true });
+    if (path) draw();
   });
   svg.addEventListener('pointermove', e => {
     if (!from) return;
