@@ -2948,6 +2948,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'person_search_nb/rankings.py'),
                                            'person_search_nb.rankings.Rankings._cut': ( 'tools/rankings.html#rankings._cut',
                                                                                         'person_search_nb/rankings.py'),
+                                           'person_search_nb.rankings.Rankings._fill_aside': ( 'tools/rankings.html#rankings._fill_aside',
+                                                                                               'person_search_nb/rankings.py'),
                                            'person_search_nb.rankings.Rankings._hits': ( 'tools/rankings.html#rankings._hits',
                                                                                          'person_search_nb/rankings.py'),
                                            'person_search_nb.rankings.Rankings._lines': ( 'tools/rankings.html#rankings._lines',

@@ -41,7 +41,7 @@ class Reasons(Panel):
         super().__init__(page)
         w, add = page.ipw, page.slider
         self.method = add('Dropdown', 'Method', _HOW, options=list(METHODS.items()))
-        self.level = add('IntSlider', 'Level', 'of the map: 0 fine, 2 coarse', value=2, min=0, max=2)
+        self.level = add('IntSlider', 'Level', 'of the map: 0 fine, 2 coarse', value=2, max=2)
         self.opacity = add('FloatSlider', 'Opacity', 'how much of the map covers the scene',
                            value=0.65, max=1, step=0.05, readout_format='.2f')
         self.head, self.titles = w.HTML(), [w.HTML(), w.HTML()]
@@ -195,7 +195,7 @@ def new_scene(self: Compare):
     self.follow()
 
 @patch
-def similarities(self: Compare) -> np.ndarray:  # (4,): whole, without the upper, middle, lower third
+def similarities(self: Compare) -> np.ndarray:  # (4,): whole, without upper, middle, lower third
     "Of the person looked for and the second one."
     page, query, box = self.page, self.page.query['embedding'], self.boxes[self.second.value]
     masks = part_masks(box, tuple(self.image.shape[1:]), rows=3)

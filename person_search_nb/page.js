@@ -71,6 +71,7 @@ function render({ model, el }) {
   el.append(bar);
   const told = (content, buffers) => {
     if (content.save) save(content.save, buffers[0]);
+    if (content.address) write(model);
     if (content.scroll) bring(el.closest('.psnb-explorer'), content.scroll);
   };
   const changed = () => write(model);

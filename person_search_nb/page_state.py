@@ -167,6 +167,7 @@ def told(self: PageState, _, content, buffers):
     if content.get('save'):
         with self.guarded(): self.save()
     self.show_address()
+    if content.get('ready'): self.bar.send(dict(address=True))  # also what was left out goes
 
 @patch
 def opened(self: PageState, state):

@@ -85,13 +85,19 @@ def fill(self: Rankings):
         own = copy.deepcopy(model)  # someone else may look into the network meanwhile
         made = Gallery.from_model(own, self.page.scenes, progress=False)
         self.models[name], self.galleries[name] = own, made
-    with self.page.guarded(): self.follow()
+    self.follow()
+
+@patch
+def _fill_aside(self: Rankings):
+    "In a thread of its own, where `guarded` would hold up the reader's moves."
+    try: self.fill()
+    except Exception as e: self.head.value = f'<span class="psnb-error">{escaped(e)}</span>'
 
 @patch
 def fill_later(self: Rankings):
     "The same in the background, once."
     if self.models and not hasattr(self, 'worker'):
-        self.worker = threading.Thread(target=self.fill, daemon=True)
+        self.worker = threading.Thread(target=self._fill_aside, daemon=True)
         self.worker.start()
 
 # %% ../nbs/tools/rankings.ipynb #e1cebd40
@@ -104,7 +110,8 @@ def embedded(self: Rankings, name) -> np.ndarray:  # (D,)
     def run():
         with evaluating(model), torch.no_grad():
             device = device_of(model)
-            return model.embed([page.image.to(device)], [box[None].to(device)])[0].float().cpu().numpy()
+            e = model.embed([page.image.to(device)], [box[None].to(device)])[0]
+        return e.float().cpu().numpy()
     return page.recent((page.key, 'query of', name, tuple(box.tolist())), run)
 
 @patch
@@ -116,7 +123,9 @@ def column(self: Rankings, name) -> dict:
     matches = gallery.search(e, n, None, page.score.value, exclude=page.own)
     known = who >= 0 and page.judged
     ap = float('nan')
-    if known: ap = query_ap(gallery, page.scenes, e, page.gallery_id(who), page.own, page.score.value)
+    if known:
+        wanted = page.gallery_id(who)
+        ap = query_ap(gallery, page.scenes, e, wanted, page.own, page.score.value)
     right = [page.is_right(who, m) if known else None for m in matches]
     return dict(name=name, matches=matches, right=right, ap=ap)
 

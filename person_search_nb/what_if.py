@@ -165,7 +165,8 @@ def moved(
     was, now = (int(places(s, one)[0]) for s in (before, after))
     all_of = ''
     if known and len(right) > 1:
-        was_all, now_all = (', '.join(map(str, np.sort(places(s, right))[:5])) for s in (before, after))
+        listed = lambda s: ', '.join(map(str, np.sort(places(s, right))[:5]))
+        was_all, now_all = listed(before), listed(after)
         all_of = f'<br>right ones at {was_all} → {now_all}' + (' …' if len(right) > 5 else '')
     return _ANSWER.format('right match' if known else 'match', before[best], after[best], was, now,
                           all_of)
