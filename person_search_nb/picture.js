@@ -184,10 +184,10 @@ function render({ model, el }) {
     const start = from, box = span(from, where(e));
     const scale = svg.getBoundingClientRect().width / model.get('size')[0];
     const shorter = Math.min(box[2] - box[0], box[3] - box[1]) * scale;
-    const painted = path && path.slice(0, 400).map(([x, y]) => [x, y]);
+    const stroked = path && path.slice(0, 400).map(([x, y]) => [x, y]);
     from = path = null;
-    if (painted) {
-      model.send({ choose: -1, drag: [], stroke: painted, edition: start.edition });
+    if (stroked) {
+      model.send({ choose: -1, drag: [], stroke: stroked, edition: start.edition });
       return;
     }
     if (model.get('can_drag') && shorter > 5) { ask(-1, box, start.edition, []); return; }
