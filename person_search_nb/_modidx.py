@@ -4289,6 +4289,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'person_search_nb/widgets.py'),
                                           'person_search_nb.widgets.Explorer.guarded': ( 'tools/widgets.html#explorer.guarded',
                                                                                          'person_search_nb/widgets.py'),
+                                          'person_search_nb.widgets.Explorer.opened': ( 'tools/widgets.html#explorer.opened',
+                                                                                        'person_search_nb/widgets.py'),
                                           'person_search_nb.widgets.Explorer.page': ( 'tools/widgets.html#explorer.page',
                                                                                       'person_search_nb/widgets.py'),
                                           'person_search_nb.widgets.Explorer.say': ( 'tools/widgets.html#explorer.say',

@@ -392,8 +392,13 @@ def _load_cam():
     if importlib.util.find_spec('pytorch_grad_cam'): importlib.import_module('pytorch_grad_cam')
 
 @patch
+def opened(self: Explorer, state):
+    "A browser shows the page: while people look at it, what a later question needs is loaded."
+    PageState.opened(self, state)
+    threading.Thread(target=_load_cam, daemon=True).start()
+
+@patch
 def _repr_mimebundle_(self: Explorer, include=None, exclude=None, **kw):
-    threading.Thread(target=_load_cam).start()  # while people look at the page
     bundle = self.widget._repr_mimebundle_(include=include, exclude=exclude, **kw)
     data, meta = bundle if isinstance(bundle, tuple) else (bundle, {})
     live = type(self.widget.comm).__name__ != 'DummyComm'  # no kernel: there is only the picture
