@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from .files import parse_json, regular_file, sound_size, atomic_write
 from .person_search import PersonSearchNet
@@ -180,10 +181,18 @@ _MISFIT = ('{}: its weights do not fit its recipe ({}: {}, wanted {}); it is dam
 _BUILD_ERRORS = (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError,
                  OverflowError, ZeroDivisionError, MemoryError)
 
+class _NoDraws(TorchFunctionMode):
+    "Leaves tensors without memory as they are: to 'draw' them imports a compiler, for seconds."
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(func, '__name__', '') in ('normal_', 'uniform_'):
+            return args[0] if args else kwargs['tensor']
+        return func(*args, **kwargs)
+
 def _shapes(config, source):
     "The state dict of a recipe, without memory."
     try:
-        with torch.device('meta'): return build_model(**config).state_dict()
+        with torch.device('meta'), _NoDraws(): return build_model(**config).state_dict()
     except _BUILD_ERRORS as e:
         raise ValueError(_BROKEN.format(source, f'{type(e).__name__}: {str(e)[:200]}')) from None
 

@@ -4,8 +4,8 @@
 // # Small tools
 const NS = 'http://www.w3.org/2000/svg';
 const STEP = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
-const TRAITS = ['size', 'boxes', 'labels', 'colours', 'selected', 'dragged', 'can_drag', 'alt',
-  'label', 'note'];
+const TRAITS = ['size', 'boxes', 'labels', 'colours', 'selected', 'dragged', 'can_drag', 'can_brush',
+  'brush', 'strokes', 'alt', 'label', 'note'];
 let count = 0;
 
 function make(tag, kind, parent, ns) {
@@ -22,6 +22,11 @@ function place(g, [x1, y1, x2, y2]) {
     r.setAttribute('width', Math.max(0, x2 - x1));
     r.setAttribute('height', Math.max(0, y2 - y1));
   });
+}
+
+function line(points) {  // a stroke of the brush; a dot is a very short one
+  const more = points.length > 1 ? points : [points[0], [points[0][0] + .01, points[0][1]]];
+  return more.map(p => p.join(',')).join(' ');
 }
 
 function span(a, b) {  // the box between two corners
@@ -47,7 +52,7 @@ function render({ model, el }) {
   const note = make('div', 'psnb-note', root);
   img.draggable = false;
   svg.setAttribute('role', 'presentation');
-  let url = null, cursor = -1, from = null, rubber = null;
+  let url = null, cursor = -1, from = null, rubber = null, path = null;
   let keys = [];     // keys since the focus came or a person was chosen
   let asked = null;  // what Python was asked for and has not done yet
   const boxes = () => model.get('boxes');
@@ -84,9 +89,17 @@ function render({ model, el }) {
     make('title', '', g, true).textContent = label;
   }
 
+  function stroke(points) {  // grey over a part of someone
+    const l = make('polyline', 'psnb-stroke', svg, true);
+    l.setAttribute('points', line(points));
+    l.setAttribute('stroke-width', model.get('brush'));
+    return l;
+  }
+
   function draw() {  // everything over the picture
     const [w, h] = model.get('size'), chosen = chosen_now();
-    const many = boxes().length > 0, drag = model.get('can_drag');
+    const many = boxes().length > 0, brush = model.get('can_brush');
+    const drag = model.get('can_drag') || brush;
     svg.setAttribute('viewBox', `0 0 ${w} ${h}`);
     root.style.aspectRatio = `${w} / ${h}`;
     svg.replaceChildren();
@@ -95,16 +108,17 @@ function render({ model, el }) {
     root.setAttribute('aria-label', model.get('label'));
     root.classList.toggle('psnb-can-click', many || drag);
     svg.style.touchAction = drag ? 'none' : 'auto';
-    svg.style.cursor = drag ? 'crosshair' : 'default';
+    svg.style.cursor = brush ? 'cell' : drag ? 'crosshair' : 'default';
     img.alt = model.get('alt');
     note.textContent = model.get('note');
+    model.get('strokes').forEach(stroke);
     boxes().forEach((box, i) => option(box, i, chosen));
     const last = svg.querySelector('.psnb-chosen');
     if (last) svg.append(last);  // on top of its neighbours
     if (cursor >= 0 && many) root.setAttribute('aria-activedescendant', `${id}-${cursor}`);
     else root.removeAttribute('aria-activedescendant');
-    rubber = null;
-    if (dragged_now().length === 4) rubber = frame('psnb-chosen psnb-dragged', dragged_now());
+    rubber = path ? stroke(path) : null;
+    if (!path && dragged_now().length === 4) rubber = frame('psnb-chosen psnb-dragged', dragged_now());
   }
 
   // # Choosing
@@ -149,11 +163,19 @@ function render({ model, el }) {
     from = where(e);
     from.edition = model.get('edition');
     keys = [];
+    path = model.get('can_brush') ? [from] : null;
     svg.setPointerCapture(e.pointerId);
     root.focus({ preventScroll: true });
+    if (path) draw();
   });
   svg.addEventListener('pointermove', e => {
-    if (!from || !model.get('can_drag')) return;
+    if (!from) return;
+    if (path) {
+      path.push(where(e));
+      rubber.setAttribute('points', line(path));
+      return;
+    }
+    if (!model.get('can_drag')) return;
     const box = span(from, where(e));
     if (rubber) place(rubber, box); else rubber = frame('psnb-chosen psnb-dragged', box);
   });
@@ -162,17 +184,22 @@ function render({ model, el }) {
     const start = from, box = span(from, where(e));
     const scale = svg.getBoundingClientRect().width / model.get('size')[0];
     const shorter = Math.min(box[2] - box[0], box[3] - box[1]) * scale;
-    from = null;
+    const stroked = path && path.slice(0, 400).map(([x, y]) => [x, y]);
+    from = path = null;
+    if (stroked) {
+      model.send({ choose: -1, drag: [], stroke: stroked, edition: start.edition });
+      return;
+    }
     if (model.get('can_drag') && shorter > 5) { ask(-1, box, start.edition, []); return; }
     const i = start.edition === model.get('edition') ? under(start) : -1;
     if (i >= 0) ask(i, [], start.edition, []); else draw();
   });
-  svg.addEventListener('pointercancel', () => { from = null; draw(); });
+  svg.addEventListener('pointercancel', () => { from = path = null; draw(); });
 
   // # Keyboard
   root.addEventListener('keydown', e => {
     const n = boxes().length;
-    if (e.key === 'Escape' && from) { from = null; draw(); return; }
+    if (e.key === 'Escape' && from) { from = path = null; draw(); return; }
     if (!n) return;
     if (e.key in STEP || e.key === 'Home' || e.key === 'End') {
       keys.push(e.key);

@@ -41,7 +41,7 @@ class PredictionsExplorer(SearchExplorer):
         self.found = tall_enough(p.arrays(), self.rules['min_height'])
         self.query_feats, self.truth_of = p.query_feats, search_truth(queries, gallery)
         self.asked, self.queries, self.scenes = queries, queries.dataset, gallery
-        self.recent, self.query, self.cams, self.uploaded = LRUCache(), None, None, None
+        self.recent, self.query, self.uploaded = LRUCache(), None, None
         self._build(start)
 
     @classmethod
@@ -100,6 +100,7 @@ def _make_controls(self: PredictionsExplorer, start):
 def _make_pictures(self: PredictionsExplorer):
     "The scene with its queries, and a card for each match."
     SearchExplorer._make_pictures(self)
+    self.why = self.ipw.HTML()
     self.picture = ScenePicture(label='Queries in the scene: arrow keys, then Enter')
 
 @patch
@@ -163,7 +164,7 @@ def choose(self: PredictionsExplorer):
     self.redraw()
 
 @patch
-def _own_scenes(self: PredictionsExplorer):
+def _own(self: PredictionsExplorer):
     "The gallery's scene that the query is cut from: it is not searched."
     own = int(self.asked.gallery_index[self.which.value])
     return [own] if own >= 0 else []
@@ -223,3 +224,28 @@ def explain(self: PredictionsExplorer, k=None):
         for i, p in enumerate(self.hits): p.selected = 0 if i == self.chosen else -1
     self.why.value = f'<h4>Why? <span class="psnb-small">{_NO_NETWORK}</span></h4>'
     if not self.matches: self.why.value = ''
+
+@patch
+def follow(self: PredictionsExplorer):
+    "No panels follow."
+    self.explain()
+
+@patch
+def extras(self: PredictionsExplorer):
+    "The controls say everything."
+    return {}
+
+@patch
+def reset(self: PredictionsExplorer):
+    "Everything as it was when the page was opened."
+    Explorer.reset(self)
+
+@patch
+def opened(self: PredictionsExplorer, state):
+    "A browser shows the page."
+    Explorer.opened(self, state)
+
+@patch
+def reason_tiles(self: PredictionsExplorer):
+    "Without a network there are none."
+    return []

@@ -24,7 +24,7 @@ from .scenes import CAMERAS, choose, QuerySet, Scene, SceneDataset, under_protoc
 from .specs import make_spec, opener
 from .people import Body, draw_identity, identity, Pose, SPLIT_NUMBER, stream
 from .drawing import prop_boxes, stamp_person, stamp_prop
-from .streets import background, expose, make_camera, place_prop
+from .streets import background, Camera, expose, make_camera, place_prop
 from .streets import SYNTH, synth_config, SynthConfig
 
 # %% ../nbs/35_synthetic.ipynb #9865c8a3
@@ -194,12 +194,18 @@ def name(self: SynthWorld, i):
     return f'c{self.plan[0][i] + 1}s{self._split + 1}_{i:06d}.jpg'
 
 @patch
-def _annotate(self: SynthWorld, i):
-    scene, (h, w) = self.scene(i), self.config.size
+def annotated(self: SynthWorld, scene: SynthScene) -> tuple: # boxes (N, 4) px, (N,) bool
+    "Boxes of all people as annotated, and which of them are."
+    h, w = self.config.size
     boxes = np.clip(scene.boxes, 0, np.array([w, h, w, h], np.float32))
     boxes = np.round(boxes, 1).astype(np.float32)
     wide, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    keep = (scene.hidden <= HIDDEN) & (wide >= 4) & (tall >= 8)
+    return boxes, (scene.hidden <= HIDDEN) & (wide >= 4) & (tall >= 8)
+
+@patch
+def _annotate(self: SynthWorld, i):
+    scene, (h, w) = self.scene(i), self.config.size
+    boxes, keep = self.annotated(scene)
     ids = np.array([p[0] for p in scene.people], np.int64).reshape(-1)
     return dict(name=self.name(i), size=(h, w), boxes=boxes[keep], person_id=ids[keep],
                 camera=scene.camera, occluded=scene.hidden[keep])
@@ -222,9 +228,9 @@ def truths(self: SynthWorld, progress=False):
 
 # %% ../nbs/35_synthetic.ipynb #8fd25792
 @patch
-def paint(self: SynthWorld, i: int) -> Image.Image:  # RGB
+def paint(self: SynthWorld, i: int, scene: SynthScene | None = None) -> Image.Image:  # RGB
     "What stands before the lens in scene i: far things first, nearer ones over them."
-    scene = self.scene(i)
+    scene = scene or self.scene(i)
     image = background(self.config, scene.camera).copy()
     things = [(p[2], stamp_prop, p) for p in scene.props]
     things += [(p[4], stamp_person, p[1:]) for p in scene.people]
@@ -232,10 +238,15 @@ def paint(self: SynthWorld, i: int) -> Image.Image:  # RGB
     return image
 
 @patch
-def jpeg(self: SynthWorld, i: int) -> bytes:
+def jpeg(self: SynthWorld,
+    i: int,
+    scene: SynthScene | None = None,  # what stands there; None: what the seed says
+    cam: Camera | None = None,        # whose colours; None: the scene's own camera
+) -> bytes:
     "The picture of scene i as its camera stores it."
-    cam, out = make_camera(self.config, int(self.plan[0][i])), io.BytesIO()
-    image = expose(self.paint(i), cam, stream(self.config.seed, 'noise', self._split, i))
+    cam, out = cam or make_camera(self.config, int(self.plan[0][i])), io.BytesIO()
+    noise = stream(self.config.seed, 'noise', self._split, i)
+    image = expose(self.paint(i, scene), cam, noise)
     image.save(out, 'JPEG', quality=cam.quality, subsampling=2)
     return out.getvalue()
 

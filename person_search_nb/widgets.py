@@ -19,6 +19,7 @@ from matplotlib import colormaps, font_manager
 from PIL import Image, ImageDraw, ImageFont
 
 from .files import require
+from .page_state import PageState
 
 # %% ../nbs/tools/widgets.ipynb #a98653ec
 def _hats(at, n):
@@ -159,6 +160,9 @@ def _picture_class():
         selected = t.Int(-1).tag(sync=True)
         dragged = t.List(t.Float()).tag(sync=True)
         can_drag = t.Bool(False).tag(sync=True)
+        can_brush = t.Bool(False).tag(sync=True)
+        brush = t.Float(12.).tag(sync=True)
+        strokes = t.List().tag(sync=True)
         alt = t.Unicode('').tag(sync=True)
         label = t.Unicode('').tag(sync=True)
         note = t.Unicode('').tag(sync=True)
@@ -169,9 +173,12 @@ def _picture_class():
         def _asked(self, _, content, buffers):
             late = content['edition'] != self.edition
             try:
-                if not late and content['drag']: self.selected, self.dragged = -1, content['drag']
-                elif not late: self.dragged, self.selected = [], content['choose']
+                if not late: self._done(content)
             finally: self.send(dict(late=late))
+        def _done(self, content):
+            if content.get('stroke'): self.strokes = [*self.strokes, content['stroke']]
+            elif content['drag']: self.selected, self.dragged = -1, content['drag']
+            else: self.dragged, self.selected = [], content['choose']
     return ScenePicture
 
 # %% ../nbs/tools/widgets.ipynb #c6046e5a
@@ -180,6 +187,8 @@ def ScenePicture(
                # boxes: [[x1, y1, x2, y2]]; labels, colours: one for each box;
                # selected: number of the chosen box, -1 for none; dragged: [x1, y1, x2, y2] or [];
                # can_drag: whether a box can be drawn; note: a line at the bottom;
+               # can_brush: whether dragging covers with grey instead, brush: px wide,
+               # strokes: [[[x, y], ...], ...], what is covered so far;
                # alt, label: for those who cannot see it; edition: number of this set of people,
                # to be raised with every new one: a choice made on other people does not count
 ):             # the widget, with these as attributes; `observe` them
@@ -195,13 +204,21 @@ def escaped(
 
 # %% ../nbs/tools/widgets.ipynb #2f18ba4e
 _ERROR = '<div class="psnb-error" role="alert">{}: {}</div>'
+_SAID = '<div class="psnb-said" role="status">left out of the link: {}</div>'
 
-class Explorer:
+class Explorer(PageState):
     "State, redraw, a place for errors, and a still picture for readers without a kernel."
     def __init__(self):
         self.ipw = _need_widgets()[0]
-        self.status = self.ipw.HTML(layout=self.ipw.Layout(display='none'))
-        self._busy, self.edition = False, 0
+        self.status, self.said = (self.ipw.HTML(layout=self.ipw.Layout(display='none'))
+                                  for _ in range(2))
+        self._busy, self.edition, self.error = False, 0, None
+
+    def say(self, text):
+        "A line for the reader until the next move; '' takes it away."
+        line = _SAID.format(escaped(text)) if text else ''
+        if self.said.value != line:
+            self.said.value, self.said.layout.display = line, '' if line else 'none'
 
     @contextmanager
     def changing(self):
@@ -213,10 +230,13 @@ class Explorer:
     @contextmanager
     def guarded(self):
         "Within the block, no control starts another redraw, and an error is shown instead of lost."
-        self.error = None
+        self.error, outermost = None, not self._busy
         try:
             with self.changing(): yield
         except Exception as e: self.error = e
+        if outermost:
+            self.say('')
+            self.show_address()
         e = self.error
         text = '' if e is None else _ERROR.format(escaped(type(e).__name__), escaped(e))
         if self.status.value == text: return
@@ -229,6 +249,7 @@ class Explorer:
         self._arrange()
         self._connect()
         with self.guarded(): self.new_scene()
+        self.first = self.state()
 
 # %% ../nbs/tools/widgets.ipynb #b8d054fc
 class LRUCache:
@@ -293,7 +314,7 @@ def page(self: Explorer, children):
     "The whole explorer."
     w = self.ipw
     layout = w.Layout(width='100%', max_width='1280px')
-    self.widget = w.VBox([self.status, *children], layout=layout)
+    self.widget = w.VBox([self.make_bar(), self.status, self.said, *children], layout=layout)
     self.widget.add_class('psnb-explorer')
 
 # %% ../nbs/tools/widgets.ipynb #3f68ff36
@@ -371,8 +392,13 @@ def _load_cam():
     if importlib.util.find_spec('pytorch_grad_cam'): importlib.import_module('pytorch_grad_cam')
 
 @patch
+def opened(self: Explorer, state):
+    "A browser shows the page: while people look at it, what a later question needs is loaded."
+    PageState.opened(self, state)
+    threading.Thread(target=_load_cam, daemon=True).start()
+
+@patch
 def _repr_mimebundle_(self: Explorer, include=None, exclude=None, **kw):
-    threading.Thread(target=_load_cam).start()  # while people look at the page
     bundle = self.widget._repr_mimebundle_(include=include, exclude=exclude, **kw)
     data, meta = bundle if isinstance(bundle, tuple) else (bundle, {})
     live = type(self.widget.comm).__name__ != 'DummyComm'  # no kernel: there is only the picture

@@ -145,7 +145,7 @@ class Explorer:
 
 
 SCENE, TEACHER, DISTILLED, PLAIN = range(4)  # pictures of the first explorer
-LOOKING, HITS, WHY = 0, range(1, 13), (13, 14)  # of the second
+LOOKING, HITS, WHY, SECOND = 0, range(1, 13), (13, 14), 15  # of the second
 
 
 def look_around(e, busy):
@@ -260,8 +260,9 @@ def search_around(e, folder, busy):
     # why?
     e.pictures.nth(1).scroll_into_view_if_needed()
     page.mouse.click(*e.places(1)['0'])
-    e.until('raises the similarity')
+    e.until('covering: bright strips')
     for i in WHY: e.pictures.nth(i).wait_for()
+    e.changes(lambda: e.select('Method', label='HiResCAM'), WHY)
     e.changes(lambda: e.press('Level', 'ArrowLeft'), WHY)
     e.changes(lambda: e.select('Method', label='Grad-CAM'), WHY)
     e.until(re.compile(r'\(Grad-CAM\)'))
@@ -282,7 +283,7 @@ def search_around(e, folder, busy):
 def both(page):
     page.wait_for_function("document.querySelectorAll('.psnb-explorer').length === 2")
     a, b = Explorer(page, 0), Explorer(page, 1)
-    for e, n in ((a, 4), (b, 15)):
+    for e, n in ((a, 4), (b, 16)):
         page.wait_for_function('([root, n]) => root.querySelectorAll(".psnb-picture").length === n', arg=[e.root.element_handle(), n])
     page.wait_for_function("[...document.querySelectorAll('.psnb-picture img[src]')].filter(i => i.complete && i.naturalWidth).length >= 5")
     return a, b
@@ -305,6 +306,122 @@ def test_voila(serve, page, tmp_path):
     a.fits(); b.fits()
     page.screenshot(path=tmp_path/'narrow.png')
     a.no_error(); b.no_error()
+    assert not page.errors, page.errors
+
+
+@pytest.fixture(scope='module')
+def search_page(serve, tmp_path_factory):
+    "Address of a page with nothing but the search explorer."
+    import nbformat
+    folder = tmp_path_factory.mktemp('search')
+    code = 'from person_search_nb.search_explorer import SearchExplorer\nSearchExplorer.demo()'
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), folder/'page.ipynb')
+    return serve('voila', 'page.ipynb', '--no-browser', '--port={port}', '--Voila.ip=127.0.0.1', '--VoilaConfiguration.http_keep_alive_timeout=3600', '--VoilaConfiguration.extension_denylist=jupyterlab-jupytext', folder=folder)
+
+
+def open_search(page, address):
+    page.goto(address)
+    page.wait_for_function("document.querySelectorAll('.psnb-explorer .psnb-picture').length === 16")
+    page.locator('.psnb-ranks svg').wait_for()   # the other networks have searched, in the background
+    return Explorer(page, 0)
+
+
+def in_window(page, locator):
+    "Whether all of it, or as much as there is room for, can be seen."
+    box, high = locator.bounding_box(), page.viewport_size['height']
+    return box and box['y'] > -2 and box['y'] < high - min(box['height'], high) + 2
+
+
+def test_search_panels(search_page, page, tmp_path):
+    "A match is explained where it can be seen; parts are covered by brush and by key; a scene is drawn again; two people; rankings; save and reset."
+    e = open_search(page, search_page)
+    assert '?' not in page.url and e.root.locator('.psnb-ranks image').count() == 24 and e.root.locator('.psnb-ranks path').count() > 0
+    why = e.root.locator('.psnb-why')
+    e.pictures.nth(1).scroll_into_view_if_needed()
+    page.mouse.click(*e.places(1)['0'])
+    e.until('covering: bright strips')
+    deadline = time.monotonic() + 20
+    while not in_window(page, why) and time.monotonic() < deadline: page.wait_for_timeout(100)
+    assert in_window(page, why), why.bounding_box()
+    page.screenshot(path=tmp_path/'why.png')
+    answer = e.root.get_by_text(re.compile('similarity to the best right match'))
+    e.pictures.nth(LOOKING).scroll_into_view_if_needed()
+    e.select('Cover', label='middle third')
+    answer.wait_for()
+    first = answer.inner_text()
+    e.select('Cover', label='nothing')
+    answer.wait_for(state='detached')
+    e.root.get_by_label('brush').check()
+    e.pictures.nth(LOOKING).scroll_into_view_if_needed()
+    box = e.pictures.nth(LOOKING).locator('.psnb-chosen .psnb-line').bounding_box()
+    page.mouse.move(box['x'] + 2, box['y'] + box['height'] / 3); page.mouse.down()
+    page.mouse.move(box['x'] + box['width'], box['y'] + box['height'] / 2, steps=6); page.mouse.up()
+    answer.wait_for()
+    assert answer.inner_text() != first and e.pictures.nth(LOOKING).locator('.psnb-stroke').count() == 1
+    page.screenshot(path=tmp_path/'brush.png')
+    e.root.get_by_role('button', name='Wipe').click()
+    answer.wait_for(state='detached')
+    assert e.pictures.nth(LOOKING).locator('.psnb-stroke').count() == 0
+    e.root.get_by_label('brush').uncheck()
+    for act in (lambda: e.select('Shirt', label='red'), lambda: e.press('Light', 'ArrowLeft'), lambda: e.press('Warmth', 'ArrowRight'), lambda: e.select('Camera', label='camera 3')): e.changes(act, (LOOKING,))
+    answer.wait_for()
+    e.changes(lambda: e.press('Second scene', 'ArrowRight'), (SECOND,))
+    e.select('Second person', index=1)
+    e.until(re.compile('without'))
+    three = e.root.get_by_label('Three rankings for the same person')
+    three.uncheck()
+    e.root.locator('.psnb-ranks').wait_for(state='detached')
+    three.check()
+    e.root.locator('.psnb-ranks').wait_for()
+    with page.expect_download() as download: e.root.get_by_role('button', name='Save picture').click()
+    assert download.value.suggested_filename == 'search.png' and Path(download.value.path()).read_bytes()[:8] == b'\x89PNG\r\n\x1a\n'
+    e.root.get_by_role('button', name='Reset').click()
+    page.wait_for_function('() => location.search === ""')
+    assert e.control('Shirt').locator('select').input_value() == 'as it is' and e.readout('Light') == '1.0'
+    e.no_error(); e.fits()
+    assert not page.errors, page.errors
+
+
+def test_a_link_shows_the_same_page(search_page, page):
+    "The address follows the page, a second browser shows what it says; what is no value is left out and said."
+    e = open_search(page, search_page)
+    e.changes(lambda: e.press('Scene', 'ArrowRight'), (LOOKING,))
+    e.select('Boxes', label='true boxes')
+    e.press('Matches', 'ArrowLeft')
+    e.until(re.compile('the 7 most similar'))
+    e.pictures.nth(1).scroll_into_view_if_needed()
+    page.mouse.click(*e.places(1)['0'])
+    page.wait_for_function("() => location.search.includes('match=1')")
+    link, words = page.url, e.root.locator('.psnb-query').inner_text()
+    assert 'source=true' in link and 'number=7' in link and 'scene=' in link
+    again = open_search(page, link)
+    again.until('covering: bright strips')
+    assert again.root.locator('.psnb-query').inner_text() == words and again.readout('Matches') == '7' and page.url == link
+    wrong = open_search(page, search_page + '/?scene=99&box=1,2&theme=light')
+    wrong.root.locator('.psnb-said').wait_for()
+    said = wrong.root.locator('.psnb-said').inner_text()
+    assert 'scene=99' in said and 'box=1,2' in said and 'theme' not in said   # a word of another program
+    page.wait_for_function("() => location.search === '?theme=light'")
+    wrong.no_error()
+    errors = [x for x in page.errors if '403' not in x]   # Voilà refuses the goodbye of a page that is left
+    assert not errors, errors
+
+
+@pytest.mark.parametrize('width', [1280, 390])
+def test_dark_and_narrow(search_page, page, tmp_path, width):
+    "Light on dark where the reader's system is dark, dark on light where it is light; also on a phone."
+    page.set_viewport_size(dict(width=width, height=800))
+    e = open_search(page, search_page)
+    bright = 'e => getComputedStyle(e).{}.match(/[0-9.]+/g).slice(0, 3).reduce((a, b) => a + +b, 0) / 3'
+    of = lambda selector, what: page.locator(selector).first.evaluate(bright.replace('{}', what))
+    for scheme, dark in (('light', False), ('dark', True)):
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_timeout(300)
+        ground, ink = of('body', 'backgroundColor'), [of(s, 'color') for s in ('.psnb-explorer h4', '.psnb-explorer .widget-label', '.psnb-page-bar button', '.psnb-explorer select')]
+        assert (ground < 60) == dark and all((i > 150) == dark for i in ink), (ground, ink)
+        page.screenshot(path=tmp_path/f'{scheme}.png')
+        e.fits()
+    e.no_error()
     assert not page.errors, page.errors
 
 

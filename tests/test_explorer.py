@@ -15,7 +15,7 @@ from person_search_nb.distillation import attention_distillation, feature_distil
 from person_search_nb.models import build_model
 from person_search_nb.search import Gallery
 from person_search_nb.deployable import deployable
-from person_search_nb.grad_cam import grad_cam
+from person_search_nb.grad_cam import cover_losses, grad_cam
 from person_search_nb.widgets import draw_map, jpeg, LRUCache, ScenePicture, resize_map, view_of, full_view
 from person_search_nb.explorer import AttentionExplorer, moved
 from person_search_nb.gallery import Match
@@ -368,7 +368,7 @@ def gallery(models, scenes): return Gallery.from_model(models[0], scenes, progre
 
 @pytest.fixture
 def search(models, scenes, gallery):
-    page = SearchExplorer(models[0], gallery, scenes)
+    page = SearchExplorer(models[0], gallery, scenes, start=0)
     page.score.value = 0.
     page.source.value = 'true'
     return page
@@ -404,21 +404,25 @@ def test_thresholds_and_number(search):
 
 def test_why(search):
     pytest.importorskip('pytorch_grad_cam')
-    assert search.reasons.layout.display == 'none'
+    why = search.reasons
+    assert why.body.layout.display == 'none'
     search.hits[1].selected = 0
-    assert search.error is None and search.chosen == 1 and search.reasons.layout.display == '' and 'match 2' in search.why.value
-    before = [p.picture for p in search.pair]
-    search.level.value = 0
-    assert all(p.picture != b for p, b in zip(search.pair, before))
-    assert search.method.value == 'hires-cam' and '(HiResCAM)' in search.why.value   # the map that keeps to the places that counted
+    assert search.error is None and search.chosen == 1 and why.body.layout.display == '' and 'match 2' in why.head.value
+    assert why.method.value == 'covering' and why.level.layout.display == 'none'   # the answer that is a number comes first
     box, m = search.query['box'], search.matches[1]
-    theirs = search.embed(('gallery', m.scene), search.scenes.image(m.scene), torch.from_numpy(m.box))
+    theirs = search.gallery.det_feats[m.detection]
+    lost = cover_losses(search.model, search.image, box, theirs, around=64, searched=False)[:, 0]
+    assert ' '.join(f'{v:.2f}' for v in lost.round(2) + 0.) in why.titles[0].value
+    before = [p.picture for p in why.pair]
+    why.method.value = 'hires-cam'
+    assert all(p.picture != b for p, b in zip(why.pair, before)) and '(HiResCAM)' in why.head.value
+    why.level.value = 0
     for method in ('grad-cam', 'hires-cam'):
-        search.method.value = method
+        why.method.value = method
         cam = grad_cam(search.model, search.image, box, theirs, 0, method=method)
-        assert search.pair[0].picture == jpeg(draw_map(search.pixels, cam, 4, search.opacity.value)) and search.error is None
+        assert why.pair[0].picture == jpeg(draw_map(search.pixels, cam, 4, why.opacity.value)) and search.error is None
     search.picture.selected = 1              # someone else: the old reasons go
-    assert search.chosen is None and search.reasons.layout.display == 'none'
+    assert search.chosen is None and why.body.layout.display == 'none'
 
 
 def test_a_dragged_box(search, scenes):
@@ -453,7 +457,7 @@ def test_upload(search, scenes):
 
 
 def test_nobody_found(models, gallery, scenes):
-    page = SearchExplorer(models[0], gallery, scenes)
+    page = SearchExplorer(models[0], gallery, scenes, start=0)
     page.source.value, page.scene.value = 'true', 2
     assert page.error is None and page.person.disabled and 'Drag a box' in page.picture.note and 'Nobody is chosen' in page.summary.value
     page.picture.dragged = [10., 10., 40., 60.]
@@ -470,7 +474,7 @@ def test_scenes_of_another_size(models):
 
 
 def asked(*given):
-    page = SearchExplorer(*given)
+    page = SearchExplorer(*given, start=0)
     page.source.value, page.score.value = 'true', 0.
     assert page.error is None
     return page
@@ -539,9 +543,11 @@ def test_an_exported_model_is_shown_without_reasons(models, scenes):
     parts = deployable(net(seed=2))
     page = asked(parts, None, scenes)
     assert page.matches
-    page.hits[0].selected = 0
-    assert page.error is None and page.reasons.layout.display == 'none' and 'an exported model does not show its levels' in page.why.value
-    page.level.value = 1
+    page.hits[0].selected = 0   # covering needs no levels
+    assert page.error is None and page.reasons.body.layout.display == '' and 'covering: bright strips' in page.reasons.head.value
+    page.reasons.method.value = 'grad-cam'
+    assert page.error is None and 'an exported model does not show its levels' in page.reasons.head.value and page.reasons.pair[0].layout.display == 'none'
+    page.reasons.level.value = 1
     assert page.error is None and page.status.value == ''
 
 
