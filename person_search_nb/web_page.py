@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .files import atomic_write
-from .visualize import crop, on_card, to_array
+from .visualize import crop, on_card
 from .widgets import jpeg
 from .datasets import open_dataset
 from .model_files import shipped_trunk
@@ -107,8 +107,8 @@ def write_page(
     place = {i: k for k, i in enumerate(shown)}
     people['scene'] = [place.get(i, -1) for i in people['scene']]
     colours = (colormaps['inferno'](np.linspace(0, 1, 64))[:, :3] * 255).round().astype(int)
-    data = dict(networks=about, scenes=[_scene(scenes, i, f'scene{k}.jpg') for k, i in enumerate(shown)],
-                people=people, colours=colours.tolist(),
+    choice = [_scene(scenes, i, f'scene{k}.jpg') for k, i in enumerate(shown)]
+    data = dict(networks=about, scenes=choice, people=people, colours=colours.tolist(),
                 sheet=dict(file='people.jpg', columns=COLUMNS, height=CARD[0], width=CARD[1]))
     atomic_write(folder / 'data.json', json.dumps(data).encode())
     if vendor is not None: shutil.copytree(vendor, folder / 'vendor', dirs_exist_ok=True)

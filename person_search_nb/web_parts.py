@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fastcore.basics import patch
 from torch import nn, Tensor
 
 from .files import atomic_write
@@ -30,7 +29,7 @@ def turned(
 ) -> tuple:       # H (B, C, h, w) and, of every cell, mean and energy of A, (B, h, w) each
     "Attention with its effect multiplied by a gain."
     h, a = attend(x)
-    g = F.interpolate(gain, size=x.shape[-2:], mode='nearest')                         # (1, 1, h, w)
+    g = F.interpolate(gain, size=x.shape[-2:], mode='nearest')  # (1, 1, h, w)
     a = x.new_zeros(1, 1, 1, 1).expand_as(x) if a is None else a * g
     return x + (h - x) * g, (a.mean(1), a.square().sum(1).sqrt())
 
@@ -42,7 +41,7 @@ class WebScene(ScenePart):
     "`ScenePart` with gains, and with its maps as outputs."
     def forward(self,
         image: Tensor,  # (1, 3, H, W) float 0-1
-        gain0: Tensor, gain1: Tensor, gain2: Tensor, # (1, 1, h, w) each
+        gain0: Tensor, gain1: Tensor, gain2: Tensor,  # (1, 1, h, w) each
     ) -> tuple:
         # map (1, C, h, w), boxes (K, 4) px by falling score, scores (K,); -1: no box;
         # for each level energy of X, mean of A, energy of A: (1, h, w)
@@ -140,7 +139,8 @@ _AUTO = torch.export.Dim.DYNAMIC
 _GAIN = {2: _AUTO, 3: _AUTO}
 _SHAPES = dict(scene=({2: _AUTO, 3: _AUTO}, _GAIN, _GAIN, _GAIN), head=({0: _AUTO}, {0: _AUTO}, {}))
 _MAPS = [f'{what}{j}' for j in range(4) for what in ('x', 'mean_a', 'a')]
-_NAMES = dict(scene=(['image', 'gain0', 'gain1', 'gain2'], ['features', 'boxes', 'scores', *_MAPS[:9]]),
+_NAMES = dict(scene=(['image', 'gain0', 'gain1', 'gain2'],
+                     ['features', 'boxes', 'scores', *_MAPS[:9]]),
               head=(['pooled', 'boxes', 'gain3'], ['embeddings', 'scores', 'refined', *_MAPS[9:]]))
 
 def _graphs(parts):

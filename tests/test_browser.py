@@ -162,6 +162,7 @@ def look_around(e, busy):
     e.page.wait_for_function('([e, f, alt]) => e.alt === alt && f.alt.endsWith("level 0")', arg=[*(e.pictures.nth(i).locator('img').element_handle() for i in (SCENE, PLAIN)), seen])
     e.changes(lambda: e.press('Level', 'ArrowRight'), three)
     assert [e.readout('Scene'), e.readout('Level')] == [here, '1']   # nothing was set back meanwhile
+    e.changes(lambda: e.select('Show', label='attention A'), three)
     e.changes(lambda: e.select('Show', label='feature energy f(X)'), three)
     e.until('what FD compares')
     e.changes(lambda: e.root.get_by_label('difference to the teacher').check(), (DISTILLED, PLAIN))
@@ -177,8 +178,10 @@ def look_around(e, busy):
         x, y = box['x'] + box['width'] / 2, box['y'] + box['height'] / 2
         e.page.mouse.move(x, y); e.page.mouse.down(); e.page.mouse.move(x - 100, y, steps=4); e.page.mouse.up()
     e.changes(drag, three)
-    e.changes(lambda: e.press('Training', 'Home'), (DISTILLED,))
     assert e.readout('Training') == 'untrained'
+    e.changes(lambda: e.press('Training', 'End'), (DISTILLED,))
+    assert e.readout('Training') == 'finished'
+    e.changes(lambda: e.press('Training', 'Home'), (DISTILLED,))
     e.changes(lambda: e.press('Training', 'End'), (DISTILLED,))
     e.changes(lambda: e.select('Show', label='Grad-CAM'), three)
     e.press('Level', 'End')                                # level 3: not for Grad-CAM
