@@ -17,7 +17,7 @@ export PYTHON CONSTRAINTS
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-fast learn test check notebooks pytest docs lock export clean-nbs wheel explore trunks moments
+.PHONY: help env demo demo-fast learn test check notebooks pytest docs lock export clean-nbs wheel explore page trunks moments
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -40,6 +40,10 @@ $(VENV)/.for-exploring: $(BUILT_FROM)
 	@.ci/make-env $(VENV) '[explore]'
 	@touch $@ $(VENV)/.for-running
 
+$(VENV)/.for-deploying: $(BUILT_FROM)
+	@.ci/make-env $(VENV) '[deploy]'
+	@touch $@ $(VENV)/.for-running
+
 demo: $(VENV)/.for-running       ## make data, train teacher and students, search, report: runs/demo/report.html
 	$(BIN)/person-search demo
 
@@ -48,6 +52,11 @@ demo-fast: $(VENV)/.for-running  ## the same path in miniature: proves only that
 
 explore: $(VENV)/.for-exploring  ## look through the networks' eyes, and search, in a browser: http://127.0.0.1:8866
 	$(BIN)/voila tutorials/explore.ipynb --Voila.ip=127.0.0.1 --VoilaConfiguration.extension_denylist=jupyterlab-jupytext --VoilaConfiguration.progressive_rendering=True --MappingKernelManager.cull_interval=60 --MappingKernelManager.cull_idle_timeout=900
+
+page: $(VENV)/.for-deploying     ## a page whose networks run in the browser, without Python: runs/page; needs npm once
+	.ci/fetch-onnxruntime-web runs/onnxruntime-web
+	@$(BIN)/python -c "from person_search_nb.web_page import write_page; print(f'{write_page(\"runs/page\", \"runs/onnxruntime-web\") / 1e6:.1f} MB in runs/page')"
+	@echo 'to see it: python -m http.server --bind 127.0.0.1 --directory runs/page, then http://localhost:8000'
 
 learn: $(VENV)/.for-exploring    ## JupyterLab on copies of tutorials and notebooks in runs/learn: the repository stays as it is
 	$(BIN)/python .ci/learn

@@ -20,6 +20,7 @@ from .files import atomic_write
 from .visualize import crop, on_card
 from .widgets import jpeg
 from .datasets import open_dataset
+from .costs import count_macs, si
 from .model_files import shipped_trunk
 from .models import load_model
 from .web_parts import export_web
@@ -61,15 +62,20 @@ def embed_people(
 
 # %% ../nbs/tools/web_page.ipynb #51eb3ec8
 WORLD = 'synth:tiny?test_scenes=60&test_ids=40&queries=8&gallery=59&seed=12'
-NETWORKS = dict(teacher=('Teacher', 'hdl-teacher', 'It costs ten times what a student does.'),
-                taught=('Student, taught', 'hdl-student-fast-taught', ''),
-                plain=('Student, labels alone', 'hdl-student-fast', ''))
+NETWORKS = dict(teacher=('Teacher', 'hdl-teacher'),
+                taught=('Student, taught', 'hdl-student-fast-taught'),
+                plain=('Student, labels alone', 'hdl-student-fast'))
 SHOWN = 12  # scenes to choose from
 
 def _shown(scenes):
     "Scenes with several people, spread over the gallery."
     number = np.array([len(s.boxes) for s in scenes.scenes])
     return sorted(np.argsort(-number, kind='stable')[:SHOWN].tolist())
+
+def _cost(model, size):
+    "What a pass costs, in words."
+    macs = count_macs(model, size)
+    return f"{si(macs['scene'])} multiplications a scene, {si(macs['person'])} a person."
 
 def _scene(scenes, i, name):
     "What the page has to know of a scene."
@@ -82,7 +88,7 @@ def write_page(
     folder,                 # is made
     vendor=None,            # folder with onnxruntime's files, of .ci/fetch-onnxruntime-web
     spec: str = WORLD,      # data spec of the scenes
-    networks: dict = NETWORKS, # name -> (title, shipped trunk or model file, sentence)
+    networks: dict = NETWORKS, # name -> (title, shipped trunk or model file)
     progress: bool = True,  # a bar
 ) -> int:                   # bytes, all files together
     "Write the page."
@@ -94,12 +100,12 @@ def write_page(
     shipped = [jpeg(scenes.picture(i), 92) for i in range(len(scenes))]
     pictures = [np.array(Image.open(io.BytesIO(p)).convert('RGB')) for p in shipped]
     about = []
-    for name, (title, file, words) in tqdm(networks.items(), 'networks', disable=not progress):
+    for name, (title, file) in tqdm(networks.items(), 'networks', disable=not progress):
         model = load_model(file if Path(file).exists() else shipped_trunk(file)).eval()
         export_web(model, folder, name)
         rows = embed_people(model, pictures, people).astype('<f4')
         atomic_write(folder / f'{name}.people.bin', rows.tobytes())
-        about.append(dict(name=name, title=title, about=words))
+        about.append(dict(name=name, title=title, cost=_cost(model, pictures[0].shape[:2])))
     shown = _shown(scenes)
     for k, i in enumerate(shown): atomic_write(folder / f'scene{k}.jpg', shipped[i])
     atomic_write(folder / 'people.jpg', jpeg(sheet, 88))

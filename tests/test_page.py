@@ -147,6 +147,7 @@ def test_a_visitor(site, visit, tmp_path_factory):
     ranking = lambda name: page.locator(f'[data-network={name}] .hits li span').all_inner_texts()
     page.screenshot(path=shots/'start.png', full_page=True)
     assert people('teacher').count() > 2 and len(ranking('taught')) == 10
+    assert 'multiplications a scene' in page.locator('[data-network=taught] .cost').inner_text()
     assert 'FD' in words('plain') and 'of the one without' in words('taught') and 'FD' not in words('teacher')
     before = ranking('taught')
     moved(page, lambda: people('taught').nth(1).evaluate('b => b.click()'))  # the middle of a box may lie under another

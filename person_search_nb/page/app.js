@@ -58,10 +58,11 @@ async function load() {
 const panels = {};
 
 function buildPanels() {
-  for (const { name, title } of data.networks) {
+  for (const { name, title, cost } of data.networks) {
     const root = make('section', $('panels')), own = {};
     root.dataset.network = name;
     make('h2', root, { textContent: title });
+    make('p', root, { className: 'cost', textContent: cost });
     own.figure = make('div', root, { className: 'picture' });
     own.canvas = make('canvas', own.figure, { width: 448, height: 256 });
     own.canvas.setAttribute('role', 'img');
@@ -237,7 +238,7 @@ function placeButton(b, [x1, y1, x2, y2]) {
 
 function words(name, number) {
   const found = `${number} people found. `, j = state.level;
-  if (name === 'teacher') return `${found}${data.networks[0].about}`;
+  if (name === 'teacher') return found;
   const map = (who, what) => seen[who].maps[j][what].data;
   const far = (who, what) => distance(map(who, what), map('teacher', what));
   const text = what => {
