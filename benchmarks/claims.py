@@ -143,8 +143,8 @@ def section(name, out):
     result = read_json(out / name / 'results.json')
     took, networks, steps = minutes(result)
     lines = [f"## {result['title']}", '', *(f'* {verdict(result, *g)}' for g in CLAIMS[name].gains), '',
-             f"`python benchmarks/claims.py {name}`: {networks} networks of {steps} steps, {took:.0f} minutes of training together, a core each; worlds and seeds of the weights: "
-             f"{', '.join(f'10{s} and {s}' for s in result['seeds'])}; {result['rows'][0]['runs'][0]['queries']} queries in each world.", '']
+             f"`python benchmarks/claims.py {name} --seeds {' '.join(map(str, result['seeds']))}`: {networks} networks of {steps} steps, on one thread each, {took:.0f} minutes by the clock "
+             f"together, beside other work; worlds {', '.join(f'10{s}' for s in result['seeds'])}, {result['rows'][0]['runs'][0]['queries']} queries in each.", '']
     return '\n'.join(lines) + '\n' + ablation_table(result).partition('\n\n')[2]
 
 
