@@ -212,7 +212,7 @@ def block(self: AttentionExplorer, name: str):
     return edit_levels(model, features=dict.fromkeys(levels, keep))
 
 @patch
-def state(self: AttentionExplorer, name: str) -> str:
+def said_of(self: AttentionExplorer, name: str) -> str:
     "What a title says beside the name: the moment and the edit."
     return ', '.join(t for t in (self._at(name), self.edit.label * self.is_edited(name)) if t)
 
@@ -330,7 +330,7 @@ def _rank(self: AttentionExplorer):
     if self.is_edited(name):
         with self.as_if(edited=False): self.before = self.ranked(name)
     title = 'Whom does {} find? <span class="psnb-small">{}</span>'.format
-    who = ', '.join(t for t in (name, self.state(name)) if t)
+    who = ', '.join(t for t in (name, self.said_of(name)) if t)
     rows = self._row_of_cards(title(escaped(who), self.summary(self.hits)), self.hits, self.before)
     if self.before is not None:
         said = 'the same network without the change: ' + self.summary(self.before)

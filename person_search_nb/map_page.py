@@ -268,7 +268,7 @@ def block(self: MapPage, name: str):
     return nullcontext()
 
 @patch
-def state(self: MapPage, name: str) -> str:
+def said_of(self: MapPage, name: str) -> str:
     "What a title says beside the name."
     return ''
 
@@ -405,7 +405,7 @@ def _show(self: MapPage, n, heat, problem):
         p.alt = f'{n}: {_BRIGHT[self.quantity.value]}, level {j}'
         p.note = str(problem)
     sign = ' <span class=psnb-small>teacher minus student</span>' if minus else ''
-    later = f' <span class="psnb-small">{escaped(self.state(n))}</span>'
+    later = f' <span class="psnb-small">{escaped(self.said_of(n))}</span>'
     self.titles[n].value = f'<h4>{escaped(n)}{sign}{later}</h4>'
 
 # %% ../nbs/tools/map_page.ipynb #f35d72b2
@@ -469,6 +469,6 @@ def tiles(self: MapPage):
         text, numbers = self._words(n)
         low_high = numbers.rpartition('map ')[2]
         tile = with_boxes(self.drawn[n], self.boxes, self.view, person)
-        lines = filter(None, (self.state(n), *text.split(', '), low_high))
+        lines = filter(None, (self.said_of(n), *text.split(', '), low_high))
         rows.append((title, tile, '\n'.join(lines)))
     return [rows]

@@ -176,6 +176,7 @@ def _hits(self: Rankings, c, x):
                    f'<text x="{x + _WIDE + 6}" y="{y + 43}">{m.similarity:.2f}</text>')
     return ''.join(out)
 
+# %% ../nbs/tools/rankings.ipynb #6d5d3cd9
 @patch
 def joined(self: Rankings, a: int, b: int) -> list:  # of (place in a, place in b)
     "Places of the same hits in two columns."

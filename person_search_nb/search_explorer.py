@@ -55,7 +55,7 @@ class SearchExplorer(Explorer, SearchedScenes):
     @classmethod
     def demo(cls) -> 'SearchExplorer':
         "The shipped networks and a small synthetic world; opens in seconds."
-        teacher, students, _ = demo_models()
+        teacher, students = demo_models()
         others = dict(teacher=teacher, plain=students['plain'])
         return cls(students['distilled'], None, demo_scenes(), others=others, name='taught')
 

@@ -52,7 +52,7 @@ def embed_people(
     pictures,      # of (h, w, 3) uint8, as they are shipped
     people: dict,  # of `people_of`
 ) -> np.ndarray:   # (N, D) float32, unit length
-    "The embedding of everybody, from true boxes."
+    "The embedding of everyone, from true boxes."
     boxes, of = torch.tensor(people['box']), np.asarray(people['scene'])
     rows = []
     for i, picture in enumerate(pictures):

@@ -1,10 +1,10 @@
 // Six steps for a newcomer: each sets the page to something and says what to look at.
 
 export const TOUR = [
-  [{}, 'Everybody whom a network finds has a box. Three networks look at one scene: the teacher, '
+  [{}, 'Everyone whom a network finds has a box. Three networks look at one scene: the teacher, '
     + 'a student it has taught, and the same student taught by labels alone.'],
   [{ person: 1 }, 'Click a box, and each network looks for that person among all others. Green: '
-    + 'the same person, orange: somebody else. Below each picture are the most similar ones.'],
+    + 'the same person, orange: someone else. Below each picture are the most similar ones.'],
   [{ quantity: 'x' }, 'Feature energy: where a network has something to say. People are bright.'],
   [{ quantity: 'difference' }, 'Where a student has more energy than its teacher (orange), and '
     + 'where less (purple). FD is a mean square of such differences: compare both students.'],
