@@ -207,10 +207,14 @@ def test_a_picture_of_ones_own_and_what_is_none(site, visit, tmp_path):
     page, folder = visit(), site[1]
     mine = Image.open(folder/'scene3.jpg').resize((900, 514))
     mine.save(tmp_path/'mine.png')
+    assert page.locator('#save').is_enabled()
     moved(page, lambda: page.set_input_files('#own', tmp_path/'mine.png'))
     marks = page.locator('[data-network=teacher] .hits li span').all_inner_texts()
     assert len(marks) == 10 and not any('✓' in m or '✗' in m for m in marks)
-    assert page.locator('[data-network=teacher] canvas').first.evaluate('c => c.width') == 448
+    assert page.locator('[data-network=teacher] canvas').first.evaluate('c => c.width') == 448 and '?' not in page.url
+    Image.new('RGBA', (300, 200), (0, 0, 0, 0)).save(tmp_path/'clear.png')   # transparent is white, for eyes and networks
+    moved(page, lambda: page.set_input_files('#own', tmp_path/'clear.png'))
+    assert page.locator('[data-network=teacher] canvas').first.evaluate('c => [...c.getContext("2d").getImageData(9, 9, 1, 1).data]') == [255] * 4
     (tmp_path/'no.png').write_text('<script>alert(1)</script>')
     said = moved(page, lambda: page.set_input_files('#own', tmp_path/'no.png'))
     assert 'no.png: no picture' in said

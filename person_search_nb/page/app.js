@@ -13,7 +13,7 @@ const HITS = 10, MEANING = {
   picture: 'Boxes: people found. Their number is the score.',
   x: 'Bright: the length of the feature vector in a cell, in each picture from lowest to highest.',
   mean_a: 'Bright: attention A, mean over channels, in each picture from lowest to highest.',
-  difference: 'Orange: the student has more energy than the teacher; purple: less. At unit length.',
+  difference: 'Orange: the teacher has more energy than the student; purple: less. At unit length.',
 };
 const $ = id => document.getElementById(id);
 function make(tag, parent, own = {}) {
@@ -82,6 +82,7 @@ function buildScenes() {
 }
 
 function connect() {
+  for (const id of ['tour', 'save', 'reset']) $(id).disabled = false;
   for (const e of $('controls').elements) {
     if (!e.name) continue;
     e.oninput = () => change({ [e.name]: e.type === 'range' ? Number(e.value) : e.value });
@@ -118,12 +119,17 @@ function guide(k) {
 function change(what) {
   if ('scene' in what || 'person' in what) chosen = null;  // else the same person, whatever moves
   Object.assign(state, what);
-  history.replaceState(null, '', location.pathname + toQuery(state));
+  showAddress();
   showControls();
   // one thing after another; of several moves that wait only the last is done
   const mine = ++moves;
   work = work.then(() => mine === moves && redraw()).catch(e => say(e.message, true));
   return work;
+}
+
+// Of a picture of one's own an address says nothing: whoever opens it has not got it.
+function showAddress() {
+  history.replaceState(null, '', location.pathname + (own ? '' : toQuery(state)));
 }
 
 function showControls() {
@@ -148,6 +154,7 @@ async function redraw() {
   const from = performance.now();
   await look();
   const box = query();
+  showAddress();
   for (const { name } of data.networks) {
     draw(name, box);
     await showHits(name, box);
@@ -184,7 +191,12 @@ async function gainsOf(name, teacher) {
 const sure = name => [...seen[name].scores.keys()].filter(i => seen[name].scores[i] >= state.score);
 
 function query() {  // the box of whom we look for
-  if (chosen) return chosen;
+  if (chosen) {  // with other attention the same person may have another number
+    const { boxes } = seen[state.by];
+    const same = sure(state.by).find(i => iou(boxes, i, chosen, 0) > 0.5);
+    if (same !== undefined) state.person = same;
+    return chosen;
+  }
   const names = [state.by, ...data.networks.map(n => n.name)];
   const name = names.find(n => sure(n).length);
   if (!name) return null;
@@ -307,7 +319,7 @@ try {
   state = asked.state;
   buildScenes();
   buildPanels();
-  connect();
   await change({});
+  connect();
   if (asked.ignored.length) say(`In the address, ${asked.ignored.join(', ')} means nothing here.`);
 } catch (e) { say(e.message, true); }

@@ -20,6 +20,8 @@ export async function toImage(source, most = Infinity) {
   const h = Math.max(33, Math.round(bitmap.height * share));
   const canvas = new OffscreenCanvas(w, h), pen = canvas.getContext('2d');
   pen.imageSmoothingQuality = 'high';
+  pen.fillStyle = '#fff';  // behind what is transparent
+  pen.fillRect(0, 0, w, h);
   pen.drawImage(bitmap, 0, 0, w, h);
   const pixels = pen.getImageData(0, 0, w, h).data, data = new Float32Array(3 * h * w);
   for (let k = 0; k < h * w; k++)

@@ -1,15 +1,15 @@
 // A map over its scene, in colours: what widgets.draw_map draws.
 
-const MORE = [230, 97, 1], LESS = [94, 60, 153];  // orange: the student has more; purple: less
+const MORE = [230, 97, 1], LESS = [94, 60, 153];  // orange: the teacher has more; purple: less
 
 function unit(values) {
   const length = Math.hypot(...values) || 1;
   return Array.from(values, v => v / length);
 }
 
-// student minus teacher, each at unit length, from -1 to 1
+// teacher minus student, each at unit length, from -1 to 1
 export function difference(student, teacher) {
-  const s = unit(student), t = unit(teacher), d = s.map((v, k) => v - t[k]);
+  const s = unit(student), t = unit(teacher), d = s.map((v, k) => t[k] - v);
   const most = Math.max(...d.map(Math.abs)) || 1;
   return d.map(v => v / most);
 }

@@ -6,7 +6,7 @@ export const TOUR = [
   [{ person: 1 }, 'Click a box, and each network looks for that person among all others. Green: '
     + 'the same person, orange: someone else. Below each picture are the most similar ones.'],
   [{ quantity: 'x' }, 'Feature energy: where a network has something to say. People are bright.'],
-  [{ quantity: 'difference' }, 'Where a student has more energy than its teacher (orange), and '
+  [{ quantity: 'difference' }, 'Where the teacher has more energy than a student (orange), and '
     + 'where less (purple). FD is a mean square of such differences: compare both students.'],
   [{ quantity: 'mean_a', attention: 'off' }, 'Attention switched off: boxes are lost or moved, and '
     + 'the rankings change. Put it on again to compare.'],
