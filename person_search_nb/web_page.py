@@ -80,7 +80,7 @@ def _cost(model, size):
 def _scene(scenes, i, name):
     "What the page has to know of a scene."
     truth, (height, width) = scenes.truth(i), scenes.item_size(i)
-    return dict(file=name, name=scenes.names[i], index=i, height=height, width=width,
+    return dict(file=name, name=scenes.names[i], height=height, width=width,
                 boxes=truth['boxes'].tolist(), ids=truth['person_id'].tolist())
 
 # %% ../nbs/tools/web_page.ipynb #9cf49a4b

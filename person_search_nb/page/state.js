@@ -1,6 +1,6 @@
 // What the page shows, as a permalink keeps it. What an address says is checked, never trusted.
 
-export const CHOICES = {
+const CHOICES = {
   quantity: ['picture', 'x', 'mean_a', 'difference'],
   attention: ['learned', 'off', 'teacher'],
   by: ['teacher', 'taught', 'plain'],  // whose list of people `person` counts in
