@@ -11,6 +11,7 @@ from PIL import Image
 from person_search_nb.datasets import open_dataset
 from person_search_nb.web_page import NETWORKS, write_page
 from person_search_nb.model_files import shipped_trunk
+from person_search_nb.page_state import browser_module
 from person_search_nb.widgets import draw_map, live_map, view_of
 from person_search_nb.models import load_model
 
@@ -25,6 +26,22 @@ def test_the_modules_by_themselves(root):
     done = subprocess.run(['node', '--test', *map(str, sorted((root/'tests/js').glob('*.test.mjs')))], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     assert '# pass 0' not in done.stdout
+
+
+@pytest.mark.skipif(not shutil.which('npm'), reason='no npm here')
+def test_the_modules_are_linted(root):
+    done = subprocess.run([root/'.ci/lint-js'], capture_output=True, text=True)
+    if 'npm error' in done.stderr: pytest.skip('the npm registry does not answer')
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize('name', ('picture_widget.js', 'hits_widget.js', 'bar_widget.js'))
+@pytest.mark.skipif(not shutil.which('node'), reason='no Node.js here')
+def test_a_module_and_its_imports_are_one_module(name, tmp_path):
+    "Two modules that call different things by one name would be an error of syntax."
+    (tmp_path/'one.mjs').write_text(browser_module(name))
+    done = subprocess.run(['node', '--check', tmp_path/'one.mjs'], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_module_asks_for_anything_from_elsewhere(root):

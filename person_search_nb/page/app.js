@@ -190,7 +190,10 @@ async function gainsOf(name, teacher) {
   return gains;
 }
 
-const sure = name => [...seen[name].scores.keys()].filter(i => seen[name].scores[i] >= state.score);
+function sure(name) {  // numbers of those whom a network finds
+  const { scores } = seen[name];
+  return [...scores.keys()].filter(i => scores[i] >= state.score);
+}
 
 function query() {  // the box of whom we look for
   if (chosen) {  // with other attention the same person may have another number
@@ -243,9 +246,9 @@ function words(name, number) {
   const map = (who, what) => seen[who].maps[j][what].data;
   const far = (who, what) => distance(map(who, what), map('teacher', what));
   const text = what => {
-    const own = far(name, what), plain = far('plain', what);
-    const share = name === 'plain' || !plain ? '' : ` (${(own / plain).toFixed(2)} of the one without)`;
-    return own.toExponential(1) + share;
+    const mine = far(name, what), plain = far('plain', what), alone = name === 'plain' || !plain;
+    const share = alone ? '' : ` (${(mine / plain).toFixed(2)} of the one without)`;
+    return mine.toExponential(1) + share;
   };
   return `${found}From the teacher, level ${j}: FD ${text('x')}, AD ${text('a')}.`;
 }

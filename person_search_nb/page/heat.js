@@ -36,10 +36,10 @@ function places(pixels, size, axis, heat) {
   if (!heat.box) {
     return Array.from({ length: pixels }, (_, i) => between((at(i) - 0.5) / heat.stride, n));
   }
-  const low = heat.box[axis], high = heat.box[axis + 2], unit = (high - low) / heat.cells;
+  const low = heat.box[axis], high = heat.box[axis + 2], pooled = (high - low) / heat.cells;
   const step = Math.round(heat.cells / n);  // cell k lies on pooled cell step * k
   return Array.from({ length: pixels }, (_, i) =>
-    at(i) < low || at(i) >= high ? null : between(((at(i) - low) / unit - 0.5) / step, n));
+    at(i) < low || at(i) >= high ? null : between(((at(i) - low) / pooled - 0.5) / step, n));
 }
 
 function colourOf(v, heat) {  // a colour, and how strong it is

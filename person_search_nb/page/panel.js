@@ -2,7 +2,7 @@
 
 import { make } from './elements.js';
 import { showHits } from './hits.js';
-import { scenePicture } from './scene_picture.js';
+import { ScenePicture } from './scene_picture.js';
 
 const EMPTY = { size: [4, 3], boxes: [], labels: [], colours: [], selected: -1, dragged: [],
   can_drag: false, can_brush: false, brush: 0, strokes: [], alt: '', label: '', note: '',
@@ -17,13 +17,13 @@ export class Panel {
     this.shown = { ...EMPTY, label: `${title}: people found; arrow keys, then Enter` };
     make('h2', root, { textContent: title });
     make('p', root, { className: 'cost', textContent: cost });
-    this.picture = scenePicture(root, key => this.shown[key], said => choose(said));
+    this.picture = new ScenePicture(root, key => this.shown[key], choose);
     this.caption = make('p', root, { className: 'caption' });
     this.hits = make('ol', root);
     this.hits.setAttribute('aria-label', `whom the ${title} finds`);
   }
 
-  // image: of `toImage`; what: some of the things a `scenePicture` shows
+  // image: of `toImage`; what: some of the things a `ScenePicture` shows
   show(image, what, caption) {
     const [, , h, w] = image.dims, old = this.shown.edition;
     Object.assign(this.shown, { size: [w, h] }, what);

@@ -1,13 +1,13 @@
 // `widgets.ScenePicture` in the browser: traits and messages on one side, a picture on the other.
 
 import { numbers, pictureOf } from './bytes.js';
-import { scenePicture } from './scene_picture.js';
+import { ScenePicture } from './scene_picture.js';
 
 const OVER = ['size', 'boxes', 'labels', 'colours', 'selected', 'dragged', 'can_drag', 'can_brush',
   'brush', 'strokes', 'alt', 'label', 'note'];
 
 function render({ model, el }) {
-  const shown = scenePicture(el, get, choice => model.send(choice));
+  const shown = new ScenePicture(el, get, choice => model.send(choice));
   let latest = 0, decoding = false;
 
   function get(name) {
@@ -28,8 +28,8 @@ function render({ model, el }) {
   model.on('msg:custom', answer => shown.answered(answer.late));
   model.on('change:picture', repaint);
   model.on('change:heat', () => { if (!decoding) shown.repaint(); });
-  model.on('change:edition', shown.renumbered);
-  for (const k of OVER) model.on(`change:${k}`, shown.redraw);
+  model.on('change:edition', () => shown.renumbered());
+  for (const k of OVER) model.on(`change:${k}`, () => shown.redraw());
   repaint();
 }
 

@@ -23,42 +23,81 @@ function line(points) {  // a stroke of the brush; a dot is a very short one
   return more.map(p => p.join(',')).join(' ');
 }
 
-export function scenePicture(parent, get, send) {
+export class ScenePicture {
   // # Elements and state
-  const id = `psnb-${Date.now()}-${count++}`;
-  const root = make('div', parent, { className: 'psnb-picture' });
-  // JupyterLab would move to the next cell on an arrow key
-  root.setAttribute('data-lm-suppress-shortcuts', 'true');
-  const canvas = make('canvas', root), svg = draw('svg', root, { role: 'presentation' });
-  const note = make('div', root, { className: 'psnb-note' });
-  canvas.setAttribute('role', 'img');
-  let picture = null, cursor = -1, from = null, rubber = null, path = null;
-  let keys = [];     // keys since the focus came or a person was chosen
-  let asked = null;  // what was asked for and is not done yet
-  const waiting = () => asked && asked.edition === get('edition');
-  const chosenNow = () => waiting() ? asked.choose : get('selected');
-  const draggedNow = () => waiting() ? asked.drag : get('dragged');
-
-  // # Drawing
-  function repaint(other = picture) {  // the picture itself, with its heat
-    picture = other;
-    canvas.style.visibility = picture ? 'visible' : 'hidden';
-    if (picture) paint(canvas, picture, get('size'), get('heat'));
+  constructor(parent, get, send) {
+    Object.assign(this, { get, send, id: `psnb-${Date.now()}-${count++}` });
+    this.root = make('div', parent, { className: 'psnb-picture' });
+    // JupyterLab would move to the next cell on an arrow key
+    this.root.setAttribute('data-lm-suppress-shortcuts', 'true');
+    this.canvas = make('canvas', this.root);
+    this.canvas.setAttribute('role', 'img');
+    this.svg = draw('svg', this.root, { role: 'presentation' });
+    this.note = make('div', this.root, { className: 'psnb-note' });
+    this.picture = null;
+    this.cursor = -1;
+    this.keys = [];     // since the focus came or a person was chosen
+    this.asked = null;  // what was asked for and is not done yet
+    this.from = this.path = this.rubber = null;  // where the mouse went down, and what it draws
+    this.listen();
+    this.repaint();
+    this.redraw();
   }
 
-  function frame(kind, box) {
-    const g = draw('g', svg, { class: `psnb-box ${kind}` });
+  waiting() { return this.asked && this.asked.edition === this.get('edition'); }
+  chosen() { return this.waiting() ? this.asked.choose : this.get('selected'); }
+  dragged() { return this.waiting() ? this.asked.drag : this.get('dragged'); }
+
+  // # Drawing
+  repaint(picture = this.picture) {  // the picture itself, with its heat
+    this.picture = picture;
+    this.canvas.style.visibility = picture ? 'visible' : 'hidden';
+    if (picture) paint(this.canvas, picture, this.get('size'), this.get('heat'));
+  }
+
+  redraw() {  // everything over the picture
+    const [w, h] = this.get('size'), boxes = this.get('boxes'), chosen = this.chosen();
+    this.svg.setAttribute('viewBox', `0 0 ${w} ${h}`);
+    this.root.style.aspectRatio = `${w} / ${h}`;
+    this.svg.replaceChildren();
+    this.describe(boxes.length);
+    this.get('strokes').forEach(points => this.stroke(points));
+    boxes.forEach((box, i) => this.option(box, i, chosen));
+    const last = this.svg.querySelector('.psnb-chosen');
+    if (last) this.svg.append(last);  // on top of its neighbours
+    this.rubber = this.path ? this.stroke(this.path) : null;
+    const box = this.dragged();
+    if (!this.path && box.length === 4) this.rubber = this.frame('psnb-chosen psnb-dragged', box);
+  }
+
+  describe(people) {  // for those who cannot see it, and for the mouse
+    const { root, svg, get } = this, brush = get('can_brush'), drag = get('can_drag') || brush;
+    root.tabIndex = people ? 0 : -1;
+    root.setAttribute('role', people ? 'listbox' : 'group');
+    root.setAttribute('aria-label', get('label'));
+    root.classList.toggle('psnb-can-click', people > 0 || drag);
+    svg.style.touchAction = drag ? 'none' : 'auto';
+    svg.style.cursor = brush ? 'cell' : drag ? 'crosshair' : 'default';
+    this.canvas.setAttribute('aria-label', get('alt'));
+    this.note.textContent = get('note');
+    const current = this.cursor >= 0 && people > 0;
+    if (current) root.setAttribute('aria-activedescendant', `${this.id}-${this.cursor}`);
+    else root.removeAttribute('aria-activedescendant');
+  }
+
+  frame(kind, box) {
+    const g = draw('g', this.svg, { class: `psnb-box ${kind}` });
     draw('rect', g, { class: 'psnb-under' });
     draw('rect', g, { class: 'psnb-line' });
     place(g, box);
     return g;
   }
 
-  function option(box, i, chosen) {  // one person
-    const kind = (i === chosen ? 'psnb-chosen' : '') + (i === cursor ? ' psnb-cursor' : '');
-    const g = frame(kind, box), label = get('labels')[i] || `box ${i + 1}`;
-    const colour = get('colours')[i];
-    g.id = `${id}-${i}`;
+  option(box, i, chosen) {  // one person
+    const kind = (i === chosen ? 'psnb-chosen' : '') + (i === this.cursor ? ' psnb-cursor' : '');
+    const g = this.frame(kind, box), label = this.get('labels')[i] || `box ${i + 1}`;
+    const colour = this.get('colours')[i];
+    g.id = `${this.id}-${i}`;
     if (colour && i !== chosen) g.querySelector('.psnb-line').style.stroke = colour;
     g.setAttribute('role', 'option');
     g.setAttribute('aria-selected', i === chosen);
@@ -66,132 +105,130 @@ export function scenePicture(parent, get, send) {
     draw('title', g).textContent = label;
   }
 
-  function stroke(points) {  // grey over a part of someone
-    return draw('polyline', svg, { class: 'psnb-stroke', points: line(points),
-      'stroke-width': get('brush') });
-  }
-
-  function redraw() {  // everything over the picture
-    const [w, h] = get('size'), chosen = chosenNow(), boxes = get('boxes');
-    const many = boxes.length > 0, brush = get('can_brush');
-    const drag = get('can_drag') || brush;
-    svg.setAttribute('viewBox', `0 0 ${w} ${h}`);
-    root.style.aspectRatio = `${w} / ${h}`;
-    svg.replaceChildren();
-    root.tabIndex = many ? 0 : -1;
-    root.setAttribute('role', many ? 'listbox' : 'group');
-    root.setAttribute('aria-label', get('label'));
-    root.classList.toggle('psnb-can-click', many || drag);
-    svg.style.touchAction = drag ? 'none' : 'auto';
-    svg.style.cursor = brush ? 'cell' : drag ? 'crosshair' : 'default';
-    canvas.setAttribute('aria-label', get('alt'));
-    note.textContent = get('note');
-    get('strokes').forEach(stroke);
-    boxes.forEach((box, i) => option(box, i, chosen));
-    const last = svg.querySelector('.psnb-chosen');
-    if (last) svg.append(last);  // on top of its neighbours
-    if (cursor >= 0 && many) root.setAttribute('aria-activedescendant', `${id}-${cursor}`);
-    else root.removeAttribute('aria-activedescendant');
-    rubber = path ? stroke(path) : null;
-    if (!path && draggedNow().length === 4) rubber = frame('psnb-chosen psnb-dragged', draggedNow());
+  stroke(points) {  // grey over a part of someone
+    return draw('polyline', this.svg, { class: 'psnb-stroke', points: line(points),
+      'stroke-width': this.get('brush') });
   }
 
   // # Choosing
-  function ask(choose, drag, edition, typed) {  // shown at once, done later
-    asked = { choose, drag, edition, typed };
-    cursor = choose;
-    keys = [];
-    send({ choose, drag, edition });
-    redraw();
+  ask(choose, drag, edition, typed) {  // shown at once, done later
+    this.asked = { choose, drag, edition, typed };
+    this.cursor = choose;
+    this.keys = [];
+    this.send({ choose, drag, edition });
+    this.redraw();
   }
 
-  function again(typed) {  // the same keys on other people
-    return walk(typed, Math.max(0, get('selected')), get('boxes').length);
+  again(typed) {  // the same keys on other people
+    return walk(typed, Math.max(0, this.get('selected')), this.get('boxes').length);
   }
 
-  function answered(late) {
+  answered(late) {
     // late: the people were others by then. What was typed is repeated with those who are there
     // now; what was pointed at is not
-    const typed = late && asked ? asked.typed : [];
-    asked = null;
-    if (typed.length && get('boxes').length) ask(again(typed), [], get('edition'), typed);
-    else redraw();
+    const typed = late && this.asked ? this.asked.typed : [];
+    this.asked = null;
+    if (typed.length && this.get('boxes').length) {
+      this.ask(this.again(typed), [], this.get('edition'), typed);
+    } else this.redraw();
   }
 
-  function renumbered() {  // there are other people
-    if (cursor >= 0) cursor = get('boxes').length ? again(keys) : -1;
-    redraw();
+  renumbered() {  // there are other people
+    if (this.cursor >= 0) this.cursor = this.get('boxes').length ? this.again(this.keys) : -1;
+    this.redraw();
   }
 
   // # Mouse
-  function where(e) {  // in px of the boxes
-    const r = svg.getBoundingClientRect(), [w, h] = get('size');
+  where(e) {  // in px of the boxes
+    const r = this.svg.getBoundingClientRect(), [w, h] = this.get('size');
     const cut = (v, n) => Math.min(n, Math.max(0, v));
     return [cut((e.clientX - r.left) / r.width * w, w), cut((e.clientY - r.top) / r.height * h, h)];
   }
 
-  svg.addEventListener('pointerdown', e => {
+  down(e) {
     if (e.button !== 0) return;
-    from = where(e);
-    from.edition = get('edition');
-    keys = [];
-    path = get('can_brush') ? [from] : null;
-    svg.setPointerCapture(e.pointerId);
-    root.focus({ preventScroll: true });
-    if (path) redraw();
-  });
-  svg.addEventListener('pointermove', e => {
-    if (!from) return;
+    this.from = this.where(e);
+    this.from.edition = this.get('edition');
+    this.keys = [];
+    this.path = this.get('can_brush') ? [this.from] : null;
+    this.svg.setPointerCapture(e.pointerId);
+    this.root.focus({ preventScroll: true });
+    if (this.path) this.redraw();
+  }
+
+  move(e) {
+    if (!this.from) return;
+    if (this.path) {
+      this.path.push(this.where(e));
+      this.rubber.setAttribute('points', line(this.path));
+    } else if (this.get('can_drag')) {
+      const box = span(this.from, this.where(e));
+      if (this.rubber) place(this.rubber, box);
+      else this.rubber = this.frame('psnb-chosen psnb-dragged', box);
+    }
+  }
+
+  up(e) {
+    if (!this.from) return;
+    const start = this.from, { edition } = start, { path } = this;
+    const box = span(start, this.where(e));
+    this.from = this.path = null;
     if (path) {
-      path.push(where(e));
-      rubber.setAttribute('points', line(path));
+      const stroke = path.slice(0, 400).map(([x, y]) => [x, y]);
+      this.send({ choose: -1, drag: [], stroke, edition });
       return;
     }
-    if (!get('can_drag')) return;
-    const box = span(from, where(e));
-    if (rubber) place(rubber, box); else rubber = frame('psnb-chosen psnb-dragged', box);
-  });
-  svg.addEventListener('pointerup', e => {
-    if (!from) return;
-    const start = from, box = span(from, where(e));
-    const scale = svg.getBoundingClientRect().width / get('size')[0];
-    const shorter = Math.min(box[2] - box[0], box[3] - box[1]) * scale;
-    const stroked = path && path.slice(0, 400).map(([x, y]) => [x, y]);
-    from = path = null;
-    if (stroked) {
-      send({ choose: -1, drag: [], stroke: stroked, edition: start.edition });
-      return;
-    }
-    if (get('can_drag') && shorter > 5) { ask(-1, box, start.edition, []); return; }
-    const i = start.edition === get('edition') ? under(get('boxes'), start) : -1;
-    if (i >= 0) ask(i, [], start.edition, []); else redraw();
-  });
-  svg.addEventListener('pointercancel', () => { from = path = null; redraw(); });
+    const scale = this.svg.getBoundingClientRect().width / this.get('size')[0];
+    const shorter = Math.min(box[2] - box[0], box[3] - box[1]) * scale;  // px of the screen
+    const i = edition === this.get('edition') ? under(this.get('boxes'), start) : -1;
+    if (this.get('can_drag') && shorter > 5) this.ask(-1, box, edition, []);
+    else if (i >= 0) this.ask(i, [], edition, []);
+    else this.redraw();
+  }
+
+  cancel() {
+    this.from = this.path = null;
+    this.redraw();
+  }
 
   // # Keyboard
-  root.addEventListener('keydown', e => {
-    const n = get('boxes').length;
-    if (e.key === 'Escape' && from) { from = path = null; redraw(); return; }
+  key(e) {
+    const n = this.get('boxes').length;
+    if (e.key === 'Escape' && this.from) { this.cancel(); return; }
     if (!n) return;
     if (moves(e.key)) {
-      keys.push(e.key);
-      cursor = walk([e.key], cursor, n);
+      this.keys.push(e.key);
+      this.cursor = walk([e.key], this.cursor, n);
     } else if (e.key === 'Enter' || e.key === ' ') {
-      if (cursor >= 0) ask(cursor, [], get('edition'), keys);
+      if (this.cursor >= 0) this.ask(this.cursor, [], this.get('edition'), this.keys);
     } else return;
     e.preventDefault();
     e.stopPropagation();
-    redraw();
-  });
-  root.addEventListener('focus', () => {
-    keys = [];
-    if (cursor < 0 && root.matches(':focus-visible')) cursor = Math.max(0, chosenNow());
-    redraw();
-  });
-  root.addEventListener('blur', () => { cursor = -1; keys = []; redraw(); });
+    this.redraw();
+  }
 
-  // # What the user of this module calls
-  repaint();
-  redraw();
-  return { canvas, repaint, redraw, answered, renumbered };
+  focused() {
+    this.keys = [];
+    const byKey = this.root.matches(':focus-visible');
+    if (this.cursor < 0 && byKey) this.cursor = Math.max(0, this.chosen());
+    this.redraw();
+  }
+
+  left() {
+    this.cursor = -1;
+    this.keys = [];
+    this.redraw();
+  }
+
+  // # What happens when
+  listen() {
+    const { svg, root } = this;
+    svg.addEventListener('pointerdown', e => this.down(e));
+    svg.addEventListener('pointermove', e => this.move(e));
+    svg.addEventListener('pointerup', e => this.up(e));
+    svg.addEventListener('pointercancel', () => this.cancel());
+    root.addEventListener('keydown', e => this.key(e));
+    root.addEventListener('focus', () => this.focused());
+    root.addEventListener('blur', () => this.left());
+  }
 }
