@@ -311,6 +311,36 @@ def test_a_link_brings_the_page_back_and_is_not_trusted(site, visit):
     assert '?' not in odd.url and all(w in odd.inner_text('#status') for w in ('scene', 'level', 'quantity', 'colour', 'opacity'))
 
 
+def test_the_runtime_is_the_one_in_the_address_or_the_one_that_works(chromium, site, visit):
+    "Without a graphics card WebGPU cannot start, and the page goes on in WebAssembly."
+    assert visit('?runtime=wasm').inner_text('#runtime') == 'WebAssembly'
+    page = chromium.new_page()
+    page.set_default_timeout(300_000)
+    page.goto(f'{site[0]}/?runtime=webgpu&scene=1')
+    assert settled(page).startswith('Done') and page.inner_text('#runtime') in ('WebAssembly', 'WebGPU') and 'runtime=webgpu' in page.url
+    assert float(page.inner_text('#megabytes')) < 20
+    page.close()
+
+
+@pytest.mark.slow
+def test_webgpu_finds_what_python_finds(chromium, site):
+    "With a graphics card that is imitated in software, at a minute a scene."
+    b = chromium.browser_type.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader', '--enable-features=Vulkan'])
+    page, scenes = b.new_page(), site[2]
+    page.set_default_timeout(1_800_000)
+    page.goto(f'{site[0]}/data.json')
+    if page.evaluate('async () => !(await navigator.gpu?.requestAdapter())'): pytest.skip('this Chromium has no WebGPU')
+    run = RUN.replace("'./", "'/").replace('ort.wasm', 'ort.webgpu').replace('name), out', "name, { executionProviders: ['webgpu', 'wasm'] }), out")
+    for name in NETWORKS:
+        model = load_model(shipped_trunk(NETWORKS[name][1])).eval()
+        boxes, scores, embeddings, _ = page.evaluate(run, [name, 1, [[[10, 20, 50, 120]]]])[0]
+        with torch.no_grad(): found = model([scenes.image(0)])[0]
+        assert len(scores) == len(found['scores'])
+        for k, v in dict(boxes=boxes, scores=scores, embeddings=embeddings).items():
+            assert np.abs(np.asarray(v) - found[k].numpy().ravel()).max(initial=0.) / (448 if k == 'boxes' else 1) < LIMITS[k], (name, k)
+    b.close()
+
+
 def test_phone_and_dark(site, visit, tmp_path_factory):
     "At 390 px nothing is cut off, and colours follow the system."
     shots = tmp_path_factory.mktemp('shots')

@@ -8,6 +8,7 @@ import { difference, scaled } from './heat.js';
 import { AS_LEARNED, Network, OFF } from './network.js';
 import { Panel } from './panel.js';
 import { rank } from './ranking.js';
+import { openWith } from './runtime.js';
 import { DEFAULTS, fromQuery, toQuery } from './state.js';
 import { TOUR } from './tour.js';
 
@@ -20,7 +21,7 @@ const HITS = 10, MEANING = {
 const $ = id => document.getElementById(id);
 
 // # What is loaded
-const networks = {};
+const networks = {}, { runtime } = fromQuery(location.search);
 let data, sheet, state = { ...DEFAULTS };
 let image, own = null, seen = {};  // own: a picture of the reader's
 let chosen = null;                 // the box of whom we look for
@@ -37,17 +38,14 @@ async function load() {
     say(`Loading: ${(bytes / 1e6).toFixed(1)} MB.`);
   });
   data = JSON.parse(new TextDecoder().decode(await read('data.json')));
-  const ort = await import('./vendor/ort.wasm.min.mjs');
-  ort.env.wasm.numThreads = 1;
-  ort.env.wasm.wasmBinary = (await read('vendor/ort-wasm-simd-threaded.wasm.gz')).buffer;
-  const runtime = new URL('vendor/ort-wasm-simd-threaded.mjs', location.href);
-  ort.env.wasm.wasmPaths = { mjs: runtime.href };
   sheet = await createImageBitmap(new Blob([await read(data.sheet.file)]));
-  for (const { name } of data.networks) {
-    networks[name] = await Network.open(ort, read, name);
-    const rows = await read(`${name}.people.bin`);
-    networks[name].gallery = new Float32Array(rows.buffer);
-  }
+  $('runtime').textContent = await openWith(runtime, read, async ({ ort, options }) => {
+    for (const { name } of data.networks) {
+      networks[name] = await Network.open(ort, read, name, options);
+      const rows = await read(`${name}.people.bin`);
+      networks[name].gallery = new Float32Array(rows.buffer);
+    }
+  });
   for (const s of data.scenes) s.picture = new Blob([await read(s.file)], { type: 'image/jpeg' });
   $('people').textContent = `${data.people.id.length}`;
   $('megabytes').textContent = (bytes / 1e6).toFixed(0);
@@ -131,7 +129,7 @@ function failed(error) {
 
 // Of a picture of one's own an address says nothing: whoever opens it has not got it.
 function showAddress() {
-  history.replaceState(null, '', location.pathname + (own ? '' : toQuery(state)));
+  history.replaceState(null, '', location.pathname + (own ? '' : toQuery(state, runtime)));
 }
 
 function showControls() {

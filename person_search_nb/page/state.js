@@ -7,6 +7,7 @@ const CHOICES = {
 };
 const RANGES = { scene: [0, 999, 1], person: [0, 99, 1], level: [0, 2, 1],
   opacity: [0, 1, 0.05], score: [0.05, 0.95, 0.05] };
+const RUNTIMES = ['wasm', 'webgpu'];  // else the best there is
 export const DEFAULTS = { scene: 0, by: 'teacher', person: 0, quantity: 'picture',
   attention: 'learned', level: 2, opacity: 0.6, score: 0.5 };
 
@@ -17,20 +18,23 @@ function sound(name, text) {
   return Number((Math.round(v / step) * step).toFixed(2));
 }
 
-// state of an address' query string, and the names in it that mean nothing here
+// of an address' query string: state, names that mean nothing here, and the wanted runtime
 export function fromQuery(query, scenes = 1000) {
   const state = { ...DEFAULTS }, ignored = [];
+  let runtime = '';
   for (const [name, text] of new URLSearchParams(query)) {
     const value = name in DEFAULTS ? sound(name, text) : undefined;
-    if (value === undefined || (name === 'scene' && value >= scenes)) ignored.push(name);
+    if (name === 'runtime' && RUNTIMES.includes(text)) runtime = text;
+    else if (value === undefined || (name === 'scene' && value >= scenes)) ignored.push(name);
     else state[name] = value;
   }
-  return { state, ignored };
+  return { state, ignored, runtime };
 }
 
 // only what differs from the start
-export function toQuery(state) {
-  const changed = Object.keys(DEFAULTS).filter(k => state[k] !== DEFAULTS[k]);
-  const text = new URLSearchParams(changed.map(k => [k, state[k]])).toString();
+export function toQuery(state, runtime = '') {
+  const said = Object.keys(DEFAULTS).filter(k => state[k] !== DEFAULTS[k]).map(k => [k, state[k]]);
+  if (runtime) said.push(['runtime', runtime]);
+  const text = new URLSearchParams(said).toString();
   return text && `?${text}`;
 }

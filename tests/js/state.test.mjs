@@ -1,0 +1,17 @@
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { DEFAULTS, fromQuery, toQuery } from '../../person_search_nb/page/state.js';
+
+test('an address brings back what it was made from', () => {
+  const state = { ...DEFAULTS, scene: 3, quantity: 'x', opacity: 0.35 };
+  assert.deepEqual(fromQuery(toQuery(state, 'wasm')), { state, ignored: [], runtime: 'wasm' });
+  assert.equal(toQuery(DEFAULTS), '');
+});
+
+test('what cannot be is named and left out', () => {
+  const query = '?scene=5&level=9&quantity=<b>&runtime=cuda&a=1';
+  const { state, ignored, runtime } = fromQuery(query, 5);
+  assert.deepEqual(state, DEFAULTS);
+  assert.deepEqual(ignored, ['scene', 'level', 'quantity', 'runtime', 'a']);
+  assert.equal(runtime, '');
+});
