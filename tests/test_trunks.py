@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from person_search_nb.ablation_rows import network_of, Plan
+from person_search_nb.datasets import open_dataset
 from person_search_nb.model_files import load_trunk
 from person_search_nb.models import build_model, load_model
+from person_search_nb.showcase import Moments
 
 TINY = 'synth:tiny?train_scenes=8&test_scenes=8&train_ids=8&test_ids=4&queries=2&gallery=4&cameras=2'
 
@@ -136,3 +138,25 @@ def test_a_claim_runs_and_has_its_section(script, tmp_path, monkeypatch, capsys)
     text = (tmp_path / 'page.md').read_text()
     assert '## HDL, Table 7: identity losses' in text and 'of the centre loss' in text and '(paper: +15.5)' in text and '3 networks of 1 steps' in text
     assert '| softmax + centre |' in text and '**Result.** Of 2 comparisons' in text
+
+
+def test_moments_in_miniature(script, tmp_path, monkeypatch):
+    "Two trainings of four steps, with their card; a second run finds them and makes the same networks."
+    moments = script('.ci/moments.py')
+    how = replace(moments.HOW, data='synth:tiny?train_scenes=8&train_ids=8&cameras=2', student_epochs=2 * moments.HOW.batch_size / 4)
+    scenes = open_dataset(TINY, 'gallery', progress=False)
+    for name, value in dict(HOW=how, MOMENTS=(0, 1, 2, 4), FRESH=TINY, demo_scenes=lambda: scenes).items(): monkeypatch.setattr(moments, name, value)
+    monkeypatch.setattr(sys, 'argv', ['moments', '--out', str(tmp_path / 'out'), '--work', str(tmp_path / 'work')])
+    moments.main()
+    files = [tmp_path / 'out' / f'taught-{k}.safetensors' for k in range(2)]
+    kept = Moments(*files)
+    assert list(kept) == ['untrained', 'step 1', 'step 2', 'finished'] and [r['step'] for r in kept.rows] == [0, 1, 2, 4]
+    assert all({'FD', 'AD', 'mAP', 'top1'} <= r.keys() for r in kept.rows) and kept.gallery('finished', scenes) is not None
+    first, last = kept['untrained'].state_dict(), kept['finished'].state_dict()
+    assert any(not torch.equal(first[k], last[k]) for k in first if first[k].ndim == 4)
+    assert load_model(tmp_path / 'out/alone.safetensors').config['num_ids'] == 1
+    card = (tmp_path / 'out/README.md').read_text()
+    assert '| finished | 4 | ' in card and '| twin without a teacher | 4 | ' in card and '4 steps' in card
+    moments.main()
+    again = Moments(*files)
+    assert again.rows == kept.rows and all(torch.equal(v, last[k]) for k, v in again['finished'].state_dict().items())
