@@ -262,8 +262,9 @@ def main():
     for path in [*pages, *(ROOT/'benchmarks').glob('*.py'), *(ROOT/'benchmarks').glob('*.sh')]: copy(path)   # the scripts: pages link to them
     measured = [f"benchmarks/{p.stem}" for p in pages if p.parent.name == 'benchmarks']
 
-    to_root = runpy.run_path(str(ROOT/'.ci/readme'))['from_root']
-    start = [c | {'source': to_root(c['source'])} if c['cell_type'] == 'markdown' else c for c in notebook(ROOT/'nbs/index.ipynb')]
+    from_readme = runpy.run_path(str(ROOT/'.ci/readme'))
+    start = [c | {'source': from_readme['from_root'](c['source'])} if c['cell_type'] == 'markdown' else c for c in notebook(ROOT/'nbs/index.ipynb')]
+    start[0]['source'] = from_readme['with_badges'](start[0]['source'])
     if has_page():
         start = [c | {'source': with_card(c['source'])} if c['cell_type'] == 'markdown' else c for c in start]
         write(STILL, still(ROOT/'nbs/assets/page.gif'))
