@@ -51,7 +51,7 @@ demo-fast: $(VENV)/.for-running  ## the same path in miniature: proves only that
 	$(BIN)/person-search demo --fast
 
 explore: $(VENV)/.for-exploring  ## look through the networks' eyes, and search, in a browser: http://127.0.0.1:8866
-	$(BIN)/voila tutorials/explore.ipynb --Voila.ip=127.0.0.1 --VoilaConfiguration.extension_denylist=jupyterlab-jupytext --VoilaConfiguration.progressive_rendering=True --MappingKernelManager.cull_interval=60 --MappingKernelManager.cull_idle_timeout=900
+	$(BIN)/python .ci/explore
 
 page: $(VENV)/.for-deploying     ## a page whose networks run in the browser, without Python: runs/page; needs npm once
 	.ci/fetch-onnxruntime-web runs/onnxruntime-web
