@@ -6,15 +6,14 @@
 __all__ = ['curve', 'AttentionExplorer', 'moved']
 
 # %% ../nbs/92_explorer.ipynb #f306e24d
-import base64
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 from fastcore.basics import patch
 
-from .visualize import crop, NOBODY, on_card, RIGHT, WRONG
-from .widgets import escaped, jpeg, LRUCache
+from .visualize import crop, on_card
+from .widgets import escaped, HitList, jpeg, LRUCache
 from .interventions import as_teacher, edit_levels, evened, masked, zeroed
 from .matching import paired_iou
 from .model_files import load_model
@@ -120,7 +119,9 @@ def _make_controls(self: AttentionExplorer, start):
                     options=list(_EDITS.items()))
     self.where = add('Dropdown', 'changed at', 'levels that are changed',
                      options=list(_LEVELS_OF_EDITS.items()))
-    self.progress, self.ranking = w.HTML(), w.HTML()
+    self.progress, self.ranking, self.without = (w.HTML() for _ in range(3))
+    self.found = HitList(label='whom it finds')
+    self.found_without = HitList(label='whom it finds without the change')
 
 @patch
 def above(self: AttentionExplorer) -> list:
@@ -133,7 +134,8 @@ def above(self: AttentionExplorer) -> list:
 @patch
 def below(self: AttentionExplorer) -> list:
     "The ranking and the curve, then the other controls."
-    found = [self.ranking, self.progress] if self.moments else [self.ranking]
+    lists = self.stack(self.ranking, self.found, self.without, self.found_without)
+    found = [lists, self.progress] if self.moments else [lists]
     others = MapPage.below(self)
     others[0].children = self.whose, *others[0].children
     return [self.grid(found, 330), *others]
@@ -274,12 +276,7 @@ def moved(
     return 'new'
 
 # %% ../nbs/92_explorer.ipynb #805e699c
-_CARD = ('<figure role="listitem" style="margin:0;width:60px;text-align:center;line-height:1.25">'
-         '<img alt="{alt}" src="data:image/jpeg;base64,{data}" style="width:54px;height:122px;'
-         'border:3px solid {colour};border-radius:3px;display:block;box-sizing:content-box">'
-         '<figcaption style="font-size:12px"><b style="color:{colour}">{sign}</b> {said}'
-         '</figcaption></figure>')
-_ROW = '<h4>{}</h4><div role="list" style="display:flex;flex-wrap:wrap;gap:6px 8px">{}</div>'
+_SIGN = {True: '✓', False: '✗', None: ''}
 
 @patch
 def card(self: AttentionExplorer,
@@ -290,24 +287,21 @@ def card(self: AttentionExplorer,
     make = lambda: on_card(crop(self.scenes.picture(scene), box), (122, 54))
     return self.cards((scene, *np.round(np.asarray(box)).astype(int).tolist()), make)
 
-def _sign(right):
-    "Colour and sign of a verdict."
-    return (NOBODY, '') if right is None else (RIGHT, '✓') if right else (WRONG, '✗')
-
 @patch
-def _row_of_cards(self: AttentionExplorer, title, hits, before=None):
-    "HTML of a ranking; with another list `before` each match says how far it has moved."
-    cards = []
+def _row(self: AttentionExplorer, hits, before=None):
+    "A ranking as `HitList` wants it; with another list `before`, how far each match has moved."
+    row = []
     for k, (m, right) in enumerate(hits):
-        colour, sign = _sign(right)
-        said = f'{m.similarity:.2f}'
-        if before is not None: said += f'<br>{moved(m, k, [b for b, _ in before])}'
-        data = base64.b64encode(jpeg(self.card(m.scene, m.box))).decode()
-        alt = f'match {k + 1}, {sign or "not judged"}, similarity {m.similarity:.2f}'
-        cards.append(_CARD.format(alt=alt, data=data, colour=colour, sign=sign, said=said))
-    return _ROW.format(title, ''.join(cards) or 'It finds nobody.')
+        alt = f'match {k + 1}, {_SIGN[right] or "not judged"}, similarity {m.similarity:.2f}'
+        far = '' if before is None else moved(m, k, [b for b, _ in before])
+        row.append(dict(picture=jpeg(self.card(m.scene, m.box)), right=right, moved=far,
+                        said=f'{m.similarity:.2f}', alt=alt))
+    return row
 
 # %% ../nbs/92_explorer.ipynb #8650808f
+_TITLE = '<h4>Whom does {} find? <span class="psnb-small">{}</span></h4>'
+_WITHOUT = '<h4><span class="psnb-small">the same network without the change: {}</span></h4>'
+
 @patch
 def summary(self: AttentionExplorer,
     hits: list,  # of `ranked`
@@ -329,13 +323,18 @@ def _rank(self: AttentionExplorer):
     self.hits = self.ranked(name)
     if self.is_edited(name):
         with self.as_if(edited=False): self.before = self.ranked(name)
-    title = 'Whom does {} find? <span class="psnb-small">{}</span>'.format
     who = ', '.join(t for t in (name, self.said_of(name)) if t)
-    rows = self._row_of_cards(title(escaped(who), self.summary(self.hits)), self.hits, self.before)
-    if self.before is not None:
-        said = 'the same network without the change: ' + self.summary(self.before)
-        rows += self._row_of_cards(f'<span class="psnb-small">{said}</span>', self.before)
-    self.ranking.value = rows
+    said = self.summary(self.hits) if self.hits else 'it finds nobody'
+    self.ranking.value = _TITLE.format(escaped(who), said)
+    self.found.hits = self._row(self.hits, self.before)
+    self._show_without()
+
+@patch
+def _show_without(self: AttentionExplorer):
+    "The ranking without the change, where there is one."
+    changed = self.before is not None
+    self.without.value = _WITHOUT.format(self.summary(self.before)) if changed else ''
+    self.found_without.hits = self._row(self.before) if changed else []
 
 # %% ../nbs/92_explorer.ipynb #89cb5af7
 _WATCH = ('Bright: where the features are strong. Press ▶ and watch people light up in the '
@@ -352,6 +351,8 @@ def redraw(self: AttentionExplorer):
     try: self._rank()
     except Exception:
         self.hits, self.before, self.ranking.value = [], None, ''
+        self.found.hits = []
+        self._show_without()
         raise
     if problem: raise problem
 
@@ -389,7 +390,7 @@ def _strip(self: AttentionExplorer, title, hits):
     "A ranking as tiles: whom to find, then the matches."
     cards = [(title, self.card(self.scene.value, self.boxes[self.person.value]), '')]
     for k, (m, right) in enumerate(hits):
-        cards.append((f'{k + 1} {_sign(right)[1]}', self.card(m.scene, m.box),
+        cards.append((f'{k + 1} {_SIGN[right]}', self.card(m.scene, m.box),
                       f'{m.similarity:.2f}'))
     return [(t, on_card(p, (122, 90)), said) for t, p, said in cards]
 

@@ -15,7 +15,7 @@ from fastcore.basics import patch
 
 from .visualize import to_array
 from .widgets import colour_bar, css_colour, draw_map, escaped, Explorer
-from .widgets import full_view, HEAT, jpeg, LESS, LRUCache, MORE
+from .widgets import full_view, HEAT, jpeg, LESS, live_map, LRUCache, MORE
 from .widgets import ScenePicture, view_of, with_boxes
 from .person_search import evaluating, record_levels
 from .distillation import attention_distillation, energy, feature_distillation
@@ -389,17 +389,23 @@ def look_for(self: MapPage) -> str: # HTML
 
 # %% ../nbs/tools/map_page.ipynb #b0dd82ca
 @patch
+def _ground(self: MapPage):
+    "The part of the scene that is shown, as a file, made once."
+    make = lambda: jpeg(draw_map(self.picture, view=self.view))
+    return self.recent(('ground', self.scene.value, self.view), make)
+
+@patch
 def _show(self: MapPage, n, heat, problem):
     "One network's picture and title; no heat: the scene alone."
     model, j, person = self.model(n), self.level.value, self.person.value
     x, y, right, bottom = self.view
     box = self.boxes[person] if j == 3 and person >= 0 else None
-    minus = self.kinds.get(n, False)
-    tile = draw_map(self.picture, heat, model.stride / 4 * 2 ** j, self.opacity.value, box,
-                    model.roi_size, self.view, difference=minus)
-    self.drawn[n], p = tile, self.pictures[n]
+    minus, p = self.kinds.get(n, False), self.pictures[n]
+    look = (heat, model.stride / 4 * 2 ** j, self.opacity.value, box, model.roi_size, self.view)
+    self.drawn[n] = functools.partial(draw_map, self.picture, *look, difference=minus)
     with p.hold_sync():
-        p.picture, p.size = jpeg(tile), [right - x, bottom - y]
+        p.picture, p.size = self._ground(), [right - x, bottom - y]
+        p.heat = live_map(*look, minus)
         p.boxes = (self.boxes - self.boxes.new_tensor([x, y, x, y])).tolist()
         p.labels, p.selected, p.edition = self.people, person, self.edition
         p.alt = f'{n}: {_BRIGHT[self.quantity.value]}, level {j}'
@@ -468,7 +474,7 @@ def tiles(self: MapPage):
         title = f'teacher minus {n}' if self.kinds.get(n) else n
         text, numbers = self._words(n)
         low_high = numbers.rpartition('map ')[2]
-        tile = with_boxes(self.drawn[n], self.boxes, self.view, person)
+        tile = with_boxes(self.drawn[n](), self.boxes, self.view, person)
         lines = filter(None, (self.said_of(n), *text.split(', '), low_high))
         rows.append((title, tile, '\n'.join(lines)))
     return [rows]

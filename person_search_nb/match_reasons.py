@@ -6,6 +6,7 @@
 __all__ = ['METHODS', 'Side', 'Reasons', 'Compare']
 
 # %% ../nbs/tools/match_reasons.ipynb #800fe9d7
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,8 @@ from fastcore.basics import patch
 
 from .page_state import Panel
 from .visualize import to_array
-from .widgets import draw_map, escaped, full_view, jpeg, ScenePicture, view_of
+from .widgets import draw_map, escaped, full_view, jpeg, live_map, ScenePicture
+from .widgets import view_of
 from .grad_cam import cover_losses, grad_cam, part_masks, similarity_covered
 
 # %% ../nbs/tools/match_reasons.ipynb #324eb0be
@@ -90,18 +92,21 @@ def draw(self: Reasons):
 @patch
 def tiles(self: Reasons) -> list:  # of (name, (h, w, 3) uint8, box, view)
     "What is drawn, for a still picture."
-    return self.drawn or []
+    return [(name, still(), box, view) for name, still, box, view in self.drawn or []]
 
 # %% ../nbs/tools/match_reasons.ipynb #02d394f1
 @patch
-def _put(self: Reasons, k, tile, view, note):
-    "A drawing in its place."
+def _put(self: Reasons, k, pixels, note, *look, view):
+    "A picture of one side under its map; `look` as for `live_map`."
     side, p = self.sides[k], self.pair[k]
     x, y, right, bottom = view
     box = side.box - side.box.new_tensor([x, y, x, y])
-    self.drawn = (self.drawn or []) + [(side.name, tile, side.box, view)]
+    still = functools.partial(draw_map, pixels, *look, view=view)
+    self.drawn = (self.drawn or []) + [(side.name, still, side.box, view)]
+    make = lambda: jpeg(draw_map(pixels, view=view))
     with self.page.changing(), p.hold_sync():
-        p.picture, p.size = jpeg(tile), [right - x, bottom - y]
+        p.picture = self.page.recent(('ground', side.key, view), make)
+        p.size, p.heat = [right - x, bottom - y], live_map(*look, view=view)
         p.boxes, p.selected, p.labels = [box.tolist()], 0, [side.name]
         p.alt = f'{side.name}: what raises the similarity'
     small = f' <span class="psnb-small">{note}</span>' if note else ''
@@ -125,9 +130,8 @@ def _covering(self: Reasons):
     for k, (side, v) in enumerate(zip(self.sides, lost)):
         pixels = to_array(side.image)
         view, heat = view_of(pixels, side.box), v[:, None].clip(0) / max(most, .01)
-        tile = draw_map(pixels, heat, opacity=.6, box=side.box, roi_size=_STRIPS, view=view)
         said = 'lost, head to feet: ' + ' '.join(f'{x:.2f}' for x in v.round(2) + 0.)  # no -0.00
-        self._put(k, tile, view, said)
+        self._put(k, pixels, said, heat, 16, .6, side.box, _STRIPS, view=view)
     names = (s.name for s in self.sides)
     return _READ_COVERING.format(*names, most, self.similarity())
 
@@ -144,8 +148,8 @@ def _maps(self: Reasons):
         made = lambda: grad_cam(model, side.image, side.box, side.other, j, method=method)
         cam = self.page.recent(('cam', *side.part_of_key(), j, method), made)
         pixels = to_array(side.image)
-        tile = draw_map(pixels, cam, model.stride / 4 * 2 ** j, self.opacity.value)
-        self._put(k, tile, full_view(pixels), '')
+        look = cam, model.stride / 4 * 2 ** j, self.opacity.value
+        self._put(k, pixels, '', *look, view=full_view(pixels))
     return _READ.format(*(s.name for s in self.sides), self.method.label)
 
 # %% ../nbs/tools/match_reasons.ipynb #21733994

@@ -98,7 +98,7 @@ class Explorer:
         self.handle(label).focus()
         self.page.keyboard.press(key)
 
-    def sources(self, which): return [self.pictures.nth(i).locator('img').get_attribute('src') for i in which]
+    def sources(self, which): return [self.pictures.nth(i).locator('canvas').evaluate('c => c.toDataURL()') for i in which]
 
     def until(self, text): self.root.get_by_text(text).first.wait_for()
 
@@ -107,9 +107,7 @@ class Explorer:
         before = self.sources(which)
         act()
         for i, old in zip(which, before):
-            self.page.wait_for_function('([e, old]) => e.getAttribute("src") !== old', arg=[self.pictures.nth(i).locator('img').element_handle(), old])
-        for i in which:  # and can be seen
-            self.page.wait_for_function('e => e.complete && e.naturalWidth > 0', arg=self.pictures.nth(i).locator('img').element_handle())
+            self.page.wait_for_function('([c, old]) => c.style.visibility === "visible" && c.toDataURL() !== old', arg=[self.pictures.nth(i).locator('canvas').element_handle(), old])
 
     def chosen(self, picture): return self.pictures.nth(picture).locator('[role=option]').evaluate_all("all => all.map((e, i) => [+e.id.split('-').pop(), e.getAttribute('aria-selected')]).filter(x => x[1] == 'true').map(x => x[0])")
 
@@ -155,11 +153,11 @@ def look_around(e, busy):
     e.changes(lambda: e.press('Scene', 'ArrowLeft'), (SCENE, *three))
     e.changes(lambda: e.press('Level', 'ArrowLeft'), three)
     assert e.readout('Level') == '1'
-    here, seen = e.readout('Scene'), e.pictures.nth(SCENE).locator('img').get_attribute('alt')
+    here, seen = e.readout('Scene'), e.pictures.nth(SCENE).locator('canvas').get_attribute('aria-label')
     with busy():   # one after the other, while no picture comes
         for label, key in (('Scene', 'ArrowRight'), ('Level', 'ArrowRight'), ('Scene', 'ArrowLeft'), ('Level', 'ArrowLeft'), ('Level', 'ArrowLeft')): e.press(label, key)
     assert [e.readout('Scene'), e.readout('Level')] == [here, '0 (fine)']
-    e.page.wait_for_function('([e, f, alt]) => e.alt === alt && f.alt.endsWith("level 0")', arg=[*(e.pictures.nth(i).locator('img').element_handle() for i in (SCENE, PLAIN)), seen])
+    e.page.wait_for_function('([e, f, alt]) => e.ariaLabel === alt && f.ariaLabel.endsWith("level 0")', arg=[*(e.pictures.nth(i).locator('canvas').element_handle() for i in (SCENE, PLAIN)), seen])
     e.changes(lambda: e.press('Level', 'ArrowRight'), three)
     assert [e.readout('Scene'), e.readout('Level')] == [here, '1']   # nothing was set back meanwhile
     e.changes(lambda: e.select('Show', label='attention A'), three)
@@ -271,9 +269,9 @@ def search_around(e, folder, busy):
     e.until(re.compile(r'\(Grad-CAM\)'))
     # a picture of one's own
     from PIL import Image
-    import io
-    data = e.pictures.nth(LOOKING).locator('img').evaluate('async i => [...new Uint8Array(await (await fetch(i.src)).arrayBuffer())]')
-    Image.open(io.BytesIO(bytes(data))).save(folder/'mine.png')
+    import base64, io
+    data = e.sources([LOOKING])[0].partition(',')[2]
+    Image.open(io.BytesIO(base64.b64decode(data))).convert('RGB').save(folder/'mine.png')
     e.changes(lambda: e.upload(folder/'mine.png'), (LOOKING,))
     e.until('mine.png')
     (folder/'notes.png').write_text('no picture')
@@ -288,7 +286,7 @@ def both(page):
     a, b = Explorer(page, 0), Explorer(page, 1)
     for e, n in ((a, 4), (b, 16)):
         page.wait_for_function('([root, n]) => root.querySelectorAll(".psnb-picture").length === n', arg=[e.root.element_handle(), n])
-    page.wait_for_function("[...document.querySelectorAll('.psnb-picture img[src]')].filter(i => i.complete && i.naturalWidth).length >= 5")
+    page.wait_for_function("[...document.querySelectorAll('.psnb-picture canvas')].filter(c => c.style.visibility === 'visible').length >= 5")
     return a, b
 
 

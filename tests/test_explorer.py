@@ -16,7 +16,7 @@ from person_search_nb.models import build_model
 from person_search_nb.search import Gallery
 from person_search_nb.deployable import deployable
 from person_search_nb.grad_cam import cover_losses, grad_cam
-from person_search_nb.widgets import draw_map, jpeg, LRUCache, ScenePicture, resize_map, view_of, full_view
+from person_search_nb.widgets import draw_map, jpeg, LRUCache, ScenePicture, resize_map, view_of, full_view, live_map
 from person_search_nb.explorer import AttentionExplorer, moved
 from person_search_nb.gallery import Match
 from person_search_nb.showcase import demo_training
@@ -56,7 +56,7 @@ def scenes(): return make_scenes()
 def page(models, scenes): return AttentionExplorer(*models, scenes)
 
 
-def pictures(page): return {k: p.picture for k, p in page.pictures.items()}
+def pictures(page): return {k: (p.picture, p.heat) for k, p in page.pictures.items()}
 def changed(page, before): return {k for k, v in pictures(page).items() if v != before[k]}
 
 
@@ -250,7 +250,7 @@ def test_play_goes_through_the_moments_and_the_ranking_becomes_right(learning):
         assert page.error is None and page.moment.index == k and page.moment.value in page.progress.value
         right.append(sum(bool(r) for _, r in page.hits))
         far.append(page.apart['distilled']['FD'][page.level.value])
-        assert page.ranking.value.count('<figure') == len(page.hits)
+        assert len(page.found.hits) == len(page.hits) and page.found_without.hits == []
     assert right[-1] >= right[0] + 3 and far[-1] < .7 * far[0]
     assert f'{far[-1] / far[0]:.0%} of untrained' in page.captions['distilled'].value
     page.moment.value = 'untrained'
@@ -274,7 +274,7 @@ def test_what_if_changes_maps_and_list_and_shows_what_moved(learning):
         page.edit.value = what
         assert page.error is None and [(m.scene, m.similarity) for m, _ in page.before] == plain
         assert [(m.scene, m.similarity) for m, _ in page.hits] != plain and changed(page, before) <= {'distilled'}
-        assert page.ranking.value.count('<figure') == len(page.hits) + len(page.before)
+        assert len(page.found.hits) == len(page.hits) and len(page.found_without.hits) == len(page.before)
     page.edit.value = 'all'
     assert page.apart['distilled']['FD'][:3] == pytest.approx([0, 0, 0], abs=1e-8)
     page.whose.value = 'teacher'
@@ -413,14 +413,14 @@ def test_why(search):
     theirs = search.gallery.det_feats[m.detection]
     lost = cover_losses(search.model, search.image, box, theirs, around=64, searched=False)[:, 0]
     assert ' '.join(f'{v:.2f}' for v in lost.round(2) + 0.) in why.titles[0].value
-    before = [p.picture for p in why.pair]
+    before = [p.heat for p in why.pair]
     why.method.value = 'hires-cam'
-    assert all(p.picture != b for p, b in zip(why.pair, before)) and '(HiResCAM)' in why.head.value
+    assert all(p.heat != b for p, b in zip(why.pair, before)) and '(HiResCAM)' in why.head.value
     why.level.value = 0
     for method in ('grad-cam', 'hires-cam'):
         why.method.value = method
         cam = grad_cam(search.model, search.image, box, theirs, 0, method=method)
-        assert why.pair[0].picture == jpeg(draw_map(search.pixels, cam, 4, why.opacity.value)) and search.error is None
+        assert why.pair[0].heat == live_map(cam, 4, why.opacity.value) and search.error is None
     search.picture.selected = 1              # someone else: the old reasons go
     assert search.chosen is None and why.body.layout.display == 'none'
 

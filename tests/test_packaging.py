@@ -101,7 +101,7 @@ def test_wheel_holds_the_whole_package(root, wheel):
     here = {p.relative_to(root).as_posix() for p in package.rglob('*') if p.is_file() and '__pycache__' not in p.parts}
     names = {n for n in read_wheel(wheel)[2] if '.dist-info/' not in n}
     assert names == here
-    assert {f'person_search_nb/{n}' for n in ('psnb.mplstyle', 'picture.js', 'picture.css', 'page.js')} <= names
+    assert {f'person_search_nb/{n}' for n in ('psnb.mplstyle', 'page/scene_picture.js', 'page/picture.css', 'page/picture_widget.js', 'page/index.html')} <= names
 
 
 def runtime_distributions(requirements):

@@ -1,7 +1,7 @@
 """The page whose networks run in the browser: its JavaScript by itself (node), against Python, and as a visitor meets it (Chromium).
 
 Needs Node.js with npm, which fetches ONNX Runtime for browsers once, and Chromium with Playwright; skipped without. Screenshots: `pytest tests/test_page.py --basetemp=shots`."""
-import functools, http.server, shutil, subprocess, threading
+import functools, http.server, json, shutil, subprocess, threading
 from importlib.util import find_spec
 from pathlib import Path
 import numpy as np
@@ -11,6 +11,8 @@ from PIL import Image
 from person_search_nb.datasets import open_dataset
 from person_search_nb.web_page import NETWORKS, write_page
 from person_search_nb.model_files import shipped_trunk
+from person_search_nb.page_state import browser_module
+from person_search_nb.widgets import draw_map, live_map, view_of
 from person_search_nb.models import load_model
 
 SPEC = 'synth:tiny?test_scenes=20&test_ids=14&queries=6&gallery=19&seed=12'
@@ -26,11 +28,66 @@ def test_the_modules_by_themselves(root):
     assert '# pass 0' not in done.stdout
 
 
+@pytest.mark.skipif(not shutil.which('npm'), reason='no npm here')
+def test_the_modules_are_linted(root):
+    done = subprocess.run([root/'.ci/lint-js'], capture_output=True, text=True)
+    if 'npm error' in done.stderr: pytest.skip('the npm registry does not answer')
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize('name', ('picture_widget.js', 'hits_widget.js', 'bar_widget.js'))
+@pytest.mark.skipif(not shutil.which('node'), reason='no Node.js here')
+def test_a_module_and_its_imports_are_one_module(name, tmp_path):
+    "Two modules that call different things by one name would be an error of syntax."
+    (tmp_path/'one.mjs').write_text(browser_module(name))
+    done = subprocess.run(['node', '--check', tmp_path/'one.mjs'], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_no_module_asks_for_anything_from_elsewhere(root):
     "Addresses in the page's files lead nowhere but to the page itself."
     for file in (root/'person_search_nb/page').iterdir():
-        text = file.read_text().replace('http://localhost:8000', '')
+        text = file.read_text()
+        for name in ('http://localhost:8000', 'http://www.w3.org/2000/svg'): text = text.replace(name, '')   # words for the reader; the name of a language
         assert '://' not in text, file
+
+
+TINT = """import { readFileSync } from 'node:fs';
+import { tint } from '%s';
+const out = [];
+for (const { pixels, width, height, size, heat } of JSON.parse(readFileSync(0))) {
+  const data = Uint8ClampedArray.from(pixels);
+  tint({ data, width, height }, size, heat);
+  out.push([...data]);
+}
+console.log(JSON.stringify(out));"""
+
+
+@pytest.mark.skipif(not shutil.which('node'), reason='no Node.js here')
+def test_the_browser_lays_the_colours_that_draw_map_lays(root):
+    "Maps of all kinds: over the scene, in one box, zoomed, of odd numbers of cells; differences."
+    rng = np.random.default_rng(0)
+    picture, box = rng.integers(0, 256, (60, 90, 3), np.uint8), (20.3, 8.1, 50.7, 55.2)
+    every = lambda h, w: rng.random((h, w), np.float32)
+    looks = [(every(8, 12), 8, .6), (every(4, 6), 16, 1.), (every(4, 4), 16, .65, box, 7), (every(7, 1), 16, .6, box, 7, view_of(picture, box)),
+             (every(2, 2), 16, .3, box, 7, (10.5, 3., 70.5, 43.)), (every(8, 12), 8, .6, None, 7, (31., 9., 76., 39.)), (np.zeros((1, 1), np.float32), 64, .5)]
+    asked, wanted = [], []
+    for look in looks:
+        for minus in (False, True):
+            heat = look[0] * 2 - 1 if minus else look[0]
+            view = look[5] if len(look) > 5 else None
+            ground = draw_map(picture, view=view, width=90)
+            wanted.append(draw_map(picture, heat, *look[1:5], **dict(view=view) if view else {}, width=90, difference=minus))
+            told = live_map(heat, *look[1:], difference=minus)
+            told['values'] = np.frombuffer(told['values'], '<f4').tolist()
+            rgba = np.concatenate([ground, np.full((*ground.shape[:2], 1), 255, np.uint8)], 2)
+            size = [view[2] - view[0], view[3] - view[1]] if view else [90, 60]
+            asked.append(dict(pixels=rgba.ravel().tolist(), width=ground.shape[1], height=ground.shape[0], size=size, heat=told))
+    code = TINT % (root/'person_search_nb/page/heat.js').as_uri()
+    done = subprocess.run(['node', '--input-type=module', '-e', code], input=json.dumps(asked), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for got, want in zip(json.loads(done.stdout), wanted, strict=True):
+        assert np.abs(np.reshape(got, (*want.shape[:2], 4))[..., :3] - want.astype(int)).max() <= 1
 
 
 @pytest.fixture(scope='module')
@@ -98,6 +155,25 @@ def moved(page, act):
     return settled(page)
 
 
+def chosen(page, name):
+    "Numbers of the people of a network who are chosen."
+    return page.locator(f'[data-network={name}] [role=option]').evaluate_all("all => all.filter(e => e.getAttribute('aria-selected') == 'true').map(e => +e.id.split('-').pop())")
+
+
+def click(page, name, number):
+    "Click a person where nobody with a smaller box stands."
+    page.locator(f'[data-network={name}] .psnb-picture').scroll_into_view_if_needed()
+    at = page.locator(f'[data-network={name}] .psnb-picture').evaluate("""(p, n) => {
+        const all = [...p.querySelectorAll('[role=option]')].map(g => [+g.id.split('-').pop(), g.querySelector('.psnb-line').getBoundingClientRect()]);
+        const r = all.find(([i]) => i === n)[1];
+        for (let i = 1; i < 12; i++) for (let j = 1; j < 12; j++) {
+            const x = r.left + r.width * i / 12, y = r.top + r.height * j / 12;
+            const there = all.filter(([, q]) => q.left <= x && x <= q.right && q.top <= y && y <= q.bottom);
+            if (there.reduce((a, b) => a[1].width * a[1].height <= b[1].width * b[1].height ? a : b)[0] === n) return [x, y];
+        } }""", number)
+    page.mouse.click(*at)
+
+
 RUN = """async ([name, number, boxes]) => {
   const { Network } = await import('./network.js'), { reader } = await import('./files.js');
   const ort = await import('./vendor/ort.wasm.min.mjs');
@@ -142,16 +218,16 @@ def test_a_visitor(site, visit, tmp_path_factory):
     "Opens the page, clicks a person, moves every control, saves a picture, goes back to the start."
     shots = tmp_path_factory.mktemp('shots')
     page = visit()
-    people = lambda name: page.locator(f'[data-network={name}] .picture button')
+    people = lambda name: page.locator(f'[data-network={name}] [role=option]')
     words = lambda name: page.locator(f'[data-network={name}] .caption').inner_text()
-    ranking = lambda name: page.locator(f'[data-network={name}] .hits li span').all_inner_texts()
+    ranking = lambda name: page.locator(f'[data-network={name}] .psnb-hits li span').all_inner_texts()
     page.screenshot(path=shots/'start.png', full_page=True)
     assert people('teacher').count() > 2 and len(ranking('taught')) == 10
     assert 'multiplications a scene' in page.locator('[data-network=taught] .cost').inner_text()
     assert 'FD' in words('plain') and 'of the one without' in words('taught') and 'FD' not in words('teacher')
     before = ranking('taught')
-    moved(page, lambda: people('taught').nth(1).evaluate('b => b.click()'))  # the middle of a box may lie under another
-    assert ranking('taught') != before and people('taught').nth(1).get_attribute('aria-pressed') == 'true'
+    moved(page, lambda: click(page, 'taught', 1))
+    assert ranking('taught') != before and chosen(page, 'taught') == [1]
     assert 'by=taught' in page.url and 'person=1' in page.url
     picture = lambda name: page.locator(f'[data-network={name}] canvas').first.screenshot()
     plain = picture('taught')
@@ -193,13 +269,16 @@ def test_the_tour(site, visit):
 
 
 def test_keyboard(site, visit):
-    "Everything can be reached with Tab and chosen with Enter."
+    "A picture is reached with Tab, people with arrow keys, and Enter chooses."
     page = visit()
-    page.locator('[data-network=teacher] .picture button').first.focus()
+    page.locator('[name=score]').focus()
     page.keyboard.press('Tab')
+    assert page.evaluate("document.activeElement.closest('section').dataset.network") == 'teacher'
+    page.keyboard.press('Home'); page.keyboard.press('ArrowRight')
     moved(page, lambda: page.keyboard.press('Enter'))
-    assert 'person=1' in page.url
-    assert page.evaluate("document.activeElement.getAttribute('aria-pressed')") == 'true'
+    assert 'person=1' in page.url and chosen(page, 'teacher') == [1]
+    page.keyboard.press('End')
+    assert page.evaluate("document.activeElement.getAttribute('aria-activedescendant')").endswith(f"-{page.locator('[data-network=teacher] [role=option]').count() - 1}")
 
 
 def test_a_picture_of_ones_own_and_what_is_none(site, visit, tmp_path):
@@ -209,7 +288,7 @@ def test_a_picture_of_ones_own_and_what_is_none(site, visit, tmp_path):
     mine.save(tmp_path/'mine.png')
     assert page.locator('#save').is_enabled()
     moved(page, lambda: page.set_input_files('#own', tmp_path/'mine.png'))
-    marks = page.locator('[data-network=teacher] .hits li span').all_inner_texts()
+    marks = page.locator('[data-network=teacher] .psnb-hits li span').all_inner_texts()
     assert len(marks) == 10 and not any('✓' in m or '✗' in m for m in marks)
     assert page.locator('[data-network=teacher] canvas').first.evaluate('c => c.width') == 448 and '?' not in page.url
     Image.new('RGBA', (300, 200), (0, 0, 0, 0)).save(tmp_path/'clear.png')   # transparent is white, for eyes and networks
@@ -219,7 +298,7 @@ def test_a_picture_of_ones_own_and_what_is_none(site, visit, tmp_path):
     said = moved(page, lambda: page.set_input_files('#own', tmp_path/'no.png'))
     assert 'no.png: no picture' in said
     moved(page, page.locator('#scenes button').nth(2).click)
-    assert '✓' in ' '.join(page.locator('[data-network=teacher] .hits li span').all_inner_texts())
+    assert '✓' in ' '.join(page.locator('[data-network=teacher] .psnb-hits li span').all_inner_texts())
 
 
 def test_a_link_brings_the_page_back_and_is_not_trusted(site, visit):

@@ -2,30 +2,29 @@
 
 import { iou } from './boxes.js';
 import { distance, gainLike } from './distance.js';
+import { make } from './elements.js';
 import { reader, toImage } from './files.js';
-import { difference, paint, scaled } from './heat.js';
+import { difference, scaled } from './heat.js';
 import { AS_LEARNED, Network, OFF } from './network.js';
+import { Panel } from './panel.js';
 import { rank } from './ranking.js';
 import { DEFAULTS, fromQuery, toQuery } from './state.js';
 import { TOUR } from './tour.js';
 
 const HITS = 10, MEANING = {
-  picture: 'Boxes: people found. Their number is the score.',
+  picture: 'Boxes: people found; point at one for its score.',
   x: 'Bright: the length of the feature vector in a cell, in each picture from lowest to highest.',
   mean_a: 'Bright: attention A, mean over channels, in each picture from lowest to highest.',
   difference: 'Orange: the teacher has more energy than the student; purple: less. At unit length.',
 };
 const $ = id => document.getElementById(id);
-function make(tag, parent, own = {}) {
-  return Object.assign(parent.appendChild(document.createElement(tag)), own);
-}
 
 // # What is loaded
 const networks = {};
 let data, sheet, state = { ...DEFAULTS };
 let image, own = null, seen = {};  // own: a picture of the reader's
 let chosen = null;                 // the box of whom we look for
-let bytes = 0, work = Promise.resolve(), moves = 0, step = 0;
+let bytes = 0, work = Promise.resolve(), moves = 0, looks = 0, step = 0;
 
 function say(text, bad = false) {
   $('status').textContent = text;
@@ -58,19 +57,17 @@ async function load() {
 const panels = {};
 
 function buildPanels() {
-  for (const { name, title, cost } of data.networks) {
-    const root = make('section', $('panels')), own = {};
-    root.dataset.network = name;
-    make('h2', root, { textContent: title });
-    make('p', root, { className: 'cost', textContent: cost });
-    own.figure = make('div', root, { className: 'picture' });
-    own.canvas = make('canvas', own.figure, { width: 448, height: 256 });
-    own.canvas.setAttribute('role', 'img');
-    own.caption = make('p', root, { className: 'caption' });
-    own.hits = make('ol', root, { className: 'hits' });
-    own.hits.setAttribute('aria-label', `whom the ${title} finds`);
-    panels[name] = own;
+  for (const about of data.networks) {
+    panels[about.name] = new Panel($('panels'), about, said => choose(about.name, said));
   }
+}
+
+// A person of one network. What was asked of people who are no longer there is not done.
+async function choose(name, said) {
+  await work;
+  const panel = panels[name], late = said.edition !== panel.shown.edition;
+  if (late) panel.picture.answered(true);
+  else change({ by: name, person: sure(name)[said.choose] });
 }
 
 function buildScenes() {
@@ -123,8 +120,13 @@ function change(what) {
   showControls();
   // one thing after another; of several moves that wait only the last is done
   const mine = ++moves;
-  work = work.then(() => mine === moves && redraw()).catch(e => say(e.message, true));
+  work = work.then(() => mine === moves && redraw()).catch(failed);
   return work;
+}
+
+function failed(error) {
+  say(error.message, true);
+  for (const panel of Object.values(panels)) panel.picture.answered(false);
 }
 
 // Of a picture of one's own an address says nothing: whoever opens it has not got it.
@@ -174,7 +176,7 @@ async function look() {  // once for each picture and kind of attention
     const gains = await gainsOf(name, now.teacher);
     now[name] = { ...await networks[name].search(image, gains), gains };
   }
-  seen = now;
+  seen = { ...now, number: ++looks };
 }
 
 async function gainsOf(name, teacher) {
@@ -188,7 +190,10 @@ async function gainsOf(name, teacher) {
   return gains;
 }
 
-const sure = name => [...seen[name].scores.keys()].filter(i => seen[name].scores[i] >= state.score);
+function sure(name) {  // numbers of those whom a network finds
+  const { scores } = seen[name];
+  return [...scores.keys()].filter(i => scores[i] >= state.score);
+}
 
 function query() {  // the box of whom we look for
   if (chosen) {  // with other attention the same person may have another number
@@ -212,40 +217,27 @@ function identity(box) {  // of the annotation; -1: nobody knows
 }
 
 // # Pictures
-function mapOf(name) {
+function heatOf(name) {
   const j = state.level, { maps } = seen[name], stride = networks[name].about.stride / 4 * 2 ** j;
   const what = state.quantity, minus = what === 'difference' && name !== 'teacher';
   if (what === 'picture') return null;
   const map = maps[j][what === 'mean_a' ? 'mean_a' : 'x'];
   const values = minus ? difference(map.data, seen.teacher.maps[j].x.data) : scaled(map.data);
-  return { values, dims: map.dims, stride, minus };
+  const [, h, w] = map.dims;
+  return { values, shape: [h, w], stride, corner: [0, 0], opacity: state.opacity,
+    difference: minus, box: null };
 }
 
 function draw(name, box) {
-  const { canvas, figure, caption } = panels[name], map = mapOf(name), rows = sure(name);
-  paint(canvas, image.canvas, map, map?.minus ? null : data.colours, state.opacity);
-  const said = `${name}: ${MEANING[state.quantity]} ${rows.length} people found`;
-  canvas.setAttribute('aria-label', said);
-  figure.querySelectorAll('button').forEach(b => b.remove());
-  for (const i of rows) {
-    const mine = seen[name].boxes, score = seen[name].scores[i].toFixed(2);
-    const b = make('button', figure, { type: 'button', title: `score ${score}` });
-    b.setAttribute('aria-label', `person ${i + 1} of ${rows.length}, score ${score}: find them`);
-    b.setAttribute('aria-pressed', Boolean(box) && iou(mine, i, box, 0) > 0.7);
-    placeButton(b, mine.subarray(4 * i, 4 * i + 4));
-    b.onclick = async () => {
-      await change({ by: name, person: i });
-      figure.querySelectorAll('button')[rows.indexOf(i)]?.focus();
-    };
-  }
-  caption.textContent = words(name, rows.length);
-}
-
-function placeButton(b, [x1, y1, x2, y2]) {
-  const [, , h, w] = image.dims, share = (v, n) => `${100 * v / n}%`;
-  const inFront = Math.round(1000 * (1 - (x2 - x1) * (y2 - y1) / (w * h)));  // small ones
-  Object.assign(b.style, { left: share(x1, w), top: share(y1, h), width: share(x2 - x1, w),
-    height: share(y2 - y1, h), zIndex: inFront });
+  const { boxes, scores } = seen[name], rows = sure(name);
+  const labels = rows.map((i, k) =>
+    `person ${k + 1} of ${rows.length}, score ${scores[i].toFixed(2)}: find them`);
+  panels[name].show(image, {
+    heat: heatOf(name), labels, boxes: rows.map(i => [...boxes.subarray(4 * i, 4 * i + 4)]),
+    selected: box ? rows.findIndex(i => iou(boxes, i, box, 0) > 0.7) : -1,
+    alt: `${name}: ${MEANING[state.quantity]} ${rows.length} people found`,
+    edition: `${seen.number} ${state.score}`,
+  }, words(name, rows.length));
 }
 
 function words(name, number) {
@@ -254,35 +246,33 @@ function words(name, number) {
   const map = (who, what) => seen[who].maps[j][what].data;
   const far = (who, what) => distance(map(who, what), map('teacher', what));
   const text = what => {
-    const own = far(name, what), plain = far('plain', what);
-    const share = name === 'plain' ? '' : ` (${(own / plain).toFixed(2)} of the one without)`;
-    return own.toExponential(1) + share;
+    const mine = far(name, what), plain = far('plain', what), alone = name === 'plain' || !plain;
+    const share = alone ? '' : ` (${(mine / plain).toFixed(2)} of the one without)`;
+    return mine.toExponential(1) + share;
   };
   return `${found}From the teacher, level ${j}: FD ${text('x')}, AD ${text('a')}.`;
 }
 
 // # Rankings
 async function showHits(name, box) {
-  const { hits } = panels[name], { people } = data, network = networks[name];
-  hits.replaceChildren();
-  if (!box) return;
+  const { people } = data, network = networks[name];
+  if (!box) return panels[name].rank([]);
   const { features, gains } = seen[name];
   const { embeddings } = await network.regions(features, box, gains[3]);
   const mine = row => !own && people.scene[row] === state.scene, who = identity(box);
-  for (const { row, similarity } of rank(embeddings, network.gallery, HITS, mine)) {
-    const right = people.id[row] === who;
-    const li = make('li', hits, { className: who < 0 ? '' : right ? 'right' : 'wrong' });
-    cutOut(make('canvas', li), row);
-    const mark = who < 0 ? '' : right ? '✓ ' : '✗ ';
-    make('span', li, { textContent: mark + similarity.toFixed(2) });
-  }
+  const found = rank(embeddings, network.gallery, HITS, mine);
+  panels[name].rank(found.map(({ row, similarity }, k) => {
+    const said = similarity.toFixed(2), right = who < 0 ? null : people.id[row] === who;
+    return { picture: cutOut(row), right, said, alt: `match ${k + 1}, similarity ${said}` };
+  }));
 }
 
-function cutOut(canvas, row) {
+function cutOut(row) {
   const { columns, width, height } = data.sheet;
-  Object.assign(canvas, { width, height });
+  const canvas = Object.assign(document.createElement('canvas'), { width, height });
   const x = row % columns * width, y = Math.floor(row / columns) * height;
   canvas.getContext('2d').drawImage(sheet, x, y, width, height, 0, 0, width, height);
+  return canvas;
 }
 
 function save() {  // the pictures side by side, with their boxes
@@ -293,16 +283,11 @@ function save() {  // the pictures side by side, with their boxes
   pen.fillStyle = '#fff';
   pen.fillRect(0, 0, out.width, out.height);
   names.forEach((name, k) => {
-    const left = k * (w + gap), { boxes } = seen[name];
-    pen.drawImage(panels[name].canvas, left, 24);
+    const left = k * (w + gap);
     pen.fillStyle = '#222';
     pen.font = '15px system-ui, sans-serif';
-    pen.fillText(data.networks[k].title, left, 17);
-    pen.strokeStyle = '#fff';
-    for (const i of sure(name)) {
-      const [x1, y1, x2, y2] = boxes.subarray(4 * i, 4 * i + 4);
-      pen.strokeRect(left + x1, 24 + y1, x2 - x1, y2 - y1);
-    }
+    pen.fillText(panels[name].title, left, 17);
+    panels[name].copy(pen, left, 24);
   });
   const a = Object.assign(document.createElement('a'), { download: 'person-search.png' });
   out.toBlob(blob => {

@@ -7,7 +7,7 @@ function elsewhere() {  // in JupyterLab the address belongs to JupyterLab
 }
 
 function mine(model, key) {  // the name of a value of this explorer, or null
-  const prefix = model.get('prefix') + '.';
+  const prefix = `${model.get('prefix')  }.`;
   if (key.startsWith(prefix)) return key.slice(prefix.length);
   return model.get('names').includes(key) ? key : null;
 }
@@ -31,7 +31,7 @@ function write(model) {  // other words of the address stay
     query.set(alone ? name : `${model.get('prefix')}.${name}`, value);
   }
   const text = query.toString().replaceAll('%2C', ',');
-  history.replaceState(history.state, '', location.pathname + (text && '?' + text) + location.hash);
+  history.replaceState(history.state, '', location.pathname + (text && `?${text}`) + location.hash);
 }
 
 // # Save and scroll
@@ -45,7 +45,7 @@ function save(name, bytes) {
 }
 
 function bring(root, kind, tries = 40) {  // an answer into view, once it is laid out
-  const found = root && root.querySelector('.' + kind);
+  const found = root && root.querySelector(`.${  kind}`);
   if (found && found.offsetHeight > 60) {
     const still = matchMedia('(prefers-reduced-motion: reduce)').matches;
     const block = found.offsetHeight > innerHeight ? 'start' : 'nearest';

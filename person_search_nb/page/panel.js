@@ -1,0 +1,46 @@
+// One network's column of the page: its picture with people to choose from, a caption, its ranking.
+
+import { make } from './elements.js';
+import { showHits } from './hits.js';
+import { ScenePicture } from './scene_picture.js';
+
+const EMPTY = { size: [4, 3], boxes: [], labels: [], colours: [], selected: -1, dragged: [],
+  can_drag: false, can_brush: false, brush: 0, strokes: [], alt: '', label: '', note: '',
+  heat: null, edition: '' };
+
+export class Panel {
+  // choose: called with the number of a box and the edition that it belongs to
+  constructor(parent, { name, title, cost }, choose) {
+    const root = make('section', parent);
+    root.dataset.network = name;
+    this.title = title;
+    this.shown = { ...EMPTY, label: `${title}: people found; arrow keys, then Enter` };
+    make('h2', root, { textContent: title });
+    make('p', root, { className: 'cost', textContent: cost });
+    this.picture = new ScenePicture(root, key => this.shown[key], choose);
+    this.caption = make('p', root, { className: 'caption' });
+    this.hits = make('ol', root);
+    this.hits.setAttribute('aria-label', `whom the ${title} finds`);
+  }
+
+  // image: of `toImage`; what: some of the things a `ScenePicture` shows
+  show(image, what, caption) {
+    const [, , h, w] = image.dims, old = this.shown.edition;
+    Object.assign(this.shown, { size: [w, h] }, what);
+    this.picture.repaint(image.canvas);
+    this.picture.answered(false);
+    if (this.shown.edition !== old) this.picture.renumbered();
+    this.caption.textContent = caption;
+  }
+
+  rank(hits) { showHits(this.hits, hits); }
+
+  // the picture with its boxes, at a place of another drawing
+  copy(pen, left, top) {
+    pen.drawImage(this.picture.canvas, left, top);
+    pen.strokeStyle = '#fff';
+    for (const [x1, y1, x2, y2] of this.shown.boxes) {
+      pen.strokeRect(left + x1, top + y1, x2 - x1, y2 - y1);
+    }
+  }
+}
