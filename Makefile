@@ -59,7 +59,7 @@ page: $(VENV)/.for-deploying     ## a page whose networks run in the browser, wi
 	@echo 'to see it: python -m http.server --bind 127.0.0.1 --directory runs/page, then http://localhost:8000'
 
 # what the page is made of; data.json is written last but for ONNX Runtime's files
-runs/page/data.json: .ci/fetch-onnxruntime-web $(wildcard person_search_nb/page/* person_search_nb/*.js person_search_nb/weights/*.safetensors) \
+runs/page/data.json: .ci/fetch-onnxruntime-web $(wildcard person_search_nb/page/* person_search_nb/weights/*.safetensors) \
 		$(addprefix person_search_nb/,web_page.py web_parts.py deployable.py deploy.py person_search.py student.py attention.py synthetic.py)
 	@$(BIN)/python -c "from person_search_nb.web_page import write_page; print(f'{write_page(\"runs/page\", \"runs/onnxruntime-web\") / 1e6:.1f} MB in runs/page')"
 
