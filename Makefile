@@ -51,12 +51,17 @@ demo-fast: $(VENV)/.for-running  ## the same path in miniature: proves only that
 	$(BIN)/person-search demo --fast
 
 explore: $(VENV)/.for-exploring  ## look through the networks' eyes, and search, in a browser: http://127.0.0.1:8866
-	$(BIN)/voila tutorials/explore.ipynb --Voila.ip=127.0.0.1 --VoilaConfiguration.extension_denylist=jupyterlab-jupytext --VoilaConfiguration.progressive_rendering=True --MappingKernelManager.cull_interval=60 --MappingKernelManager.cull_idle_timeout=900
+	$(BIN)/python .ci/explore
 
 page: $(VENV)/.for-deploying     ## a page whose networks run in the browser, without Python: runs/page; needs npm once
 	.ci/fetch-onnxruntime-web runs/onnxruntime-web
-	@$(BIN)/python -c "from person_search_nb.web_page import write_page; print(f'{write_page(\"runs/page\", \"runs/onnxruntime-web\") / 1e6:.1f} MB in runs/page')"
+	@$(MAKE) --no-print-directory runs/page/data.json
 	@echo 'to see it: python -m http.server --bind 127.0.0.1 --directory runs/page, then http://localhost:8000'
+
+# what the page is made of; data.json is written last but for ONNX Runtime's files
+runs/page/data.json: .ci/fetch-onnxruntime-web $(wildcard person_search_nb/page/* person_search_nb/weights/*.safetensors) \
+		$(addprefix person_search_nb/,web_page.py web_parts.py deployable.py deploy.py person_search.py student.py attention.py synthetic.py)
+	@$(BIN)/python -c "from person_search_nb.web_page import write_page; print(f'{write_page(\"runs/page\", \"runs/onnxruntime-web\") / 1e6:.1f} MB in runs/page')"
 
 learn: $(VENV)/.for-exploring    ## JupyterLab on copies of tutorials and notebooks in runs/learn: the repository stays as it is
 	$(BIN)/python .ci/learn
@@ -74,7 +79,9 @@ notebooks: $(VENV)/.for-developing  ## run every notebook; cells marked slow or 
 pytest: $(VENV)/.for-developing  ## the tests in tests/
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
-docs: $(VENV)/.for-docs          ## the site: docs/_build/html/index.html, to be read without a network
+docs: $(VENV)/.for-docs          ## the site: docs/_build/html/index.html, to be read without a network; with npm, the page of `make page` in it
+	@if why=$$(.ci/fetch-onnxruntime-web runs/onnxruntime-web 2>&1); then $(MAKE) --no-print-directory page; \
+	else echo "The site is made without the page whose networks run in the browser: $$why" >&2; fi
 	$(BIN)/python docs/pages.py
 	$(BIN)/python -m sphinx -q -W --keep-going -c docs docs/_build/pages docs/_build/html
 

@@ -13,6 +13,7 @@ setup(
     version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'],
     author=cfg['author'], author_email=cfg['author_email'], license_expression=cfg['license'],
     long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
+    project_urls={'Source': cfg['git_url']} if cfg['git_url'] else {},
     classifiers=['Intended Audience :: Education', 'Intended Audience :: Science/Research', 'Programming Language :: Python :: 3',
                  *(f'Programming Language :: Python :: {v}' for v in cfg['python_versions'].split())],
     python_requires='>=' + cfg['min_python'],

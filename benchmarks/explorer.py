@@ -1,9 +1,11 @@
-"""How long a move of the explorers takes on the CPU, and what drawing with matplotlib instead would. Prints a markdown table:
+"""How long a move of the explorers takes on the CPU, what drawing with matplotlib instead would, and size and times of the page whose networks run in
+the browser (`make page`; Chromium and Playwright). Prints markdown tables:
 
-    python benchmarks/explorer.py > benchmarks/explorer.md
+    make page && python benchmarks/explorer.py > benchmarks/explorer.md
 """
-import os, platform, statistics, time
+import functools, http.server, os, platform, re, shutil, statistics, threading, time
 from datetime import date
+from pathlib import Path
 
 import matplotlib
 matplotlib.use('agg')
@@ -30,13 +32,110 @@ def row(name, times):
     print(f'| {name} | {statistics.median(cpu):.0f} | {max(cpu):.0f} | {statistics.median(wall):.0f} | {len(times)} |', flush=True)
 
 
+HEAD = '| move | median, processor (ms) | largest (ms) | median, clock (ms) | moves |\n|---|---|---|---|---|'
+
+# The page whose networks run in the browser
+
+PAGE = Path('runs/page')
+PARTS = {"the teacher's two graphs": 'teacher.*.onnx', "the taught student's": 'taught.*.onnx', "the plain student's": 'plain.*.onnx',
+         'what each network says of everyone in the gallery': '*.people.bin', 'ONNX Runtime for browsers': 'vendor/*', 'scenes and people cut out': '*.jpg',
+         'what is known of them': '*.json', 'the program: JavaScript, HTML, CSS': '*.[jhc][sts]*'}
+MOVE = """([selector, value]) => new Promise(done => {
+  const e = document.querySelector(selector), s = document.getElementById('status'), from = performance.now();
+  new MutationObserver((_, o) => {
+    if (!/^(Done|Nobody)/.test(s.textContent)) return;
+    o.disconnect();
+    done(performance.now() - from);
+  }).observe(s, { childList: true, characterData: true, subtree: true });
+  if (value === null) e.click();
+  else { e.value = value; e.dispatchEvent(new Event('input', { bubbles: true })); }
+})"""
+
+
+def descendants_cpu():
+    "Processor time of this process's children and theirs, ms: the browser's processes, and what drives it."
+    parent, ticks = {}, {}
+    for path in Path('/proc').glob('[0-9]*/stat'):
+        try: fields = path.read_text().rpartition(') ')[2].split()
+        except OSError: continue   # it has just ended
+        parent[int(path.parent.name)], ticks[int(path.parent.name)] = int(fields[1]), int(fields[11]) + int(fields[12])
+    mine = lambda p: p in parent and (parent[p] == os.getpid() or mine(parent[p]))
+    return 1000 * sum(ticks[p] for p in parent if mine(p)) / os.sysconf('SC_CLK_TCK')
+
+
+def sizes(folder):
+    "MB of each part."
+    print('| part | files | MB |\n|---|---|---|')
+    left = {p for p in folder.rglob('*') if p.is_file()}
+    for name, pattern in PARTS.items():
+        found = [p for p in folder.glob(pattern) if p in left]
+        left -= set(found)
+        print(f'| {name} | {len(found)} | {sum(p.stat().st_size for p in found) / 1e6:.2f} |')
+    assert not left, left
+    print(f'| all | {sum(p.is_file() for p in folder.rglob("*"))} | {sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6:.2f} |\n')
+
+
+def page_moves(page, selector, values):
+    "(clock, processor) ms of moves of a control; None as a value: clicks."
+    out = []
+    for v in values:
+        cpu, wall = descendants_cpu(), page.evaluate(MOVE, [selector.format(v), None if '{}' in selector else v])
+        page.wait_for_timeout(100)   # what is painted after the answer counts as well
+        out.append((wall, descendants_cpu() - cpu))
+    return out
+
+
+def opened(browser, address):
+    "(a page that has answered, ms by the clock, ms of processor, ms that the page itself counted from loaded to answered, MB that were asked for)."
+    context = browser.new_context(viewport=dict(width=1280, height=900))
+    page, got = context.new_page(), []
+    page.set_default_timeout(120_000)
+    page.on('response', lambda r: got.append(int(r.headers.get('content-length', 0)) if r.url.startswith(address) else 0))
+    wall, cpu = time.perf_counter(), descendants_cpu()
+    page.goto(address)
+    page.wait_for_function("/^Done/.test(document.getElementById('status').textContent)", polling=10)
+    wall = 1000 * (time.perf_counter() - wall)
+    said = int(re.search(r'Done in (\d+) ms', page.inner_text('#status'))[1])
+    return page, wall, descendants_cpu() - cpu, said, sum(got) / 1e6
+
+
+def measure_page(folder, chromium, again=5):
+    "Tables of the page: sizes, and how long each thing takes."
+    from playwright.sync_api import sync_playwright
+    sizes(folder)
+    quiet = type('Quiet', (http.server.SimpleHTTPRequestHandler,), dict(log_message=lambda *a: None))
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f'http://127.0.0.1:{server.server_port}/'
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chromium, args=['--no-sandbox', '--disable-gpu'])
+        visits = []
+        for _ in range(again):
+            if visits: visits[-1][0].context.close()
+            visits.append(opened(browser, address))
+        page, *_, megabytes = visits[-1]
+        print(f'{megabytes:.2f} MB were asked for until the first answer. Chromium {browser.version}, one thread of WebAssembly, files from this machine.\n')
+        print(HEAD, flush=True)
+        row('open the page, nothing kept from before, until its first answer', [v[1:3] for v in visits])
+        print(f'| of it: from loaded to answered, as the page counts |  |  | {statistics.median(v[3] for v in visits):.0f} | {again} |')
+        moves = functools.partial(page_moves, page)
+        row('new scene: three networks run', moves('#scenes button:nth-child({})', [2, 3, 4, 5, 6, 7]))
+        row('another person', moves('[data-network=teacher] .picture button:nth-of-type({})', [2, 1, 2, 1]))
+        for name, values in dict(quantity=['x', 'mean_a', 'difference'] * 2, level=[0, 1, 2] * 2, opacity=[.1, .3, .5, .7, .9], score=[.3, .5, .7, .5]).items():
+            row(dict(score='minimum score').get(name, name), moves(f'[name={name}]', values))
+        row('attention off, and as learned: three networks run', moves('[name=attention]', ['off', 'learned'] * 3))
+        row("the teacher's attention: two students run level by level", [moves('[name=attention]', [v])[0] for v in ['teacher', 'learned'] * 3][::2])
+        browser.close()
+    server.shutdown()
+
+
 def main():
     torch.set_num_threads(THREADS)
     print('# The explorers: how long a move takes\n')
     print(f'`python benchmarks/explorer.py > benchmarks/explorer.md` · {date.today()} · {platform.system()} {platform.machine()}, {os.cpu_count()} cores, {THREADS} thread · Python {platform.python_version()}, '
           f'torch {torch.__version__}. Load of the machine at the start: {os.getloadavg()[0]:.1f}; processor time is what counts on a busy machine, and what a quiet one takes.\n')
     print('The shipped teacher and two students, scenes of 448 x 256 px.\n')
-    print('| move | median, processor (ms) | largest (ms) | median, clock (ms) | moves |\n|---|---|---|---|---|', flush=True)
+    print(HEAD, flush=True)
     scenes = demo_scenes()
     row('paint a synthetic scene (once each; real scenes are read)', [timed(scenes.image, i) for i in range(len(scenes))])
     box = []
@@ -83,6 +182,11 @@ def main():
     a, b = [], []
     for _ in range(15): a.append(timed(slow)[1]); b.append(timed(lambda: jpeg(draw_map(picture, heat, 8)))[1])
     print(f'\nOne map over one scene to JPEG, processor time, in turns, median of 15: matplotlib {statistics.median(a):.1f} ms, NumPy and Pillow {statistics.median(b):.1f} ms, {statistics.median(a) / statistics.median(b):.1f} times as fast.')
+
+    print('\n## The page whose networks run in the browser\n')
+    chromium = next((p for p in map(shutil.which, ('chromium', 'google-chrome')) if p), None)
+    if (PAGE/'data.json').exists() and chromium: measure_page(PAGE, chromium)
+    else: print('Not measured: it needs `make page` before, and Chromium.')
 
 
 if __name__ == '__main__': main()

@@ -1,5 +1,5 @@
 """How Sphinx sets the pages that docs/pages.py writes: furo, myst-nb with execution off, MathJax from a package; nothing is fetched, neither now nor by a reader."""
-import json
+import json, runpy, shutil
 from configparser import ConfigParser
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,6 +46,14 @@ def copy_mathjax(app, error):
         copy_asset(package/part, Path(app.outdir)/'_static/mathjax'/(part if (package/part).is_dir() else ''))
 
 
+def copy_page(app, error):
+    "The page whose networks run in the browser, where `make page` has written it; none of an earlier site."
+    if error or app.builder.format != 'html': return
+    pages, to = runpy.run_path(str(here/'pages.py')), Path(app.outdir)/'page'
+    shutil.rmtree(to, ignore_errors=True)
+    if pages['has_page'](): shutil.copytree(pages['PAGE'], to)
+
+
 def link_code_words(app, doctree):
     "`box_iou` and `benchmarks/demo.md` in prose become links."
     links = json.loads((Path(app.srcdir)/'links.json').read_text(encoding='utf-8'))
@@ -64,3 +72,4 @@ def link_code_words(app, doctree):
 def setup(app):
     app.connect('doctree-read', link_code_words)
     app.connect('build-finished', copy_mathjax)
+    app.connect('build-finished', copy_page)

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """The pages of the site, from the notebooks, the modules' docments and the Markdown files, in docs/_build/pages; `make docs` then lets Sphinx set them."""
-import ast, json, re, runpy, shutil, tokenize
+import ast, io, json, re, runpy, shutil, tokenize
 from pathlib import Path
 
+from PIL import Image
 from nbdev.process import NBProcessor
 from nbdev.processors import FilterDefaults, ai_magics, clean_magics, filter_stream_, hide_, hide_line, populate_language, rm_header_dash, strip_ansi, strip_hidden_metadata
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT/'docs/_build/pages'
 LIB = 'person_search_nb'
+PAGE = ROOT/'runs/page'   # of `make page`; docs/conf.py copies it to html/page
 written = set()
 
 
@@ -17,7 +19,8 @@ def write(name, text):
     path = PAGES/name
     written.add(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists() or path.read_text(encoding='utf-8') != text: path.write_text(text, encoding='utf-8')
+    data = text if isinstance(text, bytes) else text.encode()
+    if not path.exists() or path.read_bytes() != data: path.write_bytes(data)
 
 
 def copy(path):
@@ -78,6 +81,36 @@ def title(cells): return next(m[1].strip() for c in cells if c['cell_type'] == '
 def write_notebook(name, cells):
     meta = dict(kernelspec=dict(name='python3', display_name='Python 3', language='python'), language_info=dict(name='python', pygments_lexer='ipython3'))
     write(name, json.dumps(dict(cells=cells, metadata=meta, nbformat=4, nbformat_minor=4), ensure_ascii=False, indent=1))
+
+
+# The page whose networks run in the browser
+
+def has_page(folder=PAGE):
+    "Whether `make page` has been here: the page, and what runs its networks."
+    return all((folder/f).is_file() for f in ('index.html', 'data.json', 'vendor/ort.wasm.min.mjs'))
+
+
+STILL = 'nbs/assets/page.jpg'   # on the site alone: a picture of the GIF
+CARD = """```{{figure}} {still}
+:alt: {said}
+:target: page/index.html
+:figclass: psnb-card
+{title}. It runs in your browser: nothing is installed, and a picture of yours stays on your computer.
+```"""
+
+
+def still(gif, number=3):
+    "One picture of a GIF, as JPEG."
+    with Image.open(gif) as pictures:
+        pictures.seek(number)
+        out = io.BytesIO()
+        pictures.convert('RGB').save(out, 'JPEG', quality=88)
+    return out.getvalue()
+
+
+def with_card(text):
+    "The README's moving picture of the page becomes a card that opens it."
+    return re.sub(r'!\[([^]]+)\]\(nbs/assets/page\.gif\)', lambda m: CARD.format(still=STILL, said=m[1], title='<a href="page/index.html">Open the page</a>'), text)
 
 
 # API: from the source, so that nothing has to be imported
@@ -212,6 +245,7 @@ def main():
         if folder != 'tutorials':
             modules[module] = f'{folder}/{path.stem}'
             note += f' · exports [{LIB}.{module}]({up}api/{module}.md)'
+            if module.startswith('web_') and has_page(): note += f' · <a href="{up}page/index.html">the page itself</a>'
         write_notebook(f'{folder}/{path.name}', [cells[0], markdown_cell(f'```{{container}} psnb-note\n{note}\n```'), *cells[1:]])
     for folder in ('tutorials', 'nbs'):
         for path in (ROOT/folder).glob('assets/*'): copy(path)
@@ -228,8 +262,12 @@ def main():
     for path in [*pages, *(ROOT/'benchmarks').glob('*.py'), *(ROOT/'benchmarks').glob('*.sh')]: copy(path)   # the scripts: pages link to them
     measured = [f"benchmarks/{p.stem}" for p in pages if p.parent.name == 'benchmarks']
 
-    to_root = runpy.run_path(str(ROOT/'.ci/readme'))['from_root']
-    start = [c | {'source': to_root(c['source'])} if c['cell_type'] == 'markdown' else c for c in notebook(ROOT/'nbs/index.ipynb')]
+    from_readme = runpy.run_path(str(ROOT/'.ci/readme'))
+    start = [c | {'source': from_readme['from_root'](c['source'])} if c['cell_type'] == 'markdown' else c for c in notebook(ROOT/'nbs/index.ipynb')]
+    start[0]['source'] = from_readme['with_badges'](start[0]['source'])
+    if has_page():
+        start = [c | {'source': with_card(c['source'])} if c['cell_type'] == 'markdown' else c for c in start]
+        write(STILL, still(ROOT/'nbs/assets/page.gif'))
     trees = [toctree(k, v) for k, v in lists.items()] + [toctree('Reference', ['API <api/index>']), toctree('Measured', measured), toctree('Project', ['CONTRIBUTING', 'SECURITY', 'CHANGELOG'])]
     write_notebook('index.ipynb', [start[0], markdown_cell('\n'.join(trees)), *start[1:]])
 

@@ -515,6 +515,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'person_search_nb.boxes': { 'person_search_nb.boxes._block_nms': ('boxes.html#_block_nms', 'person_search_nb/boxes.py'),
                                         'person_search_nb.boxes._centre_size': ('boxes.html#_centre_size', 'person_search_nb/boxes.py'),
                                         'person_search_nb.boxes._first_come': ('boxes.html#_first_come', 'person_search_nb/boxes.py'),
+                                        'person_search_nb.boxes._kernels': ('boxes.html#_kernels', 'person_search_nb/boxes.py'),
                                         'person_search_nb.boxes._overlaps': ('boxes.html#_overlaps', 'person_search_nb/boxes.py'),
                                         'person_search_nb.boxes._round_down': ('boxes.html#_round_down', 'person_search_nb/boxes.py'),
                                         'person_search_nb.boxes._suppressed': ('boxes.html#_suppressed', 'person_search_nb/boxes.py'),

@@ -7,7 +7,10 @@ __all__ = ['MAX_LOG_RATIO', 'xywh_to_xyxy', 'xyxy_to_xywh', 'box_area', 'box_iou
            'keep_large', 'flip_boxes', 'check_boxes', 'nms']
 
 # %% ../nbs/20_boxes.ipynb #bc189846
-import math
+import functools, math, sys
+from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 
@@ -241,6 +244,22 @@ def _block_nms(
         block = min(2 * block, 512) # in a crowd the few best send most of the others away
     return order[torch.cat(kept)]
 
+# %% ../nbs/20_boxes.ipynb #47489028
+@functools.cache
+def _kernels():
+    "torchvision's operators, if possible without its Python modules."
+    place = find_spec('torchvision')
+    if place is not None and 'torchvision' not in sys.modules:
+        loader = ExtensionFileLoader, EXTENSION_SUFFIXES
+        finder = FileFinder(place.submodule_search_locations[0], loader)
+        for name in ('_C_stable', '_C'):  # of newer and of older versions
+            if (library := finder.find_spec(name)) is None: continue
+            try: torch.ops.load_library(library.origin)
+            except OSError: break  # it wants more to be set up before
+            return torch.ops.torchvision
+    import torchvision  # noqa: F401
+    return torch.ops.torchvision
+
 # %% ../nbs/20_boxes.ipynb #98291835
 def nms(
     boxes: Tensor, # (N,4) xyxy px
@@ -251,5 +270,4 @@ def nms(
     faster one (CPU, many boxes, high threshold)."""
     if boxes.device.type == 'cpu' and len(boxes) >= 4000 and iou_threshold >= 0.5:
         return _block_nms(boxes, scores, iou_threshold)
-    import torchvision  # only where it is needed: it takes a second, for torch._dynamo
-    return torchvision.ops.nms(boxes, scores, iou_threshold)
+    return _kernels().nms(boxes, scores, iou_threshold)

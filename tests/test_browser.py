@@ -466,7 +466,7 @@ def test_predictions_on_a_page(serve, page, tmp_path):
 def test_a_page_that_was_never_closed_frees_its_kernel(serve, root, tmp_path):
     "faults.md, row 31: a page loaded without a browser left a kernel of 1 GB until the server ended. The options are those of `make explore`, their seconds are not."
     import nbformat, psutil
-    options = re.findall(r'--MappingKernelManager\.cull_\S+', (root/'Makefile').read_text())
+    options = re.findall(r'--MappingKernelManager\.cull_\w+=\d+', (root/'.ci/explore').read_text())
     assert len(options) == 2
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import os\nprint(f'kernel {os.getpid()}.')")]), tmp_path/'page.ipynb')
     base = serve('voila', 'page.ipynb', '--no-browser', '--port={port}', '--Voila.ip=127.0.0.1', *(re.sub(r'=\d+', '=30', o) for o in options), folder=tmp_path)

@@ -37,3 +37,10 @@ def test_torchvision_is_loaded_where_it_is_needed():
     done = fresh('import sys, person_search_nb.recipes, person_search_nb.models as m; m.build_model("hdl-teacher", 3, width=.125); '
                  'print(*{"torchvision", "torch._dynamo"} & set(sys.modules))')
     assert done.stdout == '\n', done.stdout + done.stderr
+
+
+def test_nms_needs_torchvision_s_kernels_alone():
+    "Finding people does not wait for torch._dynamo; all of torchvision can come later, and says the same."
+    done = fresh('import sys, torch; from person_search_nb.boxes import nms; torch.manual_seed(0); b = torch.rand(300, 4); b[:, 2:] += b[:, :2]; s = torch.rand(300); k = nms(b, s, .4); '
+                 'print(*{"torchvision", "torch._dynamo"} & set(sys.modules)); import torchvision; assert torch.equal(k, torchvision.ops.nms(b, s, .4)) and torch.equal(k, nms(b, s, .4)) and 1 < len(k) < 300')
+    assert (done.returncode, done.stdout) == (0, '\n'), done.stdout + done.stderr

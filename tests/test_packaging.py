@@ -57,6 +57,7 @@ def check_against(cfg, meta, points):
     assert meta['Summary'] == cfg['description']
     assert meta['License-Expression'] == cfg['license']
     assert meta['Author'] == cfg['author'] and meta['Author-email'] == cfg['author_email']
+    assert meta.get_all('Project-URL', []) == ([f"Source, {cfg['git_url']}"] if cfg['git_url'] else [])
     assert [k.strip() for k in meta['Keywords'].split(',')] == [k.strip() for k in cfg['keywords'].split(',')]
     assert SpecifierSet(meta['Requires-Python']) == SpecifierSet('>=' + cfg['min_python'])
     assert {f'Programming Language :: Python :: {v}' for v in cfg['python_versions'].split()} <= set(meta.get_all('Classifier'))
@@ -78,10 +79,10 @@ def test_metadata_equals_settings(root, wheel):
 def test_settings_are_live(root, tmp_path):
     "Another settings.ini makes another wheel: no second copy of a value hides elsewhere."
     changes = dict(version='7.8.9', description='Something else', min_python='3.11', python_versions='3.11', license='Apache-2.0', author='Nobody',
-                   author_email='nobody@example.org', keywords='one, two', requirements='torch>=2.11 pillow', dev_requirements='pytest', docs_requirements='sphinx', explore_requirements='voila', search_requirements='faiss-cpu', deploy_requirements='onnx',
+                   author_email='nobody@example.org', git_url='https://github.com/some/where', keywords='one, two', requirements='torch>=2.11 pillow', dev_requirements='pytest', docs_requirements='sphinx', explore_requirements='voila', search_requirements='faiss-cpu', deploy_requirements='onnx',
                    console_scripts='find-person=person_search_nb.search:find')
     def edit(text):
-        for key, value in changes.items(): text, n = re.subn(rf'(?m)^{key} = .*$', f'{key} = {value}', text); assert n == 1, key
+        for key, value in changes.items(): text, n = re.subn(rf'(?m)^{key} =.*$', f'{key} = {value}', text); assert n == 1, key
         return text
     wheel = build_wheel(root, tmp_path, edit)
     cfg = read_settings(tmp_path/'source')

@@ -1,7 +1,7 @@
 """The tree keeps its promises: modules in step with notebooks, notebooks clean, complete and light, imports that only point down."""
 from functools import cache
 from pathlib import Path
-import ast, functools, json, re, shutil, subprocess, sys
+import ast, functools, json, re, runpy, shutil, subprocess, sys
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -133,19 +133,12 @@ def test_notebook_outputs(path):
     assert path.stat().st_size < 450*1024, f'{path.stat().st_size/1024:.0f} KB: fewer or smaller pictures, please'
 
 
-FIRST_CELL = '''
-import importlib.util, os
-# on Colab or Binder: a name, a wheel or a git address that pip knows
-if not importlib.util.find_spec('person_search_nb'):
-    package = os.environ.get('PERSON_SEARCH_NB', 'person_search_nb')
-    %pip install -q {package}
-'''.strip()
-
-
 @pytest.mark.parametrize('path', [p for p in NOTEBOOKS if p.parent.name == 'tutorials'], ids=lambda p: p.name)
 def test_tutorials_start_on_a_bare_machine(path):
-    "The first cell installs the package where it is missing, and only there."
-    assert code(path)[0].startswith(FIRST_CELL)  # some ask for more packages
+    "The first cell installs the package where it is missing, and only there; badges are those of settings.ini."
+    badges = runpy.run_path(str(ROOT/'.ci/badges'))
+    assert code(path)[0].startswith(badges['install_cell'](badges['address']()))  # some ask for more packages
+    assert path not in badges['stale']()
 
 
 def test_numbers_name_one_notebook_each():
