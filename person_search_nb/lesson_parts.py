@@ -6,18 +6,17 @@
 __all__ = ['cut_people', 'describe', 'level_maps', 'standardise', 'similarity_ap', 'mean_ap', 'learn', 'draw_curves',
            'draw_worlds']
 
-# %% ../nbs/tools/lesson_parts.ipynb #1226ac53
+# %% ../nbs/tools/lesson_parts.ipynb #970f68ff
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from .datasets import open_dataset
 from .backbones import Backbone
 from .person_search import PersonSearchNet
 from .crops import crop_dataset
 
-# %% ../nbs/tools/lesson_parts.ipynb #c700b990
+# %% ../nbs/tools/lesson_parts.ipynb #9e1ed6a8
 def cut_people(
     spec: str,               # of a data set
     split: str,              # 'train', 'gallery'
@@ -29,7 +28,7 @@ def cut_people(
     pictures = torch.stack([cuts[i][0] for i in range(len(cuts))])
     return pictures, torch.tensor([s.person_id[0] for s in cuts.scenes])
 
-# %% ../nbs/tools/lesson_parts.ipynb #f6bbde2f
+# %% ../nbs/tools/lesson_parts.ipynb #dcd65e97
 @torch.no_grad()
 def describe(
     net: PersonSearchNet,
@@ -41,7 +40,7 @@ def describe(
     parts = (net.eval().embed(list(b), [whole] * len(b)) for b in pictures.split(64))
     return F.normalize(torch.cat(list(parts)), dim=1)
 
-# %% ../nbs/tools/lesson_parts.ipynb #669cfb62
+# %% ../nbs/tools/lesson_parts.ipynb #788ed72d
 _MEAN, _STD = (torch.tensor(v).view(3, 1, 1) for v in ((.485, .456, .406), (.229, .224, .225)))
 
 @torch.no_grad()
@@ -59,7 +58,7 @@ def level_maps(
             level.append(x)
     return [torch.cat(level) for level in levels]
 
-# %% ../nbs/tools/lesson_parts.ipynb #f1506e93
+# %% ../nbs/tools/lesson_parts.ipynb #e46d5310
 def standardise(
     train: torch.Tensor,  # (N, C) or (N, C, h, w)
     *others,              # of the same kind
@@ -69,7 +68,7 @@ def standardise(
     mean, spread = train.mean(over, keepdim=True), train.std(over, keepdim=True) + 1e-3
     return tuple((x - mean) / spread for x in (train, *others))
 
-# %% ../nbs/tools/lesson_parts.ipynb #58006d23
+# %% ../nbs/tools/lesson_parts.ipynb #967ce975
 def similarity_ap(
     similarity: torch.Tensor,  # (N, N), row i: how much each resembles i
     who: torch.Tensor,         # (N,) person_id
@@ -90,7 +89,7 @@ def mean_ap(
     e = F.normalize(features, dim=1)
     return similarity_ap(e @ e.T, who)
 
-# %% ../nbs/tools/lesson_parts.ipynb #7e359c03
+# %% ../nbs/tools/lesson_parts.ipynb #8ae0c8bb
 def _brighten(pictures, dice):
     "Each colour of each picture brighter or darker."
     light = (1 + .25 * torch.randn(len(pictures), 3, 1, 1, generator=dice)).clamp(.4, 1.8)
@@ -98,7 +97,7 @@ def _brighten(pictures, dice):
 
 def learn(
     net: PersonSearchNet,    # to be trained
-    loss,                    # of the embeddings (n, D) of a batch, and which rows (n,) it is made of
+    loss,                    # function of embeddings (n, D) and the rows (n,) they are of
     pictures: torch.Tensor,  # (N, 3, H, W) cut-outs from 0 to 1
     lr: float,               # the highest; a warm-up of 20 steps, then a cosine
     steps: int = 300,
@@ -120,7 +119,7 @@ def learn(
         opt.zero_grad(); value.backward(); opt.step()
         if step % each == each - 1: yield step + 1, net
 
-# %% ../nbs/tools/lesson_parts.ipynb #f5b0a687
+# %% ../nbs/tools/lesson_parts.ipynb #86db88f0
 def _show(fig):
     "Show a figure in the place of the one before it."
     import matplotlib.pyplot as plt
@@ -141,23 +140,23 @@ def draw_curves(
     ax.legend(loc='upper left', bbox_to_anchor=(1, 1))
     _show(fig)
 
-# %% ../nbs/tools/lesson_parts.ipynb #81d42df4
+# %% ../nbs/tools/lesson_parts.ipynb #c3fd00a0
 def draw_worlds(
     tests,                          # (T,) steps
     learned: dict,                  # name -> for each world (T,) values
     of: int = 3,                    # worlds there will be
     ylabel: str = 'mAP, strangers',
-    zero: bool = True,              # the axis begins at 0
+    colours: tuple = (0, 1, 2, 3),  # of the names, as numbers in the style
+    below: float = 0,               # where the axis begins
 ):
     "Draw curves of several worlds and their means, in the place of the last picture."
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(6, 2.6))
-    marks = 'os^Dv'
-    for k, (name, rows) in enumerate(learned.items()):
+    for (name, rows), k in zip(learned.items(), colours):
         for row in rows: ax.plot(tests, row, color=f'C{k}', alpha=.3, lw=1)
-        ax.plot(tests, np.mean(rows, 0), f'{marks[k % 5]}-', color=f'C{k}', label=name)
+        ax.plot(tests, np.mean(rows, 0), f'{"os^D"[k]}-', color=f'C{k}', label=name)
     done = max(map(len, learned.values()))
     ax.set(xlabel='step', ylabel=ylabel, title=f'{done} of {of} worlds, and their mean')
-    if zero: ax.set_ylim(0, None)
+    ax.set_ylim(below, None)
     ax.legend(loc='upper left', bbox_to_anchor=(1, 1))
     _show(fig)
