@@ -52,6 +52,12 @@ def without_widget(data):
     if data.pop('application/vnd.jupyter.widget-view+json', None) and set(data) <= {'text/plain'}: data['text/plain'] = '(controls and pictures that answer them: open the notebook)'
 
 
+def fold(metadata):
+    "Imports stand behind one line, on the site as in Jupyter."
+    metadata['tags'] = ['hide-input']
+    metadata['mystnb'] |= dict(code_prompt_show='Imports', code_prompt_hide='Hide the imports')
+
+
 def notebook(path):
     "The cells of a notebook as they should be read: no directives, no hidden or empty cells, pictures with a text for those who do not see them."
     worked = NBProcessor(path, procs=Lesson().procs())
@@ -64,6 +70,7 @@ def notebook(path):
             for o in cell['outputs']: without_widget(o.get('data', {}))
             said = c.source.strip().splitlines()[-1].strip().rstrip(';')
             cell['metadata'] = {'mystnb': {'image': {'alt': f'Picture drawn by the code above: {said}'}}}
+            if c.metadata.get('jupyter', {}).get('source_hidden'): fold(cell['metadata'])
             if minutes(c): cells.append(markdown_cell(minutes(c)))
         else: cell['source'] = re.sub(r'(\]\([^)\s]+\.ipynb)#([^)\s]+)\)', lambda m: f'{m[1]}#{slug(m[2])})', cell['source'])
         cells.append(cell)
