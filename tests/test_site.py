@@ -70,7 +70,7 @@ def test_what_is_missing_is_said_in_one_line(root, tmp_path):
     done = fetch(root, tmp_path/'vendor', tmp_path)
     assert done.returncode and done.stderr.count('\n') == 1 and 'npm is missing' in done.stderr and 'apt-get install npm' in done.stderr
     version = next(line for line in (root/'.ci/fetch-onnxruntime-web').read_text().splitlines() if line.startswith('version=')).partition('=')[2]
-    write_files(tmp_path/'vendor', 'LICENSE.txt')
+    write_files(tmp_path/'vendor', 'LICENSE.txt', 'ort.webgpu.min.mjs')
     (tmp_path/'vendor/LICENSE.txt').write_text(f'onnxruntime-web {version}, of an earlier call\n')
     assert fetch(root, tmp_path/'vendor', tmp_path).returncode == 0
     (tmp_path/'vendor/LICENSE.txt').write_text('onnxruntime-web 0.1.0, too old\n')
