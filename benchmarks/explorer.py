@@ -48,6 +48,7 @@ MOVE = """([selector, value]) => new Promise(done => {
     done(performance.now() - from);
   }).observe(s, { childList: true, characterData: true, subtree: true });
   if (value === null) e.click();
+  else if (Array.isArray(value)) for (const key of value) e.dispatchEvent(new KeyboardEvent('keydown', { key }));
   else { e.value = value; e.dispatchEvent(new Event('input', { bubbles: true })); }
 })"""
 
@@ -76,7 +77,7 @@ def sizes(folder):
 
 
 def page_moves(page, selector, values):
-    "(clock, processor) ms of moves of a control; None as a value: clicks."
+    "(clock, processor) ms of moves of a control; a value is set, a list of keys is pressed, a place in the selector is clicked."
     out = []
     for v in values:
         cpu, wall = descendants_cpu(), page.evaluate(MOVE, [selector.format(v), None if '{}' in selector else v])
@@ -120,7 +121,7 @@ def measure_page(folder, chromium, again=5):
         print(f'| of it: from loaded to answered, as the page counts |  |  | {statistics.median(v[3] for v in visits):.0f} | {again} |')
         moves = functools.partial(page_moves, page)
         row('new scene: three networks run', moves('#scenes button:nth-child({})', [2, 3, 4, 5, 6, 7]))
-        row('another person', moves('[data-network=teacher] .picture button:nth-of-type({})', [2, 1, 2, 1]))
+        row('another person', moves('[data-network=teacher] .psnb-picture', [['Home', 'ArrowRight', 'Enter'], ['Home', 'Enter']] * 2))
         for name, values in dict(quantity=['x', 'mean_a', 'difference'] * 2, level=[0, 1, 2] * 2, opacity=[.1, .3, .5, .7, .9], score=[.3, .5, .7, .5]).items():
             row(dict(score='minimum score').get(name, name), moves(f'[name={name}]', values))
         row('attention off, and as learned: three networks run', moves('[name=attention]', ['off', 'learned'] * 3))
@@ -132,7 +133,7 @@ def measure_page(folder, chromium, again=5):
 def main():
     torch.set_num_threads(THREADS)
     print('# The explorers: how long a move takes\n')
-    print(f'`python benchmarks/explorer.py > benchmarks/explorer.md` · {date.today()} · {platform.system()} {platform.machine()}, {os.cpu_count()} cores, {THREADS} thread · Python {platform.python_version()}, '
+    print(f'`make page && python benchmarks/explorer.py > benchmarks/explorer.md` · {date.today()} · {platform.system()} {platform.machine()}, {os.cpu_count()} cores, {THREADS} thread · Python {platform.python_version()}, '
           f'torch {torch.__version__}. Load of the machine at the start: {os.getloadavg()[0]:.1f}; processor time is what counts on a busy machine, and what a quiet one takes.\n')
     print('The shipped teacher and two students, scenes of 448 x 256 px.\n')
     print(HEAD, flush=True)
@@ -168,7 +169,6 @@ def main():
     row('number of matches, thresholds', moves(page.number, [3, 8, 4, 8]) + moves(page.score, [0.3, 0.5, 0.7]))
     page.score.value = 0.1
     row('why do they match, new: HiResCAM of both sides', [timed(setattr, page.hits[k], 'selected', 0) for k in range(min(4, len(page.matches)))])
-    row('its opacity', moves(page.opacity, np.linspace(0, 1, 6)))
 
     picture, heat = scenes.picture(0), attention_maps(box[0].teacher, scenes.image(0))[1]
     def slow():
@@ -181,7 +181,7 @@ def main():
     slow(), jpeg(draw_map(picture, heat, 8))
     a, b = [], []
     for _ in range(15): a.append(timed(slow)[1]); b.append(timed(lambda: jpeg(draw_map(picture, heat, 8)))[1])
-    print(f'\nOne map over one scene to JPEG, processor time, in turns, median of 15: matplotlib {statistics.median(a):.1f} ms, NumPy and Pillow {statistics.median(b):.1f} ms, {statistics.median(a) / statistics.median(b):.1f} times as fast.')
+    print(f'\nOne map over one scene to JPEG, as a still picture has it, processor time, in turns, median of 15: matplotlib {statistics.median(a):.1f} ms, NumPy and Pillow {statistics.median(b):.1f} ms, {statistics.median(a) / statistics.median(b):.1f} times as fast.')
 
     print('\n## The page whose networks run in the browser\n')
     chromium = next((p for p in map(shutil.which, ('chromium', 'google-chrome')) if p), None)
