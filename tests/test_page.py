@@ -353,6 +353,22 @@ def test_webgpu_finds_what_python_finds(chromium, site):
     b.close()
 
 
+def test_what_is_likely_next_is_computed_while_nobody_moves(site, visit):
+    "After a second of quiet; then the move finds its answer there."
+    page = visit()
+    page.evaluate("""async () => {
+      const { Network } = await import('./network.js'), search = Network.prototype.search;
+      window.searched = 0; window.said = [];
+      Network.prototype.search = async function (...a) { const r = await search.apply(this, a); window.searched++; return r; };
+      new MutationObserver(() => window.said.push(document.getElementById('status').textContent)).observe(document.getElementById('status'), { childList: true, characterData: true, subtree: true });
+    }""")
+    page.wait_for_function('window.searched >= 3')
+    moved(page, lambda: page.select_option('[name=attention]', 'off'))
+    assert page.evaluate('window.said').count('Looking.') == 0
+    moved(page, page.locator('#scenes button').nth(9).click)
+    assert page.evaluate('window.said').count('Looking.') == 1   # of this nobody thought
+
+
 def test_phone_and_dark(site, visit, tmp_path_factory):
     "At 390 px nothing is cut off, and colours follow the system."
     shots = tmp_path_factory.mktemp('shots')

@@ -1,18 +1,20 @@
 // The page: state, three networks, pictures, rankings. Everything runs in the browser.
 
 import { iou } from './boxes.js';
-import { distance, gainLike } from './distance.js';
+import { distance } from './distance.js';
 import { make } from './elements.js';
 import { reader, toImage } from './files.js';
 import { difference, scaled } from './heat.js';
-import { AS_LEARNED, Network, OFF } from './network.js';
+import { Network } from './network.js';
 import { Panel } from './panel.js';
 import { rank } from './ranking.js';
 import { openWith } from './runtime.js';
+import { Sight } from './sight.js';
 import { DEFAULTS, fromQuery, toQuery } from './state.js';
 import { TOUR } from './tour.js';
 
-const HITS = 10, MEANING = {
+const HITS = 10, PAUSE = 60, QUIET = 1000;  // people; ms
+const MEANING = {
   picture: 'Boxes: people found; point at one for its score.',
   x: 'Bright: the length of the feature vector in a cell, in each picture from lowest to highest.',
   mean_a: 'Bright: attention A, mean over channels, in each picture from lowest to highest.',
@@ -22,10 +24,11 @@ const $ = id => document.getElementById(id);
 
 // # What is loaded
 const networks = {}, { runtime } = fromQuery(location.search);
+const sight = new Sight(networks);
 let data, sheet, state = { ...DEFAULTS };
 let image, own = null, seen = {};  // own: a picture of the reader's
 let chosen = null;                 // the box of whom we look for
-let bytes = 0, work = Promise.resolve(), moves = 0, looks = 0, step = 0;
+let bytes = 0, work = Promise.resolve(), moves = 0, brought = 0, step = 0;
 
 function say(text, bad = false) {
   $('status').textContent = text;
@@ -146,6 +149,7 @@ function showControls() {
 async function bring(file) {
   try {
     own = await toImage(file, data.scenes[0].width);
+    brought++;
     await change({ by: 'teacher', person: 0 });
   } catch { say(`${file.name}: no picture that this browser can read`, true); }
 }
@@ -159,33 +163,47 @@ async function redraw() {
     draw(name, box);
     await showHits(name, box);
   }
+  setTimeout(after => after === moves && lookAhead(), QUIET, moves);
   say(box ? `Done in ${Math.max(1, Math.round(performance.now() - from))} ms.`
     : 'Nobody is found here: lower the minimum score, or take another scene.');
 }
 
 // # What the networks see
-async function look() {  // once for each picture and kind of attention
-  const key = `${own ? 'own' : state.scene} ${state.attention}`;
-  if (seen.key === key && seen.own === own) return;
-  say('Looking.');
-  image = own || await toImage(data.scenes[state.scene].picture);
-  const now = { key, own };
-  for (const { name } of data.networks) {
-    const gains = await gainsOf(name, now.teacher);
-    now[name] = { ...await networks[name].search(image, gains), gains };
-  }
-  seen = { ...now, number: ++looks };
+async function imageOf(scene) {
+  return data.scenes[scene].image ??= await toImage(data.scenes[scene].picture);
 }
 
-async function gainsOf(name, teacher) {
-  if (state.attention === 'off') return OFF;
-  if (state.attention !== 'teacher' || name === 'teacher') return AS_LEARNED;
-  const gains = [...AS_LEARNED];
-  for (let j = 0; j < 3; j++) {  // what a level gets depends on the levels before it
-    const { maps } = await networks[name].look(image, gains);
-    gains[j] = gainLike(teacher.maps[j].mean_a, maps[j].mean_a);
+async function look() {
+  const names = data.networks.map(n => n.name);
+  image = own || await imageOf(state.scene);
+  seen = sight.entry(own ? `own ${brought}` : state.scene, state.attention);
+  if (names.every(name => seen[name])) return;
+  say('Looking.');
+  for (const name of names) await sight.see(seen, name, image);
+}
+
+// What may be asked next: this picture under other attention, then the other scenes.
+function likely() {
+  const key = own ? `own ${brought}` : state.scene, here = own;
+  const same = ['learned', 'off', 'teacher'].map(attention =>
+    ({ key, attention, picture: () => here || imageOf(key) }));
+  const others = data.scenes.map((_, i) =>
+    ({ key: i, attention: state.attention, picture: () => imageOf(i) }));
+  return [...same, ...others];
+}
+
+// While nobody moves anything, one network at a time: a move has to wait for no more than that.
+async function lookAhead() {
+  const mine = moves;
+  for (const { key, attention, picture } of likely()) {
+    for (const { name } of data.networks) {
+      await new Promise(resolve => { setTimeout(resolve, PAUSE); });
+      if (mine !== moves) return;
+      work = work.then(async () => sight.see(sight.entry(key, attention), name, await picture()))
+        .catch(failed);
+      await work;
+    }
   }
-  return gains;
 }
 
 function sure(name) {  // numbers of those whom a network finds
