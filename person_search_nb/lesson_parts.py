@@ -7,14 +7,45 @@ __all__ = ['cut_people', 'describe', 'level_maps', 'standardise', 'similarity_ap
            'draw_worlds']
 
 # %% ../nbs/tools/lesson_parts.ipynb #970f68ff
+import hashlib, inspect, io
+from functools import cache
+from pathlib import Path
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .files import atomic_write
+from .matfile import cache_folder
 from .datasets import open_dataset
 from .backbones import Backbone
 from .person_search import PersonSearchNet
 from .crops import crop_dataset
+
+# %% ../nbs/tools/lesson_parts.ipynb #7beaefee
+@cache
+def _code():
+    "A number that changes with the package's code."
+    files = sorted(Path(inspect.getfile(crop_dataset)).parent.glob('*.py'))
+    return hashlib.sha1(b''.join(f.read_bytes() for f in files)).hexdigest()
+
+def _cut(spec, split, size):
+    "Pictures (N, 3, *size), 0 to 255, and person_id (N,)."
+    data = open_dataset(spec, split, cache=True, progress=False)
+    cuts = crop_dataset(data, size, background=False, originals=False)
+    pictures = torch.stack([(255 * cuts[i][0]).round().byte() for i in range(len(cuts))])
+    return pictures.numpy(), np.array([s.person_id[0] for s in cuts.scenes])
+
+def _kept(spec, split, size):
+    "Where the cut-outs of a synthetic world are kept, and what is there; None where nothing is."
+    folder, key = cache_folder(), repr((spec, split, tuple(size)))
+    if folder is None or not spec.startswith('synth:'): return None, None
+    file = folder / f'cut-outs.{hashlib.sha1(key.encode()).hexdigest()[:16]}.npz'
+    try:
+        with np.load(file, allow_pickle=False) as a:
+            if a['code'] == _code(): return file, (a['pictures'], a['ids'])
+    except Exception: pass  # absent, or damaged in one of many ways
+    return file, None
 
 # %% ../nbs/tools/lesson_parts.ipynb #9e1ed6a8
 def cut_people(
@@ -23,10 +54,14 @@ def cut_people(
     size: tuple = (96, 48),  # (height, width) px of a picture
 ) -> tuple:                  # pictures (N, 3, *size) from 0 to 1, person_id (N,)
     "Everyone of a split who has a name, cut out, and who they are."
-    data = open_dataset(spec, split, cache=True, progress=False)
-    cuts = crop_dataset(data, size, background=False, originals=False)
-    pictures = torch.stack([cuts[i][0] for i in range(len(cuts))])
-    return pictures, torch.tensor([s.person_id[0] for s in cuts.scenes])
+    file, found = _kept(spec, split, size)
+    if found is None:
+        found, out = _cut(spec, split, size), io.BytesIO()
+        np.savez_compressed(out, code=_code(), pictures=found[0], ids=found[1])
+        try: file and atomic_write(file, out.getvalue(), sync=False)
+        except OSError: pass  # no room: the next time takes as long as this one
+    pictures, ids = map(torch.from_numpy, found)
+    return pictures / 255, ids
 
 # %% ../nbs/tools/lesson_parts.ipynb #dcd65e97
 @torch.no_grad()
