@@ -16,9 +16,10 @@ import { TOUR } from './tour.js';
 const HITS = 10, PAUSE = 60, QUIET = 1000;  // people; ms
 const MEANING = {
   picture: 'Boxes: people found; point at one for its score.',
-  x: 'Bright: the length of the feature vector in a cell, in each picture from lowest to highest.',
+  x: 'Bright: the squares of the features in a cell, summed; from lowest to highest of a picture.',
   mean_a: 'Bright: attention A, mean over channels, in each picture from lowest to highest.',
-  difference: 'Orange: the teacher has more energy than the student; purple: less. At unit length.',
+  difference: 'Orange: the teacher has more energy than the student; purple: less. At unit length.'
+    + ' Under Teacher: its own energy.',
 };
 const $ = id => document.getElementById(id);
 
@@ -28,7 +29,7 @@ const sight = new Sight(networks);
 let data, sheet, state = { ...DEFAULTS };
 let image, own = null, seen = {};  // own: a picture of the reader's
 let chosen = null;                 // the box of whom we look for
-let bytes = 0, work = Promise.resolve(), moves = 0, brought = 0, step = 0;
+let bytes = 0, work = Promise.resolve(), moves = 0, done = 0, brought = 0, step = 0;
 
 function say(text, bad = false) {
   $('status').textContent = text;
@@ -66,8 +67,8 @@ function buildPanels() {
 // A person of one network. What was asked of people who are no longer there is not done.
 async function choose(name, said) {
   await work;
-  const panel = panels[name], late = said.edition !== panel.shown.edition;
-  if (late) panel.picture.answered(true);
+  const panel = panels[name];
+  if (said.edition !== panel.shown.edition || done !== moves) panel.picture.answered(true);
   else change({ by: name, person: sure(name)[said.choose] });
 }
 
@@ -85,16 +86,21 @@ function connect() {
     if (!e.name) continue;
     e.oninput = () => change({ [e.name]: e.type === 'range' ? Number(e.value) : e.value });
   }
-  $('own').onchange = e => { if (e.target.files[0]) bring(e.target.files[0]); };
+  $('own').onchange = e => {
+    if (e.target.files[0]) bring(e.target.files[0]);
+    e.target.value = '';  // so that the same file can be chosen again
+  };
   addEventListener('dragover', e => { e.preventDefault(); document.body.classList.add('over'); });
   addEventListener('dragleave', () => document.body.classList.remove('over'));
   addEventListener('drop', e => {
     e.preventDefault();
     document.body.classList.remove('over');
-    if (e.dataTransfer.files[0]) bring(e.dataTransfer.files[0]);
+    const dropped = [...e.dataTransfer.files];
+    const picture = dropped.find(f => f.type.startsWith('image/')) ?? dropped[0];
+    if (picture) bring(picture);
   });
   $('save').onclick = save;
-  $('reset').onclick = () => { own = null; guide(-1); change({ ...DEFAULTS }); };
+  $('reset').onclick = () => { own = null; $('guide').hidden = true; change({ ...DEFAULTS }); };
   $('tour').onclick = () => guide(0);
   $('guide-next').onclick = () => guide(step + 1);
   $('guide-back').onclick = () => guide(Math.max(0, step - 1));
@@ -104,11 +110,12 @@ function connect() {
 function guide(k) {
   step = k;
   $('guide').hidden = !(k in TOUR);
-  if (!(k in TOUR)) return;
+  if (!(k in TOUR)) { $('tour').focus(); return; }
   const [wanted, text] = TOUR[k];
   $('guide-text').textContent = `${k + 1} of ${TOUR.length}. ${text}`;
   $('guide-next').disabled = k === TOUR.length - 1;
   $('guide-back').disabled = k === 0;
+  if (document.activeElement?.disabled) $('guide-end').focus();
   own = null;
   change({ ...DEFAULTS, ...wanted });
 }
@@ -121,7 +128,7 @@ function change(what) {
   showControls();
   // one thing after another; of several moves that wait only the last is done
   const mine = ++moves;
-  work = work.then(() => mine === moves && redraw()).catch(failed);
+  work = work.then(() => mine === moves && redraw(mine)).catch(failed).then(() => { done = mine; });
   return work;
 }
 
@@ -130,9 +137,18 @@ function failed(error) {
   for (const panel of Object.values(panels)) panel.picture.answered(false);
 }
 
+// Where the person stands whom we look for, if they are nobody in the list that `person` counts in.
+function place() {
+  if (!chosen || !seen[state.by]) return '';
+  const { boxes } = seen[state.by];
+  const listed = sure(state.by).some(i => iou(boxes, i, chosen, 0) > 0.5);
+  return listed ? '' : [...chosen].map(Math.round).join(',');
+}
+
 // Of a picture of one's own an address says nothing: whoever opens it has not got it.
 function showAddress() {
-  history.replaceState(null, '', location.pathname + (own ? '' : toQuery(state, runtime)));
+  const text = own ? '' : toQuery({ ...state, at: place() }, runtime);
+  history.replaceState(null, '', location.pathname + text);
 }
 
 function showControls() {
@@ -147,21 +163,32 @@ function showControls() {
 }
 
 async function bring(file) {
+  const mine = ++moves;  // a move like any other: what comes later counts
+  say(`Reading ${file.name}.`);
   try {
-    own = await toImage(file, data.scenes[0].width);
+    const picture = await toImage(file, data.scenes[0].width);
+    if (mine !== moves) return;
+    own = picture;
     brought++;
-    await change({ by: 'teacher', person: 0 });
-  } catch { say(`${file.name}: no picture that this browser can read`, true); }
+  } catch {
+    if (mine === moves) await change({});  // what it may have interrupted
+    say(`${file.name}: not a picture this browser can read`, true);
+    return;
+  }
+  await change({ by: 'teacher', person: 0 });
 }
 
-async function redraw() {
+async function redraw(mine) {  // left as soon as there is another move
   const from = performance.now();
   await look();
-  const box = query();
+  if (mine !== moves) return;
+  const box = query(), who = identity(box);
   showAddress();
   for (const { name } of data.networks) {
     draw(name, box);
-    await showHits(name, box);
+    const hits = await findHits(name, box, who);
+    if (mine !== moves) return;
+    panels[name].rank(hits);
   }
   setTimeout(after => after === moves && lookAhead(), QUIET, moves);
   say(box ? `Done in ${Math.max(1, Math.round(performance.now() - from))} ms.`
@@ -173,13 +200,14 @@ async function imageOf(scene) {
   return data.scenes[scene].image ??= await toImage(data.scenes[scene].picture);
 }
 
-async function look() {
-  const names = data.networks.map(n => n.name);
-  image = own || await imageOf(state.scene);
-  seen = sight.entry(own ? `own ${brought}` : state.scene, state.attention);
-  if (names.every(name => seen[name])) return;
-  say('Looking.');
-  for (const name of names) await sight.see(seen, name, image);
+async function look() {  // state and picture may be others after each `await`
+  const names = data.networks.map(n => n.name), { scene, attention } = state, brings = own;
+  const entry = sight.entry(own ? `own ${brought}` : scene, attention);
+  const picture = brings || await imageOf(scene);
+  if (names.some(name => !entry[name])) say('Looking.');
+  for (const name of names) await sight.see(entry, name, picture);
+  image = picture;
+  seen = entry;
 }
 
 // What may be asked next: this picture under other attention, then the other scenes.
@@ -237,9 +265,10 @@ function heatOf(name) {
   const j = state.level, { maps } = seen[name], stride = networks[name].about.stride / 4 * 2 ** j;
   const what = state.quantity, minus = what === 'difference' && name !== 'teacher';
   if (what === 'picture') return null;
-  const map = maps[j][what === 'mean_a' ? 'mean_a' : 'x'];
-  const values = minus ? difference(map.data, seen.teacher.maps[j].x.data) : scaled(map.data);
-  const [, h, w] = map.dims;
+  const energy = who => seen[who].maps[j].x.data.map(v => v * v);  // x is its root
+  const [, h, w] = maps[j].x.dims;
+  const values = minus ? difference(energy(name), energy('teacher'))
+    : scaled(what === 'mean_a' ? maps[j].mean_a.data : energy(name));
   return { values, shape: [h, w], stride, corner: [0, 0], opacity: state.opacity,
     difference: minus, box: null };
 }
@@ -250,7 +279,7 @@ function draw(name, box) {
     `person ${k + 1} of ${rows.length}, score ${scores[i].toFixed(2)}: find them`);
   panels[name].show(image, {
     heat: heatOf(name), labels, boxes: rows.map(i => [...boxes.subarray(4 * i, 4 * i + 4)]),
-    selected: box ? rows.findIndex(i => iou(boxes, i, box, 0) > 0.7) : -1,
+    selected: box ? rows.findIndex(i => iou(boxes, i, box, 0) > 0.5) : -1,
     alt: `${name}: ${MEANING[state.quantity]} ${rows.length} people found`,
     edition: `${seen.number} ${state.score}`,
   }, words(name, rows.length));
@@ -263,24 +292,24 @@ function words(name, number) {
   const far = (who, what) => distance(map(who, what), map('teacher', what));
   const text = what => {
     const mine = far(name, what), plain = far('plain', what), alone = name === 'plain' || !plain;
-    const share = alone ? '' : ` (${(mine / plain).toFixed(2)} of the one without)`;
+    const share = alone ? '' : ` (${(mine / plain).toFixed(2)} of the untaught student’s)`;
     return mine.toExponential(1) + share;
   };
   return `${found}From the teacher, level ${j}: FD ${text('x')}, AD ${text('a')}.`;
 }
 
 // # Rankings
-async function showHits(name, box) {
-  const { people } = data, network = networks[name];
-  if (!box) return panels[name].rank([]);
-  const { features, gains } = seen[name];
+async function findHits(name, box, who) {
+  const { people } = data, network = networks[name], { features, gains } = seen[name];
+  if (!box) return [];
+  const here = own ? -1 : state.scene, mine = row => here >= 0 && people.scene[row] === here;
   const { embeddings } = await network.regions(features, box, gains[3]);
-  const mine = row => !own && people.scene[row] === state.scene, who = identity(box);
-  const found = rank(embeddings, network.gallery, HITS, mine);
-  panels[name].rank(found.map(({ row, similarity }, k) => {
+  return rank(embeddings, network.gallery, HITS, mine).map(({ row, similarity }, k) => {
     const said = similarity.toFixed(2), right = who < 0 ? null : people.id[row] === who;
-    return { picture: cutOut(row), right, said, alt: `match ${k + 1}, similarity ${said}` };
-  }));
+    const verdict = right === null ? '' : right ? ', the same person' : ', someone else';
+    const alt = `match ${k + 1}, similarity ${said}${verdict}`;
+    return { picture: cutOut(row), right, said, alt };
+  });
 }
 
 function cutOut(row) {
@@ -317,7 +346,8 @@ function save() {  // the pictures side by side, with their boxes
 try {
   await load();
   const asked = fromQuery(location.search, data.scenes.length);
-  state = asked.state;
+  state = { ...asked.state, at: '' };
+  if (asked.state.at) chosen = Float32Array.from(asked.state.at.split(','), Number);
   buildScenes();
   buildPanels();
   await change({});

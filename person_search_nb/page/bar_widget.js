@@ -45,7 +45,7 @@ function save(name, bytes) {
 }
 
 function bring(root, kind, tries = 40) {  // an answer into view, once it is laid out
-  const found = root && root.querySelector(`.${  kind}`);
+  const found = root && root.querySelector(`.${kind}`);
   if (found && found.offsetHeight > 60) {
     const still = matchMedia('(prefers-reduced-motion: reduce)').matches;
     const block = found.offsetHeight > innerHeight ? 'start' : 'nearest';

@@ -1,6 +1,6 @@
 // Whom a key or the mouse means, among numbered boxes [x1, y1, x2, y2].
 
-export const STEP = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
+const STEP = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
 
 export const moves = key => key in STEP || key === 'Home' || key === 'End';
 

@@ -6,13 +6,16 @@ export function reader(onBytes) {
     if (!answer.ok) throw new Error(`${name}: ${answer.status} ${answer.statusText}`);
     const bytes = await answer.arrayBuffer();
     onBytes(bytes.byteLength);
-    if (!name.endsWith('.gz')) return new Uint8Array(bytes);
+    const [a, b] = new Uint8Array(bytes, 0, Math.min(2, bytes.byteLength));
+    // some servers let the browser unpack
+    if (!name.endsWith('.gz') || a !== 0x1f || b !== 0x8b) return new Uint8Array(bytes);
     const plain = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'));
     return new Uint8Array(await new Response(plain).arrayBuffer());
   };
 }
 
-// A picture as a network takes it: { data: 3 x h x w numbers 0-1, dims }, no larger than `most`.
+// A picture as a network takes it: { data: 3 x h x w numbers 0-1, dims }, neither side above
+// `most`, and both 33 or more, which is what networks need.
 export async function toImage(source, most = Infinity) {
   const bitmap = source instanceof ImageBitmap ? source : await createImageBitmap(source);
   const share = Math.min(1, most / Math.max(bitmap.width, bitmap.height));

@@ -20,7 +20,7 @@ export class Panel {
     this.picture = new ScenePicture(root, key => this.shown[key], choose);
     this.caption = make('p', root, { className: 'caption' });
     this.hits = make('ol', root);
-    this.hits.setAttribute('aria-label', `whom the ${title} finds`);
+    this.hits.setAttribute('aria-label', `found by: ${title}`);
   }
 
   // image: of `toImage`; what: some of the things a `ScenePicture` shows

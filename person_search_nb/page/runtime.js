@@ -9,11 +9,11 @@ const BUILDS = {
 };
 
 // 'webgpu' where there is a card; what only imitates one is slower than WebAssembly
-async function best() {
+async function best(wanted) {
   try {
     const adapter = await navigator.gpu?.requestAdapter(), info = adapter?.info ?? {};
     const imitated = info.isFallbackAdapter || /swiftshader|llvmpipe/i.test(info.architecture);
-    return adapter && !imitated ? 'webgpu' : 'wasm';
+    return adapter && (wanted === 'webgpu' || !imitated) ? 'webgpu' : 'wasm';
   } catch { return 'wasm'; }
 }
 
@@ -27,10 +27,11 @@ async function start(name, read) {
   return { ort, title, options: { executionProviders: providers } };
 }
 
-// wanted: 'wasm', 'webgpu', or anything else for the best there is; read: as in `Network.open`;
-// opens: a function that opens all networks with a runtime. A card on which that fails is left.
+// wanted: 'wasm', 'webgpu' (if there is a card, even an imitated one), else the best there is;
+// read: as in `Network.open`; opens: a function that opens all networks with a runtime. A card on
+// which that fails is left.
 export async function openWith(wanted, read, opens) {
-  const name = wanted in BUILDS ? wanted : await best();
+  const name = wanted === 'wasm' ? wanted : await best(wanted);
   try {
     const runtime = await start(name, read);
     await opens(runtime);

@@ -101,6 +101,8 @@ export class ScenePicture {
     if (colour && i !== chosen) g.querySelector('.psnb-line').style.stroke = colour;
     g.setAttribute('role', 'option');
     g.setAttribute('aria-selected', i === chosen);
+    g.setAttribute('aria-posinset', i + 1);
+    g.setAttribute('aria-setsize', this.get('boxes').length);
     g.setAttribute('aria-label', label);
     draw('title', g).textContent = label;
   }

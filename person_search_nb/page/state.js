@@ -7,11 +7,13 @@ const CHOICES = {
 };
 const RANGES = { scene: [0, 999, 1], person: [0, 99, 1], level: [0, 2, 1],
   opacity: [0, 1, 0.05], score: [0.05, 0.95, 0.05] };
+const BOX = /^\d{1,4}(,\d{1,4}){3}$/;  // left, top, right, bottom, px
 const RUNTIMES = ['wasm', 'webgpu'];  // else the best there is
 export const DEFAULTS = { scene: 0, by: 'teacher', person: 0, quantity: 'picture',
-  attention: 'learned', level: 2, opacity: 0.6, score: 0.5 };
+  attention: 'learned', level: 2, opacity: 0.6, score: 0.5, at: '' };
 
 function sound(name, text) {
+  if (name === 'at') return BOX.test(text) ? text : undefined;
   if (name in CHOICES) return CHOICES[name].includes(text) ? text : undefined;
   const [low, high, step] = RANGES[name], v = Number(text);
   if (text.trim() === '' || !(v >= low && v <= high)) return undefined;
