@@ -4482,6 +4482,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'person_search_nb/what_if.py'),
                                           'person_search_nb.what_if.WhatIf._wiped': ( 'tools/what_if.html#whatif._wiped',
                                                                                       'person_search_nb/what_if.py'),
+                                          'person_search_nb.what_if.WhatIf.allow': ( 'tools/what_if.html#whatif.allow',
+                                                                                     'person_search_nb/what_if.py'),
                                           'person_search_nb.what_if.WhatIf.alter': ( 'tools/what_if.html#whatif.alter',
                                                                                      'person_search_nb/what_if.py'),
                                           'person_search_nb.what_if.WhatIf.change': ( 'tools/what_if.html#whatif.change',

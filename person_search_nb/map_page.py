@@ -75,7 +75,7 @@ _BRIGHT = dict(X='feature energy f(X), unit length: what FD compares',
                attention='attention A, mean over channels',
                A='attention energy f(A), unit length: what AD compares',
                cam='raises the score “this is a person” of the chosen one')
-_LEVELS = [('0 (fine)', 0), ('1', 1), ('2 (coarse)', 2), ('3 (per person)', 3)]
+_LEVELS = [('0 (fine)', 0), ('1', 1), ('2 (coarse)', 2), ('3 (person)', 3)]
 LOOK_FOR = dict(
     X='Bright: where the features are strong. Which people light up in the teacher’s picture, and '
       'which of them in the students’?',

@@ -153,6 +153,7 @@ def _uploaded(self: SearchExplorer):
     "A picture came from the reader's disk."
     if not self.upload.value: return
     file = self.upload.value[0]
+    self.upload.value = ()  # so that the same file can come again
     picture = read_picture(io.BytesIO(file['content']), file['name'])
     h, w = picture.shape[:2]
     s = Fit(*self.scenes.item_size(0))(h, w) # the size of people the network knows
@@ -226,6 +227,7 @@ def new_scene(self: SearchExplorer):
     n, first = len(self.boxes), self._first_person()
     self.people = [f'{k + 1} of {n}: {t}' for k, t in enumerate(words)]
     self.source.disabled = self.uploaded is not None
+    self.whatif.allow(self.uploaded is None)
     self.scene.disabled = self.uploaded is not None or len(self.queries) == 1
     self.back.layout.display = '' if self.uploaded else 'none'
     self.edition += 1

@@ -75,8 +75,14 @@ def _make_drawn(self: WhatIf):
     own = [('its own', -1), *((f'camera {k + 1}', k) for k in range(cameras))]
     self.camera = add('Dropdown', 'Camera', 'whose colours, blur and noise', options=own)
     self.drawn = [self.shirt, self.light, self.warmth, self.camera]
-    if world is None:
-        for c in self.drawn: c.disabled = True
+    self.allow(True)
+
+@patch
+def allow(self: WhatIf,
+    drawn: bool,  # whether it is a scene of the data set
+):
+    "Only a scene that was drawn can be drawn again: an uploaded picture cannot."
+    for c in self.drawn: c.disabled = self.world is None or not drawn
 
 @patch
 def _brushing(self: WhatIf):
