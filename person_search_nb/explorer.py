@@ -24,16 +24,16 @@ from .showcase import DEMO, fullest_scene, Moments  # noqa: F401
 
 # %% ../nbs/92_explorer.ipynb #b8dbd616
 _W, _H, _LEFT, _TOP, _LOW = 430, 112, 8, 14, 84  # px of the drawing, and where its lines lie
-_BLUE, _RED = '#0072b2', '#d55e00'
+_BLUE, _RED = 'var(--psnb-blue, #0072b2)', 'var(--psnb-red, #d55e00)'  # lighter in the dark
 
 def _line(values, k, colour, word):
     "One line over the moments, its word at the end, and a dot at moment `k`."
     xs = np.linspace(_LEFT + 14, _W - 92, len(values))
     ys = _LOW - (_LOW - _TOP) * np.clip(np.array(values, float) / max(1e-12, *values), 0, 1)
     points = ' '.join(f'{x:.0f},{y:.1f}' for x, y in zip(xs, ys))
-    return (f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
-            f'<circle cx="{xs[k]:.0f}" cy="{ys[k]:.1f}" r="5" fill="{colour}"/>'
-            f'<text x="{xs[-1] + 9:.0f}" y="{ys[-1] + 4:.1f}" fill="{colour}">{word}</text>')
+    return (f'<polyline points="{points}" fill="none" style="stroke:{colour}" stroke-width="2"/>'
+            f'<circle cx="{xs[k]:.0f}" cy="{ys[k]:.1f}" r="5" style="fill:{colour}"/>'
+            f'<text x="{xs[-1] + 9:.0f}" y="{ys[-1] + 4:.1f}" style="fill:{colour}">{word}</text>')
 
 def curve(
     rows: list,   # of `Moments`: dict(name, step, FD, AD, mAP)
