@@ -354,6 +354,7 @@ def test_search_panels(search_page, page, tmp_path):
     answer.wait_for(state='detached')
     e.root.get_by_label('brush').check()
     e.pictures.nth(LOOKING).scroll_into_view_if_needed()
+    page.wait_for_function('p => p.querySelector("svg").style.cursor === "cell"', arg=e.pictures.nth(LOOKING).element_handle())   # Python has heard of it
     box = e.pictures.nth(LOOKING).locator('.psnb-chosen .psnb-line').bounding_box()
     page.mouse.move(box['x'] + 2, box['y'] + box['height'] / 3); page.mouse.down()
     page.mouse.move(box['x'] + box['width'], box['y'] + box['height'] / 2, steps=6); page.mouse.up()
