@@ -120,12 +120,25 @@ def measure_page(folder, chromium, again=5):
         row('open the page, nothing kept from before, until its first answer', [v[1:3] for v in visits])
         print(f'| of it: from loaded to answered, as the page counts |  |  | {statistics.median(v[3] for v in visits):.0f} | {again} |')
         moves = functools.partial(page_moves, page)
-        row('new scene: three networks run', moves('#scenes button:nth-child({})', [2, 3, 4, 5, 6, 7]))
+        row('new scene, at once: three networks run', moves('#scenes button:nth-child({})', [2, 3, 4, 5, 6, 7]))
         row('another person', moves('[data-network=teacher] .psnb-picture', [['Home', 'ArrowRight', 'Enter'], ['Home', 'Enter']] * 2))
         for name, values in dict(quantity=['x', 'mean_a', 'difference'] * 2, level=[0, 1, 2] * 2, opacity=[.1, .3, .5, .7, .9], score=[.3, .5, .7, .5]).items():
             row(dict(score='minimum score').get(name, name), moves(f'[name={name}]', values))
-        row('attention off, and as learned: three networks run', moves('[name=attention]', ['off', 'learned'] * 3))
-        row("the teacher's attention: two students run level by level", [moves('[name=attention]', [v])[0] for v in ['teacher', 'learned'] * 3][::2])
+        scene = '#scenes button:nth-child({})'
+        def fresh(attention, scenes):   # in scenes that were not seen so
+            out = []
+            for k in scenes:
+                moves(scene, [k])
+                out += moves('[name=attention]', [attention])
+                moves('[name=attention]', ['learned'])
+            return out
+        row('attention off: three networks run', fresh('off', (8, 9, 10)))
+        row("the teacher's attention: two students run level by level", fresh('teacher', (2, 3, 4)))
+        page.reload()
+        page.wait_for_function("/^Done/.test(document.getElementById('status').textContent)")
+        page.wait_for_timeout(30_000)   # nobody moves: the page computes ahead
+        row('attention that was computed ahead', moves('[name=attention]', ['off', 'teacher', 'learned']))
+        row('a scene that was computed ahead', moves(scene, [5, 6, 7, 8, 9, 10]))
         browser.close()
     server.shutdown()
 
