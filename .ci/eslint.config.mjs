@@ -1,4 +1,4 @@
-// Rules for the JavaScript of the package and its tests: `make lint-js`.
+// Rules for the JavaScript of the package and its tests: `.ci/lint-js`.
 const browser = ['Blob', 'DataView', 'DecompressionStream', 'ImageBitmap', 'OffscreenCanvas', 'Response', 'TextDecoder', 'URL', 'URLSearchParams', 'addEventListener',
   'createImageBitmap', 'document', 'fetch', 'getComputedStyle', 'history', 'innerHeight', 'location', 'matchMedia', 'navigator', 'performance', 'setTimeout'];
 
@@ -11,7 +11,7 @@ export default [{
     'no-cond-assign', 'no-const-assign', 'no-constant-condition', 'no-dupe-args', 'no-dupe-class-members', 'no-dupe-else-if', 'no-dupe-keys', 'no-duplicate-case',
     'no-duplicate-imports', 'no-empty-pattern', 'no-fallthrough', 'no-func-assign', 'no-import-assign', 'no-inner-declarations', 'no-loss-of-precision',
     'no-promise-executor-return', 'no-redeclare', 'no-self-assign', 'no-self-compare', 'no-shadow', 'no-shadow-restricted-names', 'no-sparse-arrays', 'no-this-before-super',
-    'no-undef', 'no-unreachable', 'no-unreachable-loop', 'no-unsafe-finally', 'no-unsafe-negation', 'no-unsafe-optional-chaining', 'no-unused-vars',     'no-useless-backreference', 'use-isnan', 'valid-typeof',
+    'no-undef', 'no-unreachable', 'no-unreachable-loop', 'no-unsafe-finally', 'no-unsafe-negation', 'no-unsafe-optional-chaining', 'no-unused-vars', 'no-useless-backreference', 'use-isnan', 'valid-typeof',
     // habits
     'eqeqeq', 'no-eval', 'no-implied-eval', 'no-new-func', 'no-script-url', 'no-throw-literal', 'no-unneeded-ternary', 'no-useless-concat', 'no-useless-rename', 'no-useless-return',
     'no-var', 'object-shorthand', 'prefer-arrow-callback', 'prefer-const', 'prefer-template',

@@ -4526,8 +4526,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'person_search_nb/widgets.py'),
                                           'person_search_nb.widgets.Explorer.stack': ( 'tools/widgets.html#explorer.stack',
                                                                                        'person_search_nb/widgets.py'),
-                                          'person_search_nb.widgets.Explorer.tiles': ( 'tools/widgets.html#explorer.tiles',
-                                                                                       'person_search_nb/widgets.py'),
                                           'person_search_nb.widgets.Explorer.watch': ( 'tools/widgets.html#explorer.watch',
                                                                                        'person_search_nb/widgets.py'),
                                           'person_search_nb.widgets.HitList': ('tools/widgets.html#hitlist', 'person_search_nb/widgets.py'),

@@ -412,15 +412,10 @@ def with_boxes(
 
 # %% ../nbs/tools/widgets.ipynb #2f1f1d7c
 @patch
-def tiles(self: Explorer) -> list:
-    "Rows of (title, (h, w, 3) uint8, caption) for `snapshot`."
-    raise NotImplementedError
-
-@patch
 def snapshot(self: Explorer,
     width: int = 900,  # px
 ) -> Image.Image:
-    "The current view as one still picture."
+    "The current view as one still picture, of the rows that the page's `tiles()` gives `board`."
     return board(self.tiles(), width)
 
 def _load_cam():

@@ -13,7 +13,7 @@ import { Sight } from './sight.js';
 import { DEFAULTS, fromQuery, toQuery } from './state.js';
 import { TOUR } from './tour.js';
 
-const HITS = 10, PAUSE = 60, QUIET = 1000;  // people; ms
+const HITS = 10, PAUSE = 60, QUIET = 1000;  // people; ms between networks and before they begin
 const MEANING = {
   picture: 'Boxes: people found; point at one for its score.',
   x: 'Bright: the squares of the features in a cell, summed; from lowest to highest of a picture.',
@@ -201,9 +201,9 @@ async function imageOf(scene) {
 }
 
 async function look() {  // state and picture may be others after each `await`
-  const names = data.networks.map(n => n.name), { scene, attention } = state, brings = own;
-  const entry = sight.entry(own ? `own ${brought}` : scene, attention);
-  const picture = brings || await imageOf(scene);
+  const names = data.networks.map(n => n.name), { scene, attention } = state, given = own;
+  const entry = sight.entry(given ? `own ${brought}` : scene, attention);
+  const picture = given || await imageOf(scene);
   if (names.some(name => !entry[name])) say('Looking.');
   for (const name of names) await sight.see(entry, name, picture);
   image = picture;
