@@ -17,21 +17,11 @@ from .files import clear_parts, not_onto, printable, regular_file
 from .shell import box_from_text, check_drawing, check_page, DRAWING_MARK, seconds
 from .shell import tell
 
-# %% ../nbs/98_search_commands.ipynb #c0f5a30c
+# %% ../nbs/98_search_commands.ipynb #4fe0e376
 def _network(name, device, trust=False):
-    "From a model file, from what `export` wrote (.onnx, .pt2), or from 'shipped:NAME'."
-    from person_search_nb.distributed import init_distributed
-    from person_search_nb.model_files import model_file
-    from person_search_nb.settings import check_device
-    from person_search_nb.models import load_model
-    from person_search_nb.deployed import Deployed, LOADERS
-    device = init_distributed(check_device(device))
-    if name and Path(name).is_dir():
-        raise ValueError(f'{name}: is a folder; give a model file, such as '
-                         f'{Path(name) / "model.safetensors"}')
-    file = model_file(name)
-    if file.suffix in LOADERS: return Deployed(file, trust=trust)
-    return load_model(file).to(device)
+    "Whatever searches, opened by name."
+    from person_search_nb.detector_reid import load_searcher
+    return load_searcher(name, device, trust)
 
 # %% ../nbs/98_search_commands.ipynb #28fadbc8
 def _size_of(net, size):
@@ -219,7 +209,7 @@ def _evaluate_model(model, net, data, size, batch_size, workers, rules, rerankin
 # %% ../nbs/98_search_commands.ipynb #319b5df8
 @call_parse
 def evaluate(
-    # a model file, or what `export` wrote: .onnx, .pt2; left out with `predictions`
+    # a model file, what `export` wrote (.onnx, .pt2) or FILE.py:NAME; left out with `predictions`
     model: Annotated[str, dict(opt=False, nargs='?')] = '',
     data: str = 'synth:tiny',   # data spec, with its protocol: prw:PATH?protocol=cross-camera
     # HEIGHTxWIDTH the scenes are fitted into, or a paper's rule, such as hdl-prw;
@@ -269,7 +259,7 @@ def evaluate(
 @call_parse
 def index(
     pictures: str,                # a folder of pictures, a film, or a data spec
-    # a model file, or what `export` wrote; the shipped one knows synthetic people only
+    # a model file, what `export` wrote or FILE.py:NAME; the shipped one knows synthetic people only
     model: str = 'shipped:hdl-student-fast-taught',
     out: str = 'gallery',         # folder of the gallery; run again to go on, or to add pictures
     # HEIGHTxWIDTH the pictures are fitted into, or a paper's rule;
@@ -410,7 +400,7 @@ def _refuse_mixed(image, of_image, of_data):
 # %% ../nbs/98_search_commands.ipynb #9a56c918
 @call_parse
 def search(
-    # a model file; may be left out with a gallery of `index`
+    # a model file or FILE.py:NAME; may be left out with a gallery of `index`
     model: Annotated[str, dict(opt=False, nargs='?')] = '',
     query: int = None,        # number of the query; by default 0
     data: str = 'synth:tiny', # data spec: its gallery and queries are used
