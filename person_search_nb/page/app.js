@@ -369,6 +369,12 @@ async function save() {  // the pictures side by side, with their boxes
 }
 
 // # Start
+function sayIgnored({ state: { person, at }, ignored }) {  // what an address says in vain
+  const nobody = person > 0 && !at && !sure(state.by).includes(person);
+  const vain = nobody ? [...ignored, 'person'] : ignored;
+  if (vain.length) say(`In the address, ${vain.join(', ')} means nothing here.`);
+}
+
 try {
   await load();
   const asked = fromQuery(location.search, data.scenes.length);
@@ -378,7 +384,5 @@ try {
   buildPanels();
   await change({});
   connect();
-  const failed = $('status').classList.contains('error'), { person, at } = asked.state;
-  if (!failed && !at && person && !sure(state.by).includes(person)) asked.ignored.push('person');
-  if (!failed && asked.ignored.length) say(`In the address, ${asked.ignored.join(', ')} means nothing here.`);
+  if (!$('status').classList.contains('error')) sayIgnored(asked);
 } catch (e) { say(e.message, true); }
