@@ -4,10 +4,11 @@
 const MISSING = 'A file of this page is missing: the console of the browser names it.';
 
 export class RemoteNetwork {
-  constructor() {
-    this.worker = new Worker(new URL('network_worker.js', import.meta.url), { type: 'module' });
+  constructor(name) {
+    const place = new URL('network_worker.js', import.meta.url);
+    this.worker = new Worker(place, { type: 'module', name });
     this.waiting = new Map();  // number of a question -> what to do with its answer
-    this.asked = 0;
+    Object.assign(this, { name, asked: 0 });
     this.worker.onmessage = ({ data }) => this.answered(data);
     this.worker.onerror = ({ message }) => {
       for (const id of [...this.waiting.keys()]) this.answered({ id, error: message || MISSING });
@@ -42,7 +43,7 @@ export class RemoteNetwork {
 // files: name -> of `filesOf`; out: name -> network. If one cannot be opened, none stays open.
 export async function openAll(files, kit) {
   const names = Object.keys(files);
-  const networks = Object.fromEntries(names.map(name => [name, new RemoteNetwork()]));
+  const networks = Object.fromEntries(names.map(name => [name, new RemoteNetwork(name)]));
   try {
     await Promise.all(names.map(name => networks[name].open(files[name], kit)));
   } catch (error) {
