@@ -14,7 +14,7 @@ import { Sight } from './sight.js';
 import { DEFAULTS, fromQuery, toQuery } from './state.js';
 import { TOUR } from './tour.js';
 
-const HITS = 10, QUIET = 1000;  // people; ms before anything is computed ahead
+const HITS = 10, QUIET = 150;  // people; ms before anything is computed ahead
 const MEANING = {
   picture: 'Boxes: people found; point at one for its score.',
   x: 'Bright: the squares of the features in a cell, summed; from lowest to highest of a picture.',
