@@ -175,18 +175,19 @@ def click(page, name, number):
     page.mouse.click(*at)
 
 
-RUN = """async ([name, number, boxes]) => {
-  const { Network } = await import('./network.js'), { reader } = await import('./files.js');
-  const ort = await import('./vendor/ort.wasm.min.mjs');
-  const net = await Network.open(ort, reader(() => {}), name), out = [];
-  for (let i = 0; i < number; i++) {
+RUN = """async ([name, runtime, boxes]) => {
+  const { filesOf } = await import('/network.js'), { openWith } = await import('/runtime.js');
+  const { openAll } = await import('/remote_network.js'), { reader } = await import('/files.js');
+  const read = reader(() => {}), files = { [name]: await filesOf(name, read) }, out = [];
+  let net = null;
+  const title = await openWith(runtime, read, async kit => { net = (await openAll(files, kit))[name]; });
+  for (let i = 0; i < boxes.length; i++) {
     const data = new Float32Array(await (await fetch(`exact${i}.bin`)).arrayBuffer());
-    const image = { data, dims: [1, 3, 256, 448] };
-    const found = await net.search(image);
-    const given = await net.embed(image, Float32Array.from(boxes[i].flat()));
-    out.push([[...found.boxes], [...found.scores], [...found.embeddings], [...given]]);
+    const found = await net.search({ data, dims: [1, 3, 256, 448] });
+    const who = async boxes => [...(await net.regions(found.features, boxes)).embeddings];
+    out.push([[...found.boxes], [...found.scores], await who(found.boxes), await who(Float32Array.from(boxes[i].flat()))]);
   }
-  return out;
+  return [title, out];
 }"""
 
 
@@ -196,7 +197,7 @@ def test_the_page_finds_what_python_finds(site, visit, name):
     scenes, model = site[2], load_model(shipped_trunk(NETWORKS[name][1])).eval()
     truth = [scenes.truth(i)['boxes'] for i in range(len(scenes))]
     page = visit()
-    told = page.evaluate(RUN, [name, len(scenes), [b.tolist() for b in truth]])
+    _, told = page.evaluate(RUN, [name, 'wasm', [b.tolist() for b in truth]])
     galleries = [], []
     for i, (boxes, scores, embeddings, given) in enumerate(told):
         with torch.no_grad():
@@ -308,8 +309,8 @@ def test_a_link_brings_the_page_back_and_is_not_trusted(site, visit):
     text = page.locator('[data-network=taught] .caption').inner_text()
     again = visit(page.url.rpartition('/')[2])
     assert again.locator('[data-network=taught] .caption').inner_text() == text
-    odd = visit('?scene=99&level=7&quantity=%3Cimg%3E&colour=red&opacity=nan')
-    assert '?' not in odd.url and all(w in odd.inner_text('#status') for w in ('scene', 'level', 'quantity', 'colour', 'opacity'))
+    odd = visit('?scene=99&level=7&quantity=%3Cimg%3E&colour=red&opacity=nan&person=99')
+    assert '?' not in odd.url and all(w in odd.inner_text('#status') for w in ('scene', 'level', 'quantity', 'colour', 'opacity', 'person'))
 
 
 def test_the_runtime_is_the_one_in_the_address_or_the_one_that_works(chromium, site, visit):
@@ -324,17 +325,6 @@ def test_the_runtime_is_the_one_in_the_address_or_the_one_that_works(chromium, s
     page.close()
 
 
-RUN_ON_A_CARD = """async name => {
-  const { Network } = await import('/network.js'), { openWith } = await import('/runtime.js'), { reader } = await import('/files.js');
-  const read = reader(() => {});
-  let net = null;
-  const title = await openWith('webgpu', read, async ({ ort, options }) => { net = await Network.open(ort, read, name, options); });
-  const data = new Float32Array(await (await fetch('exact0.bin')).arrayBuffer());
-  const found = await net.search({ data, dims: [1, 3, 256, 448] });
-  return [title, [...found.boxes], [...found.scores], [...found.embeddings]];
-}"""
-
-
 @pytest.mark.slow
 def test_webgpu_finds_what_python_finds(chromium, site):
     "With a graphics card that is imitated in software, at a minute a scene."
@@ -345,7 +335,7 @@ def test_webgpu_finds_what_python_finds(chromium, site):
     if page.evaluate('async () => !(await navigator.gpu?.requestAdapter())'): pytest.skip('this Chromium has no WebGPU')
     for name in NETWORKS:
         model = load_model(shipped_trunk(NETWORKS[name][1])).eval()
-        title, boxes, scores, embeddings = page.evaluate(RUN_ON_A_CARD, name)
+        title, [(boxes, scores, embeddings, _)] = page.evaluate(RUN, [name, 'webgpu', [scenes.truth(0)['boxes'].tolist()]])
         assert title == 'WebGPU'
         with torch.no_grad(): found = model([scenes.image(0)])[0]
         assert len(scores) == len(found['scores'])
@@ -394,19 +384,91 @@ def test_controls_have_names(site, visit):
 
 
 def test_what_is_likely_next_is_computed_while_nobody_moves(site, visit):
-    "After a second of quiet; then the move finds its answer there."
+    "After a moment of quiet; then the move finds its answer there."
     page = visit()
     page.evaluate("""async () => {
-      const { Network } = await import('./network.js'), search = Network.prototype.search;
+      const { RemoteNetwork } = await import('./remote_network.js'), search = RemoteNetwork.prototype.search;
       window.searched = 0; window.said = [];
-      Network.prototype.search = async function (...a) { const r = await search.apply(this, a); window.searched++; return r; };
+      RemoteNetwork.prototype.search = async function (...a) { const r = await search.apply(this, a); window.searched++; return r; };
       new MutationObserver(() => window.said.push(document.getElementById('status').textContent)).observe(document.getElementById('status'), { childList: true, characterData: true, subtree: true });
     }""")
     page.wait_for_function('window.searched >= 3')
     moved(page, lambda: page.select_option('[name=attention]', 'off'))
     assert page.evaluate('window.said').count('Looking.') == 0
-    moved(page, page.locator('#scenes button').nth(9).click)
-    assert page.evaluate('window.said').count('Looking.') == 1   # of this nobody thought
+
+
+HOLD = """async held => {   // what networks are asked is noted; answers of these wait for release[name]()
+  const { RemoteNetwork } = await import('./remote_network.js'), { ask } = RemoteNetwork.prototype, gates = {};
+  window.asked = []; window.release = {}; window.fail = null;   // the network to which a picture comes too small
+  for (const name of held) gates[name] = new Promise(done => { window.release[name] = done; });
+  RemoteNetwork.prototype.ask = async function (method, ...given) {
+    window.asked.push(`${this.name} ${method}`);
+    if (window.fail === this.name && method === 'search') given[0] = { data: new Float32Array(768), dims: [1, 3, 16, 16] };
+    const answer = await ask.call(this, method, ...given);
+    await gates[this.name];
+    return answer;
+  };
+}"""
+
+
+def test_each_panel_is_drawn_when_its_network_has_answered(site, visit):
+    "A student's people before the teacher has answered; rankings once it is known whom to look for; and a move in between wins."
+    page = visit()
+    busy = lambda part: [n for n in NETWORKS if page.get_attribute(f'[data-network={n}]{part}', 'aria-busy')]
+    def until(section, hits):
+        page.wait_for_function("""([section, hits]) => [['', section], [' .psnb-hits', hits]].every(([part, names]) =>
+            ['teacher', 'taught', 'plain'].every(n => names.includes(n) === (document.querySelector(`[data-network=${n}]${part}`).getAttribute('aria-busy') === 'true')))""", arg=[section, hits])
+        assert page.inner_text('#status') == 'Looking.'
+    page.evaluate(HOLD, ['teacher', 'plain'])
+    page.locator('#scenes button').nth(9).click()
+    until(['teacher', 'plain'], list(NETWORKS))      # whom to look for is the teacher's to say
+    assert 'FD' not in page.inner_text('[data-network=taught] .caption')
+    page.evaluate('release.teacher()')
+    until(['plain'], ['plain'])
+    page.locator('#scenes button').nth(10).click()
+    page.evaluate("document.getElementById('status').textContent = 'Looking.'")
+    until(['plain'], ['plain'])                      # the next scene, and one student is still at the last
+    page.evaluate('release.plain()')
+    assert settled(page).startswith('Done') and not busy('') and not busy(' .psnb-hits') and 'scene=10' in page.url
+    again = visit('?scene=10')
+    for part in ('.caption', '.psnb-hits'):
+        for n in NETWORKS: assert page.inner_text(f'[data-network={n}] {part}') == again.inner_text(f'[data-network={n}] {part}')
+
+
+def test_an_error_in_a_worker_reaches_the_status_line(chromium, site, visit):
+    "And the page goes on; a file that is missing or broken is an error too."
+    page = visit()
+    page.evaluate(HOLD, [])
+    page.evaluate("fail = 'plain'")
+    page.locator('#scenes button').nth(9).click()
+    page.wait_for_function("document.getElementById('status').className === 'error'")
+    assert '16 x 16 px is too small' in page.inner_text('#status') and page.locator('[aria-busy]').count() == 0
+    page.locator('[data-network=plain] .psnb-picture').focus()
+    page.keyboard.press('Home'); page.keyboard.press('Enter')   # people of an earlier scene: nothing to find
+    page.evaluate('fail = null')
+    assert moved(page, page.locator('#scenes button').nth(9).click).startswith('Done')
+    for file, said in (('network_worker.js', 'A file of this page is missing'), ('plain.head.onnx', 'protobuf')):
+        page = chromium.new_page()
+        page.route(f'**/{file}', lambda route: route.fulfill(status=404) if file.endswith('.js') else route.fulfill(body=b'no model'))
+        page.goto(site[0])
+        page.wait_for_function("document.getElementById('status').className === 'error'")
+        assert said in page.inner_text('#status')
+        page.close()
+
+
+def test_the_teachers_attention_does_not_run_the_teacher_again(site, visit):
+    "Nor do students look with learned attention again."
+    page = visit()
+    page.evaluate(HOLD, [])
+    asked = page.evaluate("""() => new Promise(done => {
+        const s = document.getElementById('status'), control = document.querySelector('[name=attention]');
+        const settled = then => new MutationObserver((_, o) => { if (/^Done/.test(s.textContent)) { o.disconnect(); then(); } }).observe(s, { childList: true, characterData: true, subtree: true });
+        settled(() => {
+            window.asked = [];
+            settled(() => done(window.asked));
+            control.value = 'teacher'; control.dispatchEvent(new Event('input', { bubbles: true })); });
+        document.querySelectorAll('#scenes button')[9].click(); })""")
+    assert sorted(asked) == sorted(['teacher regions'] + [f'{n} {what}' for n in ('taught', 'plain') for what in ('look', 'look', 'search', 'regions')])
 
 
 def test_phone_and_dark(site, visit, tmp_path_factory):
