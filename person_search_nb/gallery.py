@@ -211,12 +211,22 @@ def _known(self: Gallery, option, n):
                      'give one for each')
 
 @patch
-def _wanted_scenes(self: Gallery, scenes, camera, time, exclude=None):
-    "(S,) bool: the scenes that pass the filters."
-    n = max(len(self.names), 1 + int(self.det_image.max(initial=-1)))
+def _count_scenes(self: Gallery):
+    "How many scenes there are. Raises ValueError for people in none."
     if (self.det_image < 0).any():
         raise ValueError(f'{self._title}: row {int((self.det_image < 0).argmax())}: det_image is '
                          'no scene; they are numbered from 0')
+    return max(len(self.names), 1 + int(self.det_image.max(initial=-1)))
+
+@patch
+def _numbered(self: Gallery, scenes, option):
+    "Numbers of scenes, or a mask of all, as numbers."
+    return _scene_numbers(scenes, self._count_scenes(), self._title, option)
+
+@patch
+def _wanted_scenes(self: Gallery, scenes, camera, time, exclude=None):
+    "(S,) bool: the scenes that pass the filters."
+    n = self._count_scenes()
     ok = np.ones(n, bool)
     if scenes is not None: ok &= np.isin(np.arange(n), _scene_numbers(scenes, n, self._title))
     if exclude is not None: ok[_scene_numbers(exclude, n, self._title, 'exclude')] = False

@@ -55,19 +55,30 @@ _OTHER_SIZE = ('query has shape {}, this gallery holds {}-d embeddings: '
                'embed both with one model')
 _NOBODY = '{}: holds nobody yet; run person-search index on its pictures again, which goes on'
 
-@patch
-def _check_query(self: Gallery, query, number, top, rerank):
-    "Raises ValueError for a search that has no answer."
+def _check_numbers(number, top):
+    "Raises ValueError for numbers of matches that are none."
     for name, x in dict(number=number, top=top).items():
         if not isinstance(x, (int, np.integer)) or isinstance(x, bool) or x < 1:
             raise ValueError(f'{name}={x!r:.60}: give how many matches, a whole number from 1')
-    dim = self.det_feats.shape[1]
+
+@patch
+def _queries(self: Gallery, query):
+    "(Q, D) float32 of one query or several. Raises ValueError naming what cannot be compared."
+    given, dim = np.asarray(query, np.float32), self.det_feats.shape[1]
     if not dim and not len(self): raise ValueError(_NOBODY.format(self._title))
-    if query.shape != (dim,): raise ValueError(_OTHER_SIZE.format(query.shape, dim))
-    if not np.isfinite(query).all(): raise ValueError('the query is not finite; embed it again')
-    length = np.linalg.norm(query)
-    if self.matching == 'cosine' and abs(length - 1) > .02:  # rounding to float16 changes less
-        raise ValueError(f'the query {wrong_length(length)}')
+    if given.ndim not in (1, 2) or given.shape[-1] != dim:
+        raise ValueError(_OTHER_SIZE.format(given.shape, dim))
+    length = np.linalg.norm(np.atleast_2d(given).astype(float), axis=1)
+    off = np.abs(length - 1) > .02 if self.matching == 'cosine' else np.zeros(len(length), bool)
+    wrong = np.flatnonzero(~np.isfinite(length) | off)  # rounding to float16 changes less
+    if not len(wrong): return np.atleast_2d(given)
+    name = 'the query' if given.ndim == 1 else f'query {wrong[0]}'
+    if np.isfinite(length[wrong[0]]): raise ValueError(f'{name} {wrong_length(length[wrong[0]])}')
+    raise ValueError(f'{name} is not finite; embed it again')
+
+@patch
+def _check_rerank(self: Gallery, rerank):
+    "Raises ValueError for a measure that is unknown, or cannot compare this network's people."
     if rerank not in ('', 'cbgm', 'k-reciprocal'):
         raise ValueError(f"rerank is 'cbgm' or 'k-reciprocal', not '{rerank}'")
     if rerank and self.matching != 'cosine':
@@ -76,14 +87,13 @@ def _check_query(self: Gallery, query, number, top, rerank):
 
 # %% ../nbs/85_search.ipynb #21661d6d
 @patch
-def _nearest(self: Gallery, query, k, kept, exact):
-    "Similarities and rows of the `k` nearest detections that are kept, best first."
+def _nearest(self: Gallery, queries, k, kept, exact):
+    """(Q, k) similarities and rows of the `k` nearest detections that are kept, best first; short
+    lists end with -inf and -1."""
     longest = 1.01 if self.folder and self.matching == 'cosine' else None
     engine = None if exact else self.engine
     find = engine.search if engine else partial(exact_neighbours, self.det_feats)
-    s, rows = find(query[None], k, kept, longest=longest)
-    there = rows[0] >= 0
-    return s[0, there], rows[0, there]
+    return find(queries, k, kept, longest=longest)
 
 # %% ../nbs/85_search.ipynb #d4f2905d
 @patch
@@ -93,29 +103,63 @@ def _match(self: Gallery, row, similarity):
     return Match(scene, self.names[scene], self.det_boxes[row], float(self.det_scores[row]),
                  float(similarity), int(row), self)
 
+# %% ../nbs/85_search.ipynb #77645b8d
+def _is_scene(x): return np.ndim(x) == 0 and not isinstance(x, (set, frozenset))
+
+def _excluded(exclude, n):
+    "(scenes left out of all lists, scenes left out of each of `n` lists or None)."
+    nested = isinstance(exclude, (list, tuple)) and not all(map(_is_scene, exclude))
+    if not nested: return exclude, None
+    if len(exclude) == n: return None, exclude
+    raise ValueError(f'exclude= has {len(exclude)} lists of scenes for {n} queries; give one for '
+                     'each, or one list of numbers for all')
+
+@patch
+def _without_own(self: Gallery, queries, k, kept, exact, own):
+    "The nearest of each query, without those in the scenes of its own."
+    own, n = [self._numbered(scenes, 'exclude') for scenes in own], len(self.names)
+    there = np.bincount(self.det_image if kept is None else self.det_image[kept], minlength=n)
+    more = max((int(there[np.unique(scenes)].sum()) for scenes in own), default=0)
+    s, rows = self._nearest(queries, min(k + more, len(self)), kept, exact)
+    mine = [~np.isin(self.det_image[r], scenes) & (r >= 0) for r, scenes in zip(rows, own)]
+    return [(a[keep][:k], r[keep][:k]) for a, r, keep in zip(s, rows, mine)]
+
+@patch
+def _lists(self: Gallery, queries, k, kept, exact, own):
+    "[(similarities, rows)] of the nearest of each query, best first."
+    if own is not None: return self._without_own(queries, k, kept, exact, own)
+    return [(s[r >= 0], r[r >= 0]) for s, r in zip(*self._nearest(queries, k, kept, exact))]
+
 # %% ../nbs/85_search.ipynb #4869e8a2
 @patch
 def search(self: Gallery,
-    query: np.ndarray,             # (D,) unit length, from `model.embed` or `embed`
+    query: np.ndarray,             # (D,) unit length, from `model.embed` or `embed`; or (Q, D)
     number: int = 10,              # matches wanted
     scenes=None,                   # only in these: numbers, or a mask of all; None: all
     score_threshold: float = 0.5,  # weaker detections are left out
     camera=None,                   # only of this camera, or of these
     time=None,                     # only (from, to) seconds, either None
     rerank: str = '',              # 'k-reciprocal' or 'cbgm': rank the top of the list again
-    context=None,                  # (C, D) others in the query's scene, surest first; for 'cbgm'
+    context=None,                  # (C, D) others in the query's scene, surest first; for 'cbgm';
+                                   # of several queries a list of these
     top: int = 200,                # so many are ranked again
     exact: bool = False,           # do without the index
-    exclude=None,                  # scenes to leave out: a query finds itself in its own
-) -> list:                         # of `Match`, best first
-    "The people most similar to the query; among equals the earlier detection."
-    query = np.asarray(query, np.float32)
-    self._check_query(query, number, top, rerank)
+    exclude=None,                  # scenes to leave out: a query finds itself in its own;
+                                   # of several queries one list for all, or a list of lists
+) -> list:                         # of `Match`, best first; of several queries a list of lists
+    """The people most similar to the query; among equals the earlier detection. Several queries
+    are compared in one pass over the gallery."""
+    _check_numbers(number, top)
+    queries = self._queries(query)
+    self._check_rerank(rerank)
+    exclude, own = _excluded(exclude, len(queries))
     kept = self.keep(scenes, score_threshold, camera, time, exclude)
     k = min(max(number, top) if rerank else number, len(self))
-    s, rows = self._nearest(query, k, kept, exact)
-    if rerank: s, rows = self._again(rerank, query, rows, kept, context)
-    return [self._match(r, c) for r, c in zip(rows[:number], s[:number])]
+    lists = self._lists(queries, k, kept, exact, own)
+    if rerank: lists = self._all_again(rerank, queries, lists, kept, context, np.ndim(query))
+    found = [[self._match(r, c) for r, c in zip(rows[:number], s[:number])] for s, rows in lists]
+    return found if np.ndim(query) == 2 else found[0]
+
 
 # %% ../nbs/85_search.ipynb #26226a33
 _NO_CONTEXT = ('cbgm compares who stands beside: give context=, the embeddings of the others '
@@ -162,6 +206,20 @@ def _again(self: Gallery, rerank, query, rows, kept, context):
     else: rows, s = self._by_neighbours(query, rows)
     order = np.argsort(-s, kind='stable')
     return s[order], rows[order]
+
+_CONTEXTS = ('context has {} tables for {} queries; give the embeddings of the others in the scene '
+             'of each query')
+
+@patch
+def _all_again(self: Gallery, rerank, queries, lists, kept, context, ndim):
+    "`_again` for each list; the context of one query is a table, of several a list of them."
+    contexts = [context] if ndim == 1 else context
+    if contexts is None: contexts = [None] * len(queries)
+    if len(contexts) != len(queries):
+        raise ValueError(_CONTEXTS.format(len(contexts), len(queries)))
+    return [self._again(rerank, q, rows, kept, c)
+            for q, (_, rows), c in zip(queries, lists, contexts)]
+
 
 # %% ../nbs/85_search.ipynb #6fd14d35
 def _as_bytes(image):
