@@ -79,6 +79,11 @@ class Match:
     gallery: 'Gallery' = field(default=None, repr=False, compare=False)  # where it was found
 
     @property
+    def folder(self) -> Path | None:
+        "Where the gallery lies that holds the scene; None: in memory."
+        return None if self.gallery is None else self.gallery._folder_of(self.scene)
+
+    @property
     def camera(self) -> int:
         "Which camera took the scene; -1 when unknown."
         if self.gallery is None or self.gallery.cameras is None: return -1
@@ -147,6 +152,8 @@ class Gallery:
 
     @property
     def _title(self): return f'{self.folder or "this gallery"}'  # in error messages
+
+    def _folder_of(self, scene): return self.folder
 
 # %% ../nbs/83_gallery.ipynb #01b7282d
 def _is_number(x):

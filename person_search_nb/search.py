@@ -321,9 +321,8 @@ def _checked_box(name, picture, box):
 
 # %% ../nbs/85_search.ipynb #8d173492
 @patch
-def _fitted(self: Gallery, model, picture, box):
+def _fitted(self: Gallery, picture, box):
     "(image (3, h, w), box (1, 4)) as the network saw the gallery."
-    self._check_network(model)
     name, picture = self.seen(picture)
     if picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
         raise ValueError(f'{name}: has shape {picture.shape}; a picture is (height, width, 3)')
@@ -343,7 +342,13 @@ def embed(self: Gallery,
     box=None,  # (4,) xyxy px of that picture; None: the picture is a cut-out of the person
 ) -> np.ndarray:  # (D,)
     "A query's embedding. Raises ValueError for another network, or a box outside the picture."
-    image, box = self._fitted(model, picture, box)
+    self._check_network(model)
+    return self._embedded(model, picture, box)
+
+@patch
+def _embedded(self: Gallery, model, picture, box=None):
+    "`embed`, by a network that has been checked."
+    image, box = self._fitted(picture, box)
     device = device_of(model)
     with evaluating(model), torch.inference_mode():
         return model.embed([image.to(device)], [box.to(device)])[0].float().cpu().numpy()
@@ -355,7 +360,8 @@ def beside(self: Gallery,
     score_threshold: float = 0.5,
 ) -> np.ndarray:          # (C, D), surest first
     "Embeddings of the others in a query's scene: what `cbgm` compares."
-    image, box = self._fitted(model, picture, box)
+    self._check_network(model)
+    image, box = self._fitted(picture, box)
     with evaluating(model), torch.inference_mode():
         found = model([image.to(device_of(model))])[0]
         found = {k: v.float().cpu().numpy() for k, v in found.items()}
@@ -364,6 +370,12 @@ def beside(self: Gallery,
     return found['embeddings'][(found['scores'] >= score_threshold) & apart]
 
 # %% ../nbs/85_search.ipynb #b6e166c8
+@patch
+def _company(self: Gallery, model, picture, box=None):
+    "The others in a query's scene; nobody beside a cut-out."
+    if box is None: return np.zeros((0, self.det_feats.shape[1]))
+    return self.beside(model, picture, box)
+
 @patch
 def find(self: Gallery,
     model,             # the network the gallery was made with
@@ -374,8 +386,7 @@ def find(self: Gallery,
 ) -> list:             # of `Match`, best first
     "Search for the person in a box of a picture."
     if kw.get('rerank') == 'cbgm' and 'context' not in kw:
-        nobody = np.zeros((0, self.det_feats.shape[1]))
-        kw['context'] = nobody if box is None else self.beside(model, picture, box)
+        kw['context'] = self._company(model, picture, box)
     return self.search(self.embed(model, picture, box), number, **kw)
 
 # %% ../nbs/85_search.ipynb #aed72673
@@ -391,6 +402,26 @@ def own_scenes(self: Gallery,
         except (ValueError, OSError): same = False  # a picture that is gone is nobody's copy
         if same: own.append(scene)
     return own
+
+# %% ../nbs/85_search.ipynb #1555e13d
+@patch
+def find_all(self: Gallery,
+    model,               # the network the gallery was made with
+    asked: list,         # of (picture,) or (picture, box), each as `find` takes it
+    number: int = 10,    # matches wanted of each
+    skip_own: bool = False,  # leave out the scenes that show the very picture of a query
+    **kw,                # of `search`
+) -> list:               # for each a list of `Match`, best first
+    "Search for several people; the gallery's rows are read once for all of them."
+    self._check_network(model)
+    queries = np.zeros((len(asked), self.det_feats.shape[1]), np.float32)
+    for k, a in enumerate(asked): queries[k] = self._embedded(model, *a)
+    if kw.get('rerank') == 'cbgm' and 'context' not in kw:
+        kw['context'] = [self._company(model, *a) for a in asked]
+    lists = self.search(queries, number, **kw)
+    if not skip_own: return lists
+    own = [self.own_scenes(a[0], found) for a, found in zip(asked, lists)]
+    return self.search(queries, number, exclude=own, **kw) if any(own) else lists
 
 # %% ../nbs/85_search.ipynb #94c45577
 _EXACT_ONLY = '{}: this network measures distances; only exact search knows rows of unequal length'

@@ -434,6 +434,43 @@ def test_reranking_is_that_of_the_evaluation():
     with pytest.raises(ValueError, match='give context='): g.search(g.det_feats[q], rerank='cbgm')
 
 
+def rows_of(lists): return [[(m.scene, m.detection, m.similarity) for m in found] for found in lists]
+
+
+@pytest.mark.parametrize('rerank', ['', 'k-reciprocal', 'cbgm'])
+def test_many_queries_at_once_are_each_alone(rerank):
+    "The same lists to the last bit, with filters for all, and with scenes left out of each."
+    g = drawn()
+    queries, own = g.det_feats[3:40:4], [[int(s)] for s in g.det_image[3:40:4]]
+    kw = dict(number=7, camera=[1, 2], rerank=rerank, top=20)
+    context = [g.det_feats[k:k + 3] for k in range(len(queries))] if rerank == 'cbgm' else [None] * len(queries)
+    several = dict(kw, context=context if rerank == 'cbgm' else None)
+    assert rows_of(g.search(queries, **several)) == rows_of([g.search(q, **kw, context=c) for q, c in zip(queries, context)])
+    alone = [g.search(q, **kw, context=c, exclude=e) for q, c, e in zip(queries, context, own)]
+    together = g.search(queries, **several, exclude=own)
+    assert rows_of(together) == rows_of(alone) and all(m.scene != e[0] for found, e in zip(together, own) for m in found)
+    assert rows_of(g.search(queries, **several, exclude=[1, 2])) == rows_of([g.search(q, **kw, context=c, exclude=[1, 2]) for q, c in zip(queries, context)])
+    assert [len(found) for found in g.search(queries[:1], number=7)] == [7] and g.search(queries[:0]) == []
+
+
+def test_many_queries_read_the_rows_once(monkeypatch):
+    g, passes = drawn(), []
+    blocks = neighbours._blocks
+    monkeypatch.setattr(neighbours, '_blocks', lambda *a: passes.append(1) or blocks(*a))
+    g.search(g.det_feats[:32], exclude=[[0]] * 32)
+    assert len(passes) == 1
+
+
+def test_a_query_among_many_that_is_wrong_is_named():
+    g = drawn()
+    with pytest.raises(ValueError, match='^query 2 has length 2; divide'): g.search(g.det_feats[:4] * np.float32([[1], [1], [2], [1]]))
+    with pytest.raises(ValueError, match='^query 1 is not finite'): g.search(np.where([[0], [1]], np.nan, g.det_feats[:2]))
+    with pytest.raises(ValueError, match='exclude= has 1 lists of scenes for 2 queries; give one for each'): g.search(g.det_feats[:2], exclude=[[1]])
+    with pytest.raises(ValueError, match='has no scene 99; exclude= takes numbers from 0 to 59'): g.search(g.det_feats[:2], exclude=[[1], [99]])
+    with pytest.raises(ValueError, match='context has 1 tables for 2 queries'): g.search(g.det_feats[:2], rerank='cbgm', context=[g.det_feats[:1]])
+    with pytest.raises(ValueError, match=r'query has shape \(2, 2, 2\)'): g.search(np.zeros((2, 2, 2)))
+
+
 def test_index_beside_a_gallery(tmp_path, monkeypatch, capsys):
     pytest.importorskip('faiss')
     g = drawn(3000)
@@ -486,6 +523,34 @@ def test_command_line(net, mine, tmp_path, command):
     assert done.returncode == 1 and 'another network' in done.stderr
     assert 'give a MODEL' in command('search').stderr
     assert command('index', tmp_path/'nowhere').stderr.strip().endswith('such as prw:PATH')
+
+
+def test_command_of_many_queries(net, mine, tmp_path, command):
+    made = build(net, mine, tmp_path/'g', model_file='shipped:hdl-student-fast-taught')
+    rows = (0, 4, 7)
+    lines = [f'{made.names[made.det_image[r]]},' + ','.join(f'{v:.1f}' for v in made.det_boxes[r]) for r in rows]
+    (tmp_path/'q.csv').write_text('\ufeffpicture,x1,y1,x2,y2\n' + '\n'.join(lines) + '\n\n', encoding='utf-8')
+    ask = 'search', '--gallery', tmp_path/'g', '--number', 3, '--device', 'cpu', '--queries'
+    done = command(*ask, tmp_path/'q.csv', '--out', tmp_path/'found.json', '--cameras', 1)
+    assert done.returncode == 0 and 'found.json: 9 matches of 3 queries' in done.stdout, done.stderr
+    found = json.loads((tmp_path/'found.json').read_text())['matches']
+    assert {m['camera'] for m in found} == {1} and [m['query'] for m in found] == [0] * 3 + [1] * 3 + [2] * 3
+    done = command(*ask, tmp_path/'q.csv', '--skip-own')
+    assert [line for line in done.stdout.splitlines() if line.startswith('query')] == [f'query {k}: {made.names[made.det_image[r]]}' for k, r in enumerate(rows)]
+    assert not any(made.names[made.det_image[r]] in part for r, part in zip(rows, done.stdout.split('query ')[1:]) for part in part.splitlines()[1:])
+    np.save(tmp_path/'q.npy', made.det_feats[list(rows)])
+    assert command(*ask, tmp_path/'q.npy', '--out', tmp_path/'found.csv').returncode == 0
+    assert [line.split(',')[5] for line in (tmp_path/'found.csv').read_text().splitlines()[1::3]] == [str(made.det_image[r]) for r in rows]
+    for bad, why in (('picture,x1,y1,x2,y2\nnowhere.png,1,2,3,4', 'bad.csv: nowhere.png: no such picture; a picture is a file'), ('a,b', 'bad.csv: line 1 is not picture,x1,y1,x2,y2'),
+                     (f'picture,x1,y1,x2,y2\n{made.names[0]},1,2,3', 'bad.csv: line 2 is not'), (f'picture,x1,y1,x2,y2\n{made.names[0]},9,2,3,4', 'bad.csv: line 2: box 9,2,3,4')):
+        (tmp_path/'bad.csv').write_text(bad)
+        done = command(*ask, tmp_path/'bad.csv')
+        assert done.returncode == 1 and why in done.stderr and 'Traceback' not in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    np.save(tmp_path/'bad.npy', 2 * np.asarray(made.det_feats[:2], np.float32))
+    assert 'bad.npy: query 0 has length 2' in command(*ask, tmp_path/'bad.npy').stderr
+    assert 'bad.npy: holds embeddings, which were taken from no picture; leave out --skip-own' in command(*ask, tmp_path/'bad.npy', '--skip-own').stderr
+    assert 'leave --image and --box out' in command(*ask, tmp_path/'q.csv', '--box', '1,2,3,4').stderr
+    assert 'no such file' in command(*ask, tmp_path/'gone.csv').stderr
 
 
 # explorer -------------------------------------------------------------------------------------------------------------
