@@ -21,6 +21,7 @@ from .scenes import Scene, SceneDataset
 from .model_files import check_finite
 from .evaluation import run_detector
 from .neighbours import Approximate
+from .columns import numbers_of
 
 # %% ../nbs/83_gallery.ipynb #80474b64
 def format_time(
@@ -278,8 +279,8 @@ def from_model(cls: Gallery,
 @patch
 def _named(self: Gallery, name):
     "Numbers of the scenes that have a name, forgotten ones only if there is no other."
-    if self.names.count(name) == 1: return [self.names.index(name)]
-    there = [i for i, x in enumerate(self.names) if x == name]
+    there = numbers_of(self.names, name)
+    if len(there) == 1: return there
     gone = set() if self.dropped is None else set(self.dropped.tolist())
     return [i for i in there if i not in gone] or there
 

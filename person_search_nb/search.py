@@ -251,7 +251,7 @@ def seen(self: Gallery,
         if 0 <= picture < len(self.names): return self.names[picture], self.picture(int(picture))
         raise ValueError(f'{self._title}: has no scene {picture}; there are {len(self.names)}, '
                          'numbered from 0')
-    if str(picture) in self.names and not Path(picture).is_file():
+    if not Path(picture).is_file() and self._named(str(picture)):
         return str(picture), self.picture(self._only(str(picture)))
     return str(picture), read_picture(picture)
 
@@ -271,7 +271,8 @@ def _usual_height(self: Gallery, rule):
     "px of the resized scene: the median height of the gallery's people."
     heights = self.det_boxes[:2000, 3] - self.det_boxes[:2000, 1]
     if rule and self.sizes is not None:
-        sizes = np.asarray(self.sizes)[self.det_image[:2000]]
+        sizes = self.sizes if hasattr(self.sizes, 'dtype') else np.asarray(self.sizes)
+        sizes = sizes[np.asarray(self.det_image[:2000])]
         known = (sizes > 0).all(1)  # (0, 0): written without
         if known.any(): heights = heights[known] * np.array([rule(*s) for s in sizes[known]])
     return float(np.median(heights)) if len(heights) else 96.

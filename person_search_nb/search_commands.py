@@ -318,7 +318,8 @@ def _print_matches(found):
 # %% ../nbs/98_search_commands.ipynb #58848466
 def _check_asked(people, image, source=''):
     "Raises ValueError for a picture to look for that is neither a file nor a scene's name."
-    if os.path.lexists(image) or str(image) in people.names: return
+    from person_search_nb.columns import numbers_of
+    if os.path.lexists(image) or numbers_of(people.names, str(image)): return
     what = 'a picture' if source else '--image'
     raise ValueError(f'{source}{image}: no such picture; {what} is a file, or the name of a scene '
                      'in the gallery')

@@ -321,7 +321,7 @@ def test_another_network_and_other_settings(net, shots, tmp_path):
 def test_truncated_galleries(net, shots, tmp_path, kind):
     made = build(net, shots, tmp_path/'g')
     file = tmp_path/'g'/dict(rows='000002.rows.npy', gone='000002.rows.npy', columns='000002.npz').get(kind, 'manifest.json')
-    text = file.read_bytes()
+    text, names = file.read_bytes(), list(made.names)  # from the disk, before it is damaged
     if kind == 'gone': file.unlink()
     elif kind in ('format', 'version'): file.write_text(json.dumps(json.loads(text) | {kind: 99}))
     else: file.write_bytes(text[:len(text) // 2])
@@ -329,7 +329,7 @@ def test_truncated_galleries(net, shots, tmp_path, kind):
         Gallery.open(tmp_path/'g')
     if kind not in ('rows', 'columns', 'gone'): return
     repaired = build(net, shots, tmp_path/'g')                                                       # the three scenes are made again, at the end
-    assert sorted(repaired.names) == made.names and len(repaired) == len(made)
+    assert sorted(repaired.names) == names and len(repaired) == len(made)
 
 
 def test_no_gallery_there(tmp_path, net, shots):
@@ -432,6 +432,49 @@ def test_reranking_is_that_of_the_evaluation():
     mine = g.search(g.det_feats[q], 20, score_threshold=0, rerank='cbgm', context=g.det_feats[here], top=len(g))
     assert [m.detection for m in mine] == np.argsort(-s, kind='stable')[:20].tolist()
     with pytest.raises(ValueError, match='give context='): g.search(g.det_feats[q], rerank='cbgm')
+
+
+def test_boxes_and_names_stay_on_the_disk(tmp_path):
+    "Mapped, and equal to what was written; names that are no text, and the same name twice, among them."
+    g = drawn()
+    g.names = ['', 'Zoë.jpg', 'x\udcff.jpg', 's5', *g.names[4:]]
+    g.save(tmp_path/'g')
+    opened = Gallery.open(tmp_path/'g').append(g)
+    assert [type(p) for p in opened.det_boxes.parts] == [np.memmap] * 2 and all(type(data) is np.memmap for data, _ in opened.names.parts)
+    assert opened.names == g.names * 2 and list(opened.names) == g.names * 2 and opened.names[61] == 'Zoë.jpg' and opened.names[-1] == 's59'
+    boxes, mask = np.concatenate([g.det_boxes] * 2), np.arange(2 * len(g)) % 7 == 3
+    for key in (mask, slice(290, 310), [5, 599], np.s_[:, 2], np.s_[mask, :2], -1): np.testing.assert_array_equal(opened.det_boxes[key], boxes[key])
+    assert opened._named('s5') == [3, 5, 63, 65] and opened._named('nobody') == []
+    compact(tmp_path/'g', most=1)
+    assert list(Gallery.open(tmp_path/'g').names) == g.names * 2
+
+
+def test_galleries_of_an_earlier_revision_are_read(tmp_path):
+    "Their texts were one piece of JSON."
+    g = drawn()
+    g.save(tmp_path/'g', half=False)
+    file, made = tmp_path/'g/000001.npz', Gallery.open(tmp_path/'g')
+    with np.load(file) as z: columns = {k: z[k] for k in ('image', 'boxes', 'scores', 'cameras', 'times', 'sizes')}
+    text = json.dumps(dict(names=list(made.names), scenes=[[-1, n, ''] for n in made.names]))
+    np.savez(file, **columns, text=np.frombuffer(text.encode(), np.uint8))
+    m = json.loads((tmp_path/'g/manifest.json').read_text())
+    m['shards'][0]['bytes']['000001.npz'] = file.stat().st_size
+    (tmp_path/'g/manifest.json').write_text(json.dumps(m))
+    same(Gallery.open(tmp_path/'g'), drawn())
+    assert len(Gallery.open(tmp_path/'g').append(g).names) == 120
+
+
+@pytest.mark.parametrize('change', [dict(names_ends=np.arange(60)[::-1]), dict(names_ends=np.arange(59)), dict(names=np.full(170, 0x80, np.uint8)), dict(names=np.zeros((85, 2), np.uint8)), dict(keys=np.zeros(3, np.uint8)),
+                                    dict(sources=np.full(60, -9, np.int32)), dict(sources=np.zeros(60)), dict(stamps_ends=np.zeros(60))])
+def test_texts_that_are_none_are_refused(tmp_path, change):
+    drawn().save(tmp_path/'g')
+    file = tmp_path/'g/000001.npz'
+    with np.load(file) as z: columns = dict(z)
+    np.savez(file, **columns | change)
+    m = json.loads((tmp_path/'g/manifest.json').read_text())
+    m['shards'][0]['bytes']['000001.npz'] = file.stat().st_size
+    (tmp_path/'g/manifest.json').write_text(json.dumps(m))
+    with pytest.raises(ValueError, match='000001.npz: not a part of a gallery .*run person-search index'): Gallery.open(tmp_path/'g')
 
 
 def rows_of(lists): return [[(m.scene, m.detection, m.similarity) for m in found] for found in lists]
