@@ -15,7 +15,7 @@ from fastcore.basics import patch
 
 from .files import atomic_write, BROKEN_ARCHIVE, locked, parse_json, read_npz
 from .files import printable, regular_file, sound_size
-from .manifest import MANIFEST, new_manifest, read_manifest, VERSION
+from .manifest import MANIFEST, new_manifest, part_folders, read_manifest, VERSION
 from .manifest import write_manifest
 from .pictures import Fit, RESIZE, resize_rule
 from .evaluation import wrong_length
@@ -284,11 +284,15 @@ def _dropped(scenes, manifest):
 
 # %% ../nbs/84_gallery_files.ipynb #1b65d447
 @patch(cls_method=True)
-def open(cls: Gallery, path) -> 'Gallery':
+def open(cls: Gallery,
+    path,  # a folder, a folder of parts, a .npz file, or a list of these to search side by side
+) -> 'Gallery':
     """Open a gallery folder; embeddings stay on the disk until they are compared, boxes and names
     until they are shown.
     Raises ValueError naming what is missing or cut short."""
+    if isinstance(path, (list, tuple)): return cls._side_by_side(path)
     if Path(path).suffix == '.npz': return cls.load(path)
+    if parts := part_folders(path): return cls._side_by_side(parts)
     manifest = read_manifest(path)
     shards = [read_shard(path, s, manifest) for s in manifest['shards']]
     whole = join_shards(shards, manifest['dim'])

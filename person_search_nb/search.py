@@ -30,8 +30,7 @@ from .evaluation import wrong_length
 from .reranking import cbgm, k_reciprocal
 from .neighbours import Approximate, choose_engine, exact_neighbours
 from .gallery import WIDEST, Gallery, Match, fingerprint, format_time, thumbnail
-# gives Gallery save, load, open and append
-from . import gallery_files  # noqa: F401
+from .galleries import Galleries  # and Gallery save, load, open and append
 
 # %% ../nbs/85_search.ipynb #a430ed3c
 _NO_FAISS = ('{}: has an index ({}), and the package faiss is missing: searching exactly. '
@@ -160,6 +159,21 @@ def search(self: Gallery,
     found = [[self._match(r, c) for r, c in zip(rows[:number], s[:number])] for s, rows in lists]
     return found if np.ndim(query) == 2 else found[0]
 
+
+# %% ../nbs/85_search.ipynb #745f6cb7
+@patch
+def _nearest(self: Galleries, queries, k, kept, exact):
+    "The lists of all galleries, merged."
+    sims, rows = [np.full((len(queries), k), -np.inf)], [np.full((len(queries), k), -1)]
+    for m, a, b in zip(self.members, self.row_starts, self.row_starts[1:]):
+        if a == b: continue
+        there = None if kept is None else kept[a:b]
+        s, r = m._nearest(queries, min(k, len(m)), there, exact)
+        sims.append(s)
+        rows.append(np.where(r >= 0, r + a, -1))
+    sims, rows = np.concatenate(sims, 1), np.concatenate(rows, 1)
+    best = np.lexsort((rows, -sims), axis=1)[:, :k]
+    return np.take_along_axis(sims, best, 1), np.take_along_axis(rows, best, 1)
 
 # %% ../nbs/85_search.ipynb #26226a33
 _NO_CONTEXT = ('cbgm compares who stands beside: give context=, the embeddings of the others '

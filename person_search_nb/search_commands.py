@@ -292,8 +292,13 @@ def index(
                          model_file=model)
 
 # %% ../nbs/98_search_commands.ipynb #84c77b5b
+def _spelt(gallery):
+    "One gallery or several, as they are typed."
+    return ' '.join(map(str, gallery)) if isinstance(gallery, list) else str(gallery)
+
 def _named_by(people, gallery):
     "The network that a gallery names: only one that runs no code of its own."
+    gallery = _spelt(gallery)
     model = people.manifest.get('model_file', '')
     call = f'person-search search MODEL --gallery {gallery} ...'
     if not model or not isinstance(model, str):
@@ -342,7 +347,8 @@ def _write_page(people, found, image, box, gallery, out):
     from person_search_nb.gallery import thumbnail
     from person_search_nb.search import hits_page
     picture = people.seen(image)[1]
-    title = f'{Path(str(image)).name} in {Path(gallery).name}'
+    names = [Path(g).name for g in (gallery if isinstance(gallery, list) else [gallery])]
+    title = f'{Path(str(image)).name} in {", ".join(names)}'
     atomic_write(out, hits_page(found, thumbnail(picture, box) if box else picture, title).encode())
     print(printable(out))
 

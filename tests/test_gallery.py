@@ -1,5 +1,6 @@
 "Galleries: exact whatever the blocks, the files and the processes; killed at any format_time they open, and end as if unbroken."
 import json, os, shutil, signal, stat
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -454,13 +455,14 @@ def test_galleries_of_an_earlier_revision_are_read(tmp_path):
     g = drawn()
     g.save(tmp_path/'g', half=False)
     file, made = tmp_path/'g/000001.npz', Gallery.open(tmp_path/'g')
+    before = replace(made, names=list(made.names), det_boxes=np.array(made.det_boxes), sizes=np.array(made.sizes))
     with np.load(file) as z: columns = {k: z[k] for k in ('image', 'boxes', 'scores', 'cameras', 'times', 'sizes')}
     text = json.dumps(dict(names=list(made.names), scenes=[[-1, n, ''] for n in made.names]))
     np.savez(file, **columns, text=np.frombuffer(text.encode(), np.uint8))
     m = json.loads((tmp_path/'g/manifest.json').read_text())
     m['shards'][0]['bytes']['000001.npz'] = file.stat().st_size
     (tmp_path/'g/manifest.json').write_text(json.dumps(m))
-    same(Gallery.open(tmp_path/'g'), drawn())
+    same(Gallery.open(tmp_path/'g'), before)
     assert len(Gallery.open(tmp_path/'g').append(g).names) == 120
 
 
@@ -512,6 +514,78 @@ def test_a_query_among_many_that_is_wrong_is_named():
     with pytest.raises(ValueError, match='has no scene 99; exclude= takes numbers from 0 to 59'): g.search(g.det_feats[:2], exclude=[[1], [99]])
     with pytest.raises(ValueError, match='context has 1 tables for 2 queries'): g.search(g.det_feats[:2], rerank='cbgm', context=[g.det_feats[:1]])
     with pytest.raises(ValueError, match=r'query has shape \(2, 2, 2\)'): g.search(np.zeros((2, 2, 2)))
+
+
+def in_parts(tmp_path, sizes=(20, 5, 35), **kw):
+    "Folders with the scenes of `drawn()`, so many in each, and one with all of them."
+    g, folders, first = drawn(), [], 0
+    for n in sizes:
+        mine, scenes = (g.det_image >= first) & (g.det_image < first + n), slice(first, first + n)
+        part = Gallery(g.det_image[mine] - first, g.det_boxes[mine], g.det_scores[mine], g.det_feats[mine], g.names[scenes], g.cameras[scenes], g.times[scenes])
+        part.save(tmp_path/f'part{first}', **kw)
+        folders.append(tmp_path/f'part{first}')
+        first += n
+    g.save(tmp_path/'whole', **kw)
+    return folders, Gallery.open(tmp_path/'whole')
+
+
+@pytest.mark.parametrize('rerank', ['', 'k-reciprocal', 'cbgm'])
+def test_galleries_side_by_side_are_one(tmp_path, rerank):
+    "Equal to the last bit to one gallery of all, with every filter, and each match knows its folder."
+    folders, whole = in_parts(tmp_path)
+    parts = Gallery.open(folders)
+    same(parts, whole)
+    queries = np.asarray(whole.det_feats[3:60:9], np.float32)
+    for kw in ({}, dict(camera=2), dict(time=(20, 70)), dict(scenes=range(18, 40), exclude=[21]), dict(score_threshold=.9), dict(exclude=[[int(s)] for s in whole.det_image[3:60:9]]), dict(number=400)):
+        kw = dict(number=9, top=30, rerank=rerank, context=[queries[:2]] * len(queries) if rerank == 'cbgm' else None) | kw
+        assert rows_of(parts.search(queries, **kw)) == rows_of(whole.search(queries, **kw))
+    found = parts.search(queries[0], 300, score_threshold=0)
+    assert {m.folder for m in found} == set(folders) and all(m.folder == folders[(m.scene >= 20) + (m.scene >= 25)] for m in found)
+    assert [(m.name, m.camera, m.time) for m in found if m.time == m.time] == [(m.name, m.camera, m.time) for m in whole.search(queries[0], 300, score_threshold=0) if m.time == m.time]
+
+
+def test_galleries_each_by_its_index(tmp_path, capsys):
+    pytest.importorskip('faiss')
+    g = drawn(3000)
+    for k, name in enumerate('ab'):
+        rows = slice(1500 * k, 1500 * k + 1500)
+        Gallery(g.det_image[rows], g.det_boxes[rows], g.det_scores[rows], g.det_feats[rows], g.names).save(tmp_path/name)
+    Gallery.open(tmp_path/'a').build_index('hnsw', progress=False)
+    parts = Gallery.open([tmp_path/'a', tmp_path/'b'])
+    assert [m.engine is None for m in parts.members] == [False, True]
+    for q in g.det_feats[::300]: assert parts.search(q, 1, score_threshold=0)[0].detection == parts.search(q, 1, score_threshold=0, exact=True)[0].detection
+    parts.build_index('exact')
+    assert Gallery.open(tmp_path/'a').engine is None
+
+
+def test_galleries_that_do_not_belong_together(tmp_path):
+    folders, whole = in_parts(tmp_path, (30, 30))
+    other = drawn(seed=2)
+    other.model = 'abcdef0123456789'
+    other.save(tmp_path/'other')
+    with pytest.raises(ValueError, match='other and .*part0: cannot be searched side by side; the other gallery is of another network'): Gallery.open([*folders, tmp_path/'other'])
+    with pytest.raises(ValueError, match='part0: is given twice'): Gallery.open([*folders, folders[0]])
+    with pytest.raises(ValueError, match='give at least one gallery'): Gallery.open([])
+    with pytest.raises(ValueError, match='nowhere: no gallery there'): Gallery.open([folders[0], tmp_path/'nowhere'])
+    with pytest.raises(ValueError, match='open one of them and append to it'): Gallery.open(folders).append(drawn())
+    empty = Gallery(np.zeros(0, int), np.zeros((0, 4)), np.zeros(0), np.zeros((0, 0)), [])
+    empty.save(tmp_path/'empty')
+    for order in ([tmp_path/'empty', *folders], [*folders, tmp_path/'empty']): same(Gallery.open(order), whole)
+
+
+def test_galleries_with_pictures_and_by_command(net, mine, tmp_path, command):
+    "The same name in both: a match is told by its source; and a page shows it."
+    (tmp_path/'more').mkdir()
+    for p in sorted(mine.iterdir())[:4]: shutil.copy(p, tmp_path/'more'/p.name)
+    for name, folder in (('a', mine), ('b', tmp_path/'more')): build(net, folder, tmp_path/name, model_file='shipped:hdl-student-fast-taught')
+    parts = Gallery.open([tmp_path/'a', tmp_path/'b'])
+    np.testing.assert_array_equal(parts.picture(11), parts.picture(1))
+    found = parts.find(net, 1, parts.det_boxes[parts.det_image == 1][0], 2)
+    assert [m.scene for m in found] == [1, 11] and [m.folder.name for m in found] == ['a', 'b'] and found[1].where == f'{found[1].name} (scene 11 of {tmp_path}/more)'
+    box = ','.join(f'{v:.1f}' for v in parts.det_boxes[parts.det_image == 1][0])
+    done = command('search', '--gallery', tmp_path/'a', tmp_path/'b', '--image', mine/parts.names[1], '--box', box, '--number', 2, '--device', 'cpu', '--out', tmp_path/'hits.html')
+    assert done.returncode == 0 and f'scene 11 of {tmp_path}/more' in done.stdout, done.stderr
+    assert (tmp_path/'hits.html').read_text().count('data:image/jpeg') == 3
 
 
 def test_index_beside_a_gallery(tmp_path, monkeypatch, capsys):
