@@ -51,6 +51,8 @@ class Column(Rows):
         if isinstance(key, slice) and len(self.parts) == 1: return np.asarray(self.parts[0][key])
         return super().__getitem__(key)
 
+    def __iter__(self): return (row for part in self.parts for row in part)
+
     def tolist(self) -> list: return self[:].tolist()
 
 # %% ../nbs/tools/columns.ipynb #9c514b53

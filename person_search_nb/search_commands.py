@@ -6,7 +6,7 @@
 __all__ = ['evaluate', 'index', 'search']
 
 # %% ../nbs/98_search_commands.ipynb #cc17ae37
-import os, sys
+import os, re, sys
 from pathlib import Path
 from typing import Annotated
 
@@ -17,14 +17,15 @@ from .shell import box_from_text, check_drawing, check_page, DRAWING_MARK, secon
 from .shell import tell
 
 # %% ../nbs/98_search_commands.ipynb #c0f5a30c
-def _network(name, device, trust=False):
-    "From a model file, from what `export` wrote (.onnx, .pt2), or from 'shipped:NAME'."
-    from person_search_nb.distributed import init_distributed
+def _network(name, device, trust=False, alone=False):
+    """From a model file, from what `export` wrote (.onnx, .pt2), or from 'shipped:NAME'; `alone`:
+    this process exchanges nothing with others of its launcher."""
+    from person_search_nb.distributed import init_distributed, own_device
     from person_search_nb.model_files import model_file
     from person_search_nb.settings import check_device
     from person_search_nb.models import load_model
     from person_search_nb.deployed import Deployed, LOADERS
-    device = init_distributed(check_device(device))
+    device = (own_device if alone else init_distributed)(check_device(device))
     if name and Path(name).is_dir():
         raise ValueError(f'{name}: is a folder; give a model file, such as '
                          f'{Path(name) / "model.safetensors"}')
@@ -264,6 +265,14 @@ def evaluate(
                            true_boxes, query_guided, out, report, save_predictions)
 
 
+# %% ../nbs/98_search_commands.ipynb #75d78b69
+def _part(text):
+    "(2, 8) of '2/8', None of ''. Raises ValueError for another text."
+    if not text: return None
+    if m := re.fullmatch(r'([1-9]\d{0,5})/([1-9]\d{0,5})', text):
+        if int(m[1]) <= int(m[2]): return int(m[1]), int(m[2])
+    raise ValueError(f"--part {text}: give which part of how many, from 1/8 to 8/8")
+
 # %% ../nbs/98_search_commands.ipynb #1b131c27
 @call_parse
 def index(
@@ -282,14 +291,18 @@ def index(
     full: store_true = False,     # float32 instead of float16: twice the bytes
     device: str = 'auto',         # 'auto', 'cpu', 'cuda'
     trust: store_true = False,  # open a .pt2 file, which can run any code; only for your own files
+    # 2/8: only the second of eight parts, into the folder 2-of-8 within `out`; under torchrun the
+    # parts are given out by themselves
+    part: str = '',
 ):
     "Find and embed all people in pictures or films, once, for `search --gallery`."
     from person_search_nb.indexing import build_gallery
-    net = _network(model, device, trust)
+    part = _part(part)
+    net = _network(model, device, trust, alone=True)
     if not model.startswith('shipped:'): model = str(Path(model).resolve())
     return build_gallery(net, pictures, out, _size_of(net, size), every, batch_size,
                          workers=workers, engine=engine, changed=changed, half=not full,
-                         model_file=model)
+                         model_file=model, part=part)
 
 # %% ../nbs/98_search_commands.ipynb #84c77b5b
 def _spelt(gallery):
