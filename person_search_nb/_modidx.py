@@ -836,6 +836,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                'person_search_nb.coco_results.write_results': ( 'tools/coco_results.html#write_results',
                                                                                                 'person_search_nb/coco_results.py')},
             'person_search_nb.columns': { 'person_search_nb.columns.Column': ('tools/columns.html#column', 'person_search_nb/columns.py'),
+                                          'person_search_nb.columns.Column.__array_ufunc__': ( 'tools/columns.html#column.__array_ufunc__',
+                                                                                               'person_search_nb/columns.py'),
                                           'person_search_nb.columns.Column.__getitem__': ( 'tools/columns.html#column.__getitem__',
                                                                                            'person_search_nb/columns.py'),
                                           'person_search_nb.columns.Column.__iter__': ( 'tools/columns.html#column.__iter__',

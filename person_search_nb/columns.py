@@ -38,8 +38,12 @@ def mapped_arrays(
     return out
 
 # %% ../nbs/tools/columns.ipynb #d1cefb15
-class Column(Rows):
+class Column(Rows, np.lib.mixins.NDArrayOperatorsMixin):
     "Several arrays (M_j, n) as one, as an array is asked; each part may be a mapped file."
+    def __array_ufunc__(self, ufunc, method, *inputs, **kw):  # arithmetic reads all of it
+        plain = [np.asarray(x) if isinstance(x, Column) else x for x in inputs]
+        return getattr(ufunc, method)(*plain, **kw)
+
     def __getitem__(self, key) -> np.ndarray:
         if isinstance(key, tuple):
             rows = self[key[0]]
