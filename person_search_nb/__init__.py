@@ -8,7 +8,8 @@ _HOME = dict(
     HDL='terms', train='training', TrainConfig='settings', make_recipe='presets', run_recipe='recipes',
     evaluate='evaluation', DetectorReID='detector_reid', search_metrics='ranking', detection_metrics='matching', Gallery='search', cost_table='costs',
     draw_boxes='visualize', AttentionExplorer='explorer', SearchExplorer='search_explorer', Run='training_runs',
-    sweep='training_runs', compare='comparing', check_plugin='plugins', use_plugin='plugins', Predictions='predictions', Row='paper_tables')
+    sweep='training_runs', compare='comparing', check_plugin='plugins', use_plugin='plugins', Predictions='predictions', Row='paper_tables',
+    Embedder='embedder')
 
 __all__ = [*_HOME, '__version__']
 

@@ -18,7 +18,7 @@ from .files import require
 from .plugins import load_plugin
 from .boxes import check_boxes, clip_boxes, keep_large
 from .roi_align import roi_align
-from .distributed import init_distributed
+from .distributed import init_distributed, own_device
 from .settings import check_device
 from .model_files import model_file
 from .models import load_model
@@ -185,9 +185,10 @@ def load_searcher(
     model: str,            # a model file, .onnx or .pt2 of `export`, 'shipped:NAME', 'FILE.py:NAME'
     device: str = 'auto',  # where a network of PyTorch computes
     trust: bool = False,   # open a .pt2 file, which can run any code
+    alone: bool = False,   # this process exchanges nothing with others of its launcher
 ) -> nn.Module:            # in eval mode
     "A network that searches, opened by name. Raises ValueError for what is none."
-    place = init_distributed(check_device(device))
+    place = (own_device if alone else init_distributed)(check_device(device))
     if _names_code(model): return _of_code(model).to(place)
     if model and Path(model).is_dir():
         raise ValueError(f'{model}: is a folder; give a model file, such as '

@@ -21,6 +21,7 @@ from .scenes import Scene, SceneDataset
 from .model_files import check_finite
 from .evaluation import run_detector
 from .neighbours import Approximate
+from .columns import numbers_of
 
 # %% ../nbs/83_gallery.ipynb #80474b64
 def format_time(
@@ -77,6 +78,11 @@ class Match:
     similarity: float  # cosine with the query, -1 to 1; after re-ranking, the number ranked by
     detection: int     # row in the gallery
     gallery: 'Gallery' = field(default=None, repr=False, compare=False)  # where it was found
+
+    @property
+    def folder(self) -> Path | None:
+        "Where the gallery lies that holds the scene; None: in memory."
+        return None if self.gallery is None else self.gallery._folder_of(self.scene)
 
     @property
     def camera(self) -> int:
@@ -148,6 +154,8 @@ class Gallery:
     @property
     def _title(self): return f'{self.folder or "this gallery"}'  # in error messages
 
+    def _folder_of(self, scene): return self.folder
+
 # %% ../nbs/83_gallery.ipynb #01b7282d
 def _is_number(x):
     return isinstance(x, (int, float, np.number)) and not isinstance(x, bool) and x == x
@@ -211,12 +219,22 @@ def _known(self: Gallery, option, n):
                      'give one for each')
 
 @patch
-def _wanted_scenes(self: Gallery, scenes, camera, time, exclude=None):
-    "(S,) bool: the scenes that pass the filters."
-    n = max(len(self.names), 1 + int(self.det_image.max(initial=-1)))
+def _count_scenes(self: Gallery):
+    "How many scenes there are. Raises ValueError for people in none."
     if (self.det_image < 0).any():
         raise ValueError(f'{self._title}: row {int((self.det_image < 0).argmax())}: det_image is '
                          'no scene; they are numbered from 0')
+    return max(len(self.names), 1 + int(self.det_image.max(initial=-1)))
+
+@patch
+def _numbered(self: Gallery, scenes, option):
+    "Numbers of scenes, or a mask of all, as numbers."
+    return _scene_numbers(scenes, self._count_scenes(), self._title, option)
+
+@patch
+def _wanted_scenes(self: Gallery, scenes, camera, time, exclude=None):
+    "(S,) bool: the scenes that pass the filters."
+    n = self._count_scenes()
     ok = np.ones(n, bool)
     if scenes is not None: ok &= np.isin(np.arange(n), _scene_numbers(scenes, n, self._title))
     if exclude is not None: ok[_scene_numbers(exclude, n, self._title, 'exclude')] = False
@@ -261,8 +279,8 @@ def from_model(cls: Gallery,
 @patch
 def _named(self: Gallery, name):
     "Numbers of the scenes that have a name, forgotten ones only if there is no other."
-    if self.names.count(name) == 1: return [self.names.index(name)]
-    there = [i for i, x in enumerate(self.names) if x == name]
+    there = numbers_of(self.names, name)
+    if len(there) == 1: return there
     gone = set() if self.dropped is None else set(self.dropped.tolist())
     return [i for i in there if i not in gone] or there
 
