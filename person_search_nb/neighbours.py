@@ -383,7 +383,7 @@ def save(self: Approximate, path):
 # %% ../nbs/80_neighbours.ipynb #0d3675ca
 _NOT_ITS_INDEX = '{}: an index of {} rows of {} numbers, for a table of {} of {}; {}'
 _OLD = ('{}: an index of an earlier version, which does not know what recall it reaches; build it '
-        'again: Gallery.open(FOLDER).build_index(), or person-search index as for the first time')
+        'again: Gallery.open(FOLDER).build_index(), or person-search index on its pictures again')
 
 def _about(file, path, name, repair):
     "The line at the beginning of a saved index."
