@@ -273,7 +273,7 @@ def build(cls: Approximate,
     return cls(name, feats, index, 1, recall)._choose_effort(seed)
 
 # %% ../nbs/80_neighbours.ipynb #9549770b
-_NOMINATED = {'hnsw': 2, 'ivf-pq': 20}  # times k; a code is rougher than a byte a number
+_NOMINATED = {'hnsw': 2, 'ivf-pq': 40}  # times k; a code is rougher than a byte a number
 
 @patch
 def _settings(self: Approximate, count, keep):
