@@ -85,7 +85,8 @@ def _blocks(feats, size, keep, widen=True):
             wanted = np.arange(b - a) if keep is None else np.flatnonzero(keep[start + a:start + b])
             if not len(wanted): continue
             chunk = part[a:b] if len(wanted) == b - a else part[a:b][wanted]
-            if widen and chunk.dtype != np.float32:  # torch widens float16 ten times faster than numpy
+            # torch widens float16 ten times faster than numpy
+            if widen and chunk.dtype != np.float32:
                 if buffer is None: buffer = torch.empty(size, chunk.shape[1])
                 half = torch.from_numpy(np.require(chunk, requirements='W'))
                 chunk = buffer[:len(chunk)].copy_(half).numpy()
