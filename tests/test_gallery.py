@@ -206,7 +206,7 @@ def test_an_index_of_an_earlier_version(tmp_path, capsys):
     old = Gallery.open(tmp_path/'g')
     with pytest.raises(ValueError, match='an index of an earlier version, .* build it again: .*build_index.., or person-search index'): old.search(g.det_feats[3], 5)
     assert old.search(g.det_feats[3], 5, exact=True)
-    assert Gallery.open(tmp_path/'g').build_index('hnsw', progress=False).search(g.det_feats[3], 5)[0].detection == 3
+    assert Gallery.open(tmp_path/'g').build_index('hnsw', progress=False).search(g.det_feats[3], 5, score_threshold=0)[0].detection == 3
 
 
 def test_choice_of_an_engine(monkeypatch):
