@@ -127,9 +127,10 @@ def append(self: Galleries,
 @patch
 def build_index(self: Galleries,
     engine: str = 'auto',   # as for one gallery
+    recall: float = 0.99,   # share of the ten nearest that a search should find
     progress: bool = True,  # bars
     held: bool = False,
 ) -> 'Galleries':
     "An index for each of them, by its own number of people."
-    for m in self.members: m.build_index(engine, progress, held)
+    for m in self.members: m.build_index(engine, recall, progress, held)
     return self

@@ -22,7 +22,7 @@ from .pictures import resize_picture, resize_rule
 from .scenes import as_floats
 from .specs import parse_spec
 from .person_search import evaluating
-from .neighbours import ENGINES
+from .neighbours import ENGINES, check_recall
 from .shards import add_shard, check_own, clear_leftovers, compact, is_whole
 from .shards import read_shard, rewrite
 from .sources import Film, open_source
@@ -346,7 +346,7 @@ def _begin(folder, source, given, changed, model_file, part=None):
     return manifest, number, _todo(folder, manifest, number, items, changed), len(items)
 
 # %% ../nbs/86_indexing.ipynb #90cd4423
-def _finish(folder, source, manifest, total, engine, progress):
+def _finish(folder, source, manifest, total, engine, recall, progress):
     "Compact the folder, build the index, and say what there is."
     compact(folder)
     out = Gallery.open(folder)
@@ -356,8 +356,9 @@ def _finish(folder, source, manifest, total, engine, progress):
         why = manifest['skipped'][0]['why']
         raise ValueError(f'{source}: not one of {total} pictures can be read, first: {why}')
     index, skipped = out.manifest['index'], out.manifest['skipped']
-    if engine != 'auto' or len(out) > 1.2 * (index['rows'] if index else 0):
-        out.build_index(engine, progress, held=True)
+    grown = len(out) > 1.2 * (index['rows'] if index else 0)
+    if engine != 'auto' or grown or index and index.get('recall') != recall:
+        out.build_index(engine, recall, progress, held=True)
     gone = np.zeros(0, int) if out.dropped is None else out.dropped
     people, scenes = np.isin(out.det_image, gone, invert=True).sum(), len(out.names) - len(gone)
     words = f'{folder}: {people:,} people in {scenes:,} scenes'
@@ -368,10 +369,11 @@ def _finish(folder, source, manifest, total, engine, progress):
     print(words)
 
 # %% ../nbs/86_indexing.ipynb #293ea2cb
-def _check_build(engine, changed, shard, batch_size, size, least, workers):
+def _check_build(engine, recall, changed, shard, batch_size, size, least, workers):
     "Raises ValueError for arguments of `build_gallery` that have no meaning."
     if engine not in ('auto', *ENGINES):
         raise ValueError(f"engine is 'auto' or one of {', '.join(ENGINES)}, not '{engine}'")
+    check_recall(recall)
     if changed not in ('error', 'replace'):
         raise ValueError(f"changed is 'error' or 'replace', not '{changed}'")
     if not _is_whole(shard) or not _is_whole(batch_size):
@@ -394,12 +396,12 @@ def _check_build(engine, changed, shard, batch_size, size, least, workers):
 
 # %% ../nbs/86_indexing.ipynb #c46c7f96
 def _build(model, source, folder, size, every, batch_size, shard, workers, least, half, changed,
-           engine, model_file, progress, part):
+           engine, recall, model_file, progress, part):
     "`build_gallery`, in a folder that is locked."
     if Path(folder).suffix == '.npz':
         raise ValueError(f'{folder}: a name that ends in .npz is one file, and an index is a '
                          'folder; give it another name')
-    _check_build(engine, changed, shard, batch_size, size, least, workers)
+    _check_build(engine, recall, changed, shard, batch_size, size, least, workers)
     folder, opened = Path(folder), open_source(source, every)
     given = dict(model=fingerprint(model), matching=getattr(model, 'matching', 'cosine'),
                  size=[int(v) for v in size] if isinstance(size, (tuple, list)) else size,
@@ -414,7 +416,7 @@ def _build(model, source, folder, size, every, batch_size, shard, workers, least
             found = find_people(model, opened, portion, size, batch_size, workers, least,
                                 bar.update)
             _write(folder, manifest, number, portion, found)
-    _finish(folder, source, manifest, total, engine, progress)
+    _finish(folder, source, manifest, total, engine, recall, progress)
     return Gallery.open(folder)
 
 # %% ../nbs/86_indexing.ipynb #880b5cc6
@@ -437,6 +439,7 @@ def build_gallery(
     half: bool = True,       # embeddings as float16
     changed: str = 'error',  # indexed pictures that changed or are gone: 'error' or 'replace'
     engine: str = 'auto',    # of the search: 'auto', 'exact', 'hnsw', 'ivf-pq'
+    recall: float = 0.99,    # share of the ten nearest that an index should find
     model_file: str = '',    # where the network lies, for those who open the gallery
     progress: bool = True,   # a bar
     # (2, 8): only the second of eight parts, into the folder '2-of-8' in `folder`; None: the part

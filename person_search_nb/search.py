@@ -28,7 +28,7 @@ from .person_search import evaluating
 from .matching import paired_iou
 from .evaluation import wrong_length
 from .reranking import cbgm, k_reciprocal
-from .neighbours import Approximate, choose_engine, exact_neighbours
+from .neighbours import Approximate, check_recall, choose_engine, exact_neighbours
 from .gallery import WIDEST, Gallery, Match, fingerprint, format_time, thumbnail
 from .galleries import Galleries  # and Gallery save, load, open and append
 
@@ -452,7 +452,8 @@ def _keep(self: Gallery, built):
         file = f'{manifest["next"]:06d}.{built.name}'
         built.save(self.folder/file)
         size = (self.folder/file).stat().st_size
-        manifest['index'] = dict(name=built.name, file=file, rows=len(self), bytes=size)
+        manifest['index'] = dict(name=built.name, file=file, rows=len(self), bytes=size,
+                                 recall=built.recall, reached=built.reached)
     write_manifest(self.folder, manifest)
     if old: (self.folder/old).unlink(missing_ok=True)
     self.manifest = manifest
@@ -461,18 +462,23 @@ def _keep(self: Gallery, built):
 @patch
 def build_index(self: Gallery,
     engine: str = 'auto',   # 'auto', 'exact', 'hnsw' or 'ivf-pq'
+    recall: float = 0.99,   # share of the ten nearest that a search should find
     progress: bool = True,  # a bar
     held: bool = False,     # the caller has locked the folder
 ) -> 'Gallery':
-    "Choose an engine, say why, and build it. Raises ValueError for one that cannot rank here."
+    """Choose an engine, say why, build it, and say what share of the nearest it finds. Raises
+    ValueError for one that cannot rank here, or a recall that is none."""
     if self.folder: self._check_there()
+    check_recall(recall)
     cosine = self.matching == 'cosine'
     name, why = engine, f'{engine}: asked for'
     if engine == 'auto': name, why = choose_engine(len(self), cosine)
     if name != 'exact' and not cosine: raise ValueError(_EXACT_ONLY.format(name))
     print(why)
     built = None
-    if name != 'exact': built = Approximate.build(name, self.det_feats, progress=progress)
+    if name != 'exact':
+        built = Approximate.build(name, self.det_feats, recall, progress=progress)
+        print(built)
     if self.folder:
         with nullcontext() if held else locked(self.folder, 'build_index'): self._keep(built)
     self._engine = built

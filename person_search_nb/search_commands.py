@@ -276,6 +276,7 @@ def index(
     batch_size: int = 4,          # pictures per call
     workers: int = 0,             # processes that read ahead
     engine: str = 'auto',         # of the search: 'auto', 'exact', 'hnsw' or 'ivf-pq'
+    recall: float = 0.99,         # share of the ten nearest that an index should find
     changed: str = 'error',       # indexed pictures that changed or went: 'error' or 'replace'
     full: store_true = False,     # float32 instead of float16: twice the bytes
     device: str = 'auto',         # 'auto', 'cpu', 'cuda'
@@ -290,8 +291,8 @@ def index(
     net = _network(model, device, trust, alone=True)
     if not model.startswith('shipped:'): model = str(Path(model).resolve())
     return build_gallery(net, pictures, out, _size_of(net, size), every, batch_size,
-                         workers=workers, engine=engine, changed=changed, half=not full,
-                         model_file=model, part=part)
+                         workers=workers, engine=engine, recall=recall, changed=changed,
+                         half=not full, model_file=model, part=part)
 
 # %% ../nbs/98_search_commands.ipynb #84c77b5b
 def _spelt(gallery):

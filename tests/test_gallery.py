@@ -18,7 +18,7 @@ from person_search_nb.reranking import cbgm, k_reciprocal
 from person_search_nb.models import load_model
 from person_search_nb.neighbours import Approximate, choose_engine, crowd, exact_neighbours
 from person_search_nb.neighbours import recall, Rows
-from person_search_nb.manifest import read_manifest
+from person_search_nb.manifest import read_manifest, write_manifest
 from person_search_nb.shards import compact
 from person_search_nb.sources import open_source, time_in
 from person_search_nb.gallery import fingerprint, format_time, thumbnail
@@ -121,7 +121,7 @@ def test_engines(name, tmp_path):
     np.testing.assert_array_equal(sims[found], truth[0][found])                                    # similarities are those of the rows, not of codes
     keep = np.arange(len(feats)) % 3 == 0
     assert (engine.search(asked, 10, keep)[1] % 3 == 0).all()
-    grown = Approximate(name, Rows([feats, asked[:2].astype(np.float16)]), engine.index)             # two rows came after the index
+    grown = Approximate(name, Rows([feats, asked[:2].astype(np.float16)]), engine.index, engine.effort)             # two rows came after the index
     assert (np.sort(grown.search(asked[:2], 2)[1], 1) == [[0, 3000], [1, 3001]]).all()
     engine.save(tmp_path/'i')
     np.testing.assert_array_equal(Approximate.load(name, feats, tmp_path/'i').search(asked, 10)[1], rows)
@@ -135,7 +135,7 @@ def test_an_index_is_written_piece_by_piece_and_whole_or_not_at_all(tmp_path):
     engine = Approximate.build('hnsw', crowd(100, 20, 64), progress=False)
     engine.save(tmp_path/'i')
     whole = (tmp_path/'i').read_bytes()
-    assert engine.bytes == len(whole) and whole == faiss.serialize_index(engine.index).tobytes()
+    assert engine.bytes == len(whole) and whole.partition(b'\n')[2] == faiss.serialize_index(engine.index).tobytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) // 2, limits[1]))  # as on a full disk
     try:
@@ -144,8 +144,76 @@ def test_an_index_is_written_piece_by_piece_and_whole_or_not_at_all(tmp_path):
     assert (tmp_path/'i').read_bytes() == whole and os.listdir(tmp_path) == ['i']
 
 
+@pytest.mark.parametrize('name', ['hnsw', 'ivf-pq'])
+@pytest.mark.parametrize('wanted', [.8, .99])
+def test_an_index_finds_the_share_that_was_named(name, wanted, tmp_path):
+    "The effort was a number in units of its own, whose recall nobody knew; here it is measured on queries that the index has not seen."
+    pytest.importorskip('faiss')
+    feats, asked = np.split(crowd(510, 20, 64, seed=3), [10_000])
+    asked = asked.astype(np.float32)
+    engine = Approximate.build(name, feats, wanted, progress=False)
+    assert engine.reached >= wanted and recall(engine.search(asked, 10)[1], exact_neighbours(feats, asked, 10)[1]) > wanted - .03
+    engine.save(tmp_path/'i')
+    again = Approximate.load(name, feats, tmp_path/'i')
+    assert (again.effort, again.recall, again.reached) == (engine.effort, wanted, engine.reached) and f'recall={wanted}' in repr(again)
+
+
+def test_more_recall_takes_more_effort_and_too_much_is_said():
+    pytest.importorskip('faiss')
+    feats = crowd(500, 20, 64)
+    least, most = (Approximate.build('ivf-pq', feats, r, progress=False).effort for r in (.5, .99))
+    assert least < most
+    rng = np.random.default_rng(0)
+    alike = np.ones(64) + 1e-3 * rng.standard_normal((2000, 64))  # nearer to each other than codes can tell
+    alike = (alike / np.linalg.norm(alike, axis=1, keepdims=True)).astype(np.float32)
+    with pytest.warns(UserWarning, match="at its highest effort, and recall=1 was named; engine='exact' misses nothing"): engine = Approximate.build('ivf-pq', alike, 1, progress=False)
+    assert engine.reached < 1 and engine.effort == engine._most
+
+
+@pytest.mark.parametrize('wrong', [1.5, 0, -.1, float('nan'), 'x', True, None])
+def test_a_recall_that_is_none(wrong):
+    for use in (lambda: Approximate.build('hnsw', crowd(5, 4, 16), wrong), lambda: drawn(10).build_index('exact', wrong)):
+        with pytest.raises(ValueError, match='give the share of the ten nearest to be found') as e: use()
+        assert '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize('rows', [1, 2, 11])
+def test_an_index_over_hardly_any_rows(rows):
+    pytest.importorskip('faiss')
+    feats = crowd(rows, 1, 16, dtype=np.float32)
+    assert set(Approximate.build('hnsw', feats, progress=False).search(feats[:1], 10)[1][0]) - {-1} == set(range(min(rows, 10))) or rows > 10
+
+
+def test_one_query_of_half_precision_is_as_exact_as_many():
+    "It is multiplied in float16: what that may hide is compared again."
+    feats, asked = crowd(500, 20, 64), crowd(500, 20, 64, dtype=np.float32, seed=4)[:20]
+    near = asked[0] + .02 * np.random.default_rng(0).standard_normal((3000, 64))  # nearer to each other than float16 can tell
+    feats[5000:8000] = near / np.linalg.norm(near, axis=1, keepdims=True)
+    feats[8000:8100] = feats[5000:5100]  # equals
+    s, r = exact_neighbours(feats, asked, 20)
+    for q in range(20):
+        for block in (77, 16384):
+            one = exact_neighbours(feats, asked[q:q + 1], 20, block=block, longest=1.01)
+            np.testing.assert_array_equal(one[0][0], s[q]), np.testing.assert_array_equal(one[1][0], r[q])
+
+
+def test_an_index_of_an_earlier_version(tmp_path, capsys):
+    faiss = pytest.importorskip('faiss')
+    g = drawn(3000)
+    g.save(tmp_path/'g')
+    opened = Gallery.open(tmp_path/'g').build_index('hnsw', progress=False)
+    assert 'hnsw: finds ' in capsys.readouterr().out and opened.manifest['index']['reached'] == opened.engine.reached and opened.manifest['index']['recall'] == .99
+    file = tmp_path/'g'/opened.manifest['index']['file']
+    file.write_bytes(faiss.serialize_index(opened.engine.index).tobytes())  # without the line that says what it is
+    write_manifest(tmp_path/'g', read_manifest(tmp_path/'g', files=False) | dict(index=dict(name='hnsw', file=file.name, rows=3000, bytes=file.stat().st_size)))
+    old = Gallery.open(tmp_path/'g')
+    with pytest.raises(ValueError, match='an index of an earlier version, .* build it again: .*build_index.., or person-search index'): old.search(g.det_feats[3], 5)
+    assert old.search(g.det_feats[3], 5, exact=True)
+    assert Gallery.open(tmp_path/'g').build_index('hnsw', progress=False).search(g.det_feats[3], 5, score_threshold=0)[0].detection == 3
+
+
 def test_choice_of_an_engine(monkeypatch):
-    assert [choose_engine(n)[0] for n in (10, 299_999, 300_000, 3_000_000)] == ['exact', 'exact', 'hnsw', 'ivf-pq']
+    assert [choose_engine(n)[0] for n in (10, 299_999, 300_000, 3_000_000)] == ['exact', 'exact', 'ivf-pq', 'ivf-pq']
     assert choose_engine(10 ** 8, unit=False)[0] == 'exact'
     monkeypatch.setattr(neighbours.importlib.util, 'find_spec', lambda name: None)
     assert choose_engine(10 ** 8)[0] == 'exact' and 'person_search_nb[search]' in choose_engine(10 ** 8)[1]
