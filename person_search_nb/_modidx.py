@@ -1743,6 +1743,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'person_search_nb.gallery': { 'person_search_nb.gallery.Gallery': ('gallery.html#gallery', 'person_search_nb/gallery.py'),
                                           'person_search_nb.gallery.Gallery.__len__': ( 'gallery.html#gallery.__len__',
                                                                                         'person_search_nb/gallery.py'),
+                                          'person_search_nb.gallery.Gallery.__repr__': ( 'gallery.html#gallery.__repr__',
+                                                                                         'person_search_nb/gallery.py'),
                                           'person_search_nb.gallery.Gallery._count_scenes': ( 'gallery.html#gallery._count_scenes',
                                                                                               'person_search_nb/gallery.py'),
                                           'person_search_nb.gallery.Gallery._folder_of': ( 'gallery.html#gallery._folder_of',

@@ -151,6 +151,10 @@ class Gallery:
 
     def __len__(self) -> int: return len(self.det_image)
 
+    def __repr__(self):  # not its arrays
+        where = f', {self.folder}' if self.folder else ''
+        return f'Gallery({len(self):,} people in {len(self.names):,} scenes{where})'
+
     @property
     def _title(self): return f'{self.folder or "this gallery"}'  # in error messages
 

@@ -623,10 +623,15 @@ def test_many_queries_at_once_are_each_alone(rerank):
     assert [len(found) for found in g.search(queries[:1], number=7)] == [7] and g.search(queries[:0]) == []
 
 
+def test_it_says_in_a_line_what_it_is():
+    g = drawn()
+    assert repr(g) == f'Gallery({len(g)} people in {len(g.names)} scenes)'
+
+
 def test_many_queries_read_the_rows_once(monkeypatch):
     g, passes = drawn(), []
     blocks = neighbours._blocks
-    monkeypatch.setattr(neighbours, '_blocks', lambda *a: passes.append(1) or blocks(*a))
+    monkeypatch.setattr(neighbours, '_blocks', lambda *a, **kw: passes.append(1) or blocks(*a, **kw))
     g.search(g.det_feats[:32], exclude=[[0]] * 32)
     assert len(passes) == 1
 
