@@ -39,8 +39,8 @@ function say(text, bad = false) {
 
 async function load() {
   const read = reader(n => {
-    bytes += n;
-    say(`Loading: ${(bytes / 1e6).toFixed(1)} MB.`);
+    bytes += n;  // also while others still come after one has failed
+    if (!$('status').classList.contains('error')) say(`Loading: ${(bytes / 1e6).toFixed(1)} MB.`);
   });
   data = JSON.parse(new TextDecoder().decode(await read('data.json')));
   names = data.networks.map(n => n.name);
