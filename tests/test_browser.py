@@ -524,14 +524,14 @@ def idle(page): page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"
 
 
 def run_all(page, base, notebook):
-    "Open a notebook and run all its cells; returns when the first has run."
+    "Open a notebook and run all its cells; returns when they have begun."
     from playwright.sync_api import TimeoutError
     page.goto(f'{base}/lab/tree/{notebook}?reset&token=explore')
     page.locator('.jp-Notebook .jp-Cell').first.wait_for()
     page.get_by_text(re.compile(r'\| Idle$')).first.wait_for()   # the indicator says idle before there is a kernel, and cells run then wait for ever
     while True:            # until its command is ready, the menu's item does nothing
         menu(page, 'Run', 'Run All Cells')
-        try: page.locator('.jp-InputPrompt', has_text='[1]').first.wait_for(timeout=60_000); break
+        try: page.locator('.jp-InputPrompt', has_text=re.compile(r'\[(\*|\d+)\]')).first.wait_for(timeout=60_000); break   # any: the first may have scrolled away
         except TimeoutError: page.keyboard.press('Escape')
 
 
