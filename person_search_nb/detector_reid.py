@@ -18,7 +18,8 @@ from .files import require
 from .plugins import load_plugin
 from .boxes import check_boxes, clip_boxes, keep_large
 from .roi_align import roi_align
-from .distributed import init_distributed, own_device
+from .person_search import evaluating
+from .distributed import device_of, init_distributed, own_device
 from .settings import check_device
 from .model_files import model_file
 from .models import load_model
@@ -63,8 +64,9 @@ class DetectorReID(nn.Module):
         self.detector, self.embedder, self.crop_size = detector, embedder, tuple(crop_size)
         self.label, self.score_threshold, self.batch = label, score_threshold, batch
         mean, std = (_MEAN, _STD) if normalise else ((0.,) * 3, (1.,) * 3)
-        self.register_buffer('mean', torch.tensor(mean).view(3, 1, 1))
-        self.register_buffer('std', torch.tensor(std).view(3, 1, 1))
+        place = device_of(self)  # of the two networks
+        self.register_buffer('mean', torch.tensor(mean, device=place).view(3, 1, 1))
+        self.register_buffer('std', torch.tensor(std, device=place).view(3, 1, 1))
         self.dim = self._dim()
 
     @property
@@ -86,11 +88,8 @@ def _rows(self: DetectorReID, cuts):
 @torch.no_grad()
 def _dim(self: DetectorReID):
     "Length of an embedding, from one grey cut-out."
-    modes = {m: m.training for m in self.modules()}
-    weight = next(self.parameters(), torch.zeros(0))
-    try: return self.eval()._rows(weight.new_full((1, 3, *self.crop_size), .5)).shape[1]
-    finally:
-        for part, training in modes.items(): part.training = training
+    grey = torch.full((1, 3, *self.crop_size), .5, device=self.mean.device)
+    with evaluating(self): return self._rows(grey).shape[1]
 
 # %% ../nbs/tools/detector_reid.ipynb #d022a8d7
 _FOUND = ('{}: a detector gives a dict(boxes, scores, labels) for each picture; it gave {}')
