@@ -30,6 +30,7 @@ const sight = new Sight(networks);
 let data, names, sheet, state = { ...DEFAULTS };  // names: of the networks
 let image, own = null, seen = {};  // own: a picture of the reader's; seen: an entry of `sight`
 let chosen = null;                 // the box of whom we look for
+let pointed = -1;                  // the scene that was pointed at last
 let bytes = 0, work = Promise.resolve(), moves = 0, done = 0, brought = 0, step = 0;
 
 function say(text, bad = false) {
@@ -86,6 +87,7 @@ function buildScenes() {
     const b = make('button', $('scenes'), { type: 'button', title: s.name });
     make('img', b, { src: URL.createObjectURL(s.picture), alt: `scene ${i + 1}` });
     b.onclick = () => { own = null; change({ scene: i, by: 'teacher', person: 0 }); };
+    b.onpointerenter = b.onfocus = () => foresee(i);
   });
 }
 
@@ -196,7 +198,7 @@ async function redraw(mine) {
   const missing = names.filter(name => !seen[name]);
   for (const name of missing) panels[name].wait();
   if (missing.length) say('Looking.');
-  const answers = ask(seen, picture, mine), box = query(answers, mine);
+  const answers = ask(seen, picture, () => mine === moves), box = query(answers, mine);
   await Promise.all([box, ...names.map(name => show(name, answers, box, mine))]);
   if (mine !== moves) return;
   renumber();
@@ -230,9 +232,8 @@ function subject(scene = state.scene, given = own) {  // a picture of the reader
     : { key: scene, picture: () => imageOf(scene) };
 }
 
-// name -> a promise that this network has filled in the entry, or that it is another move's turn
-function ask(entry, picture, mine) {
-  const wanted = () => mine === moves;
+// name -> a promise that this network has filled in the entry, or that it is no longer wanted
+function ask(entry, picture, wanted) {
   return Object.fromEntries(names.map(name => [name, sight.see(entry, name, picture, wanted)]));
 }
 
@@ -245,14 +246,24 @@ function likely() {
 
 // While nobody moves anything. A move waits at most until its network has seen one picture.
 async function lookAhead() {
-  const mine = moves;
+  const mine = moves, wanted = () => mine === moves;
   try {
     for (const { key, attention, picture } of likely()) {
       const given = await picture();
-      if (mine !== moves) return;
-      await Promise.all(Object.values(ask(sight.entry(key, attention), given, mine)));
+      if (!wanted()) return;
+      await Promise.all(Object.values(ask(sight.entry(key, attention), given, wanted)));
     }
   } catch { /* whoever asks for it is told */ }
+}
+
+// Between pointing at a scene and clicking it there is time to look at it.
+async function foresee(scene) {
+  pointed = scene;
+  const { key, picture } = subject(scene, null), wanted = () => pointed === scene;
+  try {
+    const given = await picture();
+    await Promise.all(Object.values(ask(sight.entry(key, state.attention), given, wanted)));
+  } catch { /* whoever clicks it is told */ }
 }
 
 function sure(name) {  // numbers of those whom a network finds
