@@ -1,6 +1,11 @@
 """Search in galleries of 10^4, 10^5, 10^6 people: what it costs and what it misses. Writes benchmarks/search.json as it goes, and the table:
 
     python benchmarks/search.py --sizes 1e4 1e5 1e6
+
+And in a gallery of embeddings that a trained network made, an hour of `person-search index`:
+
+    person-search index 'synth:tiny?test_scenes=40000&test_ids=20000&gallery=39990&queries=10&seed=77' --out runs/gallery --engine exact
+    python benchmarks/search.py --sizes --gallery runs/gallery
 """
 import argparse, json, os, platform, tempfile, time
 from datetime import date
@@ -8,7 +13,8 @@ from pathlib import Path
 import faiss
 import numpy as np
 import torch
-from person_search_nb.files import atomic_write
+from person_search_nb.files import atomic_write, read_json
+from person_search_nb.gallery import Gallery
 from person_search_nb.neighbours import Approximate, crowd, exact_neighbours, recall, Rows
 
 HERE = Path(__file__).parent
@@ -39,17 +45,35 @@ def timed(search, queries):
     return np.array(rows), dict(p50=float(np.percentile(single, 50)), p99=float(np.percentile(single, 99)), cpu=float(np.median(cpu)), many=(time.process_time() - begin) / 64 * 1e3)
 
 
-def measure(n, folder, engines, threads, say):
-    "One line for each engine and recall."
-    table = folder/f'{n}.npy'
+def drawn(n, folder):
+    "n people and queries, all drawn."
     feats = crowd((n + QUERIES) // VIEWS, VIEWS, DIM, seed=1)
-    queries = feats[n:].astype(np.float32)
-    np.save(table, feats[:n])
-    del feats
-    mapped = Rows([np.load(table, mmap_mode='c')])
+    np.save(folder/f'{n}.npy', feats[:n])
+    return Rows([np.load(folder/f'{n}.npy', mmap_mode='c')]), feats[n:].astype(np.float32)
+
+
+def found(gallery, folder):
+    "The people of a gallery but for some, and these as queries."
+    feats = Gallery.open(gallery).det_feats
+    order = np.random.default_rng(0).permutation(len(feats))
+    rest = np.sort(order[QUERIES:])
+    np.save(folder/'found.npy', feats[rest])
+    return Rows([np.load(folder/'found.npy', mmap_mode='c')]), np.asarray(feats[order[:QUERIES]], np.float32)
+
+
+def directions(rows):
+    "How many directions 99 of 100 parts of the variance lie in."
+    x = np.asarray(rows[np.linspace(0, len(rows) - 1, 20000).astype(int)], np.float64)
+    share = np.linalg.eigvalsh(np.cov(x.T))[::-1].cumsum()
+    return int((share < .99 * share[-1]).sum()) + 1
+
+
+def measure(mapped, queries, engines, threads, say, **about):
+    "One line for each engine and recall."
+    n, dim = mapped.shape
     truth, times = timed(lambda q: exact_neighbours(mapped, q, K, longest=1.01), queries)
-    line = dict(n=n, cpu_load=os.getloadavg()[0], bandwidth=bandwidth())
-    say(line | dict(engine='exact', named='', reached='', effort='', build=0, bytes=2 * DIM, **times, recall1=1., recall10=1.))
+    line = dict(n=n, dim=dim, cpu_load=os.getloadavg()[0], bandwidth=bandwidth(), **about)
+    say(line | dict(engine='exact', named='', reached='', effort='', build=0, bytes=2 * dim, **times, recall1=1., recall10=1.))
     for name in engines:
         start, cpu = time.perf_counter(), time.process_time()
         faiss.omp_set_num_threads(threads)
@@ -60,16 +84,32 @@ def measure(n, folder, engines, threads, say):
         for engine.recall in RECALLS:
             engine._choose_effort(0)
             rows, times = timed(lambda q: engine.search(q, K, longest=1.01), queries)
-            say(line | dict(engine=name, named=engine.recall, reached=engine.reached, effort=engine.effort, build=build, build_cpu=cpu, threads=threads, bytes=2 * DIM + size, index=size, **times,
+            say(line | dict(engine=name, named=engine.recall, reached=engine.reached, effort=engine.effort, build=build, build_cpu=cpu, threads=threads, bytes=2 * dim + size, index=size, **times,
                             recall1=float(np.mean(rows[:, 0] == truth[:, 0])), recall10=recall(rows, truth)))
         del engine
-    table.unlink()
 
 
 def big(n): return f'10^{round(np.log10(n))}'
 
 
+HEAD = ['| people | engine | named | measured | effort | build (CPU s) | bytes per person | of them the index | CPU of one query (ms) | 32 at once (CPU ms each) | p50 (ms) | p99 (ms) | recall@1 | recall@10 |', '|---|---|---|---|---|---|---|---|---|---|---|---|---|---|']
+
+
+def row(r, people):
+    known = f'{r["named"]} | {r["reached"]:.3f} | {r["effort"]}' if r['named'] else '| |'
+    return f'| {people} | {r["engine"]} | {known} | {r.get("build_cpu", 0):.1f} | {r["bytes"]:.0f} | {r.get("index", 0):.0f} | {r["cpu"]:.2f} | {r["many"]:.2f} | {r["p50"]:.2f} | {r["p99"]:.2f} | {r["recall1"]:.3f} | {r["recall10"]:.3f} |'
+
+
+def trained(lines):
+    "The section on embeddings that a network made."
+    if not lines: return []
+    first = lines[0]
+    return ['## Embeddings of a trained network', '', f'`{first["command"]}` found {first["n"] + QUERIES:,} people; {QUERIES} of them, taken out, are the queries. An embedding has {first["dim"]} numbers, and 99% of their variance lies in {first["directions"]} directions (of the drawn ones above in {first["directions_drawn"]} of {DIM}). '
+            f'Load {first["cpu_load"]:.1f}.', '', *HEAD, *(row(r, f'{r["n"]:,}') for r in lines), '']
+
+
 def report(lines):
+    lines, of_network = ([r for r in lines if ('command' in r) is known] for known in (False, True))
     sizes = sorted({r['n'] for r in lines})
     top = sizes[-1]
     last = lambda n, e, key: next((r[key] for r in reversed(lines) if r['n'] == n and r['engine'] == e and key in r), float('nan'))
@@ -81,14 +121,11 @@ def report(lines):
            f'Embeddings of {DIM} numbers drawn by `neighbours.crowd`: {VIEWS} views of each person around a common direction, kept as float16 in a memory-mapped file that fits into the page cache. {QUERIES} queries are further views of the same people, which no index has seen; {K} matches wanted; recall is the share of '
            f'the first 1 and 10 of exact search that is found. Named is the recall an index was built for, measured what its build says it reaches, on queries drawn from the rows. Other work ran beside this (load {min(r["cpu_load"] for r in lines):.1f} to {max(r["cpu_load"] for r in lines):.1f} on {os.cpu_count()} cores): '
            'the columns marked CPU are processor time of this process, near to what a quiet machine would take; p50 and p99 are what the clock said beside that work.', '',
-           '| people | engine | named | measured | effort | build (CPU s) | bytes per person | of them the index | CPU of one query (ms) | 32 at once (CPU ms each) | p50 (ms) | p99 (ms) | recall@1 | recall@10 |', '|---|---|---|---|---|---|---|---|---|---|---|---|---|---|']
-    for r in lines:
-        known = f'{r["named"]} | {r["reached"]:.3f} | {r["effort"]}' if r['named'] else '| |'
-        out.append(f'| {big(r["n"])} | {r["engine"]} | {known} | {r.get("build_cpu", 0):.1f} | {r["bytes"]:.0f} | {r.get("index", 0):.0f} | {r["cpu"]:.2f} | {r["many"]:.2f} | {r["p50"]:.2f} | {r["p99"]:.2f} | {r["recall1"]:.3f} | {r["recall10"]:.3f} |')
+           *HEAD, *(row(r, big(r['n'])) for r in lines)]
     speed, limit = top * exact['bytes'] / exact['cpu'] / 1e6, max(r['bandwidth'] for r in lines)
     missing = [f'{e} at {big(n)}' for n in sizes for e in ENGINES if not any(r['n'] == n and r['engine'] == e for r in lines)]
     if missing: out += ['', f'Not measured: {", ".join(missing)}.']
-    out += ['', 'Effort: cells opened of IVF-PQ (of 2√n), candidates on the way of HNSW (never fewer than 20). The build of the first line of an engine includes choosing its effort. The bytes are those of the exact row (512) and of the index; the row may stay on disk, where a query fetches four hundred of them (codes) or twenty (graph).', '', TRIED, '',
+    out += ['', 'Effort: cells opened of IVF-PQ (of 2√n), candidates on the way of HNSW (never fewer than 20). The build of the first line of an engine includes choosing its effort. The bytes are those of the exact row (512) and of the index; the row may stay on disk, where a query fetches four hundred of them (codes) or twenty (graph).', '', TRIED, '', *trained(of_network),
             '## How cost grows', '', 'Ratios between one size and the next, for the highest recall that was named. A cost that grows with n shows 10, with √n 3.2, with log n about 1.2.', '',
             '| from, to | exact: query | ivf-pq: query | hnsw: query | ivf-pq: build | hnsw: build |', '|---|---|---|---|---|---|']
     for a, b in zip(sizes, sizes[1:]):
@@ -117,9 +154,10 @@ def report(lines):
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument('--sizes', nargs='+', default=['1e4', '1e5'])
+    p.add_argument('--sizes', nargs='*', default=['1e4', '1e5'])
     p.add_argument('--engines', nargs='*', choices=ENGINES, default=ENGINES, help='beside exact search')
     p.add_argument('--threads', type=int, default=1, help='that build an index; queries are asked with one')
+    p.add_argument('--gallery', help='a folder of `person-search index`, whose embeddings are measured as well')
     p.add_argument('--again', action='store_true', help='only write the report from search.json')
     a = p.parse_args()
     kept = HERE/'search.json'
@@ -130,7 +168,12 @@ if __name__ == '__main__':
         atomic_write(kept, json.dumps(lines, indent=1).encode())
     with tempfile.TemporaryDirectory() as folder:
         for n in () if a.again else map(int, map(float, a.sizes)):
-            lines[:] = [r for r in lines if r['n'] != n or r['engine'] in set(ENGINES) - set(a.engines)]
-            measure(n, Path(folder), a.engines, a.threads, say)
+            lines[:] = [r for r in lines if r['n'] != n or 'command' in r or r['engine'] in set(ENGINES) - set(a.engines)]
+            measure(*drawn(n, Path(folder)), a.engines, a.threads, say)
+        if a.gallery:
+            lines[:] = [r for r in lines if 'command' not in r]
+            rows, queries = found(a.gallery, Path(folder))
+            about = read_json(Path(a.gallery)/'gallery.json')
+            measure(rows, queries, a.engines, a.threads, say, command=f'person-search index {about["source"]!r}', directions=directions(rows), directions_drawn=directions(Rows([crowd(10**5 // VIEWS, VIEWS, DIM)])))
     lines.sort(key=lambda r: (r['n'], ['exact', *ENGINES].index(r['engine'])))
     atomic_write(HERE/"search.md", report(lines).encode())
