@@ -156,6 +156,12 @@ def measure_page(folder, chromium, again=5):
         row("the teacher's attention: two students run level by level", fresh('teacher', (2, 3, 4)))
         page.reload()
         page.wait_for_function("/^Done/.test(document.getElementById('status').textContent)")
+        out = []
+        for k in (12, 11, 10, 9, 8):   # far from what is computed ahead first
+            page.hover(scene.format(k))
+            page.wait_for_timeout(250)
+            out += moves(scene, [k])
+        row('new scene, pointed at for 0.25 s before the click', out)
         page.wait_for_timeout(30_000)   # nobody moves: the page computes ahead
         row('attention that was computed ahead', moves('[name=attention]', ['off', 'teacher', 'learned']))
         row('a scene that was computed ahead', moves(scene, [5, 6, 7, 8, 9, 10]))
