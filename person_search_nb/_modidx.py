@@ -2011,6 +2011,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                      'person_search_nb/interventions.py'),
                                                 'person_search_nb.interventions._Beside.edit': ( 'tools/interventions.html#_beside.edit',
                                                                                                  'person_search_nb/interventions.py'),
+                                                'person_search_nb.interventions._asked': ( 'tools/interventions.html#_asked',
+                                                                                           'person_search_nb/interventions.py'),
                                                 'person_search_nb.interventions._attention_hook': ( 'tools/interventions.html#_attention_hook',
                                                                                                     'person_search_nb/interventions.py'),
                                                 'person_search_nb.interventions._check_blocks': ( 'tools/interventions.html#_check_blocks',
