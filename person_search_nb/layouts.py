@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIGNS', 'recognize', 'layout_folder', 'checked_dataset', 'sightings', 'identified_scenes', 'cuhk_scenes',
-           'cuhk_protocols', 'protocol_queries', 'open_listed', 'open_cuhk', 'prw_scenes', 'prw_queries',
+           'cuhk_protocols', 'protocol_queries', 'open_listed', 'open_cuhk', 'prw_scenes', 'text_lines', 'prw_queries',
            'listed_queries', 'open_prw']
 
 # %% ../nbs/37_layouts.ipynb #e3078d2b
@@ -361,7 +361,9 @@ def prw_scenes(
     return scenes, faults
 
 # %% ../nbs/37_layouts.ipynb #c2633608
-def _text_lines(file):
+def text_lines(
+    file,
+) -> list:
     "Lines of a text file. Raises `DataError`."
     try: return regular_file(file, DataError).read_text(encoding='utf-8-sig').splitlines()
     except FileNotFoundError:
@@ -374,7 +376,7 @@ def prw_queries(
 ) -> list:    # of (line, identity, (4,) float32 xyxy px, frame name)
     "Read query_info.txt, whatever its line ends."
     file, out = Path(path) / 'query_info.txt', []
-    for n, line in enumerate(_text_lines(file), 1):
+    for n, line in enumerate(text_lines(file), 1):
         if not (words := line.split()): continue
         try: who, *box = map(float, words[:5])
         except ValueError: box = []

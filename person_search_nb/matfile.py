@@ -390,7 +390,8 @@ def texts(self: MatFile, *names) -> list:
     with self._guard():
         stream, (name, kind, shape) = self._open(names)
         if kind == _CELL:
-            return [t for mat, in self._values(stream, math.prod(shape)) for t in mat.text().tolist()]
+            mats = self._values(stream, math.prod(shape))
+            return [t for mat, in mats for t in mat.text().tolist()]
         if kind != _CHAR or len(shape) != 2: raise struct.error(f'{name} holds no texts')
         item, data = stream.element() if math.prod(shape) else (2, b'')
         letters = np.frombuffer(data, _LETTERS.get(item, 'u1')).astype('<u4')
