@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['g2aps_camera', 'open_g2aps', 'movienet_protocols', 'read_appearances', 'open_movienet']
 
-# %% ../nbs/tools/movienet.ipynb #6a284881
+# %% ../nbs/tools/movienet.ipynb #c73489ec
 import re
 from pathlib import Path
 
@@ -20,14 +20,14 @@ from .specs import opener
 from .layouts import checked_dataset, identified_scenes, layout_folder
 from .layouts import open_listed, protocol_queries, sightings, pool_names
 
-# %% ../nbs/tools/movienet.ipynb #4ed50cd5
+# %% ../nbs/tools/movienet.ipynb #e7868c41
 def g2aps_camera(
     name: str,  # of a picture, such as D1_20_000123.jpg
 ) -> int:       # 0 drone, 1 ground, -1 neither
     "Who took a picture of G2APS."
     return {'D': 0, 'S': 1}.get(name[:1], -1)
 
-# %% ../nbs/tools/movienet.ipynb #48d1d350
+# %% ../nbs/tools/movienet.ipynb #515f5183
 @opener('g2aps')
 def open_g2aps(
     path: str,      # the folder with Image/SSM and annotation
@@ -38,7 +38,7 @@ def open_g2aps(
     "G2APS: people seen from the ground, to be found from a drone."
     return open_listed('g2aps', path, options, split, g2aps_camera, **kw)
 
-# %% ../nbs/tools/movienet.ipynb #9cf6da1e
+# %% ../nbs/tools/movienet.ipynb #89c66aa6
 def _annotation(folder):
     "Where the annotation files are: MovieNet-PS has had two names for that folder."
     places = folder / 'annotation', folder / 'anno_mvn-cs'
@@ -68,7 +68,7 @@ def _chosen(path, base, options, key, start):
     raise DataError(f'movienet-ps:{path}: there is no {key}={value}; '
                     f'there are {", ".join(f"{key}={n}" for n in files)}')
 
-# %% ../nbs/tools/movienet.ipynb #d2d448b1
+# %% ../nbs/tools/movienet.ipynb #37aae274
 def _parse_appearances(file):
     "Train_app10.mat: for each sighting scene (N,), box (N, 4) xyxy, id (N,)."
     parts = []
@@ -91,7 +91,7 @@ def read_appearances(
     "Where the training people are; kept as arrays after the first time. Raises `DataError`."
     return cached(_parse_appearances, Path(file))
 
-# %% ../nbs/tools/movienet.ipynb #0038e751
+# %% ../nbs/tools/movienet.ipynb #4807cf35
 def _training(images, file, known):
     "Scenes with the people of a Train_app file."
     people = read_appearances(file)
@@ -109,7 +109,7 @@ def _testing(images, base, size, file, known):
                                        lambda name: -1)
     return pool, scenes, [*faults, *lists.faults.tolist()], lists
 
-# %% ../nbs/tools/movienet.ipynb #f8dbc836
+# %% ../nbs/tools/movienet.ipynb #f0aebbff
 @opener('movienet-ps')
 def open_movienet(
     path: str,      # the folder with Image and annotation
