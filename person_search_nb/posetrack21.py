@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['write_posetrack21', 'open_posetrack21']
 
-# %% ../nbs/tools/posetrack21.ipynb #9c32044f
+# %% ../nbs/tools/posetrack21.ipynb #58a8010f
 import json
 import os
 from pathlib import Path, PurePosixPath
@@ -19,7 +19,7 @@ from .specs import opener
 from .coco import Coco, coco_lists, fill_coco
 from .layouts import layout_folder
 
-# %% ../nbs/tools/posetrack21.ipynb #03409077
+# %% ../nbs/tools/posetrack21.ipynb #e4d53c74
 def _lists(scenes, part, first):
     "Images and annotations of scenes, as in the documentation."
     images, rows = [], []
@@ -29,9 +29,9 @@ def _lists(scenes, part, first):
         images.append(dict(is_labeled=False, nframes=len(scenes), frame_id=number, id=number,
                            vid_id=video, file_name=name, has_labeled_person=bool(len(s.boxes)),
                            ignore_regions_x=[], ignore_regions_y=[]))
-        for k, (box, p) in enumerate(zip(s.boxes.round(1).tolist(), s.person_id.tolist())):
-            x1, y1, x2, y2 = box
-            rows.append(dict(bbox=[x1, y1, x2 - x1, y2 - y1], bbox_head=[], category_id=1,
+        for k, (box, p) in enumerate(zip(s.boxes.astype(float), s.person_id.tolist())):
+            xywh = np.concatenate([box[:2], box[2:] - box[:2]]).round(1).tolist()
+            rows.append(dict(bbox=xywh, bbox_head=[], category_id=1,
                              image_id=number, id=100 * number + k, keypoints=[], person_id=p,
                              track_id=k))
     return images, rows
@@ -58,7 +58,7 @@ def write_posetrack21(
         atomic_write(folder / f'{name}.json', text.encode(), sync=False)
     return [im['file_name'] for name in ('train', 'val') for im in lists[name][0]]
 
-# %% ../nbs/tools/posetrack21.ipynb #b95fec60
+# %% ../nbs/tools/posetrack21.ipynb #bb03b76d
 _PLACES = 'posetrack_person_search', 'annotations/posetrack_person_search'
 
 def _file(folder, name):
@@ -87,7 +87,7 @@ def _part(folder, name, options, progress):
     found.scenes, found.paths = ([x[i] for i in some] for x in (found.scenes, found.paths))
     return found
 
-# %% ../nbs/tools/posetrack21.ipynb #9eeb0f2b
+# %% ../nbs/tools/posetrack21.ipynb #bb5a1489
 def _dataset(found, scenes, paths, split, **kw):
     "The data set of some scenes of a file."
     data = SceneDataset(scenes, Files(paths), contiguous=split == 'train',
@@ -121,7 +121,7 @@ def _queries(asked, gallery, protocol, **kw):
     queries = QuerySet(data, scene, box, who, np.array(index)[scene])
     return under_protocol(queries, gallery.cameras, protocol, gallery.scenes)
 
-# %% ../nbs/tools/posetrack21.ipynb #98549558
+# %% ../nbs/tools/posetrack21.ipynb #ce46c531
 @opener('posetrack21')
 def open_posetrack21(
     path: str,      # the folder with images and posetrack_person_search
