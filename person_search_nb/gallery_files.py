@@ -24,6 +24,7 @@ from .shards import add_shard, check_own, clear_leftovers, join_shards
 from .shards import read_shard, stored_columns
 from .sources import Data, file_stamp, open_source
 from .gallery import fingerprint, Gallery
+from .milvus import in_milvus, MilvusGallery, to_milvus
 
 # %% ../nbs/84_gallery_files.ipynb #522e2a3e
 _ABOUT = ("model and data are texts, matching 'cosine' or 'euclidean', size None, the name of a "
@@ -179,6 +180,7 @@ def save(self: Gallery,
     half: bool = True,  # float16 in a folder: half the bytes, cosines change by less than 0.001
 ):
     "Write it, whole or not at all: one .npz file, or a folder that opens unread and can grow."
+    if in_milvus(path): return to_milvus(self, path, pictures=_Pictures)
     single = Path(path).suffix == '.npz'
     if self.size is not None and _written_size(self.size) is None:
         raise ValueError(f'{path}: size is a function, which no file can hold; make the gallery '
@@ -284,6 +286,7 @@ def _dropped(scenes, manifest):
 def open(cls: Gallery, path) -> 'Gallery':
     """Open a gallery folder; embeddings stay on the disk until they are compared.
     Raises ValueError naming what is missing or cut short."""
+    if in_milvus(path): return MilvusGallery(path, _Pictures)
     if Path(path).suffix == '.npz': return cls.load(path)
     manifest = read_manifest(path)
     shards = [read_shard(path, s, manifest) for s in manifest['shards']]
