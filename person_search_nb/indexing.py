@@ -7,6 +7,7 @@ __all__ = ['Readable', 'find_people', 'build_gallery']
 
 # %% ../nbs/86_indexing.ipynb #9f9cc5d4
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from .shards import read_shard, rewrite
 from .sources import open_source
 from .sources import Folder  # noqa: F401
 from .gallery import fingerprint
+from .milvus import Collections, in_milvus, new_about
 from .search import Gallery
 
 # %% ../nbs/86_indexing.ipynb #0c405719
@@ -117,13 +119,17 @@ def _columns(number, items, found):
                 times=[i.time for i in items], sizes=sizes,
                 scenes=[[number, i.key, i.stamp] for i in items])
 
-def _write(folder, manifest, number, items, found):
-    "Add a shard; changes the manifest."
+def _readable(manifest, number, items, found):
+    "The scenes that could be read, with what was found; the others are noted in the manifest."
     keys = {(number, i.key) for i in items}
     manifest['skipped'] = [s for s in manifest['skipped'] if (s['source'], s['key']) not in keys]
     manifest['skipped'] += [dict(source=number, key=i.key, stamp=i.stamp, why=f)
                             for i, f in zip(items, found) if isinstance(f, str)]
-    good = [(i, f) for i, f in zip(items, found) if not isinstance(f, str)]
+    return [(i, f) for i, f in zip(items, found) if not isinstance(f, str)]
+
+def _write(folder, manifest, number, items, found):
+    "Add a shard; changes the manifest."
+    good = _readable(manifest, number, items, found)
     if not good: return write_manifest(folder, manifest)
     add_shard(folder, manifest, _columns(number, *zip(*good)))
 
@@ -326,27 +332,75 @@ def _begin(folder, source, given, changed, model_file):
     _say_moved(manifest, source.about, items, folder)
     number = _number_of(manifest, source.about, folder)
     check_manifest(manifest, folder/MANIFEST)  # before anything is written
-    return manifest, number, _todo(folder, manifest, number, items, changed), len(items)
+    todo = _todo(folder, manifest, number, items, changed)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_manifest(folder, manifest)
+    return manifest, number, todo, len(items)
 
 # %% ../nbs/86_indexing.ipynb #90cd4423
-def _finish(folder, source, manifest, total, engine, progress):
-    "Compact the folder, build the index, and say what there is."
-    compact(folder)
-    out = Gallery.open(folder)
-    if not out.names:
-        why = manifest['skipped'][0]['why']
-        raise ValueError(f'{source}: not one of {total} pictures can be read, first: {why}')
-    index, skipped = out.manifest['index'], out.manifest['skipped']
-    if engine != 'auto' or len(out) > 1.2 * (index['rows'] if index else 0):
-        out.build_index(engine, progress, held=True)
-    gone = np.zeros(0, int) if out.dropped is None else out.dropped
-    people, scenes = np.isin(out.det_image, gone, invert=True).sum(), len(out.names) - len(gone)
+def _check_some(source, manifest, scenes, total):
+    "Raises ValueError where not one picture could be read."
+    if scenes: return
+    why = manifest['skipped'][0]['why']
+    raise ValueError(f'{source}: not one of {total} pictures can be read, first: {why}')
+
+def _say(folder, people, scenes, gone, skipped):
+    "Print what there is."
     words = f'{folder}: {people:,} people in {scenes:,} scenes'
-    if len(gone): words += f'; {len(gone):,} forgotten, which changed or are gone'
+    if gone: words += f'; {gone:,} forgotten, which changed or are gone'
     if skipped:
         first = f'{printable(skipped[0]["key"])}: {printable(skipped[0]["why"])}'
         words += f'; {len(skipped)} skipped, first {first}'
     print(words)
+
+def _finish(folder, source, manifest, total, engine, progress):
+    "Compact the folder, build the index, and say what there is."
+    compact(folder)
+    out = Gallery.open(folder)
+    _check_some(source, manifest, len(out.names), total)
+    index = out.manifest['index']
+    if engine != 'auto' or len(out) > 1.2 * (index['rows'] if index else 0):
+        out.build_index(engine, progress, held=True)
+    gone = np.zeros(0, int) if out.dropped is None else out.dropped
+    people = np.isin(out.det_image, gone, invert=True).sum()
+    _say(folder, people, len(out.names) - len(gone), len(gone), out.manifest['skipped'])
+
+# %% ../nbs/86_indexing.ipynb #c91451aa
+def _begin_collection(engine, place, source, given, changed, model_file):
+    "`_begin` of a collection."
+    items, base = source.scan(), Collections(place)
+    given = {k: v for k, v in given.items() if k != 'dtype'}  # Milvus holds float32
+    manifest = new_about(**given, engine=engine)
+    manifest = base.resume() or manifest
+    _check_settings(manifest, given, place)
+    if model_file: manifest['model_file'] = str(model_file)
+    number = _number_of(manifest, source.about, place)
+    known, now = base.known(number, manifest['scenes']), {i.key: i.stamp for i in items}
+    stale = [(key, scene) for (key, stamp), scene in known.items() if now.get(key) != stamp]
+    if stale and changed != 'replace':
+        why = 'has changed' if stale[0][0] in now else 'is gone'
+        raise ValueError(_STALE.format(place, len(stale), stale[0][0], why))
+    base.forget([scene for _, scene in stale])
+    todo = [i for i in items if (i.key, i.stamp) not in known]
+    return manifest, number, todo, len(items)
+
+def _write_collection(place, manifest, number, items, found):
+    "`_write` of a collection."
+    good = _readable(manifest, number, items, found)
+    if good: Collections(place).add(manifest, _columns(number, *zip(*good)))
+
+def _finish_collection(place, source, manifest, total, engine, progress):
+    "`_finish` of a collection, whose index the server makes."
+    _check_some(source, manifest, manifest['scenes'], total)
+    Collections(place).finish(manifest)
+    out = Gallery.open(place)
+    gone = 0 if out.dropped is None else len(out.dropped)
+    _say(place, len(out), len(out.names) - gone, gone, manifest['skipped'])
+
+def _steps(folder, engine):
+    "The functions that begin a gallery, add to it and finish it."
+    if not in_milvus(folder): return _begin, _write, _finish
+    return partial(_begin_collection, engine), _write_collection, _finish_collection
 
 # %% ../nbs/86_indexing.ipynb #293ea2cb
 def _by_first(f, *args):
@@ -393,28 +447,26 @@ def _build(model, source, folder, size, every, batch_size, shard, workers, least
         raise ValueError(f'{folder}: a name that ends in .npz is one file, and an index is a '
                          'folder; give it another name')
     _check_build(engine, changed, shard, batch_size, size, least, workers)
-    folder, opened, first = Path(folder), open_source(source, every), rank() == 0
+    if not in_milvus(folder): folder = Path(folder)
+    opened, (begin, write, finish) = open_source(source, every), _steps(folder, engine)
     given = dict(model=fingerprint(model), matching=getattr(model, 'matching', 'cosine'),
                  size=[int(v) for v in size] if isinstance(size, (tuple, list)) else size,
                  dtype='float16' if half else 'float32', least=float(least))
-    manifest, number, todo, total = _by_first(_begin, folder, opened, given, changed, model_file)
-    if first:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_manifest(folder, manifest)
+    manifest, number, todo, total = _by_first(begin, folder, opened, given, changed, model_file)
     with tqdm(total=total, initial=total - len(todo), desc='indexing', unit='scene',
-              disable=not progress or not first) as bar:
+              disable=not progress or rank() > 0) as bar:
         for k in range(0, len(todo), shard):
             part = todo[k:k + shard]
             found = find_people(model, opened, part, size, batch_size, workers, least, bar.update)
-            _by_first(_write, folder, manifest, number, part, found)
-    _by_first(_finish, folder, source, manifest, total, engine, progress)
+            _by_first(write, folder, manifest, number, part, found)
+    _by_first(finish, folder, source, manifest, total, engine, progress)
     return Gallery.open(folder)
 
 # %% ../nbs/86_indexing.ipynb #880b5cc6
 def _hold(held, folder):
     "Lock the folder in process 0; where that fails, all processes raise the error."
     error = None
-    if rank() == 0:
+    if rank() == 0 and not in_milvus(folder):
         try: held.enter_context(locked(folder, 'index'))
         except OSError as e: error = e
     if error := broadcast(error): raise error
@@ -428,7 +480,7 @@ def _forget(folder):
 def build_gallery(
     model,                   # a detector with embeddings, such as `load_model` gives
     source,                  # a folder of pictures, a film, a data spec
-    folder,                  # where the gallery lies, or will
+    folder,                  # where the gallery lies, or will; or 'milvus:URI/COLLECTION'
     size=None,               # rule of resizing, see `resize_rule`; None: `model.size`
     every: float = 1.,       # seconds between two frames of a film
     batch_size: int = 4,     # pictures per call
@@ -437,7 +489,8 @@ def build_gallery(
     least: float = 0.5,      # weaker detections are not kept
     half: bool = True,       # embeddings as float16
     changed: str = 'error',  # indexed pictures that changed or are gone: 'error' or 'replace'
-    engine: str = 'auto',    # of the search: 'auto', 'exact', 'hnsw', 'ivf-pq'
+    # of the search: 'auto', 'exact', 'hnsw', 'ivf-pq'; in Milvus 'auto' or 'exact'
+    engine: str = 'auto',
     model_file: str = '',    # where the network lies, for those who open the gallery
     progress: bool = True,   # a bar
 ) -> Gallery:

@@ -271,7 +271,8 @@ def index(
     pictures: str,                # a folder of pictures, a film, or a data spec
     # a model file, or what `export` wrote; the shipped one knows synthetic people only
     model: str = 'shipped:hdl-student-fast-taught',
-    out: str = 'gallery',         # folder of the gallery; run again to go on, or to add pictures
+    # folder of the gallery, or milvus:URI/COLLECTION; run again to go on, or to add pictures
+    out: str = 'gallery',
     # HEIGHTxWIDTH the pictures are fitted into, or a paper's rule;
     # '' as in the model's training, 'none' keeps theirs
     size: str = '',
@@ -327,8 +328,9 @@ def _check_asked(people, image):
 def _nobody(people):
     "What is said where a filter leaves nobody."
     import numpy as np
-    gone = [] if people.dropped is None else people.dropped
-    there = int((~np.isin(people.det_image, gone)).sum())  # forgotten people are not searched
+    there, gone = len(people), [] if people.dropped is None else people.dropped
+    # in a folder the forgotten are among them, and not searched
+    if len(gone) and people.folder: there = int((~np.isin(people.det_image, gone)).sum())
     known = [] if people.cameras is None else np.delete(people.cameras, gone).tolist()
     there_are = sorted(set(known) - {-1})
     cameras = f', of cameras {there_are}' if there_are else ''
@@ -416,7 +418,8 @@ def search(
     data: str = 'synth:tiny', # data spec: its gallery and queries are used
     size: str = '',           # HEIGHTxWIDTH of scenes; '' as in the training, 'none' keeps theirs
     number: int = 10,         # matches
-    # a folder made by `index`; or a .npz file: the embedded gallery of `data` is kept there
+    # a folder or milvus:URI/COLLECTION of `index`; or a .npz file: the embedded gallery of `data`
+    # is kept there
     gallery: str = '',
     image: str = '',          # a picture with the person to look for, in a gallery of `index`
     # x1,y1,x2,y2 px: where the person is in it (--box=-3,40,120,210 where it begins outside);
