@@ -56,6 +56,11 @@ _AWAY = '{}: the server does not answer ({}); start it, or correct the address, 
 _LOCAL = ('{}: cannot be opened ({}); its folder has to exist, and no other process may have it '
           'open: several need a server')
 
+# ask an idle server every five minutes whether it is there: one in Python refuses more
+_PATIENT = {'grpc.keepalive_time_ms': 300_000}
+# processes that are forked to read pictures do not use the connection, and need not be told of it
+_FORKED = 'GRPC_ENABLE_FORK_SUPPORT'
+
 class Collections:
     "The two collections of a gallery on a Milvus server: its people, and its scenes."
     def __init__(self, place: str):
@@ -63,12 +68,14 @@ class Collections:
         self.uri, self.people = parse_place(place)
         self.scenes = f'{self.people}_scenes'
         local = self.uri.endswith('.db')
+        os.environ.setdefault(_FORKED, '0')
         needed = 'pymilvus', 'milvus_lite' if local else 'grpc'
         self.milvus, lite = require(*needed, why=self.place, extra='milvus')
         for m in self.milvus, lite: logging.getLogger(m.__name__).setLevel(logging.CRITICAL)
+        token = os.environ.get('MILVUS_TOKEN', '')
         try:
-            self.client = self.milvus.MilvusClient(
-                self.uri, token=os.environ.get('MILVUS_TOKEN', ''), timeout=WAIT)
+            self.client = self.milvus.MilvusClient(self.uri, token=token, timeout=WAIT,
+                                                   grpc_options=_PATIENT)
         except self.milvus.MilvusException as e:
             why = (_LOCAL if local else _AWAY).format(self.place, printable(e.message))
             raise ConnectionError(why) from None
@@ -510,7 +517,7 @@ def _gathered(self: MilvusGallery, rows):
     return few, scenes, np.array(sorted(r['number'] for r in rows))
 
 @patch
-def _company(self: MilvusGallery, query, rows, kept):
+def _with_company(self: MilvusGallery, query, rows, kept):
     "The rows, and those of everyone else in the scenes of the ten best: what `cbgm` compares."
     few, scenes, _ = self._gathered(rows)
     best = {int(scenes[m.scene]) for m in few.search(query, 10, score_threshold=0)}
@@ -518,9 +525,38 @@ def _company(self: MilvusGallery, query, rows, kept):
     beside = self.base.query(self.base.people, asked, list(_OF_PEOPLE)) if best else []
     return list({r['number']: r for r in (*rows, *beside)}.values())
 
-# %% ../nbs/tools/milvus.ipynb #9930aa84
+@patch
+def _ranked(self: MilvusGallery, query, rows, kept, number, rerank, context, top):
+    "The matches among the rows that were nominated, ranked in memory."
+    if not rows: return []
+    if rerank == 'cbgm': rows = self._with_company(query, rows, kept)
+    few, of_scene, of_person = self._gathered(rows)
+    found = few.search(query, number, score_threshold=0, rerank=rerank, context=context, top=top)
+    return [replace(m, scene=int(of_scene[m.scene]), detection=int(of_person[m.detection]),
+                    gallery=self) for m in found]
+
+# %% ../nbs/tools/milvus.ipynb #3edda4e8
 _NOT_EXACT = ('{}: its index is approximate (engine auto); leave exact out, or index into another '
               'collection with engine=exact')
+_EACH = '{}= has {} entries for {} queries; give one for each'
+
+@patch
+def _check_asked(self: MilvusGallery, queries, number, top, exact):
+    "Raises ValueError for what a gallery in memory would refuse, too, and for exact search here."
+    nobody, _, _ = self._gathered([])
+    for q in queries if queries.ndim == 2 else [queries]: nobody.search(q, number, top=top)
+    if exact and self.manifest['engine'] != 'exact':
+        raise ValueError(_NOT_EXACT.format(self._title))
+
+def _each(given, name, queries):
+    "What is given for each of several queries."
+    if queries.ndim == 1: return [given]
+    if given is None: return [None] * len(queries)
+    if len(given) == len(queries): return list(given)
+    raise ValueError(_EACH.format(name, len(given), len(queries)))
+
+def _is_nested(given):
+    return isinstance(given, (list, tuple)) and any(np.ndim(x) or isinstance(x, set) for x in given)
 
 @patch
 def search(self: MilvusGallery,
@@ -528,27 +564,27 @@ def search(self: MilvusGallery,
     number: int = 10,              # matches wanted
     scenes=None, score_threshold: float = 0.5, camera=None, time=None,  # as in `keep`
     rerank: str = '',              # 'k-reciprocal' or 'cbgm': rank the top of the list again
-    context=None,                  # (C, D) others in the query's scene, surest first; for 'cbgm'
+    context=None,                  # (C, D) others in the query's scene; of several queries a list
     top: int = 200,                # so many are ranked again
     exact: bool = False,           # refuse an approximate index
-    exclude=None,                  # as in `keep`
-) -> list:                         # of `Match`, best first; of several queries: a list of lists
+    exclude=None,                  # as in `keep`; of several queries also a list of lists
+) -> list:                         # of `Match`, best first; of several queries a list of lists
     "The people most similar to the query; among equals the earlier detection."
-    query = np.asarray(query, np.float32)
-    queries = query if query.ndim == 2 else query[None]
-    for q in queries: self._check_query(q, number, top, rerank)
-    if exact and self.manifest['engine'] != 'exact': raise ValueError(_NOT_EXACT.format(self._title))
-    kept = self.keep(scenes, score_threshold, camera, time, exclude)
-    out, k = [], max(number, top) if rerank else number
-    for q, rows in zip(queries, self._nominated(queries, k, kept)):
-        if rerank == 'cbgm': rows = self._company(q, rows, kept)
-        few, of_scene, of_person = self._gathered(rows)
-        found = few.search(q, number, score_threshold=0, rerank=rerank, context=context, top=top)
-        out.append([replace(m, scene=int(of_scene[m.scene]), gallery=self,
-                            detection=int(of_person[m.detection])) for m in found])
-    return out if query.ndim == 2 else out[0]
+    queries = np.asarray(query, np.float32)
+    self._check_asked(queries, number, top, exact)
+    rules = dict(number=number, rerank=rerank, top=top)
+    filters = dict(scenes=scenes, score_threshold=score_threshold, camera=camera, time=time)
+    contexts = _each(context, 'context', queries)
+    if queries.ndim == 2 and _is_nested(exclude):
+        asked = zip(queries, contexts, _each(exclude, 'exclude', queries))
+        return [self.search(q, context=c, exclude=e, **rules, **filters) for q, c, e in asked]
+    kept, k = self.keep(exclude=exclude, **filters), max(number, top) if rerank else number
+    queries = np.atleast_2d(queries)
+    found = zip(queries, self._nominated(queries, k, kept), contexts)
+    out = [self._ranked(q, rows, kept, context=c, **rules) for q, rows, c in found]
+    return out if np.ndim(query) == 2 else out[0]
 
-# %% ../nbs/tools/milvus.ipynb #5ce26dc4
+# %% ../nbs/tools/milvus.ipynb #d7d7d826
 _THERE = '{}: there is a gallery already; append to it, or choose another name'
 
 def _origins(gallery):
@@ -582,7 +618,7 @@ def drop(self: Collections):
     "Remove both collections."
     for of in self.people, self.scenes: self.call('drop_collection', of)
 
-# %% ../nbs/tools/milvus.ipynb #a13ba864
+# %% ../nbs/tools/milvus.ipynb #8cf3032f
 @patch
 def append(self: MilvusGallery,
     other: Gallery,     # more scenes, by the same network
