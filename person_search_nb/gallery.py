@@ -220,7 +220,8 @@ def _checked(self: Gallery, n, scenes, camera, time, exclude):
     "The filters as numbers of scenes and cameras and a span of time; None where there is none."
     def of_scenes(given, option):
         return None if given is None else _scene_numbers(given, n, self._title, option)
-    return SimpleNamespace(scenes=of_scenes(scenes, 'scenes'), exclude=of_scenes(exclude, 'exclude'),
+    return SimpleNamespace(scenes=of_scenes(scenes, 'scenes'),
+                           exclude=of_scenes(exclude, 'exclude'),
                            cameras=None if camera is None else _camera_numbers(camera),
                            span=None if time is None else _span(time))
 

@@ -85,7 +85,8 @@ class Collections:
         import grpc  # of pymilvus
         try: return getattr(self.client, what)(*args, timeout=WAIT, **kw)
         except grpc.RpcError as e: code, why = e.code().name, e.details()
-        except self.milvus.MilvusException as e: code, why = getattr(e.code, 'name', e.code), e.message
+        except self.milvus.MilvusException as e:
+            code, why = getattr(e.code, 'name', e.code), e.message
         why = printable(str(why).partition('\n')[0])
         if code in (2, 'UNAVAILABLE', 'DEADLINE_EXCEEDED'):
             raise ConnectionError(_AWAY.format(self.place, why)) from None
@@ -241,8 +242,8 @@ def _person_rows(people, shared, first, first_scene):
                        score=score, embedding=x)
 
 # %% ../nbs/tools/milvus.ipynb #2df99c83
-_BUSY = ('{}: another process has written to it since; let one write at a time, and run this again, '
-         'which goes on')
+_BUSY = ('{}: another process has written to it since; let one write at a time, and run this '
+         'again, which goes on')
 
 @patch
 def _insert(self: Collections, of, rows):
@@ -262,7 +263,8 @@ def add(self: Collections,
         raise ValueError(f'{self.place}: holds embeddings of {about["dim"]} numbers, these have '
                          f'{dim}; embed both with one model')
     shared, place = _of_scenes(people, self.place), self.place
-    scenes = list(_scene_rows(people, shared, about['scenes'], place))  # what is wrong is said first
+    # a list: what is wrong with them is said before anything is written
+    scenes = list(_scene_rows(people, shared, about['scenes'], place))
     now = self.manifest()
     if any((now or dict(scenes=0, people=0))[k] != about[k] for k in ('scenes', 'people')):
         raise BusyError(_BUSY.format(place))
@@ -280,7 +282,7 @@ def finish(self: Collections, about: dict):
     about['complete'] = True
     self.write_about(about)
 
-# %% ../nbs/tools/milvus.ipynb #d7bbd2bf
+# %% ../nbs/tools/milvus.ipynb #dff3c1cc
 @patch
 def resume(self: Collections) -> dict:
     "The manifest, after what a killed process left was removed; None: there is no gallery."
@@ -316,7 +318,7 @@ def known(self: Collections,
         out |= {(r['key'], r['stamp']): r['number'] for r in rows}
     return out
 
-# %% ../nbs/tools/milvus.ipynb #60aeff2f
+# %% ../nbs/tools/milvus.ipynb #f4245362
 class Column:
     "What a server knows of the scenes, fetched by number when it is looked at."
     def __init__(self,
@@ -348,7 +350,7 @@ class Column:
 
     def __array__(self, dtype=None, copy=None): return np.array(self[:], dtype)
 
-# %% ../nbs/tools/milvus.ipynb #35341d9b
+# %% ../nbs/tools/milvus.ipynb #fe471704
 class Names(Column):
     "The names of the scenes."
     def numbers(self, name: str) -> list:
@@ -373,7 +375,7 @@ class Table:
     def __getitem__(self, rows): return self.gallery.local.det_feats[rows]
     def __array__(self, dtype=None, copy=None): return np.asarray(self[:], dtype)
 
-# %% ../nbs/tools/milvus.ipynb #ca22e14f
+# %% ../nbs/tools/milvus.ipynb #60c67983
 def _arrays(rows, dim):
     "Scenes, boxes, scores and embeddings from rows of people, in the order of their numbers."
     rows = sorted(rows, key=lambda r: r['number'])
@@ -420,7 +422,7 @@ class MilvusGallery(Gallery):
     @cached_property
     def local(self): return self._downloaded()
 
-# %% ../nbs/tools/milvus.ipynb #7e4f7796
+# %% ../nbs/tools/milvus.ipynb #048a2a60
 _OF_PEOPLE = 'number', 'scene', 'name', 'box', 'score', 'embedding', 'camera', 'time'
 
 @patch
@@ -458,7 +460,7 @@ def det_boxes(self: MilvusGallery): return self.local.det_boxes
 @patch(as_prop=True)
 def det_scores(self: MilvusGallery): return self.local.det_scores
 
-# %% ../nbs/tools/milvus.ipynb #c26c5d18
+# %% ../nbs/tools/milvus.ipynb #172fff72
 @patch
 def _check_known(self: MilvusGallery, option, expression):
     "Raises ValueError where the cameras or times of all scenes are unknown."
@@ -489,7 +491,7 @@ def keep(self: MilvusGallery,
         out.append(f'time >= {low!r} and time <= {high!r}')
     return 'number < 0' if any(e.endswith(' in []') for e in out) else ' and '.join(out)
 
-# %% ../nbs/tools/milvus.ipynb #30f0ed2e
+# %% ../nbs/tools/milvus.ipynb #087b092e
 SPARE, MOST = 32, 16_384  # people nominated beyond those wanted; people that Milvus gives at most
 QUERIES = 64              # that are sent at once
 
@@ -535,7 +537,7 @@ def _ranked(self: MilvusGallery, query, rows, kept, number, rerank, context, top
     return [replace(m, scene=int(of_scene[m.scene]), detection=int(of_person[m.detection]),
                     gallery=self) for m in found]
 
-# %% ../nbs/tools/milvus.ipynb #3edda4e8
+# %% ../nbs/tools/milvus.ipynb #c681b835
 _NOT_EXACT = ('{}: its index is approximate (engine auto); leave exact out, or index into another '
               'collection with engine=exact')
 _EACH = '{}= has {} entries for {} queries; give one for each'
@@ -584,7 +586,7 @@ def search(self: MilvusGallery,
     out = [self._ranked(q, rows, kept, context=c, **rules) for q, rows, c in found]
     return out if np.ndim(query) == 2 else out[0]
 
-# %% ../nbs/tools/milvus.ipynb #d7d7d826
+# %% ../nbs/tools/milvus.ipynb #08461e12
 _THERE = '{}: there is a gallery already; append to it, or choose another name'
 
 def _origins(gallery):
@@ -618,7 +620,7 @@ def drop(self: Collections):
     "Remove both collections."
     for of in self.people, self.scenes: self.call('drop_collection', of)
 
-# %% ../nbs/tools/milvus.ipynb #8cf3032f
+# %% ../nbs/tools/milvus.ipynb #0b16a654
 @patch
 def append(self: MilvusGallery,
     other: Gallery,     # more scenes, by the same network
