@@ -56,8 +56,9 @@ _AWAY = '{}: the server does not answer ({}); start it, or correct the address, 
 _LOCAL = ('{}: cannot be opened ({}); its folder has to exist, and no other process may have it '
           'open: several need a server')
 
-# ask an idle server every five minutes whether it is there: one in Python refuses more
-_PATIENT = {'grpc.keepalive_time_ms': 300_000}
+# an idle server is greeted every five minutes (Milvus Lite refuses more), one that was away is
+# tried again every second
+_PATIENT = {'grpc.keepalive_time_ms': 300_000, 'grpc.max_reconnect_backoff_ms': 1000}
 # processes that are forked to read pictures do not use the connection, and need not be told of it
 _FORKED = 'GRPC_ENABLE_FORK_SUPPORT'
 
@@ -504,7 +505,16 @@ def _nominated(self: MilvusGallery, queries, k, kept):
             'search', self.base.people, data=[*queries[first:first + QUERIES]], filter=kept,
             limit=min(k + SPARE, MOST), output_fields=list(_OF_PEOPLE), anns_field='embedding',
             search_params=dict(metric_type='IP'))
-        for hits in found: yield [dict(h['entity'], number=h['number']) for h in hits]
+        for hits in found:
+            yield self._completed([dict(h['entity'], number=h['number']) for h in hits], k, kept)
+
+@patch
+def _completed(self: MilvusGallery, rows, k, kept):
+    "The rows; where a graph found fewer than are wanted, all that pass the filter, if few do."
+    if len(rows) >= k or self.manifest['engine'] == 'exact': return rows
+    there = self.base.count(self.base.people, kept)
+    if not len(rows) < there <= MOST: return rows
+    return self.base.query(self.base.people, kept or 'number >= 0', list(_OF_PEOPLE))
 
 @patch
 def _gathered(self: MilvusGallery, rows):
@@ -647,6 +657,12 @@ def save(self: MilvusGallery,
 ):
     "Download it into a file, a folder, or another collection."
     self.local.save(path, half)
+
+@patch
+def _named(self: MilvusGallery, name):
+    "Numbers of the scenes that have a name, forgotten ones only if there is no other."
+    there, gone = self.names.numbers(name), () if self.dropped is None else self.dropped
+    return [i for i in there if i not in gone] or there
 
 @patch
 def _columns(self: MilvusGallery): return self.local._columns()
