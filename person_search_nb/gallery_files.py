@@ -356,9 +356,9 @@ def _joined(self: Gallery, other):
     image = np.concatenate([self.det_image, n + np.asarray(other.det_image)]).astype(int)
     gone = [d + at for d, at in ((self.dropped, 0), (other.dropped, n)) if d is not None]
     shown = self.read and other.read
-    return replace(self, det_image=image, det_feats=feats, names=[*self.names, *other.names], **pairs,
-                   read=shown and _TwoReaders(self.read, other.read, n), _engine=None, data='',
-                   dropped=np.concatenate(gone) if gone else None)
+    return replace(self, det_image=image, det_feats=feats, names=[*self.names, *other.names],
+                   **pairs, read=shown and _TwoReaders(self.read, other.read, n), _engine=None,
+                   data='', dropped=np.concatenate(gone) if gone else None)
 
 # %% ../nbs/84_gallery_files.ipynb #cfcb0a29
 @patch

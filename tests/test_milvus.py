@@ -1,7 +1,6 @@
 """A gallery on Milvus: equal to the exact gallery in memory, over the wire, never half-written, one line for every mistake.
 Milvus Lite stands in for the server, in this process and in another one; a cluster is not needed."""
 import os, socket, subprocess, sys, time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -293,7 +292,8 @@ def test_over_the_wire(net, shots, server, tmp_path, monkeypatch):
     assert not code and 'people in 9 scenes' in said, said
     folder = build(net, shots, tmp_path/'gallery')
     first = folder.search(folder.det_feats[0])
-    same(first, Gallery.open(place).search(folder.det_feats[0]), numbers=False)
+    found = Gallery.open(place).search(folder.det_feats[0])  # indexed in other batches: the last bits differ
+    assert [m.name for m in found] == [m.name for m in first] and np.allclose([m.similarity for m in found], [m.similarity for m in first], 0, 1e-4)
     box = ','.join(str(round(float(v))) for v in folder.det_boxes[0])
     code, said = run('search', '--gallery', place, '--image', shots/'c1s1_000000.png', f'--box={box}', '--cameras', 1, '--out', 'hits.html')
     assert not code and 'c1s1_000000.png' in said and 'camera 1' in said and (tmp_path/'hits.html').stat().st_size > 10_000, said
