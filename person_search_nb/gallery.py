@@ -197,6 +197,16 @@ def _camera_numbers(camera):
     raise ValueError(f'camera={camera!r:.60}: give the number of a camera, from 0, or a list of '
                      'them')
 
+@patch
+def _checked(self: Gallery, n, scenes, camera, time, exclude):
+    "The filters as numbers of scenes and cameras and a span of time; None where there is none."
+    def of_scenes(given, option):
+        return None if given is None else _scene_numbers(given, n, self._title, option)
+    return SimpleNamespace(scenes=of_scenes(scenes, 'scenes'),
+                           exclude=of_scenes(exclude, 'exclude'),
+                           cameras=None if camera is None else _camera_numbers(camera),
+                           span=None if time is None else _span(time))
+
 # %% ../nbs/83_gallery.ipynb #4dfb680e
 _UNKNOWN = '{}: does not know the {} of its scenes; search without {}='
 
@@ -214,16 +224,6 @@ def _known(self: Gallery, option, n):
     if x.shape == (n,): return x
     raise ValueError(f'{self._title}: has {n} scenes, and {option}s of shape {x.shape}; '
                      'give one for each')
-
-@patch
-def _checked(self: Gallery, n, scenes, camera, time, exclude):
-    "The filters as numbers of scenes and cameras and a span of time; None where there is none."
-    def of_scenes(given, option):
-        return None if given is None else _scene_numbers(given, n, self._title, option)
-    return SimpleNamespace(scenes=of_scenes(scenes, 'scenes'),
-                           exclude=of_scenes(exclude, 'exclude'),
-                           cameras=None if camera is None else _camera_numbers(camera),
-                           span=None if time is None else _span(time))
 
 @patch
 def _wanted_scenes(self: Gallery, scenes, camera, time, exclude=None):

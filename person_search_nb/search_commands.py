@@ -418,8 +418,7 @@ def search(
     data: str = 'synth:tiny', # data spec: its gallery and queries are used
     size: str = '',           # HEIGHTxWIDTH of scenes; '' as in the training, 'none' keeps theirs
     number: int = 10,         # matches
-    # a folder or milvus:URI/COLLECTION of `index`; or a .npz file: the embedded gallery of `data`
-    # is kept there
+    # a folder made by `index`; or a .npz file: the embedded gallery of `data` is kept there
     gallery: str = '',
     image: str = '',          # a picture with the person to look for, in a gallery of `index`
     # x1,y1,x2,y2 px: where the person is in it (--box=-3,40,120,210 where it begins outside);
