@@ -24,7 +24,8 @@ from .shards import add_shard, check_own, clear_leftovers, join_shards
 from .shards import read_shard, stored_columns
 from .sources import Data, file_stamp, open_source
 from .gallery import fingerprint, Gallery
-from .milvus import in_milvus, MilvusGallery, to_milvus
+from .milvus import MilvusGallery, to_milvus
+from .milvus_tables import in_milvus
 
 # %% ../nbs/84_gallery_files.ipynb #522e2a3e
 _ABOUT = ("model and data are texts, matching 'cosine' or 'euclidean', size None, the name of a "

@@ -29,7 +29,7 @@ from .shards import read_shard, rewrite
 from .sources import open_source
 from .sources import Folder  # noqa: F401
 from .gallery import fingerprint
-from .milvus import Collections, in_milvus, new_about
+from .milvus_tables import Collections, in_milvus, new_about
 from .search import Gallery
 
 # %% ../nbs/86_indexing.ipynb #0c405719

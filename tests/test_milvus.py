@@ -9,11 +9,12 @@ from PIL import Image
 pytest.importorskip('pymilvus', reason="needs pip install 'person_search_nb[milvus]'")
 lite = pytest.importorskip('milvus_lite', reason="needs pip install 'person_search_nb[milvus]'")
 
-from person_search_nb import milvus
+from person_search_nb import milvus, milvus_tables
 from person_search_nb.datasets import open_dataset
 from person_search_nb.files import BusyError
 from person_search_nb.indexing import build_gallery
-from person_search_nb.milvus import Collections, MilvusGallery, parse_place, to_milvus
+from person_search_nb.milvus import MilvusGallery, to_milvus
+from person_search_nb.milvus_tables import Collections, parse_place
 from person_search_nb.model_files import shipped_trunk
 from person_search_nb.models import load_model
 from person_search_nb.neighbours import crowd
@@ -93,7 +94,7 @@ def test_equal_to_the_exact_gallery(lite_file, engine):
 
 
 def test_columns_and_copies(lite_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(milvus, 'PAGE', 7)  # many pages
+    for module in milvus, milvus_tables: monkeypatch.setattr(module, 'PAGE', 7)  # many pages
     exact, place = table(m=100, s=20), f'milvus:{lite_file}/people'
     exact.save(place)
     there = Gallery.open(place)
@@ -268,7 +269,7 @@ def server(tmp_path):
 
 def test_over_the_wire(net, shots, server, tmp_path, monkeypatch):
     "By the commands; the server goes away in the middle of indexing, comes back, and nothing is half there."
-    monkeypatch.setattr(milvus, 'WAIT', 3.)
+    monkeypatch.setattr(milvus_tables, 'WAIT', 3.)
     place, whole, calls = f'milvus:http://127.0.0.1:{server.port}/people', Collections.add, []
     def add(self, *args):
         calls.append(1)
