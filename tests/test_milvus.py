@@ -1,6 +1,6 @@
 """A gallery on Milvus: equal to the exact gallery in memory, over the wire, never half-written, one line for every mistake.
 Milvus Lite stands in for the server, in this process and in another one; a cluster is not needed."""
-import os, socket, subprocess, sys, time
+import os, subprocess, sys, time
 
 import numpy as np
 import pytest
@@ -237,27 +237,30 @@ def test_without_the_package(monkeypatch):
     with pytest.raises(ImportError, match=r"pip install 'person_search_nb\[milvus\]'"): Gallery.open('milvus:x.db/people')
 
 
+SERVE = """
+import sys
+from milvus_lite.adapter.grpc.server import start_server_in_thread
+server, _, port = start_server_in_thread(sys.argv[1], '127.0.0.1', int(sys.argv[2]))
+print(port, flush=True)
+server.wait_for_termination()
+"""
+
+
 class Server:
-    "Milvus Lite in a process of its own, at a free port."
+    "Milvus Lite in a process of its own, at a port that it finds free, and later at the same."
     def __init__(self, folder):
-        self.folder = folder
-        with socket.socket() as s:
-            s.bind(('127.0.0.1', 0))
-            self.port = s.getsockname()[1]
+        self.folder, self.port = folder, 0
         self.start()
 
     def start(self):
-        self.process = subprocess.Popen([sys.executable, '-m', 'milvus_lite', 'server', '--data-dir', str(self.folder), '--host', '127.0.0.1', '--port', str(self.port)],
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(600):
-            assert self.process.poll() is None, 'the server ended'
-            try: return socket.create_connection(('127.0.0.1', self.port), 1).close()
-            except OSError: time.sleep(.1)
-        raise AssertionError('no server within a minute')
+        self.process = subprocess.Popen([sys.executable, '-c', SERVE, str(self.folder), str(self.port)], stdout=subprocess.PIPE, text=True)
+        said = self.process.stdout.readline()  # when it listens, or has ended
+        assert said.strip().isdigit(), 'the server ended'
+        self.port = int(said)
 
     def stop(self):
         self.process.kill()
-        self.process.wait()
+        self.process.communicate()
 
 
 @pytest.fixture
