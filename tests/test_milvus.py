@@ -1,6 +1,7 @@
 """A gallery on Milvus: equal to the exact gallery in memory, over the wire, never half-written, one line for every mistake.
 Milvus Lite stands in for the server, in this process and in another one; a cluster is not needed."""
 import os, subprocess, sys, time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from person_search_nb.model_files import shipped_trunk
 from person_search_nb.models import load_model
 from person_search_nb.neighbours import crowd
 from person_search_nb.search import Gallery
+from person_search_nb.search_commands import search
 
 SPEC = 'synth:tiny?test_scenes=10&test_ids=6&queries=4&gallery=9&size=128x224&seed=3'
 
@@ -260,7 +262,8 @@ class Server:
 
     def stop(self):
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        self.process.stdout.close()
 
 
 @pytest.fixture
@@ -270,7 +273,7 @@ def server(tmp_path):
     s.stop()
 
 
-def test_over_the_wire(net, shots, server, tmp_path, monkeypatch):
+def test_over_the_wire(net, shots, server, tmp_path, monkeypatch, capsys):
     "By the commands; the server goes away in the middle of indexing, comes back, and nothing is half there."
     monkeypatch.setattr(milvus_tables, 'WAIT', 3.)
     place, whole, calls = f'milvus:http://127.0.0.1:{server.port}/people', Collections.add, []
@@ -289,20 +292,18 @@ def test_over_the_wire(net, shots, server, tmp_path, monkeypatch):
         except ConnectionError: time.sleep(.1)
     with pytest.raises(ValueError, match='is not finished, 3 scenes so far'): Gallery.open(place)
 
-    def run(*words):
-        done = subprocess.run([sys.executable, '-c', 'from person_search_nb.cli import main; main()', *map(str, words)], capture_output=True, text=True, cwd=tmp_path, env=os.environ | dict(OMP_NUM_THREADS='1'))
-        return done.returncode, done.stdout + done.stderr
-    code, said = run('index', shots, '--out', place, '--size', 'none')
-    assert not code and 'people in 9 scenes' in said, said
+    command = 'from person_search_nb.cli import main; main()', 'index', shots, '--out', place, '--size', 'none'
+    done = subprocess.run([sys.executable, '-c', *map(str, command)], capture_output=True, text=True, cwd=tmp_path, env=os.environ | dict(OMP_NUM_THREADS='1'))
+    assert not done.returncode and 'people in 9 scenes' in done.stdout, done.stdout + done.stderr
     folder = build(net, shots, tmp_path/'gallery')
     first = folder.search(folder.det_feats[0])
     found = Gallery.open(place).search(folder.det_feats[0])  # indexed in other batches: the last bits differ
     assert [m.name for m in found] == [m.name for m in first] and np.allclose([m.similarity for m in found], [m.similarity for m in first], 0, 1e-4)
     box = ','.join(str(round(float(v))) for v in folder.det_boxes[0])
-    code, said = run('search', '--gallery', place, '--image', shots/'c1s1_000000.png', f'--box={box}', '--cameras', 1, '--out', 'hits.html')
-    assert not code and 'c1s1_000000.png' in said and 'camera 1' in said and (tmp_path/'hits.html').stat().st_size > 10_000, said
-    code, said = run('search', '--gallery', place, '--image', shots/'c1s1_000000.png', f'--box={box}', '--after', '5000')
-    assert not code and f'nobody: {len(folder)} people in the gallery, of cameras [1, 2]' in said, said
+    look = partial(search.__wrapped__, gallery=place, image=str(shots/'c1s1_000000.png'), box=box)
+    look(cameras=[1], out=str(tmp_path/'hits.html'))
+    said = capsys.readouterr().out
+    assert 'c1s1_000000.png' in said and 'camera 1' in said and 'camera 2' not in said and (tmp_path/'hits.html').stat().st_size > 10_000
+    assert look(after='5000') == [] and f'nobody: {len(folder)} people in the gallery, of cameras [1, 2]' in capsys.readouterr().err
     server.stop()
-    code, said = run('search', '--gallery', place, '--image', shots/'c1s1_000000.png', f'--box={box}')
-    assert code and len(said.strip().splitlines()) == 1 and 'does not answer' in said, said
+    with pytest.raises(ConnectionError, match='does not answer'): look()
