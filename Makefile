@@ -67,6 +67,7 @@ learn: $(VENV)/.for-exploring    ## JupyterLab on copies of tutorials and notebo
 	$(BIN)/python .ci/learn
 
 test: check notebooks pytest     ## everything that has to pass, cheapest first
+test: CHECKED := --ignore=tests/test_project.py
 
 check: $(VENV)/.for-developing   ## modules in step with their notebooks, notebooks clean and complete (seconds)
 	$(BIN)/python -m pytest -q tests/test_project.py
@@ -77,7 +78,7 @@ notebooks: $(VENV)/.for-developing  ## run every notebook; cells marked slow or 
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test tutorials --n-workers $(WORKERS) --timing
 
 pytest: $(VENV)/.for-developing  ## the tests in tests/
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(CHECKED)
 
 docs: $(VENV)/.for-docs          ## the site: docs/_build/html/index.html, to be read without a network; with npm, the page of `make page` in it
 	@if why=$$(.ci/fetch-onnxruntime-web runs/onnxruntime-web 2>&1); then $(MAKE) --no-print-directory page; \

@@ -28,8 +28,12 @@ def timed(f, *args):
 
 
 def row(name, times):
-    wall, cpu = zip(*times)
+    wall, cpu, *_ = zip(*times)
     print(f'| {name} | {statistics.median(cpu):.0f} | {max(cpu):.0f} | {statistics.median(wall):.0f} | {len(times)} |', flush=True)
+
+
+def first_row(times):
+    print(f'| of it: until the first panel |  |  | {statistics.median(first for *_, first in times):.0f} | {len(times)} |', flush=True)
 
 
 HEAD = '| move | median, processor (ms) | largest (ms) | median, clock (ms) | moves |\n|---|---|---|---|---|'
@@ -42,10 +46,12 @@ PARTS = {"the teacher's two graphs": 'teacher.*.onnx', "the taught student's": '
          'what is known of them': '*.json', 'the program: JavaScript, HTML, CSS': '*.[jhc][sts]*'}
 MOVE = """([selector, value]) => new Promise(done => {
   const e = document.querySelector(selector), s = document.getElementById('status'), from = performance.now();
+  let first;   // when a panel has drawn its people
+  new MutationObserver((_, o) => { o.disconnect(); first = performance.now() - from; }).observe(document.getElementById('panels'), { childList: true, subtree: true });
   new MutationObserver((_, o) => {
     if (!/^(Done|Nobody)/.test(s.textContent)) return;
     o.disconnect();
-    done(performance.now() - from);
+    done([performance.now() - from, first]);
   }).observe(s, { childList: true, characterData: true, subtree: true });
   if (value === null) e.click();
   else if (Array.isArray(value)) for (const key of value) e.dispatchEvent(new KeyboardEvent('keydown', { key }));
@@ -77,35 +83,44 @@ def sizes(folder):
 
 
 def page_moves(page, selector, values):
-    "(clock, processor) ms of moves of a control; a value is set, a list of keys is pressed, a place in the selector is clicked."
+    "(clock, processor, clock of the first panel) ms of moves of a control; a value is set, a list of keys is pressed, a place in the selector is clicked."
     out = []
     for v in values:
-        cpu, wall = descendants_cpu(), page.evaluate(MOVE, [selector.format(v), None if '{}' in selector else v])
+        cpu, (wall, first) = descendants_cpu(), page.evaluate(MOVE, [selector.format(v), None if '{}' in selector else v])
         page.wait_for_timeout(100)   # what is painted after the answer counts as well
-        out.append((wall, descendants_cpu() - cpu))
+        out.append((wall, descendants_cpu() - cpu, first))
     return out
 
 
 def opened(browser, address):
-    "(a page that has answered, ms by the clock, ms of processor, ms that the page itself counted from loaded to answered, MB that were asked for)."
+    "(a page that has answered, ms by the clock, ms of processor, ms that the page itself counted from loaded to answered)."
     context = browser.new_context(viewport=dict(width=1280, height=900))
-    page, got = context.new_page(), []
+    page = context.new_page()
     page.set_default_timeout(120_000)
-    page.on('response', lambda r: got.append(int(r.headers.get('content-length', 0)) if r.url.startswith(address) else 0))
     wall, cpu = time.perf_counter(), descendants_cpu()
     page.goto(address)
     page.wait_for_function("/^Done/.test(document.getElementById('status').textContent)", polling=10)
     wall = 1000 * (time.perf_counter() - wall)
     said = int(re.search(r'Done in (\d+) ms', page.inner_text('#status'))[1])
-    return page, wall, descendants_cpu() - cpu, said, sum(got) / 1e6
+    return page, wall, descendants_cpu() - cpu, said
+
+
+class Counting(http.server.SimpleHTTPRequestHandler):
+    "Serves files, and counts their bytes: what a worker takes from the browser's cache is not asked for again."
+    sent = 0
+
+    def log_message(self, *args): pass
+
+    def send_header(self, name, value):
+        if name == 'Content-Length': Counting.sent += int(value)
+        super().send_header(name, value)
 
 
 def measure_page(folder, chromium, again=5):
     "Tables of the page: sizes, and how long each thing takes."
     from playwright.sync_api import sync_playwright
     sizes(folder)
-    quiet = type('Quiet', (http.server.SimpleHTTPRequestHandler,), dict(log_message=lambda *a: None))
-    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(quiet, directory=str(folder)))
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Counting, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f'http://127.0.0.1:{server.server_port}/'
     with sync_playwright() as p:
@@ -113,14 +128,17 @@ def measure_page(folder, chromium, again=5):
         visits = []
         for _ in range(again):
             if visits: visits[-1][0].context.close()
+            Counting.sent = 0
             visits.append(opened(browser, address))
-        page, *_, megabytes = visits[-1]
-        print(f'{megabytes:.2f} MB were asked for until the first answer. Chromium {browser.version}, one thread of WebAssembly, files from this machine.\n')
+        page = visits[-1][0]
+        print(f'{Counting.sent / 1e6:.2f} MB were asked for until the first answer. Chromium {browser.version}, one thread of WebAssembly for each network, files from this machine.\n')
         print(HEAD, flush=True)
         row('open the page, nothing kept from before, until its first answer', [v[1:3] for v in visits])
         print(f'| of it: from loaded to answered, as the page counts |  |  | {statistics.median(v[3] for v in visits):.0f} | {again} |')
         moves = functools.partial(page_moves, page)
-        row('new scene, at once: three networks run', moves('#scenes button:nth-child({})', [2, 3, 4, 5, 6, 7]))
+        new = moves('#scenes button:nth-child({})', [2, 3, 4, 5, 6, 7])
+        row('new scene, at once: three networks run side by side', new)
+        first_row(new)
         row('another person', moves('[data-network=teacher] .psnb-picture', [['Home', 'ArrowRight', 'Enter'], ['Home', 'Enter']] * 2))
         for name, values in dict(quantity=['x', 'mean_a', 'difference'] * 2, level=[0, 1, 2] * 2, opacity=[.1, .3, .5, .7, .9], score=[.3, .5, .7, .5]).items():
             row(dict(score='minimum score').get(name, name), moves(f'[name={name}]', values))
@@ -132,10 +150,18 @@ def measure_page(folder, chromium, again=5):
                 out += moves('[name=attention]', [attention])
                 moves('[name=attention]', ['learned'])
             return out
-        row('attention off: three networks run', fresh('off', (8, 9, 10)))
+        off = fresh('off', (8, 9, 10))
+        row('attention off: three networks run side by side', off)
+        first_row(off)
         row("the teacher's attention: two students run level by level", fresh('teacher', (2, 3, 4)))
         page.reload()
         page.wait_for_function("/^Done/.test(document.getElementById('status').textContent)")
+        out = []
+        for k in (12, 11, 10, 9, 8):   # far from what is computed ahead first
+            page.hover(scene.format(k))
+            page.wait_for_timeout(250)
+            out += moves(scene, [k])
+        row('new scene, pointed at for 0.25 s before the click', out)
         page.wait_for_timeout(30_000)   # nobody moves: the page computes ahead
         row('attention that was computed ahead', moves('[name=attention]', ['off', 'teacher', 'learned']))
         row('a scene that was computed ahead', moves(scene, [5, 6, 7, 8, 9, 10]))

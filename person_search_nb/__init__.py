@@ -6,9 +6,10 @@ __version__ = "0.1.0"
 _HOME = dict(
     open_dataset='datasets', build_model='models', list_models='models', load_model='models', save_model='models',
     HDL='terms', train='training', TrainConfig='settings', make_recipe='presets', run_recipe='recipes',
-    evaluate='evaluation', search_metrics='ranking', detection_metrics='matching', Gallery='search', cost_table='costs',
+    evaluate='evaluation', DetectorReID='detector_reid', search_metrics='ranking', detection_metrics='matching', Gallery='search', cost_table='costs',
     draw_boxes='visualize', AttentionExplorer='explorer', SearchExplorer='search_explorer', Run='training_runs',
-    sweep='training_runs', compare='comparing', check_plugin='plugins', use_plugin='plugins', Predictions='predictions', Row='paper_tables')
+    sweep='training_runs', compare='comparing', check_plugin='plugins', use_plugin='plugins', Predictions='predictions', Row='paper_tables',
+    Embedder='embedder')
 
 __all__ = [*_HOME, '__version__']
 

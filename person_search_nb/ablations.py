@@ -71,7 +71,8 @@ def head_lines(
         lines.append(f"The student is {plan.student}, not the paper's.")
     lines += _changed_settings(table, plan)
     every = [n.recipe for net in nets.values() for n in net.chain()]
-    starts = dict.fromkeys((r.model, r.start or 'random weights') for r in every)
+    short = lambda start: '/'.join(Path(start).parts[-2:])  # others have other folders
+    starts = dict.fromkeys((r.model, short(r.start or 'random weights')) for r in every)
     return lines + ['Starts: ' + ', '.join(f'{m} from {start}' for m, start in starts) + '.']
 
 # %% ../nbs/95_ablations.ipynb #fbc46180

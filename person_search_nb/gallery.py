@@ -22,6 +22,7 @@ from .scenes import Scene, SceneDataset
 from .model_files import check_finite
 from .evaluation import run_detector
 from .neighbours import Approximate
+from .columns import numbers_of
 
 # %% ../nbs/83_gallery.ipynb #80474b64
 def format_time(
@@ -78,6 +79,11 @@ class Match:
     similarity: float  # cosine with the query, -1 to 1; after re-ranking, the number ranked by
     detection: int     # row in the gallery
     gallery: 'Gallery' = field(default=None, repr=False, compare=False)  # where it was found
+
+    @property
+    def folder(self) -> Path | None:
+        "Where the gallery lies that holds the scene; None: in memory."
+        return None if self.gallery is None else self.gallery._folder_of(self.scene)
 
     @property
     def camera(self) -> int:
@@ -146,8 +152,19 @@ class Gallery:
 
     def __len__(self) -> int: return len(self.det_image)
 
+    def _count_people(self):
+        "How many people are searched, without the forgotten."
+        gone = [] if self.dropped is None else self.dropped
+        return int(np.isin(self.det_image, gone, invert=True).sum())
+
+    def __repr__(self):  # not its arrays
+        where = f', {self.folder}' if self.folder else ''
+        return f'Gallery({len(self):,} people in {len(self.names):,} scenes{where})'
+
     @property
     def _title(self): return f'{self.folder or "this gallery"}'  # in error messages
+
+    def _folder_of(self, scene): return self.folder
 
 # %% ../nbs/83_gallery.ipynb #01b7282d
 def _is_number(x):
@@ -226,12 +243,22 @@ def _known(self: Gallery, option, n):
                      'give one for each')
 
 @patch
-def _wanted_scenes(self: Gallery, scenes, camera, time, exclude=None):
-    "(S,) bool: the scenes that pass the filters."
-    n = max(len(self.names), 1 + int(self.det_image.max(initial=-1)))
+def _count_scenes(self: Gallery):
+    "How many scenes there are. Raises ValueError for people in none."
     if (self.det_image < 0).any():
         raise ValueError(f'{self._title}: row {int((self.det_image < 0).argmax())}: det_image is '
                          'no scene; they are numbered from 0')
+    return max(len(self.names), 1 + int(self.det_image.max(initial=-1)))
+
+@patch
+def _numbered(self: Gallery, scenes, option):
+    "Numbers of scenes, or a mask of all, as numbers."
+    return _scene_numbers(scenes, self._count_scenes(), self._title, option)
+
+@patch
+def _wanted_scenes(self: Gallery, scenes, camera, time, exclude=None):
+    "(S,) bool: the scenes that pass the filters."
+    n = self._count_scenes()
     ok = np.ones(n, bool)
     wanted = self._checked(n, scenes, camera, time, exclude)
     if wanted.scenes is not None: ok &= np.isin(np.arange(n), wanted.scenes)
@@ -282,8 +309,8 @@ def from_model(cls: Gallery,
 @patch
 def _named(self: Gallery, name):
     "Numbers of the scenes that have a name, forgotten ones only if there is no other."
-    if self.names.count(name) == 1: return [self.names.index(name)]
-    there = [i for i, x in enumerate(self.names) if x == name]
+    there = numbers_of(self.names, name)
+    if len(there) == 1: return there
     gone = set() if self.dropped is None else set(self.dropped.tolist())
     return [i for i in there if i not in gone] or there
 

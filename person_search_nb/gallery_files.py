@@ -15,13 +15,14 @@ from fastcore.basics import patch
 
 from .files import atomic_write, BROKEN_ARCHIVE, locked, parse_json, read_npz
 from .files import printable, regular_file, sound_size
-from .manifest import MANIFEST, new_manifest, read_manifest, VERSION
+from .manifest import MANIFEST, new_manifest, part_folders, read_manifest, VERSION
 from .manifest import write_manifest
 from .pictures import Fit, RESIZE, resize_rule
 from .evaluation import wrong_length
 from .runs import data_record, digest
 from .shards import add_shard, check_own, clear_leftovers, join_shards
 from .shards import read_shard, stored_columns
+from .columns import Texts
 from .sources import Data, file_stamp, open_source
 from .gallery import fingerprint, Gallery
 from .milvus import MilvusGallery, to_milvus
@@ -54,15 +55,16 @@ def _about(self: Gallery):
 @patch
 def _columns(self: Gallery):
     "As `add_shard` takes them; the pictures are not known."
-    if not isinstance(self.names, list): raise ValueError('names: give a list of texts')
-    n = len(self.names)
+    if not isinstance(self.names, (list, Texts)): raise ValueError('names: give a list of texts')
+    names = list(self.names)
+    n = len(names)
     cameras, times, sizes = self.cameras, self.times, self.sizes
     return dict(image=self.det_image, boxes=self.det_boxes, scores=self.det_scores,
-                rows=self.det_feats, names=self.names,
+                rows=self.det_feats, names=names,
                 cameras=np.full(n, -1) if cameras is None else cameras,
                 times=np.full(n, np.nan) if times is None else times,
                 sizes=np.zeros((n, 2)) if sizes is None else sizes,
-                scenes=[[-1, name, ''] for name in self.names])
+                scenes=[[-1, name, ''] for name in names])
 
 # %% ../nbs/84_gallery_files.ipynb #6cb8e3c1
 _CORNERS = 'det_boxes is not x1, y1, x2, y2 with x2 beyond x1 and y2 beyond y1'
@@ -278,17 +280,25 @@ class _Pictures:
 # %% ../nbs/84_gallery_files.ipynb #de58d06c
 def _dropped(scenes, manifest):
     "Numbers of the scenes that are no longer searched; None: all are."
+    if not manifest['dropped']: return None
     gone = {(s, k) for s, k in map(tuple, manifest['dropped'])}
     rows = [i for i, (s, k, stamp) in enumerate(scenes) if (s, f'{k}|{stamp}') in gone]
     return np.array(rows, int) if rows else None
 
 # %% ../nbs/84_gallery_files.ipynb #1b65d447
 @patch(cls_method=True)
-def open(cls: Gallery, path) -> 'Gallery':
-    """Open a gallery folder; embeddings stay on the disk until they are compared.
+def open(cls: Gallery,
+    # a folder, a folder of parts, a .npz file, or a list of these to search side by side;
+    # or 'milvus:URI/COLLECTION'
+    path,
+) -> 'Gallery':
+    """Open a gallery folder; embeddings stay on the disk until they are compared, boxes and names
+    until they are shown.
     Raises ValueError naming what is missing or cut short."""
+    if isinstance(path, (list, tuple)): return cls._side_by_side(path)
     if in_milvus(path): return MilvusGallery(path, _Pictures)
     if Path(path).suffix == '.npz': return cls.load(path)
+    if parts := part_folders(path): return cls._side_by_side(parts)
     manifest = read_manifest(path)
     shards = [read_shard(path, s, manifest) for s in manifest['shards']]
     whole = join_shards(shards, manifest['dim'])

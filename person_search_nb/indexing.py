@@ -6,7 +6,7 @@
 __all__ = ['Readable', 'find_people', 'build_gallery']
 
 # %% ../nbs/86_indexing.ipynb #9f9cc5d4
-from contextlib import ExitStack
+import zlib
 from functools import partial
 from pathlib import Path
 
@@ -15,18 +15,18 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from .distributed import all_gather, device_of, broadcast, rank, rank_slice
-from .files import DataError, locked, printable, sound_size
-from .manifest import check_manifest, MANIFEST, new_manifest, read_manifest
-from .manifest import write_manifest
+from .distributed import device_of, launched
+from .files import BusyError, DataError, locked, printable, sound_size
+from .manifest import check_manifest, MANIFEST, new_manifest, part_folder
+from .manifest import read_manifest, write_manifest
 from .pictures import resize_picture, resize_rule
 from .scenes import as_floats
 from .specs import parse_spec
 from .person_search import evaluating
-from .neighbours import ENGINES
+from .neighbours import ENGINES, check_recall
 from .shards import add_shard, check_own, clear_leftovers, compact, is_whole
 from .shards import read_shard, rewrite
-from .sources import open_source
+from .sources import Film, open_source
 from .sources import Folder  # noqa: F401
 from .gallery import fingerprint
 from .milvus_tables import Collections, in_milvus, new_about
@@ -94,17 +94,15 @@ def find_people(
     step=None,           # called with the number of pictures that are done
 ) -> list:               # per item (size, boxes, scores, embeddings), or why there is nothing
     "Detect and embed everyone in some scenes of a source; boxes (N, 4) in px of the original."
-    firsts = range(0, len(items), batch_size)
-    mine = rank_slice([list(range(k, min(k + batch_size, len(items)))) for k in firsts])
-    loader = DataLoader(Readable(source, items, size), batch_sampler=mine, num_workers=workers,
+    loader = DataLoader(Readable(source, items, size), batch_size, num_workers=workers,
                         collate_fn=_as_they_are)
     out, device = [], device_of(model)
     with evaluating(model), torch.inference_mode():
-        for rows, batch in zip(mine, loader):
-            names = [items[i].name for i in rows]
-            out.append(_people_in(model, batch, names, least, device))
+        for batch in loader:
+            names = [i.name for i in items[len(out):len(out) + len(batch)]]
+            out += _people_in(model, batch, names, least, device)
             if step: step(len(batch))
-    return [x for batch in all_gather(out) for x in batch]
+    return out
 
 # %% ../nbs/86_indexing.ipynb #5934118d
 def _camera(item): return item.camera if item.camera < 2 ** 63 else -1  # longer: not a camera's
@@ -319,10 +317,29 @@ def _say_moved(manifest, about, items, folder):
             first = printable(same[0])
             print(_MOVED.format(folder, place, len(same), what, about['path'], first))
 
+# %% ../nbs/86_indexing.ipynb #eb49ab0d
+def _share(source, items, part):
+    "The items of one part, (2, 8): the second of eight; None: all."
+    if part is None: return items
+    k, n = part
+    if isinstance(source, Film): return items[len(items) * (k - 1) // n:len(items) * k // n]
+    return [i for i in items
+            if zlib.crc32(i.key.encode('utf-8', 'surrogatepass')) % n == k - 1]
+
+def _checked_part(part):
+    "(which, of how many), or None. Raises ValueError for what is none."
+    if part is None: return launched()
+    try: k, n = part
+    except (TypeError, ValueError): k = n = 0
+    if _is_whole(k) and _is_whole(n) and k <= n: return int(k), int(n)
+    raise ValueError(f'part={part!r:.60}: give (which, of how many), such as (2, 8)')
+
+def _is_whole(v): return isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= 1
+
 # %% ../nbs/86_indexing.ipynb #e89e9c3b
-def _begin(folder, source, given, changed, model_file):
+def _begin(folder, source, given, changed, model_file, part=None):
     "(manifest, number of the source, items that are to be done, how many there are in all)."
-    items = source.scan()
+    items = _share(source, source.scan(), part)
     check_own(folder)
     clear_leftovers(folder)
     if (folder/MANIFEST).exists(): manifest = _repaired(folder, source.about, changed)
@@ -344,35 +361,51 @@ def _check_some(source, manifest, scenes, total):
     why = manifest['skipped'][0]['why']
     raise ValueError(f'{source}: not one of {total} pictures can be read, first: {why}')
 
-def _say(folder, people, scenes, gone, skipped):
+def _say(folder, out, skipped):
     "Print what there is."
-    words = f'{folder}: {people:,} people in {scenes:,} scenes'
+    gone = 0 if out.dropped is None else len(out.dropped)
+    words = f'{folder}: {out._count_people():,} people in {len(out.names) - gone:,} scenes'
     if gone: words += f'; {gone:,} forgotten, which changed or are gone'
     if skipped:
         first = f'{printable(skipped[0]["key"])}: {printable(skipped[0]["why"])}'
         words += f'; {len(skipped)} skipped, first {first}'
     print(words)
 
-def _finish(folder, source, manifest, total, engine, progress):
+def _finish(folder, source, manifest, total, engine, recall, progress):
     "Compact the folder, build the index, and say what there is."
     compact(folder)
     out = Gallery.open(folder)
+    if not total and not out.names:
+        return print(f'{folder}: no scene of {source} falls to this part')
     _check_some(source, manifest, len(out.names), total)
     index = out.manifest['index']
-    if engine != 'auto' or len(out) > 1.2 * (index['rows'] if index else 0):
-        out.build_index(engine, progress, held=True)
-    gone = np.zeros(0, int) if out.dropped is None else out.dropped
-    people = np.isin(out.det_image, gone, invert=True).sum()
-    _say(folder, people, len(out.names) - len(gone), len(gone), out.manifest['skipped'])
+    grown = len(out) > 1.2 * (index['rows'] if index else 0)
+    if engine != 'auto' or grown or index and index.get('recall') != recall:
+        out.build_index(engine, recall, progress, held=True)
+    _say(folder, out, out.manifest['skipped'])
 
 # %% ../nbs/86_indexing.ipynb #c91451aa
-def _begin_collection(engine, place, source, given, changed, model_file):
+_ALONE = ("{0}: one process at a time writes to a collection, so it cannot be made in parts; make "
+          "them in a folder and copy it: Gallery.open(FOLDER).save('{0}')")
+_NO_RECALL = ('{}: recall is of an index in a folder, and Milvus makes its own; leave recall out, '
+              'or give engine=exact')
+_ENGINE = ('{}: was begun with engine {}, which stays; leave engine out, or index into another '
+           'collection')
+
+def _check_collection(place, engine, recall, part):
+    "Raises ValueError for what a folder takes, and a collection does not."
+    if part: raise ValueError(_ALONE.format(place))
+    if recall != 0.99 and engine != 'exact': raise ValueError(_NO_RECALL.format(place))
+
+def _begin_collection(place, source, given, changed, model_file, engine):
     "`_begin` of a collection."
     items, base = source.scan(), Collections(place)
     given = {k: v for k, v in given.items() if k != 'dtype'}  # Milvus holds float32
     manifest = new_about(**given, engine=engine)
     manifest = base.resume() or manifest
     _check_settings(manifest, given, place)
+    if engine not in ('auto', manifest['engine']):
+        raise ValueError(_ENGINE.format(place, manifest['engine']))
     if model_file: manifest['model_file'] = str(model_file)
     number = _number_of(manifest, source.about, place)
     known, now = base.known(number, manifest['scenes']), {i.key: i.stamp for i in items}
@@ -384,41 +417,30 @@ def _begin_collection(engine, place, source, given, changed, model_file):
     todo = [i for i in items if (i.key, i.stamp) not in known]
     return manifest, number, todo, len(items)
 
+# %% ../nbs/86_indexing.ipynb #59018aa4
 def _write_collection(place, manifest, number, items, found):
     "`_write` of a collection."
     good = _readable(manifest, number, items, found)
     if good: Collections(place).add(manifest, _columns(number, *zip(*good)))
 
-def _finish_collection(place, source, manifest, total, engine, progress):
+def _finish_collection(place, source, manifest, total):
     "`_finish` of a collection, whose index the server makes."
     _check_some(source, manifest, manifest['scenes'], total)
     Collections(place).finish(manifest)
-    out = Gallery.open(place)
-    gone = 0 if out.dropped is None else len(out.dropped)
-    _say(place, len(out), len(out.names) - gone, gone, manifest['skipped'])
+    _say(place, Gallery.open(place), manifest['skipped'])
 
-def _steps(folder, engine):
+def _steps(folder, part, **index):
     "The functions that begin a gallery, add to it and finish it."
-    if not in_milvus(folder): return _begin, _write, _finish
-    return partial(_begin_collection, engine), _write_collection, _finish_collection
+    if not in_milvus(folder): return partial(_begin, part=part), _write, partial(_finish, **index)
+    begin = partial(_begin_collection, engine=index['engine'])
+    return begin, _write_collection, _finish_collection
 
 # %% ../nbs/86_indexing.ipynb #293ea2cb
-def _by_first(f, *args):
-    "What process 0 gets from `f`, in all processes; an error there is raised in all."
-    got = error = None
-    if rank() == 0:
-        try: got = f(*args)
-        except (ValueError, OSError) as e: error = e
-    got, error = broadcast((got, error))
-    if error: raise error
-    return got
-
-def _is_whole(v): return isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= 1
-
-def _check_build(engine, changed, shard, batch_size, size, least, workers):
+def _check_build(engine, recall, changed, shard, batch_size, size, least, workers):
     "Raises ValueError for arguments of `build_gallery` that have no meaning."
     if engine not in ('auto', *ENGINES):
         raise ValueError(f"engine is 'auto' or one of {', '.join(ENGINES)}, not '{engine}'")
+    check_recall(recall)
     if changed not in ('error', 'replace'):
         raise ValueError(f"changed is 'error' or 'replace', not '{changed}'")
     if not _is_whole(shard) or not _is_whole(batch_size):
@@ -441,36 +463,30 @@ def _check_build(engine, changed, shard, batch_size, size, least, workers):
 
 # %% ../nbs/86_indexing.ipynb #c46c7f96
 def _build(model, source, folder, size, every, batch_size, shard, workers, least, half, changed,
-           engine, model_file, progress):
-    "`build_gallery`, in a folder that is locked."
+           engine, recall, model_file, progress, part):
+    "`build_gallery`, where nobody else writes."
     if Path(folder).suffix == '.npz':
         raise ValueError(f'{folder}: a name that ends in .npz is one file, and an index is a '
                          'folder; give it another name')
-    _check_build(engine, changed, shard, batch_size, size, least, workers)
+    _check_build(engine, recall, changed, shard, batch_size, size, least, workers)
     if not in_milvus(folder): folder = Path(folder)
-    opened, (begin, write, finish) = open_source(source, every), _steps(folder, engine)
+    begin, write, finish = _steps(folder, part, engine=engine, recall=recall, progress=progress)
+    opened = open_source(source, every)
     given = dict(model=fingerprint(model), matching=getattr(model, 'matching', 'cosine'),
                  size=[int(v) for v in size] if isinstance(size, (tuple, list)) else size,
                  dtype='float16' if half else 'float32', least=float(least))
-    manifest, number, todo, total = _by_first(begin, folder, opened, given, changed, model_file)
+    manifest, number, todo, total = begin(folder, opened, given, changed, model_file)
     with tqdm(total=total, initial=total - len(todo), desc='indexing', unit='scene',
-              disable=not progress or rank() > 0) as bar:
+              disable=not progress) as bar:
         for k in range(0, len(todo), shard):
-            part = todo[k:k + shard]
-            found = find_people(model, opened, part, size, batch_size, workers, least, bar.update)
-            _by_first(write, folder, manifest, number, part, found)
-    _by_first(finish, folder, source, manifest, total, engine, progress)
+            portion = todo[k:k + shard]
+            found = find_people(model, opened, portion, size, batch_size, workers, least,
+                                bar.update)
+            write(folder, manifest, number, portion, found)
+    finish(folder, source, manifest, total)
     return Gallery.open(folder)
 
 # %% ../nbs/86_indexing.ipynb #880b5cc6
-def _hold(held, folder):
-    "Lock the folder in process 0; where that fails, all processes raise the error."
-    error = None
-    if rank() == 0 and not in_milvus(folder):
-        try: held.enter_context(locked(folder, 'index'))
-        except OSError as e: error = e
-    if error := broadcast(error): raise error
-
 def _forget(folder):
     "Remove a folder that was made for nothing."
     try: Path(folder).rmdir()
@@ -491,19 +507,25 @@ def build_gallery(
     changed: str = 'error',  # indexed pictures that changed or are gone: 'error' or 'replace'
     # of the search: 'auto', 'exact', 'hnsw', 'ivf-pq'; in Milvus 'auto' or 'exact'
     engine: str = 'auto',
+    recall: float = 0.99,    # share of the ten nearest that an index should find
     model_file: str = '',    # where the network lies, for those who open the gallery
     progress: bool = True,   # a bar
+    # (2, 8): only the second of eight parts, into the folder '2-of-8' in `folder`; None: the part
+    # that a launcher such as torchrun gives to this process, or everything
+    part: tuple | None = None,
 ) -> Gallery:
     """Make a gallery, go on with it after an interruption, or add what is new. Raises ValueError
     for another network, other settings, changed pictures or a source without pictures, and
     BusyError (an OSError) while another process is at work on it."""
+    if size is None: size = getattr(model, 'size', None)
+    part = _checked_part(part)
+    if in_milvus(folder): _check_collection(folder, engine, recall, part)
+    elif part: folder = part_folder(folder, part)
     given, there = dict(locals()), Path(folder).is_dir()
-    if size is None: given['size'] = getattr(model, 'size', None)
-    with ExitStack() as held:
-        _hold(held, folder)
-        try: return _build(**given)
-        except BaseException:
-            if rank() == 0 and not there and not (Path(folder)/MANIFEST).exists():
-                held.close()
-                _forget(folder)
-            raise
+    if in_milvus(folder): return _build(**given)  # there is nothing to lock
+    try:
+        with locked(folder, 'index'): return _build(**given)
+    except BusyError: raise
+    except BaseException:
+        if not there and not (Path(folder)/MANIFEST).exists(): _forget(folder)
+        raise

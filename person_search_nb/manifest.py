@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MANIFEST', 'FORMAT', 'VERSION', 'REPAIR', 'WIDEST_ROW', 'FIELDS', 'new_manifest', 'check_manifest', 'manifest_bytes',
-           'write_manifest', 'gallery_file', 'read_manifest']
+           'write_manifest', 'gallery_file', 'read_manifest', 'part_folder', 'part_folders']
 
 # %% ../nbs/tools/manifest.ipynb #9da1130d
 import json, math, re
@@ -210,3 +210,29 @@ def read_manifest(
                     + f'; {REPAIR}'
                 )
     return m
+
+# %% ../nbs/tools/manifest.ipynb #adf664b2
+def part_folder(
+    folder,     # that holds the parts
+    part: tuple,  # (2, 8): the second of eight
+) -> Path:
+    "Where a part of a gallery lies."
+    return Path(folder) / f'{part[0]}-of-{part[1]}'
+
+def part_folders(
+    folder,
+) -> list:  # of paths; empty: it holds no parts
+    "The parts of a gallery, all of them. Raises ValueError naming those that are missing."
+    if (Path(folder) / MANIFEST).exists() or not Path(folder).is_dir(): return []
+    found = [re.fullmatch(r'(\d+)-of-(\d+)', p.name) for p in Path(folder).iterdir()]
+    found = {(int(m[1]), int(m[2])) for m in found if m}
+    counts = sorted({n for _, n in found})
+    if not counts: return []
+    if len(counts) > 1:
+        raise ValueError(f'{folder}: holds parts of {counts[0]} and of {counts[1]}; remove the '
+                         'parts of one, or people are found twice')
+    lost = [k for k in range(1, counts[0] + 1)
+            if not (part_folder(folder, (k, counts[0])) / MANIFEST).exists()]
+    if not lost: return [part_folder(folder, (k, counts[0])) for k in range(1, counts[0] + 1)]
+    raise ValueError(f'{folder}: part {lost[0]} of {counts[0]} is missing; run person-search index '
+                     f'--part {lost[0]}/{counts[0]}, or open the folders of the others one by one')

@@ -6,7 +6,6 @@
 __all__ = ['SPARE', 'MOST', 'QUERIES', 'Column', 'Names', 'Table', 'MilvusGallery', 'to_milvus']
 
 # %% ../nbs/tools/milvus.ipynb #59ae3b33
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -15,7 +14,7 @@ from fastcore.basics import patch
 from .files import printable
 from .milvus_tables import Collections, listed, new_about, PAGE, quoted, UNTIMED
 from .shards import LATEST
-from .gallery import Gallery
+from .gallery import Gallery, Match
 
 # %% ../nbs/tools/milvus.ipynb #398f41bc
 class Column:
@@ -108,11 +107,15 @@ class MilvusGallery(Gallery):
 
     @property
     def _title(self): return self.base.place
+    def _folder_of(self, scene): return self.base.place
     def __repr__(self): return f'MilvusGallery({self.base.place!r})'
     def __len__(self) -> int: return self._count
 
     @cached_property
     def _count(self): return self.base.count(self.base.people)
+
+    def _count_people(self): return self._count  # the forgotten are not there any more
+    def _count_scenes(self): return self.manifest['scenes']
 
     @cached_property
     def det_feats(self): return Table(self, self.manifest['dim'])
@@ -220,93 +223,68 @@ def _completed(self: MilvusGallery, rows, k, kept):
     return self.base.query(self.base.people, kept or 'number >= 0', list(_OF_PEOPLE))
 
 @patch
-def _gathered(self: MilvusGallery, rows):
-    "(a gallery of some people in memory, its scenes' numbers here, its people's numbers here)"
+def _compared(self: MilvusGallery, query, rows, **rules):
+    "(similarities, rows) of some people, compared in memory; best first."
+    if not rows: return np.zeros(0), []
+    rows = sorted(rows, key=lambda r: r['number'])
     image, *columns = _arrays(rows, self.manifest['dim'])
     scenes, local = np.unique(image, return_inverse=True)
-    for r in rows:
-        self.names.kept[r['scene']], self.cameras.kept[r['scene']] = r['name'], r['camera']
-        self.times.kept[r['scene']] = np.nan if r['time'] == UNTIMED else r['time']
-    few = Gallery(local, *columns, names=[self.names.kept[s] for s in scenes.tolist()],
-                  model=self.model, matching=self.matching)
-    return few, scenes, np.array(sorted(r['number'] for r in rows))
-
-@patch
-def _with_company(self: MilvusGallery, query, rows, kept):
-    "The rows, and those of everyone else in the scenes of the ten best: what `cbgm` compares."
-    few, scenes, _ = self._gathered(rows)
-    best = {int(scenes[m.scene]) for m in few.search(query, 10, score_threshold=0)}
-    asked = f'scene in {listed(best)}' + (f' and {kept}' if kept else '')
-    beside = self.base.query(self.base.people, asked, list(_OF_PEOPLE)) if best else []
-    return list({r['number']: r for r in (*rows, *beside)}.values())
-
-@patch
-def _ranked(self: MilvusGallery, query, rows, kept, number, rerank, context, top):
-    "The matches among the rows that were nominated, ranked in memory."
-    if not rows: return []
-    if rerank == 'cbgm': rows = self._with_company(query, rows, kept)
-    few, of_scene, of_person = self._gathered(rows)
-    found = few.search(query, number, score_threshold=0, rerank=rerank, context=context, top=top)
-    return [replace(m, scene=int(of_scene[m.scene]), detection=int(of_person[m.detection]),
-                    gallery=self) for m in found]
+    few = Gallery(local, *columns, [''] * len(scenes), matching=self.matching)
+    found = few.search(query, len(rows), score_threshold=0, **rules)
+    return np.array([m.similarity for m in found]), [rows[m.detection] for m in found]
 
 # %% ../nbs/tools/milvus.ipynb #51d6025c
 _NOT_EXACT = ('{}: its index is approximate (engine auto); leave exact out, or index into another '
               'collection with engine=exact')
-_EACH = '{}= has {} entries for {} queries; give one for each'
+
+def _and(*expressions): return ' and '.join(filter(None, expressions))
+
+def _outside(scenes): return f'scene not in {listed(scenes)}' if len(scenes) else ''
 
 @patch
-def _check_asked(self: MilvusGallery, queries, number, top, exact):
-    "Raises ValueError for what a gallery in memory would refuse, too, and for exact search here."
-    nobody, _, _ = self._gathered([])
-    for q in queries if queries.ndim == 2 else [queries]: nobody.search(q, number, top=top)
+def _lists(self: MilvusGallery, queries, k, kept, exact, own):
+    "[(similarities, rows)] of the nearest of each query, best first."
     if exact and self.manifest['engine'] != 'exact':
         raise ValueError(_NOT_EXACT.format(self._title))
-
-def _each(given, name, queries):
-    "What is given for each of several queries."
-    if queries.ndim == 1: return [given]
-    if given is None: return [None] * len(queries)
-    if len(given) == len(queries): return list(given)
-    raise ValueError(_EACH.format(name, len(given), len(queries)))
-
-def _is_nested(given):
-    return isinstance(given, (list, tuple)) and any(np.ndim(x) or isinstance(x, set) for x in given)
+    if own is None: nominated = self._nominated(queries, k, kept)
+    else:
+        own = [_and(kept, _outside(self._numbered(scenes, 'exclude'))) for scenes in own]
+        nominated = (next(self._nominated([q], k, asked)) for q, asked in zip(queries, own))
+    compared = map(self._compared, queries, nominated)
+    return [(s[:k], rows[:k]) for s, rows in compared]
 
 @patch
-def search(self: MilvusGallery,
-    query: np.ndarray,             # (D,) unit length; or (Q, D), several
-    number: int = 10,              # matches wanted
-    scenes=None, score_threshold: float = 0.5, camera=None, time=None,  # as in `keep`
-    rerank: str = '',              # 'k-reciprocal' or 'cbgm': rank the top of the list again
-    context=None,                  # (C, D) others in the query's scene; of several queries a list
-    top: int = 200,                # so many are ranked again
-    exact: bool = False,           # refuse an approximate index
-    exclude=None,                  # as in `keep`; of several queries also a list of lists
-) -> list:                         # of `Match`, best first; of several queries a list of lists
-    "The people most similar to the query; among equals the earlier detection."
-    queries = np.asarray(query, np.float32)
-    self._check_asked(queries, number, top, exact)
-    rules = dict(number=number, rerank=rerank, top=top)
-    filters = dict(scenes=scenes, score_threshold=score_threshold, camera=camera, time=time)
-    contexts = _each(context, 'context', queries)
-    if queries.ndim == 2 and _is_nested(exclude):
-        asked = zip(queries, contexts, _each(exclude, 'exclude', queries))
-        return [self.search(q, context=c, exclude=e, **rules, **filters) for q, c, e in asked]
-    kept, k = self.keep(exclude=exclude, **filters), max(number, top) if rerank else number
-    queries = np.atleast_2d(queries)
-    found = zip(queries, self._nominated(queries, k, kept), contexts)
-    out = [self._ranked(q, rows, kept, context=c, **rules) for q, rows, c in found]
-    return out if np.ndim(query) == 2 else out[0]
+def _again(self: MilvusGallery, rerank, query, rows, kept, context):
+    "(similarities, rows) of the top of a list, ranked by another measure."
+    if rerank == 'cbgm' and rows:  # with everyone else in the scenes of the ten best
+        best = f'scene in {listed({r["scene"] for r in rows[:10]})}'
+        beside = self.base.query(self.base.people, _and(best, kept), list(_OF_PEOPLE))
+        rows = list({r['number']: r for r in (*rows, *beside)}.values())
+    return self._compared(query, rows, rerank=rerank, context=context)
+
+@patch
+def _match(self: MilvusGallery, row, similarity):
+    "A row as a `Match`; what it says of its scene need not be fetched again."
+    scene = row['scene']
+    self.names.kept[scene], self.cameras.kept[scene] = row['name'], row['camera']
+    self.times.kept[scene] = np.nan if row['time'] == UNTIMED else row['time']
+    return Match(scene, row['name'], np.array(row['box'], np.float32),
+                 float(np.float32(row['score'])), float(similarity), row['number'], self)
 
 # %% ../nbs/tools/milvus.ipynb #af11d6bb
 _THERE = '{}: there is a gallery already; append to it, or choose another name'
 
 def _origins(gallery):
-    "[source, key, stamp] of the scenes that are still searched; None: not known."
-    known = getattr(gallery.read, 'scenes', None)
-    gone = set() if gallery.dropped is None else set(gallery.dropped.tolist())
-    return known and [list(o) for k, o in enumerate(known) if k not in gone]
+    "(sources, [source, key, stamp] of each scene that is still searched)."
+    sources, origins = [], []
+    for g in getattr(gallery, 'members', [gallery]):  # `Galleries` has several
+        mine = g.manifest.get('sources', [])
+        sources += [s for s in mine if s not in sources]
+        known = getattr(g.read, 'scenes', None) or [[-1, name, ''] for name in g.names]
+        gone = set() if g.dropped is None else set(g.dropped.tolist())
+        origins += [[sources.index(mine[s]) if 0 <= s < len(mine) else -1, key, stamp]
+                    for k, (s, key, stamp) in enumerate(known) if k not in gone]
+    return sources, origins
 
 def to_milvus(
     gallery: Gallery,
@@ -320,8 +298,7 @@ def to_milvus(
     if (about := base.manifest()) and about['complete']: raise ValueError(_THERE.format(place))
     if about: base.drop()
     about = new_about(**gallery._about(), engine=engine)
-    if origins := _origins(gallery):
-        columns['scenes'], about['sources'] = origins, gallery.manifest['sources']
+    about['sources'], columns['scenes'] = _origins(gallery)
     for k in ('model_file', 'least'):
         if k in gallery.manifest: about[k] = gallery.manifest[k]
     base.add(about, columns)

@@ -28,10 +28,9 @@ from .person_search import evaluating
 from .matching import paired_iou
 from .evaluation import wrong_length
 from .reranking import cbgm, k_reciprocal
-from .neighbours import Approximate, choose_engine, exact_neighbours
+from .neighbours import Approximate, check_recall, choose_engine, exact_neighbours
 from .gallery import WIDEST, Gallery, Match, fingerprint, format_time, thumbnail
-# gives Gallery save, load, open and append
-from . import gallery_files  # noqa: F401
+from .galleries import Galleries  # and Gallery save, load, open and append
 
 # %% ../nbs/85_search.ipynb #a430ed3c
 _NO_FAISS = ('{}: has an index ({}), and the package faiss is missing: searching exactly. '
@@ -55,19 +54,30 @@ _OTHER_SIZE = ('query has shape {}, this gallery holds {}-d embeddings: '
                'embed both with one model')
 _NOBODY = '{}: holds nobody yet; run person-search index on its pictures again, which goes on'
 
-@patch
-def _check_query(self: Gallery, query, number, top, rerank):
-    "Raises ValueError for a search that has no answer."
+def _check_numbers(number, top):
+    "Raises ValueError for numbers of matches that are none."
     for name, x in dict(number=number, top=top).items():
         if not isinstance(x, (int, np.integer)) or isinstance(x, bool) or x < 1:
             raise ValueError(f'{name}={x!r:.60}: give how many matches, a whole number from 1')
-    dim = self.det_feats.shape[1]
+
+@patch
+def _queries(self: Gallery, query):
+    "(Q, D) float32 of one query or several. Raises ValueError naming what cannot be compared."
+    given, dim = np.asarray(query, np.float32), self.det_feats.shape[1]
     if not dim and not len(self): raise ValueError(_NOBODY.format(self._title))
-    if query.shape != (dim,): raise ValueError(_OTHER_SIZE.format(query.shape, dim))
-    if not np.isfinite(query).all(): raise ValueError('the query is not finite; embed it again')
-    length = np.linalg.norm(query)
-    if self.matching == 'cosine' and abs(length - 1) > .02:  # rounding to float16 changes less
-        raise ValueError(f'the query {wrong_length(length)}')
+    if given.ndim not in (1, 2) or given.shape[-1] != dim:
+        raise ValueError(_OTHER_SIZE.format(given.shape, dim))
+    length = np.linalg.norm(np.atleast_2d(given).astype(float), axis=1)
+    off = np.abs(length - 1) > .02 if self.matching == 'cosine' else np.zeros(len(length), bool)
+    wrong = np.flatnonzero(~np.isfinite(length) | off)  # rounding to float16 changes less
+    if not len(wrong): return np.atleast_2d(given)
+    name = 'the query' if given.ndim == 1 else f'query {wrong[0]}'
+    if np.isfinite(length[wrong[0]]): raise ValueError(f'{name} {wrong_length(length[wrong[0]])}')
+    raise ValueError(f'{name} is not finite; embed it again')
+
+@patch
+def _check_rerank(self: Gallery, rerank):
+    "Raises ValueError for a measure that is unknown, or cannot compare this network's people."
     if rerank not in ('', 'cbgm', 'k-reciprocal'):
         raise ValueError(f"rerank is 'cbgm' or 'k-reciprocal', not '{rerank}'")
     if rerank and self.matching != 'cosine':
@@ -76,14 +86,13 @@ def _check_query(self: Gallery, query, number, top, rerank):
 
 # %% ../nbs/85_search.ipynb #21661d6d
 @patch
-def _nearest(self: Gallery, query, k, kept, exact):
-    "Similarities and rows of the `k` nearest detections that are kept, best first."
+def _nearest(self: Gallery, queries, k, kept, exact):
+    """(Q, k) similarities and rows of the `k` nearest detections that are kept, best first; short
+    lists end with -inf and -1."""
     longest = 1.01 if self.folder and self.matching == 'cosine' else None
     engine = None if exact else self.engine
     find = engine.search if engine else partial(exact_neighbours, self.det_feats)
-    s, rows = find(query[None], k, kept, longest=longest)
-    there = rows[0] >= 0
-    return s[0, there], rows[0, there]
+    return find(queries, k, kept, longest=longest)
 
 # %% ../nbs/85_search.ipynb #d4f2905d
 @patch
@@ -93,29 +102,78 @@ def _match(self: Gallery, row, similarity):
     return Match(scene, self.names[scene], self.det_boxes[row], float(self.det_scores[row]),
                  float(similarity), int(row), self)
 
+# %% ../nbs/85_search.ipynb #77645b8d
+def _is_scene(x): return np.ndim(x) == 0 and not isinstance(x, (set, frozenset))
+
+def _excluded(exclude, n):
+    "(scenes left out of all lists, scenes left out of each of `n` lists or None)."
+    nested = isinstance(exclude, (list, tuple)) and not all(map(_is_scene, exclude))
+    if not nested: return exclude, None
+    if len(exclude) == n: return None, exclude
+    raise ValueError(f'exclude= has {len(exclude)} lists of scenes for {n} queries; give one for '
+                     'each, or one list of numbers for all')
+
+@patch
+def _without_own(self: Gallery, queries, k, kept, exact, own):
+    "The nearest of each query, without those in the scenes of its own."
+    own, n = [self._numbered(scenes, 'exclude') for scenes in own], len(self.names)
+    there = np.bincount(self.det_image if kept is None else self.det_image[kept], minlength=n)
+    more = max((int(there[np.unique(scenes)].sum()) for scenes in own), default=0)
+    s, rows = self._nearest(queries, min(k + more, len(self)), kept, exact)
+    mine = [~np.isin(self.det_image[r], scenes) & (r >= 0) for r, scenes in zip(rows, own)]
+    return [(a[keep][:k], r[keep][:k]) for a, r, keep in zip(s, rows, mine)]
+
+@patch
+def _lists(self: Gallery, queries, k, kept, exact, own):
+    "[(similarities, rows)] of the nearest of each query, best first."
+    if own is not None: return self._without_own(queries, k, kept, exact, own)
+    return [(s[r >= 0], r[r >= 0]) for s, r in zip(*self._nearest(queries, k, kept, exact))]
+
 # %% ../nbs/85_search.ipynb #4869e8a2
 @patch
 def search(self: Gallery,
-    query: np.ndarray,             # (D,) unit length, from `model.embed` or `embed`
+    query: np.ndarray,             # (D,) unit length, from `model.embed` or `embed`; or (Q, D)
     number: int = 10,              # matches wanted
     scenes=None,                   # only in these: numbers, or a mask of all; None: all
     score_threshold: float = 0.5,  # weaker detections are left out
     camera=None,                   # only of this camera, or of these
     time=None,                     # only (from, to) seconds, either None
     rerank: str = '',              # 'k-reciprocal' or 'cbgm': rank the top of the list again
-    context=None,                  # (C, D) others in the query's scene, surest first; for 'cbgm'
+    context=None,                  # (C, D) others in the query's scene, surest first; for 'cbgm';
+                                   # of several queries a list of these
     top: int = 200,                # so many are ranked again
     exact: bool = False,           # do without the index
-    exclude=None,                  # scenes to leave out: a query finds itself in its own
-) -> list:                         # of `Match`, best first
-    "The people most similar to the query; among equals the earlier detection."
-    query = np.asarray(query, np.float32)
-    self._check_query(query, number, top, rerank)
+    exclude=None,                  # scenes to leave out: a query finds itself in its own;
+                                   # of several queries one list for all, or a list of lists
+) -> list:                         # of `Match`, best first; of several queries a list of lists
+    """The people most similar to the query; among equals the earlier detection. Several queries
+    are compared in one pass over the gallery."""
+    _check_numbers(number, top)
+    queries = self._queries(query)
+    self._check_rerank(rerank)
+    exclude, own = _excluded(exclude, len(queries))
     kept = self.keep(scenes, score_threshold, camera, time, exclude)
     k = min(max(number, top) if rerank else number, len(self))
-    s, rows = self._nearest(query, k, kept, exact)
-    if rerank: s, rows = self._again(rerank, query, rows, kept, context)
-    return [self._match(r, c) for r, c in zip(rows[:number], s[:number])]
+    lists = self._lists(queries, k, kept, exact, own)
+    if rerank: lists = self._all_again(rerank, queries, lists, kept, context, np.ndim(query))
+    found = [[self._match(r, c) for r, c in zip(rows[:number], s[:number])] for s, rows in lists]
+    return found if np.ndim(query) == 2 else found[0]
+
+
+# %% ../nbs/85_search.ipynb #745f6cb7
+@patch
+def _nearest(self: Galleries, queries, k, kept, exact):
+    "The lists of all galleries, merged."
+    sims, rows = [np.full((len(queries), k), -np.inf)], [np.full((len(queries), k), -1)]
+    for m, a, b in zip(self.members, self.row_starts, self.row_starts[1:]):
+        if a == b: continue
+        there = None if kept is None else kept[a:b]
+        s, r = m._nearest(queries, min(k, len(m)), there, exact)
+        sims.append(s)
+        rows.append(np.where(r >= 0, r + a, -1))
+    sims, rows = np.concatenate(sims, 1), np.concatenate(rows, 1)
+    best = np.lexsort((rows, -sims), axis=1)[:, :k]
+    return np.take_along_axis(sims, best, 1), np.take_along_axis(rows, best, 1)
 
 # %% ../nbs/85_search.ipynb #26226a33
 _NO_CONTEXT = ('cbgm compares who stands beside: give context=, the embeddings of the others '
@@ -163,6 +221,20 @@ def _again(self: Gallery, rerank, query, rows, kept, context):
     order = np.argsort(-s, kind='stable')
     return s[order], rows[order]
 
+_CONTEXTS = ('context has {} tables for {} queries; give the embeddings of the others in the scene '
+             'of each query')
+
+@patch
+def _all_again(self: Gallery, rerank, queries, lists, kept, context, ndim):
+    "`_again` for each list; the context of one query is a table, of several a list of them."
+    contexts = [context] if ndim == 1 else context
+    if contexts is None: contexts = [None] * len(queries)
+    if len(contexts) != len(queries):
+        raise ValueError(_CONTEXTS.format(len(contexts), len(queries)))
+    return [self._again(rerank, q, rows, kept, c)
+            for q, (_, rows), c in zip(queries, lists, contexts)]
+
+
 # %% ../nbs/85_search.ipynb #6fd14d35
 def _as_bytes(image):
     "(3, H, W) float 0-1 -> (H, W, 3) uint8."
@@ -193,7 +265,7 @@ def seen(self: Gallery,
         if 0 <= picture < len(self.names): return self.names[picture], self.picture(int(picture))
         raise ValueError(f'{self._title}: has no scene {picture}; there are {len(self.names)}, '
                          'numbered from 0')
-    if str(picture) in self.names and not Path(picture).is_file():
+    if not Path(picture).is_file() and self._named(str(picture)):
         return str(picture), self.picture(self._only(str(picture)))
     return str(picture), read_picture(picture)
 
@@ -213,7 +285,8 @@ def _usual_height(self: Gallery, rule):
     "px of the resized scene: the median height of the gallery's people."
     heights = self.det_boxes[:2000, 3] - self.det_boxes[:2000, 1]
     if rule and self.sizes is not None:
-        sizes = np.asarray(self.sizes)[self.det_image[:2000]]
+        sizes = self.sizes if hasattr(self.sizes, 'dtype') else np.asarray(self.sizes)
+        sizes = sizes[np.asarray(self.det_image[:2000])]
         known = (sizes > 0).all(1)  # (0, 0): written without
         if known.any(): heights = heights[known] * np.array([rule(*s) for s in sizes[known]])
     return float(np.median(heights)) if len(heights) else 96.
@@ -263,9 +336,8 @@ def _checked_box(name, picture, box):
 
 # %% ../nbs/85_search.ipynb #8d173492
 @patch
-def _fitted(self: Gallery, model, picture, box):
+def _fitted(self: Gallery, picture, box):
     "(image (3, h, w), box (1, 4)) as the network saw the gallery."
-    self._check_network(model)
     name, picture = self.seen(picture)
     if picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
         raise ValueError(f'{name}: has shape {picture.shape}; a picture is (height, width, 3)')
@@ -285,7 +357,13 @@ def embed(self: Gallery,
     box=None,  # (4,) xyxy px of that picture; None: the picture is a cut-out of the person
 ) -> np.ndarray:  # (D,)
     "A query's embedding. Raises ValueError for another network, or a box outside the picture."
-    image, box = self._fitted(model, picture, box)
+    self._check_network(model)
+    return self._embedded(model, picture, box)
+
+@patch
+def _embedded(self: Gallery, model, picture, box=None):
+    "`embed`, by a network that has been checked."
+    image, box = self._fitted(picture, box)
     device = device_of(model)
     with evaluating(model), torch.inference_mode():
         return model.embed([image.to(device)], [box.to(device)])[0].float().cpu().numpy()
@@ -297,7 +375,8 @@ def beside(self: Gallery,
     score_threshold: float = 0.5,
 ) -> np.ndarray:          # (C, D), surest first
     "Embeddings of the others in a query's scene: what `cbgm` compares."
-    image, box = self._fitted(model, picture, box)
+    self._check_network(model)
+    image, box = self._fitted(picture, box)
     with evaluating(model), torch.inference_mode():
         found = model([image.to(device_of(model))])[0]
         found = {k: v.float().cpu().numpy() for k, v in found.items()}
@@ -306,6 +385,12 @@ def beside(self: Gallery,
     return found['embeddings'][(found['scores'] >= score_threshold) & apart]
 
 # %% ../nbs/85_search.ipynb #b6e166c8
+@patch
+def _company(self: Gallery, model, picture, box=None):
+    "The others in a query's scene; nobody beside a cut-out."
+    if box is None: return np.zeros((0, self.det_feats.shape[1]))
+    return self.beside(model, picture, box)
+
 @patch
 def find(self: Gallery,
     model,             # the network the gallery was made with
@@ -316,8 +401,7 @@ def find(self: Gallery,
 ) -> list:             # of `Match`, best first
     "Search for the person in a box of a picture."
     if kw.get('rerank') == 'cbgm' and 'context' not in kw:
-        nobody = np.zeros((0, self.det_feats.shape[1]))
-        kw['context'] = nobody if box is None else self.beside(model, picture, box)
+        kw['context'] = self._company(model, picture, box)
     return self.search(self.embed(model, picture, box), number, **kw)
 
 # %% ../nbs/85_search.ipynb #aed72673
@@ -334,6 +418,26 @@ def own_scenes(self: Gallery,
         if same: own.append(scene)
     return own
 
+# %% ../nbs/85_search.ipynb #1555e13d
+@patch
+def find_all(self: Gallery,
+    model,               # the network the gallery was made with
+    asked: list,         # of (picture,) or (picture, box), each as `find` takes it
+    number: int = 10,    # matches wanted of each
+    skip_own: bool = False,  # leave out the scenes that show the very picture of a query
+    **kw,                # of `search`
+) -> list:               # for each a list of `Match`, best first
+    "Search for several people; the gallery's rows are read once for all of them."
+    self._check_network(model)
+    queries = np.zeros((len(asked), self.det_feats.shape[1]), np.float32)
+    for k, a in enumerate(asked): queries[k] = self._embedded(model, *a)
+    if kw.get('rerank') == 'cbgm' and 'context' not in kw:
+        kw['context'] = [self._company(model, *a) for a in asked]
+    lists = self.search(queries, number, **kw)
+    if not skip_own: return lists
+    own = [self.own_scenes(a[0], found) for a, found in zip(asked, lists)]
+    return self.search(queries, number, exclude=own, **kw) if any(own) else lists
+
 # %% ../nbs/85_search.ipynb #94c45577
 _EXACT_ONLY = '{}: this network measures distances; only exact search knows rows of unequal length'
 
@@ -348,7 +452,8 @@ def _keep(self: Gallery, built):
         file = f'{manifest["next"]:06d}.{built.name}'
         built.save(self.folder/file)
         size = (self.folder/file).stat().st_size
-        manifest['index'] = dict(name=built.name, file=file, rows=len(self), bytes=size)
+        manifest['index'] = dict(name=built.name, file=file, rows=len(self), bytes=size,
+                                 recall=built.recall, reached=built.reached)
     write_manifest(self.folder, manifest)
     if old: (self.folder/old).unlink(missing_ok=True)
     self.manifest = manifest
@@ -357,18 +462,23 @@ def _keep(self: Gallery, built):
 @patch
 def build_index(self: Gallery,
     engine: str = 'auto',   # 'auto', 'exact', 'hnsw' or 'ivf-pq'
+    recall: float = 0.99,   # share of the ten nearest that a search should find
     progress: bool = True,  # a bar
     held: bool = False,     # the caller has locked the folder
 ) -> 'Gallery':
-    "Choose an engine, say why, and build it. Raises ValueError for one that cannot rank here."
+    """Choose an engine, say why, build it, and say what share of the nearest it finds. Raises
+    ValueError for one that cannot rank here, or a recall that is none."""
     if self.folder: self._check_there()
+    check_recall(recall)
     cosine = self.matching == 'cosine'
     name, why = engine, f'{engine}: asked for'
     if engine == 'auto': name, why = choose_engine(len(self), cosine)
     if name != 'exact' and not cosine: raise ValueError(_EXACT_ONLY.format(name))
     print(why)
     built = None
-    if name != 'exact': built = Approximate.build(name, self.det_feats, progress=progress)
+    if name != 'exact':
+        built = Approximate.build(name, self.det_feats, recall, progress=progress)
+        print(built)
     if self.folder:
         with nullcontext() if held else locked(self.folder, 'build_index'): self._keep(built)
     self._engine = built

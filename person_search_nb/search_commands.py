@@ -6,8 +6,7 @@
 __all__ = ['evaluate', 'index', 'search']
 
 # %% ../nbs/98_search_commands.ipynb #cc17ae37
-import os, sys
-from functools import partial
+import os, re, sys
 from pathlib import Path
 from typing import Annotated
 
@@ -18,20 +17,10 @@ from .shell import box_from_text, check_drawing, check_page, DRAWING_MARK, secon
 from .shell import tell
 
 # %% ../nbs/98_search_commands.ipynb #c0f5a30c
-def _network(name, device, trust=False):
-    "From a model file, from what `export` wrote (.onnx, .pt2), or from 'shipped:NAME'."
-    from person_search_nb.distributed import init_distributed
-    from person_search_nb.model_files import model_file
-    from person_search_nb.settings import check_device
-    from person_search_nb.models import load_model
-    from person_search_nb.deployed import Deployed, LOADERS
-    device = init_distributed(check_device(device))
-    if name and Path(name).is_dir():
-        raise ValueError(f'{name}: is a folder; give a model file, such as '
-                         f'{Path(name) / "model.safetensors"}')
-    file = model_file(name)
-    if file.suffix in LOADERS: return Deployed(file, trust=trust)
-    return load_model(file).to(device)
+def _network(name, device, trust=False, alone=False):
+    "Whatever searches, opened by name."
+    from person_search_nb.detector_reid import load_searcher
+    return load_searcher(name, device, trust, alone)
 
 # %% ../nbs/98_search_commands.ipynb #28fadbc8
 def _size_of(net, size):
@@ -219,7 +208,7 @@ def _evaluate_model(model, net, data, size, batch_size, workers, rules, rerankin
 # %% ../nbs/98_search_commands.ipynb #319b5df8
 @call_parse
 def evaluate(
-    # a model file, or what `export` wrote: .onnx, .pt2; left out with `predictions`
+    # a model file, what `export` wrote (.onnx, .pt2) or FILE.py:NAME; left out with `predictions`
     model: Annotated[str, dict(opt=False, nargs='?')] = '',
     data: str = 'synth:tiny',   # data spec, with its protocol: prw:PATH?protocol=cross-camera
     # HEIGHTxWIDTH the scenes are fitted into, or a paper's rule, such as hdl-prw;
@@ -265,11 +254,19 @@ def evaluate(
                            true_boxes, query_guided, out, report, save_predictions)
 
 
+# %% ../nbs/98_search_commands.ipynb #75d78b69
+def _part(text):
+    "(2, 8) of '2/8', None of ''. Raises ValueError for another text."
+    if not text: return None
+    if m := re.fullmatch(r'([1-9]\d{0,5})/([1-9]\d{0,5})', text):
+        if int(m[1]) <= int(m[2]): return int(m[1]), int(m[2])
+    raise ValueError(f"--part {text}: give which part of how many, from 1/8 to 8/8")
+
 # %% ../nbs/98_search_commands.ipynb #1b131c27
 @call_parse
 def index(
     pictures: str,                # a folder of pictures, a film, or a data spec
-    # a model file, or what `export` wrote; the shipped one knows synthetic people only
+    # a model file, what `export` wrote or FILE.py:NAME; the shipped one knows synthetic people only
     model: str = 'shipped:hdl-student-fast-taught',
     # folder of the gallery, or milvus:URI/COLLECTION; run again to go on, or to add pictures
     out: str = 'gallery',
@@ -279,23 +276,34 @@ def index(
     every: float = 1.,            # seconds between two frames of a film
     batch_size: int = 4,          # pictures per call
     workers: int = 0,             # processes that read ahead
-    engine: str = 'auto',         # of the search: 'auto', 'exact', 'hnsw' or 'ivf-pq'
+    # of the search: 'auto', 'exact', 'hnsw' or 'ivf-pq'; in Milvus 'auto' or 'exact'
+    engine: str = 'auto',
+    recall: float = 0.99,         # share of the ten nearest that an index should find
     changed: str = 'error',       # indexed pictures that changed or went: 'error' or 'replace'
     full: store_true = False,     # float32 instead of float16: twice the bytes
     device: str = 'auto',         # 'auto', 'cpu', 'cuda'
     trust: store_true = False,  # open a .pt2 file, which can run any code; only for your own files
+    # 2/8: only the second of eight parts, into the folder 2-of-8 within `out`; under torchrun the
+    # parts are given out by themselves
+    part: str = '',
 ):
     "Find and embed all people in pictures or films, once, for `search --gallery`."
     from person_search_nb.indexing import build_gallery
-    net = _network(model, device, trust)
+    part = _part(part)
+    net = _network(model, device, trust, alone=True)
     if not model.startswith('shipped:'): model = str(Path(model).resolve())
     return build_gallery(net, pictures, out, _size_of(net, size), every, batch_size,
-                         workers=workers, engine=engine, changed=changed, half=not full,
-                         model_file=model)
+                         workers=workers, engine=engine, recall=recall, changed=changed,
+                         half=not full, model_file=model, part=part)
 
 # %% ../nbs/98_search_commands.ipynb #84c77b5b
+def _spelt(gallery):
+    "One gallery or several, as they are typed."
+    return ' '.join(map(str, gallery)) if isinstance(gallery, list) else str(gallery)
+
 def _named_by(people, gallery):
     "The network that a gallery names: only one that runs no code of its own."
+    gallery = _spelt(gallery)
     model = people.manifest.get('model_file', '')
     call = f'person-search search MODEL --gallery {gallery} ...'
     if not model or not isinstance(model, str):
@@ -318,19 +326,18 @@ def _print_matches(found):
         print(line.rstrip())
 
 # %% ../nbs/98_search_commands.ipynb #58848466
-def _check_asked(people, image):
+def _check_asked(people, image, source=''):
     "Raises ValueError for a picture to look for that is neither a file nor a scene's name."
-    if os.path.lexists(image) or str(image) in people.names: return
-    raise ValueError(f'{image}: no such picture; --image is a file, or the name of a scene '
+    if os.path.lexists(image) or people._named(str(image)): return
+    what = 'a picture' if source else '--image'
+    raise ValueError(f'{source}{image}: no such picture; {what} is a file, or the name of a scene '
                      'in the gallery')
 
 # %% ../nbs/98_search_commands.ipynb #5cebe98a
 def _nobody(people):
     "What is said where a filter leaves nobody."
     import numpy as np
-    there, gone = len(people), [] if people.dropped is None else people.dropped
-    # in a folder the forgotten are among them, and not searched
-    if len(gone) and people.folder: there = int((~np.isin(people.det_image, gone)).sum())
+    there, gone = people._count_people(), [] if people.dropped is None else people.dropped
     known = [] if people.cameras is None else np.delete(people.cameras, gone).tolist()
     there_are = sorted(set(known) - {-1})
     cameras = f', of cameras {there_are}' if there_are else ''
@@ -343,12 +350,12 @@ def _write_page(people, found, image, box, gallery, out):
     from person_search_nb.gallery import thumbnail
     from person_search_nb.search import hits_page
     picture = people.seen(image)[1]
-    title = f'{Path(str(image)).name} in {Path(gallery).name}'
+    names = [Path(g).name for g in (gallery if isinstance(gallery, list) else [gallery])]
+    title = f'{Path(str(image)).name} in {", ".join(names)}'
     atomic_write(out, hits_page(found, thumbnail(picture, box) if box else picture, title).encode())
     print(printable(out))
 
-def _look_up(model, gallery, image, box, number, cameras, time, rerank, out, device, trust,
-             skip_own):
+def _look_up(model, gallery, image, box, number, out, device, trust, skip_own, **rules):
     "Search a gallery for the person in a box of a picture."
     from person_search_nb.search import Gallery, PAGE_MARK
     if out: check_page(out, PAGE_MARK, 'what matches a picture')
@@ -357,14 +364,46 @@ def _look_up(model, gallery, image, box, number, cameras, time, rerank, out, dev
     if box: box = box_from_text(box)
     _check_asked(people, image)
     net = _network(model, device, trust)
-    ask = partial(people.find, net, image, box or None, number, camera=cameras or None, time=time,
-                  rerank=rerank)
-    found = ask()
-    if skip_own and (own := people.own_scenes(image, found)): found = ask(exclude=own)
+    found, = people.find_all(net, [(image, box or None)], number, skip_own, **rules)
     if not found: _nobody(people)
     _print_matches(found)
     if out: _write_page(people, found, image, box, gallery, out)
     return found
+
+# %% ../nbs/98_search_commands.ipynb #4e8adfc7
+_NO_PICTURES = ('{}: holds embeddings, which were taken from no picture; leave out {}')
+
+def _lists_of(people, model, file, number, gallery, device, trust, skip_own, rules):
+    "(what is looked for, a list of matches for each) of the queries in a file."
+    from person_search_nb.query_files import read_queries
+    asked = read_queries(file)
+    if isinstance(asked, list):
+        for a in asked: _check_asked(people, a[0], f'{file}: ')
+        net = _network(model or _named_by(people, gallery), device, trust)
+        return asked, people.find_all(net, asked, number, skip_own, **rules)
+    of_pictures = {'MODEL': model, '--skip-own': skip_own,
+                   '--rerank cbgm': rules['rerank'] == 'cbgm'}
+    if given := [k for k, v in of_pictures.items() if v]:
+        raise ValueError(_NO_PICTURES.format(file, ', '.join(given)))
+    try: return asked, people.search(asked, number, **rules)
+    except ValueError as e: raise ValueError(f'{file}: {e}') from None
+
+def _look_up_all(model, gallery, file, number, out, device, trust, skip_own, **rules):
+    "Search a gallery for everyone in a file of queries."
+    from person_search_nb.query_files import check_matches_file, save_matches
+    from person_search_nb.search import Gallery
+    if out: check_matches_file(out)
+    people = Gallery.open(gallery)
+    asked, lists = _lists_of(people, model, file, number, gallery, device, trust, skip_own, rules)
+    if not any(lists): _nobody(people)
+    if out:
+        save_matches(out, lists, asked)
+        print(f'{printable(out)}: {sum(map(len, lists)):,} matches of {len(lists):,} queries')
+        return lists
+    for k, found in enumerate(lists):
+        print(f'query {k}' + (f': {printable(asked[k][0])}' if isinstance(asked, list) else ''))
+        _print_matches(found)
+    return lists
 
 # %% ../nbs/98_search_commands.ipynb #064d2d31
 def _find_query(model, query, data, size, number, gallery, out, device, trust):
@@ -404,7 +443,8 @@ def _find_query(model, query, data, size, number, gallery, out, device, trust):
 # %% ../nbs/98_search_commands.ipynb #acfef406
 def _refuse_mixed(image, of_image, of_data):
     "Raises ValueError for options of the other kind of search, which would have no effect."
-    wrong, what = (of_data, 'a data spec') if image else (of_image, 'a picture, --image')
+    wrong, what = of_image, 'a picture, --image or --queries'
+    if image: wrong, what = of_data, 'a data spec'
     given = [f"--{k.replace('_', '-')}" for k, v in wrong.items() if v not in (None, '', (), [])]
     if given:
         raise ValueError(f'{", ".join(given)}: only for a search by {what}; leave it out')
@@ -412,44 +452,54 @@ def _refuse_mixed(image, of_image, of_data):
 # %% ../nbs/98_search_commands.ipynb #9a56c918
 @call_parse
 def search(
-    # a model file; may be left out with a gallery of `index`
+    # a model file or FILE.py:NAME; may be left out with a gallery of `index`
     model: Annotated[str, dict(opt=False, nargs='?')] = '',
     query: int = None,        # number of the query; by default 0
     data: str = 'synth:tiny', # data spec: its gallery and queries are used
     size: str = '',           # HEIGHTxWIDTH of scenes; '' as in the training, 'none' keeps theirs
     number: int = 10,         # matches
-    # a folder made by `index`; or a .npz file: the embedded gallery of `data` is kept there
-    gallery: str = '',
+    # folders made by `index`, searched side by side; or a .npz file: the embedded gallery of
+    # `data` is kept there
+    gallery: Annotated[str, dict(nargs='*')] = (),
     image: str = '',          # a picture with the person to look for, in a gallery of `index`
     # x1,y1,x2,y2 px: where the person is in it (--box=-3,40,120,210 where it begins outside);
     # '': the picture is a cut-out
     box: str = '',
-    cameras: Annotated[int, dict(nargs='*')] = (),  # with `image`: only these
-    after: str = '',          # with `image`: only from then on, seconds or a date
-    before: str = '',         # with `image`: only until then
-    rerank: str = '',         # with `image`: 'k-reciprocal' or 'cbgm'
-    skip_own: store_true = False,  # with `image`: leave out the scene that is the picture itself
-    out: str = '',            # a PNG file for the ranking strip; with `image` an HTML page
+    # many at once: a .csv file with the columns picture,x1,y1,x2,y2, or a .npy file of embeddings
+    queries: str = '',
+    cameras: Annotated[int, dict(nargs='*')] = (),  # with `image` or `queries`: only these
+    after: str = '',          # with these: only from then on, seconds or a date
+    before: str = '',         # with these: only until then
+    rerank: str = '',         # with these: 'k-reciprocal' or 'cbgm'
+    skip_own: store_true = False,  # with these: leave out the scene that is the picture itself
+    # a PNG file for the ranking strip; with `image` an HTML page; with `queries` a .csv or .json
+    out: str = '',
     device: str = 'auto',     # 'auto', 'cpu', 'cuda'
     trust: store_true = False,  # open a .pt2 file, which can run any code; only for your own files
 ):
-    "Look for a person: by --image and --box in a gallery of `index`, or by --query in a data spec."
+    "Look for people: --image or --queries in galleries of `index`, or --query in a data spec."
+    gallery = [gallery] if isinstance(gallery, (str, Path)) else list(gallery)
     if out:
-        not_onto(out, model, gallery, image)
+        not_onto(out, model, *gallery, image, queries)
         clear_parts(Path(out).parent, [Path(out).name], idle=3600)
     of_data = dict(query=query, size=size, data='' if data == 'synth:tiny' else data)
     of_image = dict(box=box, cameras=cameras, after=after, before=before, rerank=rerank,
                     skip_own=skip_own or None)
-    _refuse_mixed(image, of_image, of_data)
-    if image:
-        time = (seconds(after), seconds(before)) if after or before else None
-        return _look_up(model, gallery or 'gallery', image, box, number, list(cameras), time,
-                        rerank, out, device, trust, skip_own)
+    _refuse_mixed(image or queries, of_image, of_data)
+    if queries and (image or box):
+        raise ValueError('--queries: is a file of many; leave --image and --box out')
+    gallery = gallery[0] if len(gallery) == 1 else gallery
+    rules = dict(camera=list(cameras) or None, rerank=rerank,
+                 time=(seconds(after), seconds(before)) if after or before else None)
+    if image: return _look_up(model, gallery or 'gallery', image, box, number, out, device, trust,
+                              skip_own, **rules)
+    if queries: return _look_up_all(model, gallery or 'gallery', queries, number, out, device,
+                                    trust, skip_own, **rules)
     if not model:
         raise ValueError('give a MODEL file and --query for a data spec, or --gallery and --image '
                          'for a gallery made by person-search index')
-    if gallery and Path(gallery).suffix != '.npz':
+    if gallery and (isinstance(gallery, list) or Path(gallery).suffix != '.npz'):
         raise ValueError(f'{gallery}: a gallery of index is searched with --image X '
                          '--box x1,y1,x2,y2; with --query a .npz file keeps what was embedded')
     if out: check_drawing(out)
-    return _find_query(model, query or 0, data, size, number, gallery, out, device, trust)
+    return _find_query(model, query or 0, data, size, number, gallery or '', out, device, trust)

@@ -173,12 +173,15 @@ def opening(self: SearchedScenes) -> tuple: # (scene, box (4,) px of the drawn s
     "A scene and someone known in it whose matches are right and wrong."
     g, best, place = self.gallery, (), (0, None)
     if self.queries is not self.scenes or g.matching != 'cosine': return place
+    known = []
     for row in np.flatnonzero(np.asarray(g.det_scores) >= .5):
         i = int(g.det_image[row])
         box = np.asarray(g.det_boxes[row]) * np.float32(self.scenes.scale(i))
-        who = self.who_in(box, self.scenes.truth(i))
-        if who < 0: continue
-        found = g.search(np.asarray(g.det_feats[row], np.float32), 8, None, .5, exclude=[i])
+        if (who := self.who_in(box, self.scenes.truth(i))) >= 0: known.append((row, i, box, who))
+    rows, own = [k[0] for k in known], [[k[1]] for k in known]
+    queries = np.asarray(g.det_feats[rows], np.float32) if known else np.zeros((0, 0))
+    lists = g.search(queries, 8, None, .5, exclude=own) if known else []
+    for (_, i, box, who), found in zip(known, lists):
         right = [self.is_right(who, m) for m in found]
         rank = any(right[:1]), min(sum(right), len(right) - sum(right)), float(box[3] - box[1])
         if 0 < sum(right) < len(right) and rank > best: best, place = rank, (i, box)

@@ -7,7 +7,7 @@ __all__ = ['COLUMNS', 'LATEST', 'checksum', 'is_whole', 'stored_columns', 'add_s
            'clear_leftovers', 'compact', 'rewrite']
 
 # %% ../nbs/81_shards.ipynb #183d4263
-import io, json, re, zlib
+import io, re, zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from .files import printable, read_npz
 from .manifest import gallery_file, MANIFEST, manifest_bytes, read_manifest
 from .manifest import REPAIR, WIDEST_ROW, write_manifest
 from .neighbours import Rows
+from .columns import check_texts, Column, mapped_arrays, Origins, pack_texts, Texts
 
 # %% ../nbs/81_shards.ipynb #4937e357
 COLUMNS = dict(image=(np.int32, ()),      # (M,) scene of each person
@@ -74,7 +75,8 @@ def _is_origin(x):
 
 def _check_text(names, scenes):
     "How many scenes there are. Raises ValueError for names or origins that are none."
-    if not isinstance(names, list) or not all(isinstance(x, str) for x in names):
+    listed = isinstance(names, (list, Texts))
+    if not listed or not all(isinstance(x, str) for x in names):
         raise ValueError('names: give a list of texts, one for each scene')
     if len(scenes) != len(names) or not all(map(_is_origin, scenes)):
         raise ValueError('scenes: not [source, key, stamp] for each name')
@@ -141,17 +143,22 @@ def stored_columns(
     return people | columns
 
 # %% ../nbs/81_shards.ipynb #66090aad
+_TEXTS = 'names', 'keys', 'stamps'
+_OF_TEXTS = 'sources', *(k + end for k in _TEXTS for end in ('', '_ends'))
+
+def _packed(names, scenes, **others):
+    "Names and origins as arrays."
+    sources, keys, stamps = zip(*scenes) if len(scenes) else ((), (), ())
+    out = dict(sources=np.array(sources, np.int32))
+    for k, texts in dict(names=names, keys=keys, stamps=stamps).items():
+        out[k], out[f'{k}_ends'] = pack_texts(texts)
+    return out
+
 def _store(folder, manifest, people):
     "A shard's two files; its entry for the manifest."
     manifest['next'] += 1
     name, out = f'{manifest["next"]:06d}', io.BytesIO()
-    np.savez(
-        out,
-        **{k: people[k] for k in COLUMNS},
-        text=np.frombuffer(
-            json.dumps({k: people[k] for k in ('names', 'scenes')}).encode(), np.uint8
-        ),
-    )
+    np.savez(out, **{k: people[k] for k in COLUMNS}, **_packed(**people))
     files = {
         f'{name}.rows.npy': lambda file: _rows(file, people['rows'], manifest['dtype']),
         f'{name}.npz': out.getbuffer(),
@@ -197,6 +204,40 @@ def _mapped(file):
     # 'c': writable for torch, and nothing reaches the disk
     return np.lib.format.open_memmap(file, mode='c')
 
+# %% ../nbs/81_shards.ipynb #fa1df43d
+def _early_texts(text, shard):
+    "The texts of an archive that holds them as JSON, packed. Raises ValueError for others."
+    text = parse_json(text.tobytes(), 'its text')
+    if _check_text(text['names'], text['scenes']) != shard['scenes']:
+        raise ValueError(f'names: not {shard["scenes"]}, as the manifest says')
+    return _packed(text['names'], text['scenes'])
+
+def _check_packed(texts, scenes):
+    "Raises ValueError for packed texts that are not of so many scenes."
+    if texts['sources'].shape != (scenes,) or texts['sources'].dtype != np.int32:
+        raise ValueError(f'sources: not of {scenes} scenes, as the manifest says')
+    if (texts['sources'] < -1).any(): raise ValueError('sources: are numbered from 0; -1: none')
+    for k in _TEXTS:
+        if texts[f'{k}_ends'].shape != (scenes,) or texts[k].ndim != 1:
+            raise ValueError(f'{k}: not of {scenes} scenes, as the manifest says')
+        check_texts(texts[k], texts[f'{k}_ends'])
+
+def _columns_of(file, shard):
+    "The columns of a shard's archive, checked; boxes, sizes and texts are mapped."
+    out = read_npz(file, tuple(COLUMNS), ('text', *_OF_TEXTS))
+    early = 'text' in out
+    if early: out |= _early_texts(out.pop('text'), shard)
+    texts = {k: out.pop(k) for k in _OF_TEXTS}
+    _check_packed(texts, shard['scenes'])
+    _check_people(out, shard['people'], shard['scenes'])
+    if not early:
+        mapped = mapped_arrays(file, ('boxes', 'sizes', *_OF_TEXTS))
+        texts = {k: mapped.pop(k) for k in _OF_TEXTS}
+        out |= mapped
+    names, keys, stamps = (Texts([(texts[k], texts[f'{k}_ends'])]) for k in _TEXTS)
+    return out | dict(names=names, scenes=Origins(texts['sources'], keys, stamps))
+
+# %% ../nbs/81_shards.ipynb #7c65cd9b
 def read_shard(
     folder,
     shard: dict,     # of the manifest
@@ -205,12 +246,7 @@ def read_shard(
     "One shard. Raises ValueError naming the file that does not hold what the manifest says."
     file = gallery_file(folder, f'{shard["name"]}.npz')
     try:
-        out = read_npz(file, (*COLUMNS, 'text'))
-        text = parse_json(out.pop('text').tobytes(), 'its text')
-        out |= {k: text[k] for k in ('names', 'scenes')}
-        if _check_text(out['names'], out['scenes']) != shard['scenes']:
-            raise ValueError(f'names: not {shard["scenes"]}, as the manifest says')
-        _check_people(out, shard['people'], shard['scenes'])
+        out = _columns_of(file, shard)
         file = gallery_file(folder, f'{shard["name"]}.rows.npy')
         out['rows'] = (
             _mapped(file)
@@ -230,22 +266,26 @@ def read_shard(
     return out
 
 # %% ../nbs/81_shards.ipynb #7369aa36
+def _one(texts): return Texts([part for t in texts for part in t.parts])
+
+def _origins(scenes):
+    "The origins of several shards as one list."
+    sources = np.concatenate([np.zeros(0, np.int32), *(s.sources for s in scenes)])
+    return Origins(sources, _one([s.keys for s in scenes]), _one([s.stamps for s in scenes]))
+
 def join_shards(
     parts: list,  # of `read_shard`
     dim: int = 0, # numbers per person, when there is no part
 ) -> dict:        # the same, of all; rows: a `Rows`
     "Several shards as one table: scenes are numbered on, nothing of the embeddings is read."
     at = np.cumsum([0, *(len(p['names']) for p in parts)])
-    out = {
-        k: np.concatenate([np.zeros((0, *shape), dtype), *(p[k] for p in parts)])
-        for k, (dtype, shape) in COLUMNS.items()
-    }
+    out = {k: Column([p[k] for p in parts if len(p[k])], *shape) if shape else
+           np.concatenate([np.zeros(0, dtype), *(p[k] for p in parts)])
+           for k, (dtype, shape) in COLUMNS.items()}
     out['image'] += np.repeat(at[:-1], [len(p['image']) for p in parts]).astype(np.int32)
-    return (
-        out
-        | {k: [x for p in parts for x in p[k]] for k in ('names', 'scenes')}
-        | dict(rows=Rows([p['rows'] for p in parts if len(p['rows'])], dim))
-    )
+    return out | dict(names=_one([p['names'] for p in parts]),
+                      scenes=_origins([p['scenes'] for p in parts]),
+                      rows=Rows([p['rows'] for p in parts if len(p['rows'])], dim))
 
 # %% ../nbs/81_shards.ipynb #6c5e4c02
 _FILE = r'\d{6}\.(npz|rows\.npy|hnsw|ivf-pq)'

@@ -18,7 +18,7 @@ def _reason(source):
     "Why a cell is left out; '' if it is not."
     mark = re.match(r'\s*#\|\s*(slow|cuda)\b', source)
     if not mark or mark[1] == 'cuda' and torch.cuda.is_available(): return ''
-    return 'it takes minutes' if mark[1] == 'slow' else 'it needs a GPU'
+    return 'it takes long' if mark[1] == 'slow' else 'it needs a GPU'
 
 def _cells(path):
     "Source and outputs of each code cell of a notebook; nothing of a file that is none."

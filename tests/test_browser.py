@@ -11,6 +11,9 @@ PATIENCE = 600_000  # ms: a stuck page must end some day; how long things take i
 CHROMIUM = next((p for p in ('/usr/bin/chromium', shutil.which('chromium'), shutil.which('chromium-browser'), shutil.which('google-chrome')) if p and Path(p).exists()), None)
 
 
+def wait(page, condition, arg=None): page.wait_for_function(condition, arg=arg, polling=100)   # and not in every frame: to read a canvas takes longer than that
+
+
 def lacking():
     "What is missing here, or None."
     for module in ('playwright', 'voila', 'jupyterlab', 'anywidget', 'ipywidgets', 'pytorch_grad_cam'):
@@ -69,8 +72,8 @@ def serve(root, tmp_path_factory):
         except subprocess.TimeoutExpired: os.killpg(server.pid, signal.SIGKILL)
 
 
-@pytest.fixture
-def page(browser):
+@contextmanager
+def window(browser):
     "A window of 1280 x 900 whose errors are collected in `page.errors`."
     context = browser.new_context(viewport=dict(width=1280, height=900))
     page = context.new_page()
@@ -82,6 +85,11 @@ def page(browser):
     page.route(re.compile(r'^https?://(?!127\.0\.0\.1)'), lambda route: route.fulfill(status=200, content_type='text/css', body=''))
     yield page
     context.close()
+
+
+@pytest.fixture
+def page(browser):
+    with window(browser) as page: yield page
 
 
 class Explorer:
@@ -107,7 +115,7 @@ class Explorer:
         before = self.sources(which)
         act()
         for i, old in zip(which, before):
-            self.page.wait_for_function('([c, old]) => c.style.visibility === "visible" && c.toDataURL() !== old', arg=[self.pictures.nth(i).locator('canvas').element_handle(), old])
+            wait(self.page, '([c, old]) => c.style.visibility === "visible" && c.toDataURL() !== old', arg=[self.pictures.nth(i).locator('canvas').element_handle(), old])
 
     def chosen(self, picture): return self.pictures.nth(picture).locator('[role=option]').evaluate_all("all => all.map((e, i) => [+e.id.split('-').pop(), e.getAttribute('aria-selected')]).filter(x => x[1] == 'true').map(x => x[0])")
 
@@ -126,7 +134,7 @@ class Explorer:
         "Click a person; all the other pictures follow."
         self.pictures.nth(picture).scroll_into_view_if_needed()
         self.page.mouse.click(*self.places(picture)[str(number)])
-        for p in others: self.page.wait_for_function('([root, n]) => root.querySelector(`[id$="-${n}"]`)?.getAttribute("aria-selected") === "true"', arg=[self.pictures.nth(p).element_handle(), number])
+        for p in others: wait(self.page, '([root, n]) => root.querySelector(`[id$="-${n}"]`)?.getAttribute("aria-selected") === "true"', arg=[self.pictures.nth(p).element_handle(), number])
 
     def upload(self, path):
         with self.page.expect_file_chooser() as chooser: self.root.locator('.widget-upload').click()
@@ -157,7 +165,7 @@ def look_around(e, busy):
     with busy():   # one after the other, while no picture comes
         for label, key in (('Scene', 'ArrowRight'), ('Level', 'ArrowRight'), ('Scene', 'ArrowLeft'), ('Level', 'ArrowLeft'), ('Level', 'ArrowLeft')): e.press(label, key)
     assert [e.readout('Scene'), e.readout('Level')] == [here, '0 (fine)']
-    e.page.wait_for_function('([e, f, alt]) => e.ariaLabel === alt && f.ariaLabel.endsWith("level 0")', arg=[*(e.pictures.nth(i).locator('canvas').element_handle() for i in (SCENE, PLAIN)), seen])
+    wait(e.page, '([e, f, alt]) => e.ariaLabel === alt && f.ariaLabel.endsWith("level 0")', arg=[*(e.pictures.nth(i).locator('canvas').element_handle() for i in (SCENE, PLAIN)), seen])
     e.changes(lambda: e.press('Level', 'ArrowRight'), three)
     assert [e.readout('Scene'), e.readout('Level')] == [here, '1']   # nothing was set back meanwhile
     e.changes(lambda: e.select('Show', label='attention A'), three)
@@ -200,9 +208,9 @@ def people(e):
     outline = e.pictures.nth(SCENE).evaluate('p => [getComputedStyle(p).outlineStyle, p.getAttribute("aria-activedescendant")]')
     assert outline[0] == 'solid' and outline[1].endswith('-2')
     e.page.keyboard.press('Enter')
-    e.page.wait_for_function('root => root.querySelector(`[id$="-2"]`).getAttribute("aria-selected") === "true"', arg=e.pictures.nth(PLAIN).element_handle())
+    wait(e.page, 'root => root.querySelector(`[id$="-2"]`).getAttribute("aria-selected") === "true"', arg=e.pictures.nth(PLAIN).element_handle())
     e.select('Person', index=0)
-    e.page.wait_for_function('root => root.querySelector(`[id$="-0"]`).getAttribute("aria-selected") === "true"', arg=e.pictures.nth(PLAIN).element_handle())
+    wait(e.page, 'root => root.querySelector(`[id$="-0"]`).getAttribute("aria-selected") === "true"', arg=e.pictures.nth(PLAIN).element_handle())
 
 
 def search_around(e, folder, busy):
@@ -213,7 +221,7 @@ def search_around(e, folder, busy):
     e.changes(lambda: e.press('Scene', 'ArrowRight'), (LOOKING,))
     e.changes(lambda: e.press('Scene', 'ArrowLeft'), (LOOKING,))
     looking = e.pictures.nth(LOOKING)
-    shown = lambda what: page.wait_for_function('([p, what]) => [...p.querySelectorAll("[role=option]")].every(o => RegExp(what).test(o.getAttribute("aria-label")))', arg=[looking.element_handle(), what])
+    shown = lambda what: wait(page, '([p, what]) => [...p.querySelectorAll("[role=option]")].every(o => RegExp(what).test(o.getAttribute("aria-label")))', arg=[looking.element_handle(), what])
     number = lambda: looking.locator('[role=option]').count()
     found = number()
     with busy():   # typed while the picture still has other people in it
@@ -223,13 +231,13 @@ def search_around(e, folder, busy):
         assert e.chosen(LOOKING) == [found - 1]
     shown('person|no identity')
     assert number() != found
-    page.wait_for_function('p => [...p.querySelectorAll(`[role=option]`)].sort((a, b) => +a.id.split("-").pop() - +b.id.split("-").pop()).pop().getAttribute("aria-selected") === "true"', arg=looking.element_handle())
+    wait(page, 'p => [...p.querySelectorAll(`[role=option]`)].sort((a, b) => +a.id.split("-").pop() - +b.id.split("-").pop()).pop().getAttribute("aria-selected") === "true"', arg=looking.element_handle())
     with busy():   # pointed at: nobody else is chosen instead
         e.select('Boxes', label='found by the network')
         looking.scroll_into_view_if_needed()
         page.mouse.click(*next(xy for n, xy in e.places(LOOKING).items() if 0 < int(n) < found))
     shown('score')
-    page.wait_for_function('p => p.querySelector(`[id$="-0"]`).getAttribute("aria-selected") === "true"', arg=looking.element_handle())
+    wait(page, 'p => p.querySelector(`[id$="-0"]`).getAttribute("aria-selected") === "true"', arg=looking.element_handle())
     e.press('Matches', 'Home')   # when this is done, the click is, too
     e.until('the 1 most similar')
     assert e.chosen(LOOKING) == [0]
@@ -255,7 +263,7 @@ def search_around(e, folder, busy):
     x, y = box['x'] + 0.05 * box['width'], box['y'] + 0.25 * box['height']
     page.mouse.move(x, y); page.mouse.down(); page.mouse.move(x + 70, y + 150, steps=5); page.mouse.up()
     e.pictures.nth(LOOKING).locator('.psnb-dragged').wait_for(state='attached')
-    page.wait_for_function('p => !p.querySelector(`[role=option][aria-selected="true"]`)', arg=e.pictures.nth(LOOKING).element_handle())
+    wait(page, 'p => !p.querySelector(`[role=option][aria-selected="true"]`)', arg=e.pictures.nth(LOOKING).element_handle())
     width = round(70 / box['width'] * float(e.pictures.nth(LOOKING).locator('svg').get_attribute('viewBox').split()[2]))
     e.until(re.compile(f'^({width - 1}|{width}|{width + 1}) x [0-9]+ px$'))
     # why?
@@ -282,18 +290,20 @@ def search_around(e, folder, busy):
 
 
 def both(page):
-    page.wait_for_function("document.querySelectorAll('.psnb-explorer').length === 2")
+    wait(page, "document.querySelectorAll('.psnb-explorer').length === 2")
     a, b = Explorer(page, 0), Explorer(page, 1)
     for e, n in ((a, 4), (b, 16)):
-        page.wait_for_function('([root, n]) => root.querySelectorAll(".psnb-picture").length === n', arg=[e.root.element_handle(), n])
-    page.wait_for_function("[...document.querySelectorAll('.psnb-picture canvas')].filter(c => c.style.visibility === 'visible').length >= 5")
+        wait(page, '([root, n]) => root.querySelectorAll(".psnb-picture").length === n', arg=[e.root.element_handle(), n])
+    wait(page, "[...document.querySelectorAll('.psnb-picture canvas')].filter(c => c.style.visibility === 'visible').length >= 5")
     return a, b
 
 
+# no heartbeat: while a kernel starts slowly Voilà sends it to a page that cannot hear it yet; no extension that needs all of JupyterLab
+VOILA = '--no-browser', '--port={port}', '--Voila.ip=127.0.0.1', '--VoilaConfiguration.http_keep_alive_timeout=3600', '--VoilaConfiguration.extension_denylist=jupyterlab-jupytext'
+
+
 def test_voila(serve, page, tmp_path):
-    # no heartbeat: while a kernel starts slowly Voilà sends it to a page that cannot hear it yet; no extension that needs all of JupyterLab
-    base = serve('voila', 'explore.ipynb', '--no-browser', '--port={port}', '--Voila.ip=127.0.0.1', '--VoilaConfiguration.http_keep_alive_timeout=3600', '--VoilaConfiguration.extension_denylist=jupyterlab-jupytext')
-    page.goto(base)
+    page.goto(serve('voila', 'explore.ipynb', *VOILA))
     a, b = both(page)
     page.screenshot(path=tmp_path/'attention.png')
     look_around(a, serve.busy)
@@ -310,21 +320,51 @@ def test_voila(serve, page, tmp_path):
     assert not page.errors, page.errors
 
 
+PAGES = dict(
+    search='from person_search_nb.search_explorer import SearchExplorer\nfrom person_search_nb.showcase import demo_models, demo_scenes\n'
+           'teacher, students = demo_models()\n'
+           "scenes = demo_scenes('synth:tiny?test_scenes=8&test_ids=8&queries=8&gallery=7&seed=11')\n"
+           "SearchExplorer(students['distilled'], None, scenes, others=dict(teacher=teacher, plain=students['plain']), name='taught')",
+    predictions='from person_search_nb.predictions_explorer import PredictionsExplorer\nPredictionsExplorer.demo()')
+
+
 @pytest.fixture(scope='module')
-def search_page(serve, tmp_path_factory):
-    "Address of a page with nothing but the search explorer."
+def pages(serve, tmp_path_factory):
+    "Addresses of pages with nothing but one explorer each, from one server."
     import nbformat
-    folder = tmp_path_factory.mktemp('search')
-    code = 'from person_search_nb.search_explorer import SearchExplorer\nSearchExplorer.demo()'
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), folder/'page.ipynb')
-    return serve('voila', 'page.ipynb', '--no-browser', '--port={port}', '--Voila.ip=127.0.0.1', '--VoilaConfiguration.http_keep_alive_timeout=3600', '--VoilaConfiguration.extension_denylist=jupyterlab-jupytext', folder=folder)
+    folder = tmp_path_factory.mktemp('pages')
+    for name, code in PAGES.items(): nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), folder/f'{name}.ipynb')
+    base = serve('voila', *VOILA, folder=folder)
+    return {name: f'{base}/voila/render/{name}.ipynb' for name in PAGES}
 
 
 def open_search(page, address):
     page.goto(address)
-    page.wait_for_function("document.querySelectorAll('.psnb-explorer .psnb-picture').length === 16")
+    wait(page, "document.querySelectorAll('.psnb-explorer .psnb-picture').length === 16")
     page.locator('.psnb-ranks svg').wait_for()   # the other networks have searched, in the background
     return Explorer(page, 0)
+
+
+@pytest.fixture(scope='module')
+def opened(browser, pages):
+    "The search explorer, opened once for all tests that begin where it begins."
+    with window(browser) as page: yield open_search(page, pages['search'])
+
+
+@pytest.fixture
+def searching(opened):
+    "The search explorer as it is when it is opened."
+    page = opened.page
+    page.set_viewport_size(dict(width=1280, height=900))
+    page.emulate_media(color_scheme='light')
+    reset(opened)
+    page.errors.clear()
+    return opened
+
+
+def reset(e):
+    e.root.get_by_role('button', name='Reset').click()
+    wait(e.page, 'location.search === ""')
 
 
 def in_window(page, locator):
@@ -333,9 +373,9 @@ def in_window(page, locator):
     return box and box['y'] > -2 and box['y'] < high - min(box['height'], high) + 2
 
 
-def test_search_panels(search_page, page, tmp_path):
+def test_search_panels(searching, tmp_path):
     "A match is explained where it can be seen; parts are covered by brush and by key; a scene is drawn again; two people; rankings; save and reset."
-    e = open_search(page, search_page)
+    e, page = searching, searching.page
     assert '?' not in page.url and e.root.locator('.psnb-ranks image').count() == 24 and e.root.locator('.psnb-ranks path').count() > 0
     why = e.root.locator('.psnb-why')
     e.pictures.nth(1).scroll_into_view_if_needed()
@@ -354,7 +394,7 @@ def test_search_panels(search_page, page, tmp_path):
     answer.wait_for(state='detached')
     e.root.get_by_label('brush').check()
     e.pictures.nth(LOOKING).scroll_into_view_if_needed()
-    page.wait_for_function('p => p.querySelector("svg").style.cursor === "cell"', arg=e.pictures.nth(LOOKING).element_handle())   # Python has heard of it
+    wait(page, 'p => p.querySelector("svg").style.cursor === "cell"', arg=e.pictures.nth(LOOKING).element_handle())   # Python has heard of it
     box = e.pictures.nth(LOOKING).locator('.psnb-chosen .psnb-line').bounding_box()
     page.mouse.move(box['x'] + 2, box['y'] + box['height'] / 3); page.mouse.down()
     page.mouse.move(box['x'] + box['width'], box['y'] + box['height'] / 2, steps=6); page.mouse.up()
@@ -377,64 +417,58 @@ def test_search_panels(search_page, page, tmp_path):
     e.root.locator('.psnb-ranks').wait_for()
     with page.expect_download() as download: e.root.get_by_role('button', name='Save picture').click()
     assert download.value.suggested_filename == 'search.png' and Path(download.value.path()).read_bytes()[:8] == b'\x89PNG\r\n\x1a\n'
-    e.root.get_by_role('button', name='Reset').click()
-    page.wait_for_function('() => location.search === ""')
+    reset(e)
     assert e.control('Shirt').locator('select').input_value() == 'as it is' and e.readout('Light') == '1.0'
     e.no_error(); e.fits()
     assert not page.errors, page.errors
 
 
-def test_a_link_shows_the_same_page(search_page, page):
+def test_a_link_shows_the_same_page(searching, page, pages):
     "The address follows the page, a second browser shows what it says; what is no value is left out and said."
-    e = open_search(page, search_page)
+    e = searching
     e.changes(lambda: e.press('Scene', 'ArrowRight'), (LOOKING,))
     e.select('Boxes', label='true boxes')
     e.press('Matches', 'ArrowLeft')
     e.until(re.compile('the 7 most similar'))
     e.pictures.nth(1).scroll_into_view_if_needed()
-    page.mouse.click(*e.places(1)['0'])
-    page.wait_for_function("() => location.search.includes('match=1')")
-    link, words = page.url, e.root.locator('.psnb-query').inner_text()
+    e.page.mouse.click(*e.places(1)['0'])
+    wait(e.page, "location.search.includes('match=1')")
+    link, words = e.page.url, e.root.locator('.psnb-query').inner_text()
     assert 'source=true' in link and 'number=7' in link and 'scene=' in link
     again = open_search(page, link)
     again.until('covering: bright strips')
     assert again.root.locator('.psnb-query').inner_text() == words and again.readout('Matches') == '7' and page.url == link
-    wrong = open_search(page, search_page + '/?scene=99&box=1,2&theme=light')
+    wrong = open_search(page, pages['search'] + '?scene=99&box=1,2&theme=light')
     wrong.root.locator('.psnb-said').wait_for()
     said = wrong.root.locator('.psnb-said').inner_text()
     assert 'scene=99' in said and 'box=1,2' in said and 'theme' not in said   # a word of another program
-    page.wait_for_function("() => location.search === '?theme=light'")
+    wait(page, "() => location.search === '?theme=light'")
     wrong.no_error()
-    errors = [x for x in page.errors if '403' not in x]   # Voilà refuses the goodbye of a page that is left
+    errors = [x for x in e.page.errors + page.errors if '403' not in x]   # Voilà refuses the goodbye of a page that is left
     assert not errors, errors
 
 
-@pytest.mark.parametrize('width', [1280, 390])
-def test_dark_and_narrow(search_page, page, tmp_path, width):
+def test_dark_and_narrow(searching, tmp_path):
     "Light on dark where the reader's system is dark, dark on light where it is light; also on a phone."
-    page.set_viewport_size(dict(width=width, height=800))
-    e = open_search(page, search_page)
+    e, page = searching, searching.page
     bright = 'e => getComputedStyle(e).{}.match(/[0-9.]+/g).slice(0, 3).reduce((a, b) => a + +b, 0) / 3'
     of = lambda selector, what: page.locator(selector).first.evaluate(bright.replace('{}', what))
-    for scheme, dark in (('light', False), ('dark', True)):
+    for width, scheme in ((1280, 'light'), (1280, 'dark'), (390, 'light'), (390, 'dark')):
+        page.set_viewport_size(dict(width=width, height=800))
         page.emulate_media(color_scheme=scheme)
         page.wait_for_timeout(300)
         ground, ink = of('body', 'backgroundColor'), [of(s, 'color') for s in ('.psnb-explorer h4', '.psnb-explorer .widget-label', '.psnb-page-bar button', '.psnb-explorer select')]
-        assert (ground < 60) == dark and all((i > 150) == dark for i in ink), (ground, ink)
-        page.screenshot(path=tmp_path/f'{scheme}.png')
+        assert (ground < 60) == (scheme == 'dark') and all((i > 150) == (scheme == 'dark') for i in ink), (ground, ink)
+        page.screenshot(path=tmp_path/f'{scheme}-{width}.png')
         e.fits()
     e.no_error()
     assert not page.errors, page.errors
 
 
-def test_predictions_on_a_page(serve, page, tmp_path):
+def test_predictions_on_a_page(pages, page, tmp_path):
     "The explorer without a network: query by list, by click and by key, thresholds, nothing that attention would need."
-    import nbformat
-    code = 'from person_search_nb.predictions_explorer import PredictionsExplorer\nPredictionsExplorer.demo()'
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), tmp_path/'page.ipynb')
-    base = serve('voila', 'page.ipynb', '--no-browser', '--port={port}', '--Voila.ip=127.0.0.1', '--VoilaConfiguration.http_keep_alive_timeout=3600', '--VoilaConfiguration.extension_denylist=jupyterlab-jupytext', folder=tmp_path)
-    page.goto(base)
-    page.wait_for_function("document.querySelectorAll('.psnb-explorer .psnb-picture').length === 13")
+    page.goto(pages['predictions'])
+    wait(page, "document.querySelectorAll('.psnb-explorer .psnb-picture').length === 13")
     e = Explorer(page, 0)
     visible = lambda: sum(e.pictures.nth(i).is_visible() for i in HITS)
     e.until('predictions come without a network')
@@ -454,7 +488,7 @@ def test_predictions_on_a_page(serve, page, tmp_path):
     e.changes(lambda: page.mouse.click(*e.places(LOOKING)[other]), (1,))
     assert e.chosen(LOOKING) == [int(other)]
     e.press('Matches', 'Home')
-    page.wait_for_function("[...document.querySelectorAll('.psnb-picture')].filter(p => p.offsetParent).length === 2")
+    wait(page, "[...document.querySelectorAll('.psnb-picture')].filter(p => p.offsetParent).length === 2")
     e.press('Minimum score', 'End')
     e.until('no match passes')
     assert visible() == 0
@@ -490,14 +524,14 @@ def idle(page): page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"
 
 
 def run_all(page, base, notebook):
-    "Open a notebook and run all its cells; returns when the first has run."
+    "Open a notebook and run all its cells; returns when they have begun."
     from playwright.sync_api import TimeoutError
     page.goto(f'{base}/lab/tree/{notebook}?reset&token=explore')
     page.locator('.jp-Notebook .jp-Cell').first.wait_for()
     page.get_by_text(re.compile(r'\| Idle$')).first.wait_for()   # the indicator says idle before there is a kernel, and cells run then wait for ever
     while True:            # until its command is ready, the menu's item does nothing
         menu(page, 'Run', 'Run All Cells')
-        try: page.locator('.jp-InputPrompt', has_text='[1]').first.wait_for(timeout=60_000); break
+        try: page.locator('.jp-InputPrompt', has_text=re.compile(r'\[(\*|\d+)\]')).first.wait_for(timeout=60_000); break   # any: the first may have scrolled away
         except TimeoutError: page.keyboard.press('Escape')
 
 

@@ -26,7 +26,7 @@ def refused(command, message, *words, **kw):
 
 @pytest.mark.parametrize('words,named', [(('--cameras', '99'), '--cameras'), (('--after', '2030-01-01', '--rerank', 'cbgm'), '--after, --rerank'), (('--before', '5'), '--before'), (('--box', '1,2,3,4'), '--box')])
 def test_filters_of_pictures_are_not_for_queries(command, words, named):
-    refused(command, f'{named}: only for a search by a picture, --image; leave it out', 'search', MODEL, '--query', '0', '--data', SPEC, *words)
+    refused(command, f'{named}: only for a search by a picture, --image or --queries; leave it out', 'search', MODEL, '--query', '0', '--data', SPEC, *words)
 
 @pytest.mark.parametrize('words', [('--query', '0'), ('--size', '64x96'), ('--data', SPEC)])
 def test_options_of_queries_are_not_for_pictures(command, words):

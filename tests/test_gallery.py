@@ -1,5 +1,6 @@
 "Galleries: exact whatever the blocks, the files and the processes; killed at any format_time they open, and end as if unbroken."
 import json, os, shutil, signal, stat
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from person_search_nb.reranking import cbgm, k_reciprocal
 from person_search_nb.models import load_model
 from person_search_nb.neighbours import Approximate, choose_engine, crowd, exact_neighbours
 from person_search_nb.neighbours import recall, Rows
-from person_search_nb.manifest import read_manifest
+from person_search_nb.manifest import read_manifest, write_manifest
 from person_search_nb.shards import compact
 from person_search_nb.sources import open_source, time_in
 from person_search_nb.gallery import fingerprint, format_time, thumbnail
@@ -120,7 +121,7 @@ def test_engines(name, tmp_path):
     np.testing.assert_array_equal(sims[found], truth[0][found])                                    # similarities are those of the rows, not of codes
     keep = np.arange(len(feats)) % 3 == 0
     assert (engine.search(asked, 10, keep)[1] % 3 == 0).all()
-    grown = Approximate(name, Rows([feats, asked[:2].astype(np.float16)]), engine.index)             # two rows came after the index
+    grown = Approximate(name, Rows([feats, asked[:2].astype(np.float16)]), engine.index, engine.effort)             # two rows came after the index
     assert (np.sort(grown.search(asked[:2], 2)[1], 1) == [[0, 3000], [1, 3001]]).all()
     engine.save(tmp_path/'i')
     np.testing.assert_array_equal(Approximate.load(name, feats, tmp_path/'i').search(asked, 10)[1], rows)
@@ -134,7 +135,7 @@ def test_an_index_is_written_piece_by_piece_and_whole_or_not_at_all(tmp_path):
     engine = Approximate.build('hnsw', crowd(100, 20, 64), progress=False)
     engine.save(tmp_path/'i')
     whole = (tmp_path/'i').read_bytes()
-    assert engine.bytes == len(whole) and whole == faiss.serialize_index(engine.index).tobytes()
+    assert engine.bytes == len(whole) and whole.partition(b'\n')[2] == faiss.serialize_index(engine.index).tobytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) // 2, limits[1]))  # as on a full disk
     try:
@@ -143,8 +144,76 @@ def test_an_index_is_written_piece_by_piece_and_whole_or_not_at_all(tmp_path):
     assert (tmp_path/'i').read_bytes() == whole and os.listdir(tmp_path) == ['i']
 
 
+@pytest.mark.parametrize('name', ['hnsw', 'ivf-pq'])
+@pytest.mark.parametrize('wanted', [.8, .99])
+def test_an_index_finds_the_share_that_was_named(name, wanted, tmp_path):
+    "The effort was a number in units of its own, whose recall nobody knew; here it is measured on queries that the index has not seen."
+    pytest.importorskip('faiss')
+    feats, asked = np.split(crowd(510, 20, 64, seed=3), [10_000])
+    asked = asked.astype(np.float32)
+    engine = Approximate.build(name, feats, wanted, progress=False)
+    assert engine.reached >= wanted and recall(engine.search(asked, 10)[1], exact_neighbours(feats, asked, 10)[1]) > wanted - .03
+    engine.save(tmp_path/'i')
+    again = Approximate.load(name, feats, tmp_path/'i')
+    assert (again.effort, again.recall, again.reached) == (engine.effort, wanted, engine.reached) and f'recall={wanted}' in repr(again)
+
+
+def test_more_recall_takes_more_effort_and_too_much_is_said():
+    pytest.importorskip('faiss')
+    feats = crowd(500, 20, 64)
+    least, most = (Approximate.build('ivf-pq', feats, r, progress=False).effort for r in (.5, .99))
+    assert least < most
+    rng = np.random.default_rng(0)
+    alike = np.ones(64) + 1e-3 * rng.standard_normal((2000, 64))  # nearer to each other than codes can tell
+    alike = (alike / np.linalg.norm(alike, axis=1, keepdims=True)).astype(np.float32)
+    with pytest.warns(UserWarning, match="at its highest effort, and recall=1 was named; engine='exact' misses nothing"): engine = Approximate.build('ivf-pq', alike, 1, progress=False)
+    assert engine.reached < 1 and engine.effort == engine._most
+
+
+@pytest.mark.parametrize('wrong', [1.5, 0, -.1, float('nan'), 'x', True, None])
+def test_a_recall_that_is_none(wrong):
+    for use in (lambda: Approximate.build('hnsw', crowd(5, 4, 16), wrong), lambda: drawn(10).build_index('exact', wrong)):
+        with pytest.raises(ValueError, match='give the share of the ten nearest to be found') as e: use()
+        assert '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize('rows', [1, 2, 11])
+def test_an_index_over_hardly_any_rows(rows):
+    pytest.importorskip('faiss')
+    feats = crowd(rows, 1, 16, dtype=np.float32)
+    assert set(Approximate.build('hnsw', feats, progress=False).search(feats[:1], 10)[1][0]) - {-1} == set(range(min(rows, 10))) or rows > 10
+
+
+def test_one_query_of_half_precision_is_as_exact_as_many():
+    "It is multiplied in float16: what that may hide is compared again."
+    feats, asked = crowd(500, 20, 64), crowd(500, 20, 64, dtype=np.float32, seed=4)[:20]
+    near = asked[0] + .02 * np.random.default_rng(0).standard_normal((3000, 64))  # nearer to each other than float16 can tell
+    feats[5000:8000] = near / np.linalg.norm(near, axis=1, keepdims=True)
+    feats[8000:8100] = feats[5000:5100]  # equals
+    s, r = exact_neighbours(feats, asked, 20)
+    for q in range(20):
+        for block in (77, 16384):
+            one = exact_neighbours(feats, asked[q:q + 1], 20, block=block, longest=1.01)
+            np.testing.assert_array_equal(one[0][0], s[q]), np.testing.assert_array_equal(one[1][0], r[q])
+
+
+def test_an_index_of_an_earlier_version(tmp_path, capsys):
+    faiss = pytest.importorskip('faiss')
+    g = drawn(3000)
+    g.save(tmp_path/'g')
+    opened = Gallery.open(tmp_path/'g').build_index('hnsw', progress=False)
+    assert 'hnsw: finds ' in capsys.readouterr().out and opened.manifest['index']['reached'] == opened.engine.reached and opened.manifest['index']['recall'] == .99
+    file = tmp_path/'g'/opened.manifest['index']['file']
+    file.write_bytes(faiss.serialize_index(opened.engine.index).tobytes())  # without the line that says what it is
+    write_manifest(tmp_path/'g', read_manifest(tmp_path/'g', files=False) | dict(index=dict(name='hnsw', file=file.name, rows=3000, bytes=file.stat().st_size)))
+    old = Gallery.open(tmp_path/'g')
+    with pytest.raises(ValueError, match='an index of an earlier version, .* build it again: .*build_index.., or person-search index'): old.search(g.det_feats[3], 5)
+    assert old.search(g.det_feats[3], 5, exact=True)
+    assert Gallery.open(tmp_path/'g').build_index('hnsw', progress=False).search(g.det_feats[3], 5, score_threshold=0)[0].detection == 3
+
+
 def test_choice_of_an_engine(monkeypatch):
-    assert [choose_engine(n)[0] for n in (10, 299_999, 300_000, 3_000_000)] == ['exact', 'exact', 'hnsw', 'ivf-pq']
+    assert [choose_engine(n)[0] for n in (10, 299_999, 300_000, 3_000_000)] == ['exact', 'exact', 'ivf-pq', 'ivf-pq']
     assert choose_engine(10 ** 8, unit=False)[0] == 'exact'
     monkeypatch.setattr(neighbours.importlib.util, 'find_spec', lambda name: None)
     assert choose_engine(10 ** 8)[0] == 'exact' and 'person_search_nb[search]' in choose_engine(10 ** 8)[1]
@@ -188,13 +257,70 @@ def test_compact_keeps_every_row(net, shots, tmp_path):
     assert len(build(net, shots, tmp_path/'g').names) == 10
 
 
-def _shared_build(shots, out): return len(build(load_model(shipped_trunk('hdl-student-fast-taught')), shots, out))
+def people_of(gallery):
+    "What a gallery says of each scene, whatever their order."
+    rows = lambda i: [(m.tolist(), f.tolist()) for m, f in zip(gallery.det_boxes[gallery.det_image == i], np.asarray(gallery.det_feats[np.flatnonzero(gallery.det_image == i)]))]
+    return {gallery.names[i]: (rows(i), gallery.cameras[i], gallery.times[i]) for i in range(len(gallery.names))}
 
 
-def test_two_processes_make_the_same_gallery(net, shots, tmp_path, one_thread):
-    one = build(net, shots, tmp_path/'one')
-    assert spawn(_shared_build, 2, shots, tmp_path/'two') == [len(one)] * 2
-    same(one, Gallery.open(tmp_path/'two'))
+def _shared_build(shots, out): return len(build(load_model(shipped_trunk('hdl-student-fast-taught')), shots, out, batch_size=1))
+
+
+def test_two_processes_of_a_launcher_make_two_parts(net, shots, tmp_path, one_thread):
+    "Each its own; together, to the last bit, what one makes alone. Nothing is done again, and nothing is missed when a picture comes."
+    one = build(net, shots, tmp_path/'one', batch_size=1)
+    counts = spawn(_shared_build, 2, shots, tmp_path/'two')
+    assert sorted(p.name for p in (tmp_path/'two').iterdir()) == ['1-of-2', '2-of-2'] and sum(counts) == len(one) and all(counts)
+    both = Gallery.open(tmp_path/'two')
+    assert [len(m) for m in both.members] == counts and people_of(both) == people_of(one)
+    query = np.asarray(one.det_feats[7], np.float32)
+    assert [(m.name, m.similarity) for m in both.search(query, 9)] == [(m.name, m.similarity) for m in one.search(query, 9)]
+
+
+@pytest.mark.parametrize('n', [1, 3, 16])
+def test_parts_by_number(net, mine, tmp_path, n, capsys):
+    "A part that is made again, after pictures were added, keeps its scenes and takes its share of the new; more parts than pictures leave some empty."
+    late = sorted(mine.iterdir())[3]
+    kept = late.read_bytes()
+    late.unlink()
+    for k in range(1, n + 1): build(net, mine, tmp_path/'g', part=(k, n))
+    before = people_of(Gallery.open(tmp_path/'g'))
+    late.write_bytes(kept)
+    for k in range(1, n + 1): build(net, mine, tmp_path/'g', part=(k, n))
+    after = people_of(Gallery.open(tmp_path/'g'))
+    assert len(after) == 10 and len(before) == 9 and {k: after[k] for k in before} == before
+    assert ('falls to this part' in capsys.readouterr().out) == (n == 16)
+
+
+def test_parts_that_are_missing_or_mixed(net, shots, tmp_path):
+    for k in (1, 3): build(net, shots, tmp_path/'g', part=(k, 3))
+    with pytest.raises(ValueError, match=r'g: part 2 of 3 is missing; run person-search index --part 2/3'): Gallery.open(tmp_path/'g')
+    build(net, shots, tmp_path/'g', part=(1, 2))
+    with pytest.raises(ValueError, match='g: holds parts of 2 and of 3; remove the parts of one'): Gallery.open(tmp_path/'g')
+    with pytest.raises(ValueError, match='is no gallery, and not empty'): build(net, shots, tmp_path/'g')
+    for part in ((3, 2), (0, 2), 2, 'a', (1, 2., 3)):
+        with pytest.raises(ValueError, match=r'give \(which, of how many\), such as \(2, 8\)'): build(net, shots, tmp_path/'h', part=part)
+
+
+def test_each_worker_takes_one_stretch_of_a_film(net, tmp_path):
+    pytest.importorskip('av')
+    film(tmp_path/'c2 yard.mp4')
+    build(net, tmp_path/'c2 yard.mp4', tmp_path/'one', every=.2)
+    for k in (1, 2): build(net, tmp_path/'c2 yard.mp4', tmp_path/'g', every=.2, part=(k, 2))
+    assert list(Gallery.open(tmp_path/'g').names) == list(Gallery.open(tmp_path/'one').names)
+
+
+def test_two_machines_of_torchrun(shots, tmp_path):
+    "Two agents on this host, as on two machines: each process writes a gallery of its own, and one name opens both."
+    import socket, subprocess, sys
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+    agent = [sys.executable, '-m', 'torch.distributed.run', '--nnodes', '2', '--nproc-per-node', '1', '--rdzv-backend', 'c10d', '--rdzv-endpoint', f'localhost:{port}', '--rdzv-id', 'g', '--no-python',
+             sys.executable, '-c', 'from person_search_nb.cli import main; main()', 'index', shots, '--out', tmp_path/'g', '--device', 'cpu']
+    agents = [subprocess.Popen([str(a) for a in agent], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    said = [a.communicate(timeout=600)[0] for a in agents]
+    assert [a.returncode for a in agents] == [0, 0], said
+    both = Gallery.open(tmp_path/'g')
+    assert [m.folder.name for m in both.members] == ['1-of-2', '2-of-2'] and len(both.names) == 10 and all(len(m.names) for m in both.members)
 
 
 def _failing_build(shots, out):
@@ -321,7 +447,7 @@ def test_another_network_and_other_settings(net, shots, tmp_path):
 def test_truncated_galleries(net, shots, tmp_path, kind):
     made = build(net, shots, tmp_path/'g')
     file = tmp_path/'g'/dict(rows='000002.rows.npy', gone='000002.rows.npy', columns='000002.npz').get(kind, 'manifest.json')
-    text = file.read_bytes()
+    text, names = file.read_bytes(), list(made.names)  # from the disk, before it is damaged
     if kind == 'gone': file.unlink()
     elif kind in ('format', 'version'): file.write_text(json.dumps(json.loads(text) | {kind: 99}))
     else: file.write_bytes(text[:len(text) // 2])
@@ -329,7 +455,7 @@ def test_truncated_galleries(net, shots, tmp_path, kind):
         Gallery.open(tmp_path/'g')
     if kind not in ('rows', 'columns', 'gone'): return
     repaired = build(net, shots, tmp_path/'g')                                                       # the three scenes are made again, at the end
-    assert sorted(repaired.names) == made.names and len(repaired) == len(made)
+    assert sorted(repaired.names) == names and len(repaired) == len(made)
 
 
 def test_no_gallery_there(tmp_path, net, shots):
@@ -434,6 +560,164 @@ def test_reranking_is_that_of_the_evaluation():
     with pytest.raises(ValueError, match='give context='): g.search(g.det_feats[q], rerank='cbgm')
 
 
+def test_boxes_and_names_stay_on_the_disk(tmp_path):
+    "Mapped, and equal to what was written; names that are no text, and the same name twice, among them."
+    g = drawn()
+    g.names = ['', 'Zoë.jpg', 'x\udcff.jpg', 's5', *g.names[4:]]
+    g.save(tmp_path/'g')
+    opened = Gallery.open(tmp_path/'g').append(g)
+    assert [type(p) for p in opened.det_boxes.parts] == [np.memmap] * 2 and all(type(data) is np.memmap for data, _ in opened.names.parts)
+    assert opened.names == g.names * 2 and list(opened.names) == g.names * 2 and opened.names[61] == 'Zoë.jpg' and opened.names[-1] == 's59'
+    boxes, mask = np.concatenate([g.det_boxes] * 2), np.arange(2 * len(g)) % 7 == 3
+    for key in (mask, slice(290, 310), [5, 599], np.s_[:, 2], np.s_[mask, :2], -1): np.testing.assert_array_equal(opened.det_boxes[key], boxes[key])
+    assert opened._named('s5') == [3, 5, 63, 65] and opened._named('nobody') == []
+    compact(tmp_path/'g', most=1)
+    assert list(Gallery.open(tmp_path/'g').names) == g.names * 2
+
+
+def test_galleries_of_an_earlier_revision_are_read(tmp_path):
+    "Their texts were one piece of JSON."
+    g = drawn()
+    g.save(tmp_path/'g', half=False)
+    file, made = tmp_path/'g/000001.npz', Gallery.open(tmp_path/'g')
+    before = replace(made, names=list(made.names), det_boxes=np.array(made.det_boxes), sizes=np.array(made.sizes))
+    with np.load(file) as z: columns = {k: z[k] for k in ('image', 'boxes', 'scores', 'cameras', 'times', 'sizes')}
+    text = json.dumps(dict(names=list(made.names), scenes=[[-1, n, ''] for n in made.names]))
+    np.savez(file, **columns, text=np.frombuffer(text.encode(), np.uint8))
+    m = json.loads((tmp_path/'g/manifest.json').read_text())
+    m['shards'][0]['bytes']['000001.npz'] = file.stat().st_size
+    (tmp_path/'g/manifest.json').write_text(json.dumps(m))
+    same(Gallery.open(tmp_path/'g'), before)
+    assert len(Gallery.open(tmp_path/'g').append(g).names) == 120
+
+
+@pytest.mark.parametrize('change', [dict(names_ends=np.arange(60)[::-1]), dict(names_ends=np.arange(59)), dict(names=np.full(170, 0x80, np.uint8)), dict(names=np.zeros((85, 2), np.uint8)), dict(keys=np.zeros(3, np.uint8)),
+                                    dict(sources=np.full(60, -9, np.int32)), dict(sources=np.zeros(60)), dict(stamps_ends=np.zeros(60))])
+def test_texts_that_are_none_are_refused(tmp_path, change):
+    drawn().save(tmp_path/'g')
+    file = tmp_path/'g/000001.npz'
+    with np.load(file) as z: columns = dict(z)
+    np.savez(file, **columns | change)
+    m = json.loads((tmp_path/'g/manifest.json').read_text())
+    m['shards'][0]['bytes']['000001.npz'] = file.stat().st_size
+    (tmp_path/'g/manifest.json').write_text(json.dumps(m))
+    with pytest.raises(ValueError, match='000001.npz: not a part of a gallery .*run person-search index'): Gallery.open(tmp_path/'g')
+
+
+def rows_of(lists): return [[(m.scene, m.detection, m.similarity) for m in found] for found in lists]
+
+
+@pytest.mark.parametrize('rerank', ['', 'k-reciprocal', 'cbgm'])
+def test_many_queries_at_once_are_each_alone(rerank):
+    "The same lists to the last bit, with filters for all, and with scenes left out of each."
+    g = drawn()
+    queries, own = g.det_feats[3:40:4], [[int(s)] for s in g.det_image[3:40:4]]
+    kw = dict(number=7, camera=[1, 2], rerank=rerank, top=20)
+    context = [g.det_feats[k:k + 3] for k in range(len(queries))] if rerank == 'cbgm' else [None] * len(queries)
+    several = dict(kw, context=context if rerank == 'cbgm' else None)
+    assert rows_of(g.search(queries, **several)) == rows_of([g.search(q, **kw, context=c) for q, c in zip(queries, context)])
+    alone = [g.search(q, **kw, context=c, exclude=e) for q, c, e in zip(queries, context, own)]
+    together = g.search(queries, **several, exclude=own)
+    assert rows_of(together) == rows_of(alone) and all(m.scene != e[0] for found, e in zip(together, own) for m in found)
+    assert rows_of(g.search(queries, **several, exclude=[1, 2])) == rows_of([g.search(q, **kw, context=c, exclude=[1, 2]) for q, c in zip(queries, context)])
+    assert [len(found) for found in g.search(queries[:1], number=7)] == [7] and g.search(queries[:0]) == []
+
+
+def test_it_says_in_a_line_what_it_is():
+    g = drawn()
+    assert repr(g) == f'Gallery({len(g)} people in {len(g.names)} scenes)'
+
+
+def test_many_queries_read_the_rows_once(monkeypatch):
+    g, passes = drawn(), []
+    blocks = neighbours._blocks
+    monkeypatch.setattr(neighbours, '_blocks', lambda *a, **kw: passes.append(1) or blocks(*a, **kw))
+    g.search(g.det_feats[:32], exclude=[[0]] * 32)
+    assert len(passes) == 1
+
+
+def test_a_query_among_many_that_is_wrong_is_named():
+    g = drawn()
+    with pytest.raises(ValueError, match='^query 2 has length 2; divide'): g.search(g.det_feats[:4] * np.float32([[1], [1], [2], [1]]))
+    with pytest.raises(ValueError, match='^query 1 is not finite'): g.search(np.where([[0], [1]], np.nan, g.det_feats[:2]))
+    with pytest.raises(ValueError, match='exclude= has 1 lists of scenes for 2 queries; give one for each'): g.search(g.det_feats[:2], exclude=[[1]])
+    with pytest.raises(ValueError, match='has no scene 99; exclude= takes numbers from 0 to 59'): g.search(g.det_feats[:2], exclude=[[1], [99]])
+    with pytest.raises(ValueError, match='context has 1 tables for 2 queries'): g.search(g.det_feats[:2], rerank='cbgm', context=[g.det_feats[:1]])
+    with pytest.raises(ValueError, match=r'query has shape \(2, 2, 2\)'): g.search(np.zeros((2, 2, 2)))
+
+
+def in_parts(tmp_path, sizes=(20, 5, 35), **kw):
+    "Folders with the scenes of `drawn()`, so many in each, and one with all of them."
+    g, folders, first = drawn(), [], 0
+    for n in sizes:
+        mine, scenes = (g.det_image >= first) & (g.det_image < first + n), slice(first, first + n)
+        part = Gallery(g.det_image[mine] - first, g.det_boxes[mine], g.det_scores[mine], g.det_feats[mine], g.names[scenes], g.cameras[scenes], g.times[scenes])
+        part.save(tmp_path/f'part{first}', **kw)
+        folders.append(tmp_path/f'part{first}')
+        first += n
+    g.save(tmp_path/'whole', **kw)
+    return folders, Gallery.open(tmp_path/'whole')
+
+
+@pytest.mark.parametrize('rerank', ['', 'k-reciprocal', 'cbgm'])
+def test_galleries_side_by_side_are_one(tmp_path, rerank):
+    "Equal to the last bit to one gallery of all, with every filter, and each match knows its folder."
+    folders, whole = in_parts(tmp_path)
+    parts = Gallery.open(folders)
+    same(parts, whole)
+    queries = np.asarray(whole.det_feats[3:60:9], np.float32)
+    for kw in ({}, dict(camera=2), dict(time=(20, 70)), dict(scenes=range(18, 40), exclude=[21]), dict(score_threshold=.9), dict(exclude=[[int(s)] for s in whole.det_image[3:60:9]]), dict(number=400)):
+        kw = dict(number=9, top=30, rerank=rerank, context=[queries[:2]] * len(queries) if rerank == 'cbgm' else None) | kw
+        assert rows_of(parts.search(queries, **kw)) == rows_of(whole.search(queries, **kw))
+    found = parts.search(queries[0], 300, score_threshold=0)
+    assert {m.folder for m in found} == set(folders) and all(m.folder == folders[(m.scene >= 20) + (m.scene >= 25)] for m in found)
+    assert [(m.name, m.camera, m.time) for m in found if m.time == m.time] == [(m.name, m.camera, m.time) for m in whole.search(queries[0], 300, score_threshold=0) if m.time == m.time]
+
+
+def test_galleries_each_by_its_index(tmp_path, capsys):
+    pytest.importorskip('faiss')
+    g = drawn(3000)
+    for k, name in enumerate('ab'):
+        rows = slice(1500 * k, 1500 * k + 1500)
+        Gallery(g.det_image[rows], g.det_boxes[rows], g.det_scores[rows], g.det_feats[rows], g.names).save(tmp_path/name)
+    Gallery.open(tmp_path/'a').build_index('hnsw', progress=False)
+    parts = Gallery.open([tmp_path/'a', tmp_path/'b'])
+    assert [m.engine is None for m in parts.members] == [False, True]
+    for q in g.det_feats[::300]: assert parts.search(q, 1, score_threshold=0)[0].detection == parts.search(q, 1, score_threshold=0, exact=True)[0].detection
+    parts.build_index('exact')
+    assert Gallery.open(tmp_path/'a').engine is None
+
+
+def test_galleries_that_do_not_belong_together(tmp_path):
+    folders, whole = in_parts(tmp_path, (30, 30))
+    other = drawn(seed=2)
+    other.model = 'abcdef0123456789'
+    other.save(tmp_path/'other')
+    with pytest.raises(ValueError, match='other and .*part0: cannot be searched side by side; the other gallery is of another network'): Gallery.open([*folders, tmp_path/'other'])
+    with pytest.raises(ValueError, match='part0: is given twice'): Gallery.open([*folders, folders[0]])
+    with pytest.raises(ValueError, match='give at least one gallery'): Gallery.open([])
+    with pytest.raises(ValueError, match='nowhere: no gallery there'): Gallery.open([folders[0], tmp_path/'nowhere'])
+    with pytest.raises(ValueError, match='open one of them and append to it'): Gallery.open(folders).append(drawn())
+    empty = Gallery(np.zeros(0, int), np.zeros((0, 4)), np.zeros(0), np.zeros((0, 0)), [])
+    empty.save(tmp_path/'empty')
+    for order in ([tmp_path/'empty', *folders], [*folders, tmp_path/'empty']): same(Gallery.open(order), whole)
+
+
+def test_galleries_with_pictures_and_by_command(net, mine, tmp_path, command):
+    "The same name in both: a match is told by its source; and a page shows it."
+    (tmp_path/'more').mkdir()
+    for p in sorted(mine.iterdir())[:4]: shutil.copy(p, tmp_path/'more'/p.name)
+    for name, folder in (('a', mine), ('b', tmp_path/'more')): build(net, folder, tmp_path/name, model_file='shipped:hdl-student-fast-taught')
+    parts = Gallery.open([tmp_path/'a', tmp_path/'b'])
+    np.testing.assert_array_equal(parts.picture(11), parts.picture(1))
+    found = parts.find(net, 1, parts.det_boxes[parts.det_image == 1][0], 2)
+    assert [m.scene for m in found] == [1, 11] and [m.folder.name for m in found] == ['a', 'b'] and found[1].where == f'{found[1].name} (scene 11 of {tmp_path}/more)'
+    box = ','.join(f'{v:.1f}' for v in parts.det_boxes[parts.det_image == 1][0])
+    done = command('search', '--gallery', tmp_path/'a', tmp_path/'b', '--image', mine/parts.names[1], '--box', box, '--number', 2, '--device', 'cpu', '--out', tmp_path/'hits.html')
+    assert done.returncode == 0 and f'scene 11 of {tmp_path}/more' in done.stdout, done.stderr
+    assert (tmp_path/'hits.html').read_text().count('data:image/jpeg') == 3
+
+
 def test_index_beside_a_gallery(tmp_path, monkeypatch, capsys):
     pytest.importorskip('faiss')
     g = drawn(3000)
@@ -486,6 +770,34 @@ def test_command_line(net, mine, tmp_path, command):
     assert done.returncode == 1 and 'another network' in done.stderr
     assert 'give a MODEL' in command('search').stderr
     assert command('index', tmp_path/'nowhere').stderr.strip().endswith('such as prw:PATH')
+
+
+def test_command_of_many_queries(net, mine, tmp_path, command):
+    made = build(net, mine, tmp_path/'g', model_file='shipped:hdl-student-fast-taught')
+    rows = (0, 4, 7)
+    lines = [f'{made.names[made.det_image[r]]},' + ','.join(f'{v:.1f}' for v in made.det_boxes[r]) for r in rows]
+    (tmp_path/'q.csv').write_text('\ufeffpicture,x1,y1,x2,y2\n' + '\n'.join(lines) + '\n\n', encoding='utf-8')
+    ask = 'search', '--gallery', tmp_path/'g', '--number', 3, '--device', 'cpu', '--queries'
+    done = command(*ask, tmp_path/'q.csv', '--out', tmp_path/'found.json', '--cameras', 1)
+    assert done.returncode == 0 and 'found.json: 9 matches of 3 queries' in done.stdout, done.stderr
+    found = json.loads((tmp_path/'found.json').read_text())['matches']
+    assert {m['camera'] for m in found} == {1} and [m['query'] for m in found] == [0] * 3 + [1] * 3 + [2] * 3
+    done = command(*ask, tmp_path/'q.csv', '--skip-own')
+    assert [line for line in done.stdout.splitlines() if line.startswith('query')] == [f'query {k}: {made.names[made.det_image[r]]}' for k, r in enumerate(rows)]
+    assert not any(made.names[made.det_image[r]] in part for r, part in zip(rows, done.stdout.split('query ')[1:]) for part in part.splitlines()[1:])
+    np.save(tmp_path/'q.npy', made.det_feats[list(rows)])
+    assert command(*ask, tmp_path/'q.npy', '--out', tmp_path/'found.csv').returncode == 0
+    assert [line.split(',')[5] for line in (tmp_path/'found.csv').read_text().splitlines()[1::3]] == [str(made.det_image[r]) for r in rows]
+    for bad, why in (('picture,x1,y1,x2,y2\nnowhere.png,1,2,3,4', 'bad.csv: nowhere.png: no such picture; a picture is a file'), ('a,b', 'bad.csv: line 1 is not picture,x1,y1,x2,y2'),
+                     (f'picture,x1,y1,x2,y2\n{made.names[0]},1,2,3', 'bad.csv: line 2 is not'), (f'picture,x1,y1,x2,y2\n{made.names[0]},9,2,3,4', 'bad.csv: line 2: box 9,2,3,4')):
+        (tmp_path/'bad.csv').write_text(bad)
+        done = command(*ask, tmp_path/'bad.csv')
+        assert done.returncode == 1 and why in done.stderr and 'Traceback' not in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    np.save(tmp_path/'bad.npy', 2 * np.asarray(made.det_feats[:2], np.float32))
+    assert 'bad.npy: query 0 has length 2' in command(*ask, tmp_path/'bad.npy').stderr
+    assert 'bad.npy: holds embeddings, which were taken from no picture; leave out --skip-own' in command(*ask, tmp_path/'bad.npy', '--skip-own').stderr
+    assert 'leave --image and --box out' in command(*ask, tmp_path/'q.csv', '--box', '1,2,3,4').stderr
+    assert 'no such file' in command(*ask, tmp_path/'gone.csv').stderr
 
 
 # explorer -------------------------------------------------------------------------------------------------------------

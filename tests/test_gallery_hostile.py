@@ -125,7 +125,7 @@ def test_deep_and_missing_manifests(tmp_path):
 def test_index_makes_anew_what_is_broken(net, tmp_path, pictures, file, damage):
     "faults.md, row 17: a file of the right size with wrong bytes was the same error for ever."
     g = build_gallery(net, pictures, tmp_path / 'g', least=0., progress=False)
-    want, path = (np.asarray(g.det_feats).copy(), g.names), tmp_path / 'g' / file
+    want, path = (np.asarray(g.det_feats).copy(), list(g.names)), tmp_path / 'g' / file
     data = bytearray(path.read_bytes())
     if damage == 'gone': path.unlink()
     else:

@@ -56,5 +56,5 @@ def test_run_all_leaves_out_slow_cells_and_shows_what_they_gave(tmp_path, monkey
     nbformat.write(nb, tmp_path / 'lesson.ipynb')
     NotebookClient(nb, timeout=120, resources=dict(metadata=dict(path=str(tmp_path)))).execute()
     said = [json.dumps(c.outputs) for c in nb.cells]
-    assert 'Not run, because it takes minutes. Below is what it gave.' in said[1] and 'mAP 0.31' in said[1] and 'aGVsbG8=' in said[1]
+    assert 'Not run, because it takes long. Below is what it gave.' in said[1] and 'mAP 0.31' in said[1] and 'aGVsbG8=' in said[1]
     assert 'Not run' in said[2] and 'Below' not in said[2] and 'False' in said[3] and 'now' in said[5]

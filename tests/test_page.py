@@ -16,6 +16,7 @@ from person_search_nb.widgets import draw_map, live_map, view_of
 from person_search_nb.models import load_model
 
 SPEC = 'synth:tiny?test_scenes=20&test_ids=14&queries=6&gallery=19&seed=12'
+WINDOW = dict(width=1280, height=900)
 CHROMIUM = next((p for p in ('/usr/bin/chromium', shutil.which('chromium'), shutil.which('google-chrome')) if p and Path(p).exists()), None)
 NO_CARD = 'No available adapters.'  # what Chromium says, by itself, when a page asks for a graphics card
 LIMITS = dict(boxes=1e-4, scores=1e-4, embeddings=1e-3)  # boxes: as a share of the picture's width
@@ -107,6 +108,7 @@ def site(vendor, tmp_path_factory):
     size = write_page(folder, vendor, SPEC, progress=False)
     assert size < 20e6, 'what a visitor downloads'
     scenes = open_dataset(SPEC, 'gallery', progress=False)
+    (folder/'blank.html').write_text('<link rel=icon href=data:,><p id=status>Done</p>')   # for its modules alone
     for i in range(len(scenes)): scenes.image(i).numpy().tofile(folder/f'exact{i}.bin')
     quiet = type('Quiet', (http.server.SimpleHTTPRequestHandler,), dict(log_message=lambda *a: None))
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(quiet, directory=str(folder)))
@@ -125,13 +127,10 @@ def chromium():
         b.close()
 
 
-@pytest.fixture
-def visit(chromium, site):
-    "Open the page; afterwards: no error on the console, and nothing was asked from elsewhere."
-    address, wrong, contexts = site[0], [], []
-    def go(query='', **context):
-        contexts.append(chromium.new_context(viewport=dict(width=1280, height=900), accept_downloads=True, **context))
-        page = contexts[-1].new_page()
+def visitor(chromium, address, wrong):
+    "`go(query)` opens the page in a window of its own; `wrong` fills with errors on the console and what is asked from elsewhere."
+    def go(query=''):
+        page = chromium.new_page(viewport=WINDOW, accept_downloads=True)
         page.set_default_timeout(300_000)
         page.on('console', lambda m: wrong.append(m.text) if m.type in ('error', 'warning') and m.text != NO_CARD else None)
         page.on('pageerror', lambda e: wrong.append(str(e)))
@@ -139,8 +138,34 @@ def visit(chromium, site):
         page.goto(f'{address}/{query}')
         settled(page)
         return page
-    yield go
-    for c in contexts: c.close()
+    return go
+
+
+@pytest.fixture
+def visit(chromium, site):
+    "Open the page; afterwards: no error on the console, and nothing was asked from elsewhere."
+    wrong, pages = [], []
+    go = visitor(chromium, site[0], wrong)
+    yield lambda query='': pages.append(go(query)) or pages[-1]
+    for page in pages: page.close()
+    assert not wrong, wrong
+
+
+@pytest.fixture(scope='module')
+def opened(chromium, site):
+    "A page that stays open: to load three networks takes seconds."
+    wrong = []
+    yield visitor(chromium, site[0], wrong)(), wrong
+
+
+@pytest.fixture
+def page(opened):
+    "That page, as it was when it was opened."
+    page, wrong = opened
+    page.set_viewport_size(WINDOW)
+    page.emulate_media(color_scheme='light')
+    moved(page, page.locator('#reset').click)
+    yield page
     assert not wrong, wrong
 
 
@@ -175,18 +200,19 @@ def click(page, name, number):
     page.mouse.click(*at)
 
 
-RUN = """async ([name, number, boxes]) => {
-  const { Network } = await import('./network.js'), { reader } = await import('./files.js');
-  const ort = await import('./vendor/ort.wasm.min.mjs');
-  const net = await Network.open(ort, reader(() => {}), name), out = [];
-  for (let i = 0; i < number; i++) {
+RUN = """async ([name, runtime, boxes]) => {
+  const { filesOf } = await import('/network.js'), { openWith } = await import('/runtime.js');
+  const { openAll } = await import('/remote_network.js'), { reader } = await import('/files.js');
+  const read = reader(() => {}), files = { [name]: await filesOf(name, read) }, out = [];
+  let net = null;
+  const title = await openWith(runtime, read, async kit => { net = (await openAll(files, kit))[name]; });
+  for (let i = 0; i < boxes.length; i++) {
     const data = new Float32Array(await (await fetch(`exact${i}.bin`)).arrayBuffer());
-    const image = { data, dims: [1, 3, 256, 448] };
-    const found = await net.search(image);
-    const given = await net.embed(image, Float32Array.from(boxes[i].flat()));
-    out.push([[...found.boxes], [...found.scores], [...found.embeddings], [...given]]);
+    const found = await net.search({ data, dims: [1, 3, 256, 448] });
+    const who = async boxes => [...(await net.regions(found.features, boxes)).embeddings];
+    out.push([[...found.boxes], [...found.scores], await who(found.boxes), await who(Float32Array.from(boxes[i].flat()))]);
   }
-  return out;
+  return [title, out];
 }"""
 
 
@@ -195,8 +221,7 @@ def test_the_page_finds_what_python_finds(site, visit, name):
     "Twenty scenes: the same people, boxes, scores and embeddings, and the same ranking of all of them."
     scenes, model = site[2], load_model(shipped_trunk(NETWORKS[name][1])).eval()
     truth = [scenes.truth(i)['boxes'] for i in range(len(scenes))]
-    page = visit()
-    told = page.evaluate(RUN, [name, len(scenes), [b.tolist() for b in truth]])
+    _, told = visit('blank.html').evaluate(RUN, [name, 'wasm', [b.tolist() for b in truth]])
     galleries = [], []
     for i, (boxes, scores, embeddings, given) in enumerate(told):
         with torch.no_grad():
@@ -215,10 +240,9 @@ def test_the_page_finds_what_python_finds(site, visit, name):
         assert (np.diff(similar[k][order]) < 1e-5).all()
 
 
-def test_a_visitor(site, visit, tmp_path_factory):
+def test_a_visitor(page, tmp_path_factory):
     "Opens the page, clicks a person, moves every control, saves a picture, goes back to the start."
     shots = tmp_path_factory.mktemp('shots')
-    page = visit()
     people = lambda name: page.locator(f'[data-network={name}] [role=option]')
     words = lambda name: page.locator(f'[data-network={name}] .caption').inner_text()
     ranking = lambda name: page.locator(f'[data-network={name}] .psnb-hits li span').all_inner_texts()
@@ -256,8 +280,7 @@ def test_a_visitor(site, visit, tmp_path_factory):
     assert 'scene=4' in page.url
 
 
-def test_the_tour(site, visit):
-    page = visit()
+def test_the_tour(page):
     moved(page, page.locator('#tour').click)
     seen = []
     while True:
@@ -269,9 +292,8 @@ def test_the_tour(site, visit):
     page.wait_for_function("document.getElementById('guide').hidden")
 
 
-def test_keyboard(site, visit):
+def test_keyboard(page):
     "A picture is reached with Tab, people with arrow keys, and Enter chooses."
-    page = visit()
     page.locator('[name=score]').focus()
     page.keyboard.press('Tab')
     assert page.evaluate("document.activeElement.closest('section').dataset.network") == 'teacher'
@@ -282,9 +304,9 @@ def test_keyboard(site, visit):
     assert page.evaluate("document.activeElement.getAttribute('aria-activedescendant')").endswith(f"-{page.locator('[data-network=teacher] [role=option]').count() - 1}")
 
 
-def test_a_picture_of_ones_own_and_what_is_none(site, visit, tmp_path):
+def test_a_picture_of_ones_own_and_what_is_none(site, page, tmp_path):
     "It is searched, has no right or wrong, and the address says nothing of it; a file that is no picture is refused, and the page goes on."
-    page, folder = visit(), site[1]
+    folder = site[1]
     mine = Image.open(folder/'scene3.jpg').resize((900, 514))
     mine.save(tmp_path/'mine.png')
     assert page.locator('#save').is_enabled()
@@ -302,14 +324,19 @@ def test_a_picture_of_ones_own_and_what_is_none(site, visit, tmp_path):
     assert '✓' in ' '.join(page.locator('[data-network=teacher] .psnb-hits li span').all_inner_texts())
 
 
-def test_a_link_brings_the_page_back_and_is_not_trusted(site, visit):
-    page = visit('?scene=2&person=1&quantity=x&level=1&opacity=0.3')
-    assert page.input_value('[name=quantity]') == 'x' and page.input_value('[name=level]') == '1'
+def test_a_link_brings_the_page_back_and_is_not_trusted(page, visit):
+    moved(page, page.locator('#scenes button').nth(2).click)
+    moved(page, lambda: click(page, 'teacher', 1))
+    moved(page, lambda: page.select_option('[name=quantity]', 'x'))
+    for name, value in (('level', '1'), ('opacity', '0.3')): moved(page, lambda: page.locator(f'[name={name}]').fill(value))
+    query = page.url.rpartition('/')[2]
+    assert all(part in query for part in ('scene=2', 'person=1', 'quantity=x', 'level=1', 'opacity=0.3'))
     text = page.locator('[data-network=taught] .caption').inner_text()
-    again = visit(page.url.rpartition('/')[2])
+    again = visit(query)
+    assert again.input_value('[name=quantity]') == 'x' and again.input_value('[name=level]') == '1'
     assert again.locator('[data-network=taught] .caption').inner_text() == text
-    odd = visit('?scene=99&level=7&quantity=%3Cimg%3E&colour=red&opacity=nan')
-    assert '?' not in odd.url and all(w in odd.inner_text('#status') for w in ('scene', 'level', 'quantity', 'colour', 'opacity'))
+    odd = visit('?scene=99&level=7&quantity=%3Cimg%3E&colour=red&opacity=nan&person=99')
+    assert '?' not in odd.url and all(w in odd.inner_text('#status') for w in ('scene', 'level', 'quantity', 'colour', 'opacity', 'person'))
 
 
 def test_the_runtime_is_the_one_in_the_address_or_the_one_that_works(chromium, site, visit):
@@ -324,17 +351,6 @@ def test_the_runtime_is_the_one_in_the_address_or_the_one_that_works(chromium, s
     page.close()
 
 
-RUN_ON_A_CARD = """async name => {
-  const { Network } = await import('/network.js'), { openWith } = await import('/runtime.js'), { reader } = await import('/files.js');
-  const read = reader(() => {});
-  let net = null;
-  const title = await openWith('webgpu', read, async ({ ort, options }) => { net = await Network.open(ort, read, name, options); });
-  const data = new Float32Array(await (await fetch('exact0.bin')).arrayBuffer());
-  const found = await net.search({ data, dims: [1, 3, 256, 448] });
-  return [title, [...found.boxes], [...found.scores], [...found.embeddings]];
-}"""
-
-
 @pytest.mark.slow
 def test_webgpu_finds_what_python_finds(chromium, site):
     "With a graphics card that is imitated in software, at a minute a scene."
@@ -345,7 +361,7 @@ def test_webgpu_finds_what_python_finds(chromium, site):
     if page.evaluate('async () => !(await navigator.gpu?.requestAdapter())'): pytest.skip('this Chromium has no WebGPU')
     for name in NETWORKS:
         model = load_model(shipped_trunk(NETWORKS[name][1])).eval()
-        title, boxes, scores, embeddings = page.evaluate(RUN_ON_A_CARD, name)
+        title, [(boxes, scores, embeddings, _)] = page.evaluate(RUN, [name, 'webgpu', [scenes.truth(0)['boxes'].tolist()]])
         assert title == 'WebGPU'
         with torch.no_grad(): found = model([scenes.image(0)])[0]
         assert len(scores) == len(found['scores'])
@@ -354,7 +370,7 @@ def test_webgpu_finds_what_python_finds(chromium, site):
     b.close()
 
 
-def test_quick_moves_end_where_slow_ones_do(site, visit):
+def test_quick_moves_end_where_slow_ones_do(visit):
     "Scenes clicked while others are still looked at, and a picture that is still being read: the last move counts, with its own boxes."
     page = visit()
     state = lambda: [page.locator(f'[data-network={n}] [role=option]').evaluate_all("all => all.map(e => e.querySelector('rect').getAttribute('x')).sort()") for n in NETWORKS] + [
@@ -379,40 +395,126 @@ def test_quick_moves_end_where_slow_ones_do(site, visit):
     assert state() == seen
 
 
-def test_a_link_keeps_the_person_under_other_attention(site, visit):
-    page = visit('?scene=1&person=1&by=taught')
+def test_a_link_keeps_the_person_under_other_attention(page, visit):
+    moved(page, page.locator('#scenes button').nth(1).click)
+    moved(page, lambda: click(page, 'taught', 1))
     moved(page, lambda: page.select_option('[name=attention]', 'off'))
     hits = lambda p: p.locator('[data-network=plain] .psnb-hits li span').all_inner_texts()
     again = visit(page.url.rpartition('/')[2])
     assert len(hits(page)) == 10 and [h[0] for h in hits(again)] == [h[0] for h in hits(page)]
 
 
-def test_controls_have_names(site, visit):
-    page = visit()
+def test_controls_have_names(page):
     for role, names in dict(slider=('Level', 'Opacity', 'Minimum score'), combobox=('Show', 'Attention')).items():
         for name in names: assert page.get_by_role(role, name=name).count() == 1, name
 
 
-def test_what_is_likely_next_is_computed_while_nobody_moves(site, visit):
-    "After a second of quiet; then the move finds its answer there."
+COUNT = """async () => {
+  const { RemoteNetwork } = await import('./remote_network.js'), search = RemoteNetwork.prototype.search;
+  window.searched = 0; window.said = [];
+  RemoteNetwork.prototype.search = async function (...a) { const r = await search.apply(this, a); window.searched++; return r; };
+  new MutationObserver(() => window.said.push(document.getElementById('status').textContent)).observe(document.getElementById('status'), { childList: true, characterData: true, subtree: true });
+}"""   # searches that have ended, and what the status line has said
+
+
+def test_what_is_likely_next_is_computed_while_nobody_moves(visit):
+    "After a moment of quiet; then the move finds its answer there."
     page = visit()
-    page.evaluate("""async () => {
-      const { Network } = await import('./network.js'), search = Network.prototype.search;
-      window.searched = 0; window.said = [];
-      Network.prototype.search = async function (...a) { const r = await search.apply(this, a); window.searched++; return r; };
-      new MutationObserver(() => window.said.push(document.getElementById('status').textContent)).observe(document.getElementById('status'), { childList: true, characterData: true, subtree: true });
-    }""")
+    page.evaluate(COUNT)
     page.wait_for_function('window.searched >= 3')
     moved(page, lambda: page.select_option('[name=attention]', 'off'))
     assert page.evaluate('window.said').count('Looking.') == 0
-    moved(page, page.locator('#scenes button').nth(9).click)
-    assert page.evaluate('window.said').count('Looking.') == 1   # of this nobody thought
 
 
-def test_phone_and_dark(site, visit, tmp_path_factory):
+def test_a_scene_is_looked_at_when_it_is_pointed_at(visit):
+    "Out of turn, so that a click finds its answer there."
+    page = visit()
+    page.evaluate(COUNT)
+    page.locator('#scenes button').nth(11).hover()
+    page.wait_for_function('window.searched >= 9')   # each network was still at another picture, and may have begun the next
+    page.evaluate('window.said = []')
+    moved(page, page.locator('#scenes button').nth(11).click)
+    assert page.evaluate('window.said').count('Looking.') == 0 and page.evaluate('window.searched') < 30
+
+
+HOLD = """async held => {   // what networks are asked is noted; answers of these wait for release[name]()
+  const { RemoteNetwork } = await import('./remote_network.js'), { ask } = RemoteNetwork.prototype, gates = {};
+  window.asked = []; window.release = {}; window.fail = null;   // the network to which a picture comes too small
+  for (const name of held) gates[name] = new Promise(done => { window.release[name] = done; });
+  RemoteNetwork.prototype.ask = async function (method, ...given) {
+    window.asked.push(`${this.name} ${method}`);
+    if (window.fail === this.name && method === 'search') given[0] = { data: new Float32Array(768), dims: [1, 3, 16, 16] };
+    const answer = await ask.call(this, method, ...given);
+    await gates[this.name];
+    return answer;
+  };
+}"""
+
+
+def test_each_panel_is_drawn_when_its_network_has_answered(page, visit):
+    "A student's people before the teacher has answered; rankings once it is known whom to look for; and a move in between wins."
+    held = visit()
+    busy = lambda part: [n for n in NETWORKS if held.get_attribute(f'[data-network={n}]{part}', 'aria-busy')]
+    def until(section, hits):
+        held.wait_for_function("""([section, hits]) => [['', section], [' .psnb-hits', hits]].every(([part, names]) =>
+            ['teacher', 'taught', 'plain'].every(n => names.includes(n) === (document.querySelector(`[data-network=${n}]${part}`).getAttribute('aria-busy') === 'true')))""", arg=[section, hits])
+        assert held.inner_text('#status') == 'Looking.'
+    held.evaluate(HOLD, ['teacher', 'plain'])
+    held.locator('#scenes button').nth(9).click()
+    until(['teacher', 'plain'], list(NETWORKS))      # whom to look for is the teacher's to say
+    assert 'FD' not in held.inner_text('[data-network=taught] .caption')
+    held.evaluate('release.teacher()')
+    until(['plain'], ['plain'])
+    held.locator('#scenes button').nth(10).click()
+    held.evaluate("document.getElementById('status').textContent = 'Looking.'")
+    until(['plain'], ['plain'])                      # the next scene, and one student is still at the last
+    held.evaluate('release.plain()')
+    assert settled(held).startswith('Done') and not busy('') and not busy(' .psnb-hits') and 'scene=10' in held.url
+    moved(page, page.locator('#scenes button').nth(10).click)
+    for part in ('.caption', '.psnb-hits'):
+        for n in NETWORKS: assert held.inner_text(f'[data-network={n}] {part}') == page.inner_text(f'[data-network={n}] {part}')
+
+
+def test_an_error_in_a_worker_reaches_the_status_line(chromium, site, visit):
+    "And the page goes on; a file that is missing or broken is an error too."
+    page = visit()
+    page.evaluate(HOLD, [])
+    page.evaluate("fail = 'plain'")
+    page.locator('#scenes button').nth(9).click()
+    page.wait_for_function("document.getElementById('status').className === 'error'")
+    assert '16 x 16 px is too small' in page.inner_text('#status') and page.locator('[aria-busy]').count() == 0
+    page.locator('[data-network=plain] .psnb-picture').focus()
+    page.keyboard.press('Home'); page.keyboard.press('Enter')   # people of an earlier scene: nothing to find
+    page.evaluate('fail = null')
+    assert moved(page, page.locator('#scenes button').nth(9).click).startswith('Done')
+    for file, said in (('network_worker.js', 'A file of this page is missing'), ('plain.head.onnx', 'protobuf')):
+        page = chromium.new_page()
+        page.route(f'**/{file}', lambda route: route.fulfill(status=404) if file.endswith('.js') else route.fulfill(body=b'no model'))
+        page.goto(site[0])
+        page.wait_for_function("document.getElementById('status').className === 'error'")
+        assert said in page.inner_text('#status')
+        page.close()
+
+
+def test_the_teachers_attention_does_not_run_the_teacher_again(visit):
+    "Nor do students look with learned attention again."
+    page = visit()
+    page.evaluate(HOLD, [])
+    asked = page.evaluate("""() => new Promise(done => {
+        const s = document.getElementById('status'), control = document.querySelector('[name=attention]');
+        const settled = then => new MutationObserver((_, o) => { if (/^Done/.test(s.textContent)) { o.disconnect(); then(); } }).observe(s, { childList: true, characterData: true, subtree: true });
+        settled(() => {
+            window.asked = [];
+            settled(() => done(window.asked));
+            control.value = 'teacher'; control.dispatchEvent(new Event('input', { bubbles: true })); });
+        document.querySelectorAll('#scenes button')[9].click(); })""")
+    assert sorted(asked) == sorted(['teacher regions'] + [f'{n} {what}' for n in ('taught', 'plain') for what in ('look', 'look', 'search', 'regions')])
+
+
+def test_phone_and_dark(page, tmp_path_factory):
     "At 390 px nothing is cut off, and colours follow the system."
     shots = tmp_path_factory.mktemp('shots')
-    page = visit(color_scheme='dark')
+    page.emulate_media(color_scheme='dark')
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == 'rgb(22, 24, 28)'
     page.screenshot(path=shots/'dark.png', full_page=True)
     page.set_viewport_size(dict(width=390, height=800))

@@ -293,10 +293,21 @@ def test_no_private_name_is_imported():
     assert not found, found
 
 
+tree_of = cache(ast.parse)  # text -> tree
+
+
+def statements(node):
+    "All statements in a tree, without the expressions in them, which are many."
+    for field in ('body', 'orelse', 'finalbody', 'handlers', 'cases'):
+        for inner in getattr(node, field, ()):
+            yield inner
+            yield from statements(inner)
+
+
 def defined(module):
     "Names at the top of a module of the package, whatever stands around them."
     names = set()
-    for node in ast.walk(ast.parse((ROOT/f'person_search_nb/{module}.py').read_text(encoding='utf-8'))):
+    for node in ast.walk(tree_of((ROOT/f'person_search_nb/{module}.py').read_text(encoding='utf-8'))):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)): names.add(node.name)
         elif isinstance(node, (ast.Import, ast.ImportFrom)): names |= {(a.asname or a.name).split('.')[0] for a in node.names}
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store): names.add(node.id)
@@ -308,7 +319,7 @@ def test_every_name_that_is_imported_is_there():
     have = {p.stem: defined(p.stem) for p in tracked('.py') if p.parent == ROOT/'person_search_nb'}
     plain = lambda cell: '' if cell.startswith('%%') else re.sub(r'(?m)^([ \t]*)[%!].*$', r'\1pass', cell)
     texts = [(p, '\n'.join(map(plain, code(p)))) for p in NOTEBOOKS] + [(p, p.read_text(encoding='utf-8')) for p in tracked('.py')]
-    lost = [f'{p.relative_to(ROOT)}: {m}.{a.name}' for p, text in texts for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ImportFrom)
+    lost = [f'{p.relative_to(ROOT)}: {m}.{a.name}' for p, text in texts for n in statements(tree_of(text)) if isinstance(n, ast.ImportFrom)
             and (m := (n.module or '').removeprefix('person_search_nb').lstrip('.')) in have and (n.level or n.module.startswith('person_search_nb'))
             for a in n.names if a.name != '*' and a.name not in have[m]]
     assert not lost, '\n'.join(lost)

@@ -440,7 +440,7 @@ def test_costs():
     parts = pair_macs(net, (400, 600))
     assert pair_macs(net, (400, 600), 10)['head'] * 21 == pair_macs(net, (400, 600), 20)['head'] * 11  # the query's own pass included
     assert search_macs(net, 3, 7, (400, 600), each=7) == search_macs(net, 3, 7, (400, 600))
-    g = [[search_macs(net, q, s, (400, 600))[0] for s in (1, 2, 3)] for q in (1, 2)]
+    g = search_macs(net, np.array([[1], [2]]), np.array([1, 2, 3]), (400, 600))[0].tolist()
     assert g[0][2] - g[0][1] == g[0][1] - g[0][0] and (g[1][1] - g[1][0]) - (g[0][1] - g[0][0]) == parts['pair']
 
 

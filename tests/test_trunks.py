@@ -143,9 +143,10 @@ def test_a_claim_runs_and_has_its_section(script, tmp_path, monkeypatch, capsys)
 def test_moments_in_miniature(script, tmp_path, monkeypatch):
     "Two trainings of four steps, with their card; a second run finds them and makes the same networks."
     moments = script('.ci/moments.py')
-    how = replace(moments.HOW, data='synth:tiny?train_scenes=8&train_ids=8&cameras=2', student_epochs=2 * moments.HOW.batch_size / 4)
-    scenes = open_dataset(TINY, 'gallery', progress=False)
-    for name, value in dict(HOW=how, MOMENTS=(0, 1, 2, 4), FRESH=TINY, demo_scenes=lambda: scenes).items(): monkeypatch.setattr(moments, name, value)
+    small = TINY + '&size=96x160'
+    how = replace(moments.HOW, data=small, student_epochs=2 * moments.HOW.batch_size / 4)
+    scenes = open_dataset(small, 'gallery', progress=False)
+    for name, value in dict(HOW=how, MOMENTS=(0, 1, 2, 4), FRESH=small, demo_scenes=lambda: scenes).items(): monkeypatch.setattr(moments, name, value)
     monkeypatch.setattr(sys, 'argv', ['moments', '--out', str(tmp_path / 'out'), '--work', str(tmp_path / 'work')])
     moments.main()
     files = [tmp_path / 'out' / f'taught-{k}.safetensors' for k in range(2)]

@@ -5,15 +5,16 @@ import { distance } from './distance.js';
 import { make } from './elements.js';
 import { reader, toImage } from './files.js';
 import { difference, scaled } from './heat.js';
-import { Network } from './network.js';
+import { filesOf } from './network.js';
 import { Panel } from './panel.js';
 import { rank } from './ranking.js';
+import { openAll } from './remote_network.js';
 import { openWith } from './runtime.js';
 import { Sight } from './sight.js';
 import { DEFAULTS, fromQuery, toQuery } from './state.js';
 import { TOUR } from './tour.js';
 
-const HITS = 10, PAUSE = 60, QUIET = 1000;  // people; ms between networks and before they begin
+const HITS = 10, QUIET = 150;  // people; ms before anything is computed ahead
 const MEANING = {
   picture: 'Boxes: people found; point at one for its score.',
   x: 'Bright: the squares of the features in a cell, summed; from lowest to highest of a picture.',
@@ -24,11 +25,12 @@ const MEANING = {
 const $ = id => document.getElementById(id);
 
 // # What is loaded
-const networks = {}, { runtime } = fromQuery(location.search);
+const networks = {}, galleries = {}, { runtime } = fromQuery(location.search);
 const sight = new Sight(networks);
-let data, sheet, state = { ...DEFAULTS };
-let image, own = null, seen = {};  // own: a picture of the reader's
+let data, names, sheet, state = { ...DEFAULTS };  // names: of the networks
+let image, own = null, seen = {};  // own: a picture of the reader's; seen: an entry of `sight`
 let chosen = null;                 // the box of whom we look for
+let pointed = -1;                  // the scene that was pointed at last
 let bytes = 0, work = Promise.resolve(), moves = 0, done = 0, brought = 0, step = 0;
 
 function say(text, bad = false) {
@@ -38,21 +40,28 @@ function say(text, bad = false) {
 
 async function load() {
   const read = reader(n => {
-    bytes += n;
-    say(`Loading: ${(bytes / 1e6).toFixed(1)} MB.`);
+    bytes += n;  // also while others still come after one has failed
+    if (!$('status').classList.contains('error')) say(`Loading: ${(bytes / 1e6).toFixed(1)} MB.`);
   });
   data = JSON.parse(new TextDecoder().decode(await read('data.json')));
-  sheet = await createImageBitmap(new Blob([await read(data.sheet.file)]));
-  $('runtime').textContent = await openWith(runtime, read, async ({ ort, options }) => {
-    for (const { name } of data.networks) {
-      networks[name] = await Network.open(ort, read, name, options);
-      const rows = await read(`${name}.people.bin`);
-      networks[name].gallery = new Float32Array(rows.buffer);
-    }
+  names = data.networks.map(n => n.name);
+  const files = {};
+  for (const name of names) files[name] = await filesOf(name, read);
+  const opened = openWith(runtime, read, async kit => {
+    Object.assign(networks, await openAll(files, kit));
   });
-  for (const s of data.scenes) s.picture = new Blob([await read(s.file)], { type: 'image/jpeg' });
+  // while they open
+  await Promise.all([opened.then(title => { $('runtime').textContent = title; }), rest(read)]);
   $('people').textContent = `${data.people.id.length}`;
   $('megabytes').textContent = (bytes / 1e6).toFixed(0);
+}
+
+async function rest(read) {  // what needs no network
+  for (const name of names) {
+    galleries[name] = new Float32Array((await read(`${name}.people.bin`)).buffer);
+  }
+  sheet = await createImageBitmap(new Blob([await read(data.sheet.file)]));
+  for (const s of data.scenes) s.picture = new Blob([await read(s.file)], { type: 'image/jpeg' });
 }
 
 // # Parts of the page
@@ -67,8 +76,9 @@ function buildPanels() {
 // A person of one network. What was asked of people who are no longer there is not done.
 async function choose(name, said) {
   await work;
-  const panel = panels[name];
-  if (said.edition !== panel.shown.edition || done !== moves) panel.picture.answered(true);
+  const { picture, shown } = panels[name];
+  if (said.edition !== shown.edition || done !== moves) picture.answered(true);
+  else if (!seen[name]) picture.answered(false);  // this network has failed
   else change({ by: name, person: sure(name)[said.choose] });
 }
 
@@ -77,6 +87,7 @@ function buildScenes() {
     const b = make('button', $('scenes'), { type: 'button', title: s.name });
     make('img', b, { src: URL.createObjectURL(s.picture), alt: `scene ${i + 1}` });
     b.onclick = () => { own = null; change({ scene: i, by: 'teacher', person: 0 }); };
+    b.onpointerenter = b.onfocus = () => foresee(i);
   });
 }
 
@@ -126,22 +137,22 @@ function change(what) {
   Object.assign(state, what);
   showAddress();
   showControls();
-  // one thing after another; of several moves that wait only the last is done
-  const mine = ++moves;
-  work = work.then(() => mine === moves && redraw(mine)).catch(failed).then(() => { done = mine; });
-  return work;
+  return work = answer(++moves);
 }
 
-function failed(error) {
-  say(error.message, true);
-  for (const panel of Object.values(panels)) panel.picture.answered(false);
+async function answer(mine) {  // left as soon as there is another move
+  try { await redraw(mine); } catch (error) {
+    if (mine !== moves) return;
+    say(error.message, true);
+    for (const panel of Object.values(panels)) panel.settle();
+  }
+  if (mine === moves) done = mine;
 }
 
 // Where the person stands whom we look for, if they are nobody in the list that `person` counts in.
 function place() {
   if (!chosen || !seen[state.by]) return '';
-  const { boxes } = seen[state.by];
-  const listed = sure(state.by).some(i => iou(boxes, i, chosen, 0) > 0.5);
+  const listed = sure(state.by).some(i => isAt(state.by, i, chosen));
   return listed ? '' : [...chosen].map(Math.round).join(',');
 }
 
@@ -162,8 +173,9 @@ function showControls() {
     b.setAttribute('aria-pressed', !own && i === state.scene));
 }
 
-async function bring(file) {
-  const mine = ++moves;  // a move like any other: what comes later counts
+function bring(file) { work = receive(file, ++moves); }  // a move: what comes later counts
+
+async function receive(file, mine) {
   say(`Reading ${file.name}.`);
   try {
     const picture = await toImage(file, data.scenes[0].width);
@@ -178,21 +190,36 @@ async function bring(file) {
   await change({ by: 'teacher', person: 0 });
 }
 
-async function redraw(mine) {  // left as soon as there is another move
-  const from = performance.now();
-  await look();
+async function redraw(mine) {
+  const from = performance.now(), here = subject(), picture = await here.picture();
   if (mine !== moves) return;
-  const box = query(), who = identity(box);
+  image = picture;
+  seen = sight.entry(here.key, state.attention);
+  const missing = names.filter(name => !seen[name]);
+  for (const name of missing) panels[name].wait();
+  if (missing.length) say('Looking.');
+  const answers = ask(seen, picture, () => mine === moves), box = query(answers, mine);
+  await Promise.all([box, ...names.map(name => show(name, answers, box, mine))]);
+  if (mine !== moves) return;
+  renumber();
   showAddress();
-  for (const { name } of data.networks) {
-    draw(name, box);
-    const hits = await findHits(name, box, who);
-    if (mine !== moves) return;
-    panels[name].rank(hits);
-  }
+  for (const name of names) panels[name].say(words(name));
   setTimeout(after => after === moves && lookAhead(), QUIET, moves);
-  say(box ? `Done in ${Math.max(1, Math.round(performance.now() - from))} ms.`
+  say(await box ? `Done in ${Math.max(1, Math.round(performance.now() - from))} ms.`
     : 'Nobody is found here: lower the minimum score, or take another scene.');
+}
+
+// One network's panel, as soon as what it shows is known.
+async function show(name, answers, box, mine) {
+  await answers[name];
+  if (state.quantity === 'difference') await answers.teacher;
+  if (mine !== moves) return;
+  draw(name);
+  const whom = await box;
+  if (mine !== moves) return;
+  panels[name].select(whom ? sure(name).findIndex(i => isAt(name, i, whom)) : -1);
+  const hits = await findHits(name, whom);
+  if (mine === moves) panels[name].rank(hits);
 }
 
 // # What the networks see
@@ -200,38 +227,43 @@ async function imageOf(scene) {
   return data.scenes[scene].image ??= await toImage(data.scenes[scene].picture);
 }
 
-async function look() {  // state and picture may be others after each `await`
-  const names = data.networks.map(n => n.name), { scene, attention } = state, given = own;
-  const entry = sight.entry(given ? `own ${brought}` : scene, attention);
-  const picture = given || await imageOf(scene);
-  if (names.some(name => !entry[name])) say('Looking.');
-  for (const name of names) await sight.see(entry, name, picture);
-  image = picture;
-  seen = entry;
+function subject(scene = state.scene, given = own) {  // a picture of the reader's, or a scene
+  return given ? { key: `own ${brought}`, picture: async () => given }
+    : { key: scene, picture: () => imageOf(scene) };
+}
+
+// name -> a promise that this network has filled in the entry, or that it is no longer wanted
+function ask(entry, picture, wanted) {
+  return Object.fromEntries(names.map(name => [name, sight.see(entry, name, picture, wanted)]));
 }
 
 // What may be asked next: this picture under other attention, then the other scenes.
 function likely() {
-  const key = own ? `own ${brought}` : state.scene, here = own;
-  const same = ['learned', 'off', 'teacher'].map(attention =>
-    ({ key, attention, picture: () => here || imageOf(key) }));
-  const others = data.scenes.map((_, i) =>
-    ({ key: i, attention: state.attention, picture: () => imageOf(i) }));
+  const same = ['learned', 'off', 'teacher'].map(attention => ({ attention, ...subject() }));
+  const others = data.scenes.map((_, i) => ({ attention: state.attention, ...subject(i, null) }));
   return [...same, ...others];
 }
 
-// While nobody moves anything, one network at a time: a move has to wait for no more than that.
+// While nobody moves anything. A move waits at most until its network has seen one picture.
 async function lookAhead() {
-  const mine = moves;
-  for (const { key, attention, picture } of likely()) {
-    for (const { name } of data.networks) {
-      await new Promise(resolve => { setTimeout(resolve, PAUSE); });
-      if (mine !== moves) return;
-      work = work.then(async () => sight.see(sight.entry(key, attention), name, await picture()))
-        .catch(failed);
-      await work;
+  const mine = moves, wanted = () => mine === moves;
+  try {
+    for (const { key, attention, picture } of likely()) {
+      const given = await picture();
+      if (!wanted()) return;
+      await Promise.all(Object.values(ask(sight.entry(key, attention), given, wanted)));
     }
-  }
+  } catch { /* whoever asks for it is told */ }
+}
+
+// Between pointing at a scene and clicking it there is time to look at it.
+async function foresee(scene) {
+  pointed = scene;
+  const { key, picture } = subject(scene, null), wanted = () => pointed === scene;
+  try {
+    const given = await picture();
+    await Promise.all(Object.values(ask(sight.entry(key, state.attention), given, wanted)));
+  } catch { /* whoever clicks it is told */ }
 }
 
 function sure(name) {  // numbers of those whom a network finds
@@ -239,18 +271,23 @@ function sure(name) {  // numbers of those whom a network finds
   return [...scores.keys()].filter(i => scores[i] >= state.score);
 }
 
-function query() {  // the box of whom we look for
-  if (chosen) {  // with other attention the same person may have another number
-    const { boxes } = seen[state.by];
-    const same = sure(state.by).find(i => iou(boxes, i, chosen, 0) > 0.5);
-    if (same !== undefined) state.person = same;
-    return chosen;
+function isAt(name, i, box) { return iou(seen[name].boxes, i, box, 0) > 0.5; }
+
+// The box of whom we look for, once a network has answered that finds someone; null: nobody.
+async function query(answers, mine) {
+  if (chosen) return chosen;
+  for (const name of [state.by, ...names]) {
+    await answers[name];
+    if (mine !== moves) return null;
+    const rows = sure(name), i = rows.includes(state.person) ? state.person : rows[0];
+    if (rows.length) return chosen = seen[name].boxes.slice(4 * i, 4 * i + 4);
   }
-  const names = [state.by, ...data.networks.map(n => n.name)];
-  const name = names.find(n => sure(n).length);
-  if (!name) return null;
-  const rows = sure(name), i = rows.includes(state.person) ? state.person : rows[0];
-  return chosen = seen[name].boxes.slice(4 * i, 4 * i + 4);
+  return null;
+}
+
+function renumber() {  // with other attention the same person may have another number
+  const same = chosen ? sure(state.by).find(i => isAt(state.by, i, chosen)) : undefined;
+  if (same !== undefined) state.person = same;
 }
 
 function identity(box) {  // of the annotation; -1: nobody knows
@@ -273,21 +310,21 @@ function heatOf(name) {
     difference: minus, box: null };
 }
 
-function draw(name, box) {
+function draw(name) {
   const { boxes, scores } = seen[name], rows = sure(name);
   const labels = rows.map((i, k) =>
     `person ${k + 1} of ${rows.length}, score ${scores[i].toFixed(2)}: find them`);
   panels[name].show(image, {
     heat: heatOf(name), labels, boxes: rows.map(i => [...boxes.subarray(4 * i, 4 * i + 4)]),
-    selected: box ? rows.findIndex(i => iou(boxes, i, box, 0) > 0.5) : -1,
     alt: `${name}: ${MEANING[state.quantity]} ${rows.length} people found`,
     edition: `${seen.number} ${state.score}`,
-  }, words(name, rows.length));
+  });
+  panels[name].say(words(name));
 }
 
-function words(name, number) {
-  const found = `${number} people found. `, j = state.level;
-  if (name === 'teacher') return found;
+function words(name) {
+  const found = `${sure(name).length} people found. `, j = state.level;
+  if (name === 'teacher' || !seen.teacher || !seen.plain) return found;
   const map = (who, what) => seen[who].maps[j][what].data;
   const far = (who, what) => distance(map(who, what), map('teacher', what));
   const text = what => {
@@ -299,12 +336,12 @@ function words(name, number) {
 }
 
 // # Rankings
-async function findHits(name, box, who) {
-  const { people } = data, network = networks[name], { features, gains } = seen[name];
+async function findHits(name, box) {
   if (!box) return [];
+  const { people } = data, { features, gains } = seen[name], who = identity(box);
   const here = own ? -1 : state.scene, mine = row => here >= 0 && people.scene[row] === here;
-  const { embeddings } = await network.regions(features, box, gains[3]);
-  return rank(embeddings, network.gallery, HITS, mine).map(({ row, similarity }, k) => {
+  const { embeddings } = await networks[name].regions(features, box, gains[3]);
+  return rank(embeddings, galleries[name], HITS, mine).map(({ row, similarity }, k) => {
     const said = similarity.toFixed(2), right = who < 0 ? null : people.id[row] === who;
     const verdict = right === null ? '' : right ? ', the same person' : ', someone else';
     const alt = `match ${k + 1}, similarity ${said}${verdict}`;
@@ -320,9 +357,9 @@ function cutOut(row) {
   return canvas;
 }
 
-function save() {  // the pictures side by side, with their boxes
-  const [, , h, w] = image.dims, names = data.networks.map(n => n.name);
-  const out = document.createElement('canvas'), gap = 8;
+async function save() {  // the pictures side by side, with their boxes
+  await work;
+  const [, , h, w] = image.dims, out = document.createElement('canvas'), gap = 8;
   Object.assign(out, { width: names.length * (w + gap) - gap, height: h + 24 });
   const pen = out.getContext('2d');
   pen.fillStyle = '#fff';
@@ -343,6 +380,12 @@ function save() {  // the pictures side by side, with their boxes
 }
 
 // # Start
+function sayIgnored({ state: { person, at }, ignored }) {  // what an address says in vain
+  const nobody = person > 0 && !at && !sure(state.by).includes(person);
+  const vain = nobody ? [...ignored, 'person'] : ignored;
+  if (vain.length) say(`In the address, ${vain.join(', ')} means nothing here.`);
+}
+
 try {
   await load();
   const asked = fromQuery(location.search, data.scenes.length);
@@ -352,5 +395,5 @@ try {
   buildPanels();
   await change({});
   connect();
-  if (asked.ignored.length) say(`In the address, ${asked.ignored.join(', ')} means nothing here.`);
+  if (!$('status').classList.contains('error')) sayIgnored(asked);
 } catch (e) { say(e.message, true); }

@@ -1,4 +1,4 @@
-// A network of two parts, as web_parts.py writes it, with the contract of deployable.TwoParts.
+// A network of two parts, as web_parts.py writes it, put together as deployable.TwoParts does.
 
 import { clip, isLarge, nms, take } from './boxes.js';
 import { roiAlign } from './roi_align.js';
@@ -13,11 +13,10 @@ export class Network {
     Object.assign(this, { ort, scene, head, about });
   }
 
-  // read: a function of a file's name that gives its bytes
-  static async open(ort, read, name, options = {}) {
-    const session = async part =>
-      ort.InferenceSession.create(await read(`${name}.${part}.onnx`), options);
-    const about = JSON.parse(new TextDecoder().decode(await read(`${name}.json`)));
+  // files: of `filesOf`
+  static async open(ort, files, options = {}) {
+    const session = part => ort.InferenceSession.create(files[part], options);
+    const about = JSON.parse(new TextDecoder().decode(files.about));
     return new Network(ort, await session('scene'), await session('head'), about);
   }
 
@@ -46,7 +45,7 @@ export class Network {
       maps: levels(maps, [3]) };
   }
 
-  // The people in a picture, best first.
+  // The people in a picture, best first; `regions` says who they are.
   async search(image, gains = AS_LEARNED) {
     const a = this.about, [, , height, width] = image.dims;
     const seen = await this.look(image, gains);
@@ -59,20 +58,21 @@ export class Network {
       .filter(i => judged.scores[i] >= a.score_threshold && isLarge(moved, i, 1));
     const boxes = take(moved, sure), scores = Float32Array.from(sure, i => judged.scores[i]);
     const kept = nms(boxes, scores, a.nms_threshold, a.detections);
-    const found = take(boxes, kept);
-    const { embeddings } = await this.regions(seen.features, found, gains[3]);
-    return { boxes: found, scores: Float32Array.from(kept, i => scores[i]), embeddings,
+    return { boxes: take(boxes, kept), scores: Float32Array.from(kept, i => scores[i]),
       maps: seen.maps, features: seen.features };
-  }
-
-  // Unit embeddings of given boxes.
-  async embed(image, boxes, gains = AS_LEARNED) {
-    const { features } = await this.look(image, gains);
-    return (await this.regions(features, boxes, gains[3])).embeddings;
   }
 }
 
 // Maps by level: [{ x, mean_a, a }], each { data, dims }.
 function levels(maps, numbers) {
-  return numbers.map(j => ({ x: maps[`x${j}`], mean_a: maps[`mean_a${j}`], a: maps[`a${j}`] }));
+  const plain = ({ data, dims }) => ({ data, dims });  // a tensor cannot leave a worker
+  return numbers.map(j => ({ x: plain(maps[`x${j}`]), mean_a: plain(maps[`mean_a${j}`]),
+    a: plain(maps[`a${j}`]) }));
+}
+
+// read: a function of a file's name that gives its bytes
+export async function filesOf(name, read) {
+  const [about, scene, head] = await Promise.all(
+    [`${name}.json`, `${name}.scene.onnx`, `${name}.head.onnx`].map(read));
+  return { about, scene, head };
 }

@@ -13,7 +13,7 @@ export class Panel {
   constructor(parent, { name, title, cost }, choose) {
     const root = make('section', parent);
     root.dataset.network = name;
-    this.title = title;
+    Object.assign(this, { root, title });
     this.shown = { ...EMPTY, label: `${title}: people found; arrow keys, then Enter` };
     make('h2', root, { textContent: title });
     make('p', root, { className: 'cost', textContent: cost });
@@ -23,17 +23,35 @@ export class Panel {
     this.hits.setAttribute('aria-label', `found by: ${title}`);
   }
 
+  // what is shown is of an earlier move, until `show` and `rank`, or `settle`
+  wait() { for (const part of [this.root, this.hits]) part.setAttribute('aria-busy', 'true'); }
+
+  settle() {
+    for (const part of [this.root, this.hits]) part.removeAttribute('aria-busy');
+    this.picture.answered(false);
+  }
+
   // image: of `toImage`; what: some of the things a `ScenePicture` shows
-  show(image, what, caption) {
+  show(image, what) {
     const [, , h, w] = image.dims, old = this.shown.edition;
-    Object.assign(this.shown, { size: [w, h] }, what);
+    Object.assign(this.shown, { size: [w, h], selected: -1 }, what);
+    this.root.removeAttribute('aria-busy');
     this.picture.repaint(image.canvas);
     this.picture.answered(false);
     if (this.shown.edition !== old) this.picture.renumbered();
-    this.caption.textContent = caption;
   }
 
-  rank(hits) { showHits(this.hits, hits); }
+  say(caption) { this.caption.textContent = caption; }
+
+  select(number) {  // -1: nobody
+    this.shown.selected = number;
+    this.picture.redraw();
+  }
+
+  rank(hits) {
+    this.hits.removeAttribute('aria-busy');
+    showHits(this.hits, hits);
+  }
 
   // the picture with its boxes, at a place of another drawing
   copy(pen, left, top) {

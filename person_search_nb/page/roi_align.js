@@ -3,16 +3,21 @@
 
 const SAMPLES = 2;
 
-// Cells and weights of a point between cells; none where it lies beyond the map.
-function taps(y, x, h, w) {
-  if (y < -1 || y > h || x < -1 || x > w) return [];
-  const low = (v, n) => Math.min(Math.floor(Math.max(v, 0)), n - 1);
-  const share = (v, at, n) => at === n - 1 ? 0 : Math.max(v, 0) - at;
-  const top = low(y, h), left = low(x, w);
-  const dy = share(y, top, h), dx = share(x, left, w);
-  const below = Math.min(top + 1, h - 1), right = Math.min(left + 1, w - 1);
-  return [[top * w + left, (1 - dy) * (1 - dx)], [top * w + right, (1 - dy) * dx],
-    [below * w + left, dy * (1 - dx)], [below * w + right, dy * dx]];
+// Of each bin along one axis: the cells between which its samples lie, and what each counts for.
+// A sample beyond the map counts for nothing.
+function shares(from, step, bins, cells) {
+  return Array.from({ length: bins }, (_, bin) => {
+    const out = new Map(), add = (cell, v) => out.set(cell, (out.get(cell) ?? 0) + v / SAMPLES);
+    for (let s = 0; s < SAMPLES; s++) {
+      const v = from + (bin + (s + 0.5) / SAMPLES) * step, inside = Math.max(v, 0);
+      if (v < -1 || v > cells) continue;
+      const low = Math.min(Math.floor(inside), cells - 1);
+      const share = low === cells - 1 ? 0 : inside - low;
+      add(low, 1 - share);
+      if (share) add(low + 1, share);
+    }
+    return [...out];
+  });
 }
 
 // The map with all channels of a cell next to one another: (h * w, C).
@@ -30,20 +35,18 @@ export function roiAlign(features, boxes, size, scale) {
   const data = new Float32Array(number * channels * bins), sum = new Float32Array(channels);
   for (let r = 0; r < number; r++) {
     const [x1, y1, x2, y2] = boxes.subarray(4 * r, 4 * r + 4);
-    const high = (y2 - y1) * scale / size, wide = (x2 - x1) * scale / size;
+    const along = (low, high, cells) =>
+      shares(low * scale - 0.5, (high - low) * scale / size, size, cells);
+    const down = along(y1, y2, h), across = along(x1, x2, w);
     for (let bin = 0; bin < bins; bin++) {
       sum.fill(0);
-      for (let s = 0; s < SAMPLES * SAMPLES; s++) {
-        const down = Math.floor(bin / size) + (Math.floor(s / SAMPLES) + 0.5) / SAMPLES;
-        const across = bin % size + (s % SAMPLES + 0.5) / SAMPLES;
-        const y = y1 * scale - 0.5 + down * high, x = x1 * scale - 0.5 + across * wide;
-        for (const [cell, weight] of taps(y, x, h, w)) {
-          const at = cell * channels;
+      for (const [row, much] of down[Math.floor(bin / size)]) {
+        for (const [column, share] of across[bin % size]) {
+          const at = (row * w + column) * channels, weight = much * share;
           for (let c = 0; c < channels; c++) sum[c] += weight * map[at + c];
         }
       }
-      for (let c = 0; c < channels; c++)
-        data[(r * channels + c) * bins + bin] = sum[c] / (SAMPLES * SAMPLES);
+      for (let c = 0; c < channels; c++) data[(r * channels + c) * bins + bin] = sum[c];
     }
   }
   return { data, dims: [number, channels, size, size] };

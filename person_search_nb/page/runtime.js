@@ -17,25 +17,31 @@ async function best(wanted) {
   } catch { return 'wasm'; }
 }
 
-async function start(name, read) {
-  const { title, script, binary, providers } = BUILDS[name];
-  const ort = await import(`./vendor/${script}`);
-  const glue = new URL(`vendor/${binary}.mjs`, location.href);
-  Object.assign(ort.env.wasm, { numThreads: 1, wasmPaths: { mjs: glue.href },
-    wasmBinary: (await read(`vendor/${binary}.wasm.gz`)).buffer });
+// What workers start a runtime from. Its files are read here, once for all of them.
+async function kitOf(name, read) {
+  const { script, binary, providers } = BUILDS[name];
+  const module = async file => URL.createObjectURL(
+    new Blob([await read(`vendor/${file}`)], { type: 'text/javascript' }));
+  return { script: await module(script), glue: await module(`${binary}.mjs`),
+    binary: (await read(`vendor/${binary}.wasm.gz`)).buffer, providers };
+}
+
+// in a worker; kit: of `openWith`
+export async function start({ script, glue, binary, providers }) {
+  const ort = await import(script);
+  Object.assign(ort.env.wasm, { numThreads: 1, wasmPaths: { mjs: glue }, wasmBinary: binary });
   ort.env.logLevel = 'error';  // that shapes are computed on the processor is no news
-  return { ort, title, options: { executionProviders: providers } };
+  return { ort, options: { executionProviders: providers } };
 }
 
 // wanted: 'wasm', 'webgpu' (if there is a card, even an imitated one), else the best there is;
-// read: as in `Network.open`; opens: a function that opens all networks with a runtime. A card on
-// which that fails is left.
+// read: as in `filesOf`; opens: a function that opens all networks, each with `start` of the kit
+// that it gets. A card on which that fails is left.
 export async function openWith(wanted, read, opens) {
   const name = wanted === 'wasm' ? wanted : await best(wanted);
   try {
-    const runtime = await start(name, read);
-    await opens(runtime);
-    return runtime.title;
+    await opens(await kitOf(name, read));
+    return BUILDS[name].title;
   } catch (error) {
     if (name === 'wasm') throw error;
     return openWith('wasm', read, opens);

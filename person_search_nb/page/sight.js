@@ -6,32 +6,65 @@ import { AS_LEARNED, OFF } from './network.js';
 const KEPT = 48;  // pictures, each under one kind of attention
 
 export class Sight {
-  // networks: name -> Network; the teacher is among them, and comes first
-  constructor(networks) { Object.assign(this, { networks, kept: new Map(), number: 0 }); }
+  // networks: name -> RemoteNetwork; the teacher is among them
+  constructor(networks) {
+    Object.assign(this, { networks, kept: new Map(), turns: {}, number: 0 });
+  }
 
   // the entry of a picture, perhaps an empty one; `key` says which picture it is
   entry(key, attention) {
     const name = `${key} ${attention}`, old = this.kept.get(name);
-    const entry = old ?? { number: ++this.number, attention };
+    const entry = old ?? { number: ++this.number, key, attention };
     this.kept.delete(name);
     this.kept.set(name, entry);  // the newest stands last
-    if (this.kept.size > KEPT) this.kept.delete(this.kept.keys().next().value);
+    if (this.kept.size > KEPT) this.forget(this.kept.keys().next().value);
     return entry;
   }
 
-  // fill in what one network sees; the teacher has to be asked first
-  async see(entry, name, image) {
-    if (entry[name]) return;
-    const gains = await this.gains(entry, name, image);
-    entry[name] = { ...await this.networks[name].search(image, gains), gains };
+  forget(oldest) {
+    const old = this.kept.get(oldest);
+    this.kept.delete(oldest);
+    const left = [...this.kept.values()];
+    for (const [name, network] of Object.entries(this.networks)) {
+      const shared = left.some(e => e[name] === old[name]);
+      if (old[name] && !shared) network.forget(old[name].features);
+    }
   }
 
-  async gains({ attention, teacher }, name, image) {
+  // Fill in what one network sees. A network does one thing after another; what is not `wanted`
+  // any more when its turn comes is left out.
+  async see(entry, name, image, wanted = () => true) {
+    if (entry[name]) return;
+    if (entry.attention === 'teacher') {
+      if (name === 'teacher') { await this.seeAsLearned(entry, image, wanted); return; }
+      await this.see(entry, 'teacher', image, wanted);  // its maps are what students need
+    }
+    const turn = (this.turns[name] ?? Promise.resolve()).then(async () => {
+      if (!entry[name] && wanted()) entry[name] = await this.search(entry, name, image);
+    });
+    this.turns[name] = turn.catch(() => {});  // a failure is told to whoever asked, not to the next
+    await turn;
+  }
+
+  // Its own attention is nothing new to the teacher.
+  async seeAsLearned(entry, image, wanted) {
+    const learned = this.entry(entry.key, 'learned');
+    await this.see(learned, 'teacher', image, wanted);
+    entry.teacher = learned.teacher;
+  }
+
+  async search(entry, name, image) {
+    const gains = await this.gains(entry, name, image);
+    return { ...await this.networks[name].search(image, gains), gains };
+  }
+
+  async gains({ key, attention, teacher }, name, image) {
     if (attention === 'off') return OFF;
-    if (attention !== 'teacher' || name === 'teacher') return AS_LEARNED;
-    const gains = [...AS_LEARNED];
+    if (attention === 'learned') return AS_LEARNED;
+    const gains = [...AS_LEARNED], network = this.networks[name];
+    let { maps } = this.entry(key, 'learned')[name] ?? await network.look(image, gains);
     for (let j = 0; j < 3; j++) {  // what a level gets depends on the levels before it
-      const { maps } = await this.networks[name].look(image, gains);
+      if (j > 0) ({ maps } = await network.look(image, gains));
       gains[j] = gainLike(teacher.maps[j].mean_a, maps[j].mean_a);
     }
     return gains;

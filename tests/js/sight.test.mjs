@@ -5,15 +5,18 @@ import { Sight } from '../../person_search_nb/page/sight.js';
 
 // Networks that note what they are asked; the student's maps are half as strong as the teacher's.
 function pair() {
-  const asked = [], map = v => ({ data: Float32Array.of(v), dims: [1, 1, 1] });
+  const asked = [], forgotten = [], map = v => ({ data: Float32Array.of(v), dims: [1, 1, 1] });
+  const maps = v => [v, v, v].map(m => ({ mean_a: map(m) }));
   const network = (name, v) => ({
-    look: async () => ({ maps: [v, v, v].map(m => ({ mean_a: map(m) })) }),
+    look: async () => { asked.push([`${name} looks`]); return { maps: maps(v) }; },
     search: async (image, gains) => {
       asked.push([name, image, gains]);
-      return { maps: [v, v, v].map(m => ({ mean_a: map(m) })) };
+      return { maps: maps(v), features: asked.length };
     },
+    forget: features => forgotten.push([name, features]),
   });
-  return [asked, new Sight({ teacher: network('teacher', 1), taught: network('taught', 0.5) })];
+  const sight = new Sight({ teacher: network('teacher', 1), taught: network('taught', 0.5) });
+  return [asked, sight, forgotten];
 }
 
 test('a picture is looked at once by each network, for each kind of attention', async () => {
@@ -32,16 +35,57 @@ test('a picture is looked at once by each network, for each kind of attention', 
 
 test('the teacher’s attention makes students’ maps the teacher’s', async () => {
   const [asked, sight] = pair(), entry = sight.entry(0, 'teacher');
-  for (const name of ['teacher', 'taught']) await sight.see(entry, name, 'image');
+  await Promise.all(['taught', 'teacher'].map(name => sight.see(entry, name, 'image')));
+  assert.deepEqual(asked.map(a => a[0]), ['teacher', ...Array(3).fill('taught looks'), 'taught']);
   assert.equal(asked[0][2], AS_LEARNED);
-  assert.deepEqual(asked[1][2].slice(0, 3).map(g => g.data[0]), [2, 2, 2]);
+  assert.deepEqual(asked[4][2].slice(0, 3).map(g => g.data[0]), [2, 2, 2]);
 });
 
-test('the oldest pictures are forgotten', async () => {
+test('what was seen with learned attention is not computed again for the teacher’s', async () => {
+  const [asked, sight] = pair(), learned = sight.entry(0, 'learned');
+  for (const name of ['teacher', 'taught']) await sight.see(learned, name, 'image');
+  const entry = sight.entry(0, 'teacher');
+  for (const name of ['teacher', 'taught']) await sight.see(entry, name, 'image');
+  assert.deepEqual(asked.slice(2).map(a => a[0]), ['taught looks', 'taught looks', 'taught']);
+  assert.equal(entry.teacher, learned.teacher);
+});
+
+test('a network does one thing after another, and nothing that nobody wants any more', async () => {
   const [asked, sight] = pair();
+  let wanted = true;
+  const seen = [0, 1, 2].map(k =>
+    sight.see(sight.entry(k, 'learned'), 'taught', k, k === 1 ? () => wanted : undefined));
+  wanted = false;
+  await Promise.all(seen);
+  assert.deepEqual(asked.map(a => a.slice(0, 2)), [['taught', 0], ['taught', 2]]);
+  assert.equal(sight.entry(1, 'learned').taught, undefined);
+});
+
+test('after a failure the next picture is looked at', async () => {
+  const [, sight] = pair(), { search } = sight.networks.taught, entry = sight.entry(0, 'learned');
+  sight.networks.taught.search = async () => { throw new Error('too small'); };
+  await assert.rejects(sight.see(entry, 'taught', 'image'), /too small/);
+  sight.networks.taught.search = search;
+  await sight.see(entry, 'taught', 'image');
+  assert.ok(entry.taught);
+});
+
+test('the oldest pictures are forgotten, here and by the networks', async () => {
+  const [asked, sight, forgotten] = pair();
   for (let k = 0; k < 100; k++) await sight.see(sight.entry(k, 'learned'), 'teacher', k);
   await sight.see(sight.entry(99, 'learned'), 'teacher', 99);
   assert.equal(asked.length, 100);
+  assert.deepEqual(forgotten, Array.from({ length: 52 }, (_, k) => ['teacher', k + 1]));
   await sight.see(sight.entry(0, 'learned'), 'teacher', 0);
   assert.equal(asked.length, 101);
+});
+
+test('what the teacher sees with both kinds of attention is kept as long as one is', async () => {
+  const [, sight, forgotten] = pair(), entry = sight.entry(0, 'teacher');
+  await sight.see(entry, 'teacher', 'image');
+  for (let k = 1; k < 48; k++) { sight.entry(k, 'learned'); sight.entry(0, 'teacher'); }
+  assert.equal(sight.kept.has('0 learned'), false);
+  assert.deepEqual(forgotten, []);
+  for (let k = 1; k <= 48; k++) sight.entry(-k, 'learned');
+  assert.deepEqual(forgotten, [['teacher', 1]]);
 });

@@ -1,0 +1,70 @@
+"A network as a function that is sent to other processes: a pool, Ray Data."
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from person_search_nb.datasets import open_dataset
+from person_search_nb.embedder import Embedder
+from person_search_nb.search import Gallery
+
+SHIPPED = 'shipped:hdl-student-fast-taught'
+
+
+@pytest.fixture(scope='module')
+def scenes(): return open_dataset('synth:tiny?test_scenes=6&test_ids=4&queries=2&size=128x224&seed=3', 'gallery', progress=False)
+
+
+@pytest.fixture(scope='module')
+def whole(scenes): return Embedder(SHIPPED, device='cpu', batch_size=1)(dict(image=[scenes.picture(i) for i in range(6)], path=scenes.names))
+
+
+def joined(batches): return {k: np.concatenate([b[k] for b in batches]) for k in batches[0]}
+
+
+def test_in_a_pool_of_processes(scenes, whole, process_method):
+    "Three batches in two processes: the rows of one call."
+    embedder = Embedder(SHIPPED, device='cpu', batch_size=1)
+    assert len(embedder([scenes.picture(0)])['scores']) and len(pickle.dumps(embedder)) < 1000  # loaded here, and sent without its weights
+    batches = [dict(image=[scenes.picture(i) for i in (k, k + 1)], path=scenes.names[k:k + 2]) for k in (0, 2, 4)]
+    with ProcessPoolExecutor(2, get_context(process_method)) as pool: rows = joined(list(pool.map(embedder, batches)))
+    assert rows['scene'].tolist() == whole['scene'].tolist()
+    for k in ('boxes', 'scores', 'embeddings'): np.testing.assert_allclose(rows[k], whole[k], atol=1e-3)
+
+
+def test_rows_are_those_of_a_gallery(scenes, whole, tmp_path):
+    people = Embedder(SHIPPED, device='cpu').gallery(whole)
+    memory = Gallery.from_model(Embedder(SHIPPED, device='cpu').model, scenes, progress=False)
+    sure = memory.det_scores >= .5
+    assert people.model == memory.model and people.names == sorted(scenes.names) and len(people) == sure.sum()
+    people.save(tmp_path/'g')
+    query = whole['embeddings'][3]
+    assert [(m.name, m.box.tolist()) for m in Gallery.open(tmp_path/'g').search(query, 3)] == [(m.name, m.box.tolist()) for m in people.search(query, 3)]
+
+
+def test_bad_batches(tmp_path, scenes):
+    embedder = Embedder(SHIPPED, device='cpu')
+    with pytest.raises(ValueError, match='a batch needs a column image, of pictures, or path, of files; it has pixels'): embedder(dict(pixels=[1]))
+    with pytest.raises(ValueError, match='nowhere.safetensors'): Embedder(tmp_path/'nowhere.safetensors')([scenes.picture(0)])
+    (tmp_path/'broken.png').write_bytes(b'no picture')
+    with pytest.warns(UserWarning, match='broken.png: left out, .*cannot be decoded'): nobody = embedder(dict(path=[tmp_path/'broken.png']))
+    assert {k: v.shape for k, v in nobody.items()} == dict(scene=(0,), boxes=(0, 4), scores=(0,), embeddings=(0, embedder([scenes.picture(0)])['embeddings'].shape[1]))
+
+
+def test_in_ray_data(scenes, whole, tmp_path):
+    "Two workers; the pictures come from files, the rows go into Parquet."
+    ray = pytest.importorskip('ray')
+    for i, name in enumerate(scenes.names): Image.fromarray(scenes.picture(i)).save(tmp_path/f'{i}.png')
+    ray.init(num_cpus=2, include_dashboard=False)
+    try:
+        ds = ray.data.read_images(str(tmp_path), include_paths=True, mode='RGB')
+        people = ds.map_batches(Embedder, fn_constructor_args=(SHIPPED,), fn_constructor_kwargs=dict(device='cpu', batch_size=1), batch_size=2, concurrency=2)
+        rows = people.take_all()
+    finally: ray.shutdown()
+    assert len(rows) == len(whole['scores'])
+    rows.sort(key=lambda r: (r['scene'], -r['scores']))
+    np.testing.assert_allclose([r['scores'] for r in rows], whole['scores'], atol=1e-3)
+    np.testing.assert_allclose(np.stack([r['embeddings'] for r in rows]), whole['embeddings'], atol=1e-3)
