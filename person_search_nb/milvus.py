@@ -306,6 +306,9 @@ def to_milvus(
     return MilvusGallery(place, pictures)
 
 # %% ../nbs/tools/milvus.ipynb #8c758ebb
+_OWN_INDEX = ('{}: Milvus makes its own index; for one that compares every row, index into another '
+              'collection with engine=exact')
+
 @patch
 def append(self: MilvusGallery,
     other: Gallery,     # more scenes, by the same network
@@ -326,12 +329,9 @@ def forget(self: MilvusGallery,
     return MilvusGallery(self.base.place, self.pictures)
 
 @patch
-def save(self: MilvusGallery,
-    path,               # as for `Gallery.save`
-    half: bool = True,  # float16 in a folder
-):
-    "Download it into a file, a folder, or another collection."
-    self.local.save(path, half)
+def build_index(self: MilvusGallery, *args, **kw):
+    "Raises ValueError: the server has its own index."
+    raise ValueError(_OWN_INDEX.format(self._title))
 
 @patch
 def _named(self: MilvusGallery, name):

@@ -71,7 +71,7 @@ FILTERS = [dict(), dict(number=40), dict(score_threshold=0), dict(score_threshol
 
 
 @pytest.mark.parametrize('engine', ['exact', 'auto'])
-def test_equal_to_the_exact_gallery(lite_file, engine):
+def test_equal_to_the_exact_gallery(lite_file, engine, monkeypatch):
     exact = table()
     there = to_milvus(exact, f'milvus:{lite_file}/people', engine)
     for k, kw in enumerate(FILTERS):
@@ -79,17 +79,20 @@ def test_equal_to_the_exact_gallery(lite_file, engine):
         if len(kw.get('scenes', [0])) or not kw.get('rerank'): same(exact.search(exact.det_feats[3 + k], **kw), there.search(exact.det_feats[3 + k], **kw))
     queries = exact.det_feats[:70]
     for a, b in zip(there.search(queries, camera=1), map(lambda q: exact.search(q, camera=1), queries)): same(b, a)
-    for k, found in enumerate(there.search(queries[:3], exclude=[[1], [], [2, 3]])): same(exact.search(queries[k], exclude=[[1], [], [2, 3]][k]), found)
+    for kw in dict(), dict(rerank='k-reciprocal', top=30), dict(rerank='cbgm', top=30, context=[queries[k:k + 2] for k in range(3)]), dict(number=400, score_threshold=0):
+        for a, b in zip(exact.search(queries[:3], exclude=[[1], [], [2, 3]], **kw), there.search(queries[:3], exclude=[[1], [], [2, 3]], **kw)): same(a, b)
     assert there.search(queries[:0]) == []
-    for k, wrong in enumerate([dict(scenes=[60]), dict(camera='left'), dict(time=5), dict(score_threshold=2), dict(number=0), dict(rerank='best')]):
+    for k, wrong in enumerate([dict(scenes=[60]), dict(camera='left'), dict(time=5), dict(score_threshold=2), dict(number=0), dict(top=0), dict(rerank='best'), dict(rerank='cbgm'),
+                               dict(exclude=[[1]]), dict(exclude=[[1], [60]]), dict(rerank='cbgm', context=[queries[:1]]), dict(exclude=60)]):
         texts = []
         for g in exact, there:
-            with pytest.raises(ValueError) as e: g.search(queries[0], **wrong)
+            with pytest.raises(ValueError) as e: g.search(queries[0] if k < 8 else queries[:2], **wrong)
             texts.append(str(e.value).replace(f'milvus:{lite_file}/people', 'this gallery'))
         assert texts[0] == texts[1]
     for bad in exact.det_feats[0, :9], 2 * exact.det_feats[0], np.full(32, np.nan, np.float32), exact.det_feats[None, :2]:
         with pytest.raises(ValueError, match='query'): there.search(bad)
-    with pytest.raises(ValueError, match='at most 16,384'): there.search(queries[0], 20_000)
+    monkeypatch.setattr(milvus, 'MOST', 300)
+    with pytest.raises(ValueError, match='400 matches: Milvus gives at most 300; ask for fewer'): there.search(queries[0], 20_000)
     if engine == 'auto':
         with pytest.raises(ValueError, match='engine=exact'): there.search(queries[0], exact=True)
     else: same(exact.search(queries[0]), there.search(queries[0], exact=True))
@@ -117,6 +120,9 @@ def test_columns_and_copies(lite_file, tmp_path, monkeypatch):
     folder = Gallery.open(tmp_path/'folder')
     same(folder.search(exact.det_feats[0]), left.search(exact.det_feats[0]), numbers=False)
     assert len(folder.append(left)) == 2 * len(left) and len(exact.append(left)) == 100 + len(left)
+    with pytest.raises(ValueError, match='people: lies on a server, and side by side are galleries in folders and files'): Gallery.open([tmp_path/'folder', place])
+    assert isinstance(Gallery.open([place]), MilvusGallery)
+    with pytest.raises(ValueError, match='Milvus makes its own index'): left.build_index('exact')
 
 
 def test_unknown_cameras_and_unequal_rows(lite_file):
@@ -152,6 +158,23 @@ def test_index_as_into_a_folder(net, shots, lite_file, tmp_path, capsys):
     folder.save(f'milvus:{lite_file}/copy')  # a gallery that outgrew its folder keeps its pictures, and goes on
     copy = build(net, shots, f'milvus:{lite_file}/copy')
     assert len(copy) == len(there) and copy.picture(0).shape == (128, 224, 3)
+
+
+def test_parts_go_into_folders_and_then_together(net, shots, lite_file, tmp_path, monkeypatch, capsys):
+    place = f'milvus:{lite_file}/people'
+    with pytest.raises(ValueError, match=r"people: one process at a time writes to a collection, .* Gallery.open\(FOLDER\).save\('milvus:.*people'\)"): build(net, shots, place, part=(1, 2))
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    with pytest.raises(ValueError, match='one process at a time'): build(net, shots, place)
+    monkeypatch.undo()
+    for k in 1, 2: build(net, shots, tmp_path/'parts', part=(k, 2))
+    Gallery.open(tmp_path/'parts').save(place)
+    there = build(net, shots, place)
+    assert 'people in 9 scenes' in capsys.readouterr().out and len(there.manifest['sources']) == 1 and len(there) == len(Gallery.open(tmp_path/'parts'))
+    alone, box = Gallery.open(tmp_path/'parts'), there.det_boxes[0]
+    for here, found in zip(*(g.find_all(net, [(0, box), (0, box)], 4, skip_own=True) for g in (alone, there))): same(here, found)
+    assert found[0].folder == place and found[0].thumbnail().size
+    for kw, text in (dict(recall=.9), 'Milvus makes its own'), (dict(engine='exact'), 'was begun with engine auto, which stays'):
+        with pytest.raises(ValueError, match=text): build(net, shots, place, **kw)
 
 
 @pytest.mark.parametrize('where', ['create', 'write_about', '_insert', 'finish'])
