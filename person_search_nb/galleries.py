@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from .neighbours import Rows
 from .columns import Column, pack_texts, Texts
 from .gallery import Gallery
+from .milvus import MilvusGallery
 # gives Gallery load, open and the check that two are alike
 from . import gallery_files  # noqa: F401
 
@@ -51,8 +52,13 @@ def _joined(members, scenes):
         dropped=_numbered_on(*zip(*gone), np.int64) if gone else None)
 
 # %% ../nbs/tools/galleries.ipynb #18d1f45c
+_REMOTE = ('{}: lies on a server, and side by side are galleries in folders and files; search it '
+           'alone, or copy it into a folder with save')
+
 def _check_alike(members):
     "The gallery that speaks for all. Raises ValueError naming two that cannot be compared."
+    remote = [m._title for m in members if isinstance(m, MilvusGallery)]
+    if remote: raise ValueError(_REMOTE.format(remote[0]))
     twice = [f for f, n in Counter(os.path.realpath(m.folder) for m in members if m.folder).items()
              if n > 1]
     if twice: raise ValueError(f'{twice[0]}: is given twice; give each gallery once')
@@ -75,7 +81,7 @@ class Galleries(Gallery):
         self.scene_starts = np.cumsum([0, *(len(m.names) for m in members)])
         self.row_starts = np.cumsum([0, *map(len, members)])
         shown = any(m.read is not None for m in members)
-        about = {k: first.manifest[k] for k in ('model_file',) if k in first.manifest}
+        about = {k: first.manifest[k] for k in ('model_file', 'least') if k in first.manifest}
         super().__init__(**_joined(members, self.scene_starts), model=first.model, size=first.size,
                          matching=first.matching, read=_Reader(self) if shown else None,
                          manifest=about)

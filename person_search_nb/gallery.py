@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -151,6 +152,11 @@ class Gallery:
 
     def __len__(self) -> int: return len(self.det_image)
 
+    def _count_people(self):
+        "How many people are searched, without the forgotten."
+        gone = [] if self.dropped is None else self.dropped
+        return int(np.isin(self.det_image, gone, invert=True).sum())
+
     def __repr__(self):  # not its arrays
         where = f', {self.folder}' if self.folder else ''
         return f'Gallery({len(self):,} people in {len(self.names):,} scenes{where})'
@@ -208,8 +214,22 @@ def _camera_numbers(camera):
     raise ValueError(f'camera={camera!r:.60}: give the number of a camera, from 0, or a list of '
                      'them')
 
+@patch
+def _checked(self: Gallery, n, scenes, camera, time, exclude):
+    "The filters as numbers of scenes and cameras and a span of time; None where there is none."
+    def of_scenes(given, option):
+        return None if given is None else _scene_numbers(given, n, self._title, option)
+    return SimpleNamespace(scenes=of_scenes(scenes, 'scenes'),
+                           exclude=of_scenes(exclude, 'exclude'),
+                           cameras=None if camera is None else _camera_numbers(camera),
+                           span=None if time is None else _span(time))
+
 # %% ../nbs/83_gallery.ipynb #4dfb680e
 _UNKNOWN = '{}: does not know the {} of its scenes; search without {}='
+
+@patch
+def _refuse_unknown(self: Gallery, option):
+    raise ValueError(_UNKNOWN.format(self._title, option, option))
 
 @patch
 def _known(self: Gallery, option, n):
@@ -217,7 +237,7 @@ def _known(self: Gallery, option, n):
     x = self.cameras if option == 'camera' else self.times
     if x is not None: x = _numbers(x, f'{option}s', self._title)
     there = x is not None and (x >= 0 if option == 'camera' else ~np.isnan(x)).any()
-    if not there: raise ValueError(_UNKNOWN.format(self._title, option, option))
+    if not there: self._refuse_unknown(option)
     if x.shape == (n,): return x
     raise ValueError(f'{self._title}: has {n} scenes, and {option}s of shape {x.shape}; '
                      'give one for each')
@@ -240,14 +260,21 @@ def _wanted_scenes(self: Gallery, scenes, camera, time, exclude=None):
     "(S,) bool: the scenes that pass the filters."
     n = self._count_scenes()
     ok = np.ones(n, bool)
-    if scenes is not None: ok &= np.isin(np.arange(n), _scene_numbers(scenes, n, self._title))
-    if exclude is not None: ok[_scene_numbers(exclude, n, self._title, 'exclude')] = False
-    if camera is not None: ok &= np.isin(self._known('camera', n), _camera_numbers(camera))
-    if time is not None: ok &= _is_between(self._known('time', n), time)
+    wanted = self._checked(n, scenes, camera, time, exclude)
+    if wanted.scenes is not None: ok &= np.isin(np.arange(n), wanted.scenes)
+    if wanted.exclude is not None: ok[wanted.exclude] = False
+    if camera is not None: ok &= np.isin(self._known('camera', n), wanted.cameras)
+    if time is not None: ok &= _is_between(self._known('time', n), wanted.span)
     if self.dropped is not None: ok[self.dropped] = False
     return ok
 
 # %% ../nbs/83_gallery.ipynb #d0741ff1
+@patch
+def _check_score(self: Gallery, threshold):
+    "Raises ValueError for a threshold that is no score."
+    if not _is_number(threshold) or not 0 <= threshold <= 1:
+        raise ValueError(f'score_threshold={threshold!r:.60}: give a score, from 0 to 1')
+
 @patch
 def keep(self: Gallery,
     scenes=None,                   # only these: numbers, or a mask; None: all
@@ -257,8 +284,7 @@ def keep(self: Gallery,
     exclude=None,                  # not in these, such as the query's own
 ):                                 # (M,) bool; None: all
     "Which detections a search compares. Raises ValueError for a filter by what is not known."
-    if not _is_number(score_threshold) or not 0 <= score_threshold <= 1:
-        raise ValueError(f'score_threshold={score_threshold!r:.60}: give a score, from 0 to 1')
+    self._check_score(score_threshold)
     ok = self._wanted_scenes(scenes, camera, time, exclude)
     kept = self.det_scores >= score_threshold
     if not ok.all(): kept &= ok[self.det_image]

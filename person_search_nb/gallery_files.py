@@ -25,6 +25,8 @@ from .shards import read_shard, stored_columns
 from .columns import Texts
 from .sources import Data, file_stamp, open_source
 from .gallery import fingerprint, Gallery
+from .milvus import MilvusGallery, to_milvus
+from .milvus_tables import in_milvus
 
 # %% ../nbs/84_gallery_files.ipynb #522e2a3e
 _ABOUT = ("model and data are texts, matching 'cosine' or 'euclidean', size None, the name of a "
@@ -181,6 +183,7 @@ def save(self: Gallery,
     half: bool = True,  # float16 in a folder: half the bytes, cosines change by less than 0.001
 ):
     "Write it, whole or not at all: one .npz file, or a folder that opens unread and can grow."
+    if in_milvus(path): return to_milvus(self, path, pictures=_Pictures)
     single = Path(path).suffix == '.npz'
     if self.size is not None and _written_size(self.size) is None:
         raise ValueError(f'{path}: size is a function, which no file can hold; make the gallery '
@@ -285,12 +288,15 @@ def _dropped(scenes, manifest):
 # %% ../nbs/84_gallery_files.ipynb #1b65d447
 @patch(cls_method=True)
 def open(cls: Gallery,
-    path,  # a folder, a folder of parts, a .npz file, or a list of these to search side by side
+    # a folder, a folder of parts, a .npz file, or a list of these to search side by side;
+    # or 'milvus:URI/COLLECTION'
+    path,
 ) -> 'Gallery':
     """Open a gallery folder; embeddings stay on the disk until they are compared, boxes and names
     until they are shown.
     Raises ValueError naming what is missing or cut short."""
     if isinstance(path, (list, tuple)): return cls._side_by_side(path)
+    if in_milvus(path): return MilvusGallery(path, _Pictures)
     if Path(path).suffix == '.npz': return cls.load(path)
     if parts := part_folders(path): return cls._side_by_side(parts)
     manifest = read_manifest(path)

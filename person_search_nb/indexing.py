@@ -7,6 +7,7 @@ __all__ = ['Readable', 'find_people', 'build_gallery']
 
 # %% ../nbs/86_indexing.ipynb #9f9cc5d4
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from .shards import read_shard, rewrite
 from .sources import Film, open_source
 from .sources import Folder  # noqa: F401
 from .gallery import fingerprint
+from .milvus_tables import Collections, in_milvus, new_about
 from .search import Gallery
 
 # %% ../nbs/86_indexing.ipynb #0c405719
@@ -115,13 +117,17 @@ def _columns(number, items, found):
                 times=[i.time for i in items], sizes=sizes,
                 scenes=[[number, i.key, i.stamp] for i in items])
 
-def _write(folder, manifest, number, items, found):
-    "Add a shard; changes the manifest."
+def _readable(manifest, number, items, found):
+    "The scenes that could be read, with what was found; the others are noted in the manifest."
     keys = {(number, i.key) for i in items}
     manifest['skipped'] = [s for s in manifest['skipped'] if (s['source'], s['key']) not in keys]
     manifest['skipped'] += [dict(source=number, key=i.key, stamp=i.stamp, why=f)
                             for i, f in zip(items, found) if isinstance(f, str)]
-    good = [(i, f) for i, f in zip(items, found) if not isinstance(f, str)]
+    return [(i, f) for i, f in zip(items, found) if not isinstance(f, str)]
+
+def _write(folder, manifest, number, items, found):
+    "Add a shard; changes the manifest."
+    good = _readable(manifest, number, items, found)
     if not good: return write_manifest(folder, manifest)
     add_shard(folder, manifest, _columns(number, *zip(*good)))
 
@@ -343,30 +349,91 @@ def _begin(folder, source, given, changed, model_file, part=None):
     _say_moved(manifest, source.about, items, folder)
     number = _number_of(manifest, source.about, folder)
     check_manifest(manifest, folder/MANIFEST)  # before anything is written
-    return manifest, number, _todo(folder, manifest, number, items, changed), len(items)
+    todo = _todo(folder, manifest, number, items, changed)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_manifest(folder, manifest)
+    return manifest, number, todo, len(items)
 
 # %% ../nbs/86_indexing.ipynb #90cd4423
+def _check_some(source, manifest, scenes, total):
+    "Raises ValueError where not one picture could be read."
+    if scenes: return
+    why = manifest['skipped'][0]['why']
+    raise ValueError(f'{source}: not one of {total} pictures can be read, first: {why}')
+
+def _say(folder, out, skipped):
+    "Print what there is."
+    gone = 0 if out.dropped is None else len(out.dropped)
+    words = f'{folder}: {out._count_people():,} people in {len(out.names) - gone:,} scenes'
+    if gone: words += f'; {gone:,} forgotten, which changed or are gone'
+    if skipped:
+        first = f'{printable(skipped[0]["key"])}: {printable(skipped[0]["why"])}'
+        words += f'; {len(skipped)} skipped, first {first}'
+    print(words)
+
 def _finish(folder, source, manifest, total, engine, recall, progress):
     "Compact the folder, build the index, and say what there is."
     compact(folder)
     out = Gallery.open(folder)
     if not total and not out.names:
         return print(f'{folder}: no scene of {source} falls to this part')
-    if not out.names:
-        why = manifest['skipped'][0]['why']
-        raise ValueError(f'{source}: not one of {total} pictures can be read, first: {why}')
-    index, skipped = out.manifest['index'], out.manifest['skipped']
+    _check_some(source, manifest, len(out.names), total)
+    index = out.manifest['index']
     grown = len(out) > 1.2 * (index['rows'] if index else 0)
     if engine != 'auto' or grown or index and index.get('recall') != recall:
         out.build_index(engine, recall, progress, held=True)
-    gone = np.zeros(0, int) if out.dropped is None else out.dropped
-    people, scenes = np.isin(out.det_image, gone, invert=True).sum(), len(out.names) - len(gone)
-    words = f'{folder}: {people:,} people in {scenes:,} scenes'
-    if len(gone): words += f'; {len(gone):,} forgotten, which changed or are gone'
-    if skipped:
-        first = f'{printable(skipped[0]["key"])}: {printable(skipped[0]["why"])}'
-        words += f'; {len(skipped)} skipped, first {first}'
-    print(words)
+    _say(folder, out, out.manifest['skipped'])
+
+# %% ../nbs/86_indexing.ipynb #c91451aa
+_ALONE = ("{0}: one process at a time writes to a collection, so it cannot be made in parts; make "
+          "them in a folder and copy it: Gallery.open(FOLDER).save('{0}')")
+_NO_RECALL = ('{}: recall is of an index in a folder, and Milvus makes its own; leave recall out, '
+              'or give engine=exact')
+_ENGINE = ('{}: was begun with engine {}, which stays; leave engine out, or index into another '
+           'collection')
+
+def _check_collection(place, engine, recall, part):
+    "Raises ValueError for what a folder takes, and a collection does not."
+    if part: raise ValueError(_ALONE.format(place))
+    if recall != 0.99 and engine != 'exact': raise ValueError(_NO_RECALL.format(place))
+
+def _begin_collection(place, source, given, changed, model_file, engine):
+    "`_begin` of a collection."
+    items, base = source.scan(), Collections(place)
+    given = {k: v for k, v in given.items() if k != 'dtype'}  # Milvus holds float32
+    manifest = new_about(**given, engine=engine)
+    manifest = base.resume() or manifest
+    _check_settings(manifest, given, place)
+    if engine not in ('auto', manifest['engine']):
+        raise ValueError(_ENGINE.format(place, manifest['engine']))
+    if model_file: manifest['model_file'] = str(model_file)
+    number = _number_of(manifest, source.about, place)
+    known, now = base.known(number, manifest['scenes']), {i.key: i.stamp for i in items}
+    stale = [(key, scene) for (key, stamp), scene in known.items() if now.get(key) != stamp]
+    if stale and changed != 'replace':
+        why = 'has changed' if stale[0][0] in now else 'is gone'
+        raise ValueError(_STALE.format(place, len(stale), stale[0][0], why))
+    base.forget([scene for _, scene in stale])
+    todo = [i for i in items if (i.key, i.stamp) not in known]
+    return manifest, number, todo, len(items)
+
+# %% ../nbs/86_indexing.ipynb #59018aa4
+def _write_collection(place, manifest, number, items, found):
+    "`_write` of a collection."
+    good = _readable(manifest, number, items, found)
+    if good: Collections(place).add(manifest, _columns(number, *zip(*good)))
+
+def _finish_collection(place, source, manifest, total):
+    "`_finish` of a collection, whose index the server makes."
+    _check_some(source, manifest, manifest['scenes'], total)
+    Collections(place).finish(manifest)
+    _say(place, Gallery.open(place), manifest['skipped'])
+
+def _steps(folder, part, **index):
+    "The functions that begin a gallery, add to it and finish it."
+    if not in_milvus(folder): return partial(_begin, part=part), _write, partial(_finish, **index)
+    begin = partial(_begin_collection, engine=index['engine'])
+    return begin, _write_collection, _finish_collection
 
 # %% ../nbs/86_indexing.ipynb #293ea2cb
 def _check_build(engine, recall, changed, shard, batch_size, size, least, workers):
@@ -397,26 +464,26 @@ def _check_build(engine, recall, changed, shard, batch_size, size, least, worker
 # %% ../nbs/86_indexing.ipynb #c46c7f96
 def _build(model, source, folder, size, every, batch_size, shard, workers, least, half, changed,
            engine, recall, model_file, progress, part):
-    "`build_gallery`, in a folder that is locked."
+    "`build_gallery`, where nobody else writes."
     if Path(folder).suffix == '.npz':
         raise ValueError(f'{folder}: a name that ends in .npz is one file, and an index is a '
                          'folder; give it another name')
     _check_build(engine, recall, changed, shard, batch_size, size, least, workers)
-    folder, opened = Path(folder), open_source(source, every)
+    if not in_milvus(folder): folder = Path(folder)
+    begin, write, finish = _steps(folder, part, engine=engine, recall=recall, progress=progress)
+    opened = open_source(source, every)
     given = dict(model=fingerprint(model), matching=getattr(model, 'matching', 'cosine'),
                  size=[int(v) for v in size] if isinstance(size, (tuple, list)) else size,
                  dtype='float16' if half else 'float32', least=float(least))
-    manifest, number, todo, total = _begin(folder, opened, given, changed, model_file, part)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_manifest(folder, manifest)
+    manifest, number, todo, total = begin(folder, opened, given, changed, model_file)
     with tqdm(total=total, initial=total - len(todo), desc='indexing', unit='scene',
               disable=not progress) as bar:
         for k in range(0, len(todo), shard):
             portion = todo[k:k + shard]
             found = find_people(model, opened, portion, size, batch_size, workers, least,
                                 bar.update)
-            _write(folder, manifest, number, portion, found)
-    _finish(folder, source, manifest, total, engine, recall, progress)
+            write(folder, manifest, number, portion, found)
+    finish(folder, source, manifest, total)
     return Gallery.open(folder)
 
 # %% ../nbs/86_indexing.ipynb #880b5cc6
@@ -429,7 +496,7 @@ def _forget(folder):
 def build_gallery(
     model,                   # a detector with embeddings, such as `load_model` gives
     source,                  # a folder of pictures, a film, a data spec
-    folder,                  # where the gallery lies, or will
+    folder,                  # where the gallery lies, or will; or 'milvus:URI/COLLECTION'
     size=None,               # rule of resizing, see `resize_rule`; None: `model.size`
     every: float = 1.,       # seconds between two frames of a film
     batch_size: int = 4,     # pictures per call
@@ -438,7 +505,8 @@ def build_gallery(
     least: float = 0.5,      # weaker detections are not kept
     half: bool = True,       # embeddings as float16
     changed: str = 'error',  # indexed pictures that changed or are gone: 'error' or 'replace'
-    engine: str = 'auto',    # of the search: 'auto', 'exact', 'hnsw', 'ivf-pq'
+    # of the search: 'auto', 'exact', 'hnsw', 'ivf-pq'; in Milvus 'auto' or 'exact'
+    engine: str = 'auto',
     recall: float = 0.99,    # share of the ten nearest that an index should find
     model_file: str = '',    # where the network lies, for those who open the gallery
     progress: bool = True,   # a bar
@@ -450,8 +518,11 @@ def build_gallery(
     for another network, other settings, changed pictures or a source without pictures, and
     BusyError (an OSError) while another process is at work on it."""
     if size is None: size = getattr(model, 'size', None)
-    if part := _checked_part(part): folder = part_folder(folder, part)
+    part = _checked_part(part)
+    if in_milvus(folder): _check_collection(folder, engine, recall, part)
+    elif part: folder = part_folder(folder, part)
     given, there = dict(locals()), Path(folder).is_dir()
+    if in_milvus(folder): return _build(**given)  # there is nothing to lock
     try:
         with locked(folder, 'index'): return _build(**given)
     except BusyError: raise

@@ -268,14 +268,16 @@ def index(
     pictures: str,                # a folder of pictures, a film, or a data spec
     # a model file, what `export` wrote or FILE.py:NAME; the shipped one knows synthetic people only
     model: str = 'shipped:hdl-student-fast-taught',
-    out: str = 'gallery',         # folder of the gallery; run again to go on, or to add pictures
+    # folder of the gallery, or milvus:URI/COLLECTION; run again to go on, or to add pictures
+    out: str = 'gallery',
     # HEIGHTxWIDTH the pictures are fitted into, or a paper's rule;
     # '' as in the model's training, 'none' keeps theirs
     size: str = '',
     every: float = 1.,            # seconds between two frames of a film
     batch_size: int = 4,          # pictures per call
     workers: int = 0,             # processes that read ahead
-    engine: str = 'auto',         # of the search: 'auto', 'exact', 'hnsw' or 'ivf-pq'
+    # of the search: 'auto', 'exact', 'hnsw' or 'ivf-pq'; in Milvus 'auto' or 'exact'
+    engine: str = 'auto',
     recall: float = 0.99,         # share of the ten nearest that an index should find
     changed: str = 'error',       # indexed pictures that changed or went: 'error' or 'replace'
     full: store_true = False,     # float32 instead of float16: twice the bytes
@@ -326,8 +328,7 @@ def _print_matches(found):
 # %% ../nbs/98_search_commands.ipynb #58848466
 def _check_asked(people, image, source=''):
     "Raises ValueError for a picture to look for that is neither a file nor a scene's name."
-    from person_search_nb.columns import numbers_of
-    if os.path.lexists(image) or numbers_of(people.names, str(image)): return
+    if os.path.lexists(image) or people._named(str(image)): return
     what = 'a picture' if source else '--image'
     raise ValueError(f'{source}{image}: no such picture; {what} is a file, or the name of a scene '
                      'in the gallery')
@@ -336,8 +337,7 @@ def _check_asked(people, image, source=''):
 def _nobody(people):
     "What is said where a filter leaves nobody."
     import numpy as np
-    gone = [] if people.dropped is None else people.dropped
-    there = int((~np.isin(people.det_image, gone)).sum())  # forgotten people are not searched
+    there, gone = people._count_people(), [] if people.dropped is None else people.dropped
     known = [] if people.cameras is None else np.delete(people.cameras, gone).tolist()
     there_are = sorted(set(known) - {-1})
     cameras = f', of cameras {there_are}' if there_are else ''
