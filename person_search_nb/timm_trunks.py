@@ -6,7 +6,7 @@
 __all__ = ['timm_network', 'level_modules', 'in_a_row', 'TimmPart', 'Recolour', 'first_look', 'cut_network', 'timm_backbone',
            'renamed_by_order']
 
-# %% ../nbs/tools/timm_trunks.ipynb #bd04c383
+# %% ../nbs/tools/timm_trunks.ipynb #ac3665e5
 import difflib, re
 
 import torch
@@ -18,7 +18,7 @@ from .files import require
 from .hub import fetch_file
 from .backbones import Backbone, BACKBONES, level_sizes, load_weights
 
-# %% ../nbs/tools/timm_trunks.ipynb #d0207c82
+# %% ../nbs/tools/timm_trunks.ipynb #db9f0c0f
 _NO_NAME = ("trunk=timm:{}: timm has no network of that name{}; "
             'timm.list_models() in Python lists them')
 
@@ -36,7 +36,7 @@ def timm_network(
     try: return timm.create_model(name, **more)
     except RuntimeError as e: raise ValueError(f'trunk=timm:{_shown(name)}: {e}') from None
 
-# %% ../nbs/tools/timm_trunks.ipynb #7f83fea0
+# %% ../nbs/tools/timm_trunks.ipynb #25ce1cdf
 _STRIDES = 4, 8, 16, 32
 _NO_LEVELS = 'it has levels of {} px per cell; a trunk and a head need 4, 8, 16 and 32'
 
@@ -51,7 +51,7 @@ def level_modules(
         raise ValueError(_NO_LEVELS.format(', '.join(map(str, levels)) or 'unknown'))
     return {levels[s]['module']: levels[s]['num_chs'] for s in _STRIDES}
 
-# %% ../nbs/tools/timm_trunks.ipynb #d8a5c480
+# %% ../nbs/tools/timm_trunks.ipynb #dc54739d
 _INSIDE = 'its level {} ends inside a block'
 
 def in_a_row(
@@ -69,7 +69,7 @@ def in_a_row(
         row |= in_a_row(module, ends, path + '.') if inside else {path: module}
     return row
 
-# %% ../nbs/tools/timm_trunks.ipynb #32d183c2
+# %% ../nbs/tools/timm_trunks.ipynb #c2298cb5
 class TimmPart(nn.Sequential):
     "Modules of a timm network in a row, from map to map."
     channels_last, first = False, False  # how the modules have maps, and whether they see the scene
@@ -86,7 +86,7 @@ class TimmPart(nn.Sequential):
         for module in self: x = module(x)
         return x.permute(0, 3, 1, 2) if self.channels_last else x
 
-# %% ../nbs/tools/timm_trunks.ipynb #ac6dad77
+# %% ../nbs/tools/timm_trunks.ipynb #cc831974
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 class Recolour(nn.Module):
@@ -105,7 +105,7 @@ class Recolour(nn.Module):
                                for pair in (_IMAGENET, (self.mean, self.std)))
         return (x * s + m - mean) / std
 
-# %% ../nbs/tools/timm_trunks.ipynb #3e1d26fb
+# %% ../nbs/tools/timm_trunks.ipynb #794c7db2
 def _pad_before(layer, kernel, stride, cells):
     "Cells a strided layer adds on the left of a row of `cells`."
     if not type(layer).__name__.endswith('Same'): return _first(layer.padding)
@@ -132,7 +132,7 @@ def first_look(
         for h in hooks: h.remove()
     return sum(looks.values())
 
-# %% ../nbs/tools/timm_trunks.ipynb #f31ce616
+# %% ../nbs/tools/timm_trunks.ipynb #c5dd837f
 def _cut(net, mean_std):
     "Stem and four blocks of a network, their channels, and their names: timm's -> ours."
     levels = level_modules(net)
@@ -149,7 +149,7 @@ def _cut(net, mean_std):
     parts[0].first = True
     return parts, list(levels.values()), names
 
-# %% ../nbs/tools/timm_trunks.ipynb #ee3fe1b5
+# %% ../nbs/tools/timm_trunks.ipynb #c4b4e1b5
 _NO_ROW = 'its modules in a row give other numbers than the network; it has shortcuts between them'
 _SIZES = 'a scene of 75x53 px gives levels of {}, not of {}'
 
@@ -181,7 +181,7 @@ def _compare(net, parts, names, mean_std):
             raise ValueError(_NO_ROW)
     return x
 
-# %% ../nbs/tools/timm_trunks.ipynb #827c6273
+# %% ../nbs/tools/timm_trunks.ipynb #366d1524
 def _sizes(trunk, x):
     "Map sizes of the trunk's levels; the error if there are none."
     try: return [tuple(v.shape[2:]) for v in _levels(trunk, x)]
@@ -203,7 +203,7 @@ def _try_head(head, channels, x):
     try: head(regions(0))
     except Exception: head.no_regions = tuple(out.shape[1:])
 
-# %% ../nbs/tools/timm_trunks.ipynb #68d0c905
+# %% ../nbs/tools/timm_trunks.ipynb #04a8e28e
 _UNFIT = 'trunk=timm:{}: it cannot be cut into trunk and head: {}'
 
 def cut_network(
@@ -228,7 +228,7 @@ def cut_network(
     backbone.centre = centre
     return backbone
 
-# %% ../nbs/tools/timm_trunks.ipynb #8d4ed253
+# %% ../nbs/tools/timm_trunks.ipynb #8b37b7b8
 _ONE_WIDTH = ('trunk=timm:{}: has its own width; leave width=1, and set rpn_channels= for narrower '
               'region proposals')
 _NO_WEIGHTS = ('trunk=timm:{}: timm names no weights of it on the hub; give a file '
@@ -258,7 +258,7 @@ def timm_backbone(
     if weights == 'imagenet': return cut_network(_trained(name), name)
     return load_weights(cut_network(timm_network(name), name), weights)
 
-# %% ../nbs/tools/timm_trunks.ipynb #b5da4110
+# %% ../nbs/tools/timm_trunks.ipynb #103370cb
 _OTHER_TENSORS = '{} tensors, timm:{} has {}'
 _OTHER_SHAPE = 'tensor {} is {} of {}, in timm:{} it is {} of {}'
 
