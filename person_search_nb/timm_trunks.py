@@ -6,7 +6,7 @@
 __all__ = ['timm_network', 'level_modules', 'in_a_row', 'TimmPart', 'Recolour', 'first_look', 'cut_network', 'timm_backbone',
            'renamed_by_order']
 
-# %% ../nbs/tools/timm_trunks.ipynb #ac3665e5
+# %% ../nbs/tools/timm_trunks.ipynb #3d2cfb48
 import difflib, re
 
 import torch
@@ -18,7 +18,7 @@ from .files import require
 from .hub import fetch_file
 from .backbones import Backbone, BACKBONES, level_sizes, load_weights
 
-# %% ../nbs/tools/timm_trunks.ipynb #db9f0c0f
+# %% ../nbs/tools/timm_trunks.ipynb #ee56443d
 _NO_NAME = ("trunk=timm:{}: timm has no network of that name{}; "
             'timm.list_models() in Python lists them')
 
@@ -36,7 +36,7 @@ def timm_network(
     try: return timm.create_model(name, **more)
     except RuntimeError as e: raise ValueError(f'trunk=timm:{_shown(name)}: {e}') from None
 
-# %% ../nbs/tools/timm_trunks.ipynb #25ce1cdf
+# %% ../nbs/tools/timm_trunks.ipynb #4ff4080e
 _STRIDES = 4, 8, 16, 32
 _NO_LEVELS = 'it has levels of {} px per cell; a trunk and a head need 4, 8, 16 and 32'
 
@@ -51,7 +51,7 @@ def level_modules(
         raise ValueError(_NO_LEVELS.format(', '.join(map(str, levels)) or 'unknown'))
     return {levels[s]['module']: levels[s]['num_chs'] for s in _STRIDES}
 
-# %% ../nbs/tools/timm_trunks.ipynb #dc54739d
+# %% ../nbs/tools/timm_trunks.ipynb #96740866
 _INSIDE = 'its level {} ends inside a block'
 
 def in_a_row(
@@ -69,7 +69,7 @@ def in_a_row(
         row |= in_a_row(module, ends, path + '.') if inside else {path: module}
     return row
 
-# %% ../nbs/tools/timm_trunks.ipynb #c2298cb5
+# %% ../nbs/tools/timm_trunks.ipynb #ba7a0cd3
 class TimmPart(nn.Sequential):
     "Modules of a timm network in a row, from map to map."
     channels_last, first = False, False  # how the modules have maps, and whether they see the scene
@@ -86,7 +86,7 @@ class TimmPart(nn.Sequential):
         for module in self: x = module(x)
         return x.permute(0, 3, 1, 2) if self.channels_last else x
 
-# %% ../nbs/tools/timm_trunks.ipynb #cc831974
+# %% ../nbs/tools/timm_trunks.ipynb #aa427f26
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 class Recolour(nn.Module):
@@ -105,39 +105,54 @@ class Recolour(nn.Module):
                                for pair in (_IMAGENET, (self.mean, self.std)))
         return (x * s + m - mean) / std
 
-# %% ../nbs/tools/timm_trunks.ipynb #794c7db2
-def _pad_before(layer, kernel, stride, cells):
-    "Cells a strided layer adds on the left of a row of `cells`."
-    if not type(layer).__name__.endswith('Same'): return _first(layer.padding)
-    return max((-(-cells // stride) - 1) * stride + kernel - cells, 0) // 2
-
+# %% ../nbs/tools/timm_trunks.ipynb #fbb9f774
 def _first(v): return v[0] if isinstance(v, tuple) else v
+
+def _shift(layer, cells):
+    "(kernel, cells by which a strided layer moves the first cell of a row of `cells`)."
+    if type(layer).__name__.startswith('BlurPool'): return layer.filt_size, 0.
+    k, s, p = map(_first, (layer.kernel_size, layer.stride, layer.padding))
+    if type(layer).__name__.endswith('Same'):
+        p = max((-(-cells // s) - 1) * s + k - cells, 0) // 2
+    return k, (k - 1) / 2 - p
 
 def first_look(
     parts: list,  # stem and blocks of a trunk
     x: Tensor,    # (1, 3, H, W) pictures for a trial; W is a multiple of 16
 ) -> float:       # px, from the middle of pixel 0
     "Where cell 0 of the last map looks."
-    looks, wide = {}, x.shape[3]
+    seen, wide = {}, x.shape[3]
     def note(layer, given, out):
-        k, s, cells = _first(layer.kernel_size), _first(layer.stride), given[0].shape[3]
-        if s == 1 or cells in looks or out.shape[3] < wide // 16: return
-        looks[cells] = ((k - 1) / 2 - _pad_before(layer, k, s, cells)) * wide / cells
+        cells, after = given[0].shape[3], out.shape[3]
+        if cells == after or after < wide // 16: return
+        seen[cells] = max(seen.get(cells, (0,)), (*_shift(layer, cells), after))
     layers = [m for p in parts for m in p.modules()
-              if isinstance(m, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d))]
+              if isinstance(m, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d))
+              or type(m).__name__.startswith('BlurPool')]
     hooks = [m.register_forward_hook(note) for m in layers]
     try:
         for part in parts: x = part(x)
     finally:
         for h in hooks: h.remove()
-    return sum(looks.values())
+    return _along(seen, wide)
 
-# %% ../nbs/tools/timm_trunks.ipynb #c5dd837f
+def _along(seen, wide):
+    "The shifts from the picture to the last map; patches of 2x2 where no layer was seen."
+    look, cells = 0., wide
+    while cells > wide // 16:
+        _, shift, after = seen.get(cells, (2, 0.5, cells // 2))
+        look, cells = look + shift * wide / cells, after
+    return look
+
+# %% ../nbs/tools/timm_trunks.ipynb #c80ce96c
+_NO_MODULE = 'its level is noted as the output of {}, which is no module of it'
+
 def _cut(net, mean_std):
     "Stem and four blocks of a network, their channels, and their names: timm's -> ours."
     levels = level_modules(net)
     row = in_a_row(net, [*levels])
     paths = list(row)
+    if strange := [p for p in levels if p not in row]: raise ValueError(_NO_MODULE.format(strange[0]))
     ends = [paths.index(path) + 1 for path in levels]
     if ends != sorted({*ends}): raise ValueError('its levels do not come one after the other')
     cuts, names, parts = (0, ends[0] - 1, *ends), {}, []
@@ -149,7 +164,7 @@ def _cut(net, mean_std):
     parts[0].first = True
     return parts, list(levels.values()), names
 
-# %% ../nbs/tools/timm_trunks.ipynb #c4b4e1b5
+# %% ../nbs/tools/timm_trunks.ipynb #c7951955
 _NO_ROW = 'its modules in a row give other numbers than the network; it has shortcuts between them'
 _SIZES = 'a scene of 75x53 px gives levels of {}, not of {}'
 
@@ -181,7 +196,7 @@ def _compare(net, parts, names, mean_std):
             raise ValueError(_NO_ROW)
     return x
 
-# %% ../nbs/tools/timm_trunks.ipynb #366d1524
+# %% ../nbs/tools/timm_trunks.ipynb #ad66bd18
 def _sizes(trunk, x):
     "Map sizes of the trunk's levels; the error if there are none."
     try: return [tuple(v.shape[2:]) for v in _levels(trunk, x)]
@@ -203,7 +218,7 @@ def _try_head(head, channels, x):
     try: head(regions(0))
     except Exception: head.no_regions = tuple(out.shape[1:])
 
-# %% ../nbs/tools/timm_trunks.ipynb #04a8e28e
+# %% ../nbs/tools/timm_trunks.ipynb #cf6bf116
 _UNFIT = 'trunk=timm:{}: it cannot be cut into trunk and head: {}'
 
 def cut_network(
@@ -228,13 +243,18 @@ def cut_network(
     backbone.centre = centre
     return backbone
 
-# %% ../nbs/tools/timm_trunks.ipynb #8b37b7b8
+# %% ../nbs/tools/timm_trunks.ipynb #50bebcc8
 _ONE_WIDTH = ('trunk=timm:{}: has its own width; leave width=1, and set rpn_channels= for narrower '
               'region proposals')
 _NO_WEIGHTS = ('trunk=timm:{}: timm names no weights of it on the hub; give a file '
                '(weights=PATH, in a recipe start=PATH), or train from random weights (start=)')
 _ELSEWHERE = ('trunk=timm:{}: {}; or take the file there on a connected machine and give '
               'its path (weights=PATH, in a recipe start=PATH)')
+
+def _made(name, **more):
+    "The network; a Swin transformer one for pictures of any size."
+    if re.match('swin(v2)?_(?!cr)', name): more |= dict(strict_img_size=False)
+    return timm_network(name, **more)
 
 def _trained(name):
     "A network with the weights that timm names for it."
@@ -244,7 +264,7 @@ def _trained(name):
     if not about or not about.hf_hub_id: raise ValueError(_NO_WEIGHTS.format(name))
     try: file = fetch_file(about.hf_hub_id, 'model.safetensors')
     except (ValueError, ConnectionError) as e: raise type(e)(_ELSEWHERE.format(name, e)) from None
-    return timm_network(name, pretrained=True, pretrained_cfg_overlay=dict(file=str(file)))
+    return _made(name, pretrained=True, pretrained_cfg_overlay=dict(file=str(file)))
 
 @BACKBONES.family('timm')
 def timm_backbone(
@@ -256,9 +276,9 @@ def timm_backbone(
     ConnectionError when a download fails."""
     if width != 1: raise ValueError(_ONE_WIDTH.format(_shown(name)))
     if weights == 'imagenet': return cut_network(_trained(name), name)
-    return load_weights(cut_network(timm_network(name), name), weights)
+    return load_weights(cut_network(_made(name), name), weights)
 
-# %% ../nbs/tools/timm_trunks.ipynb #103370cb
+# %% ../nbs/tools/timm_trunks.ipynb #ad9fadfa
 _OTHER_TENSORS = '{} tensors, timm:{} has {}'
 _OTHER_SHAPE = 'tensor {} is {} of {}, in timm:{} it is {} of {}'
 
