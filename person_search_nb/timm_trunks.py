@@ -6,7 +6,7 @@
 __all__ = ['timm_network', 'level_modules', 'in_a_row', 'TimmPart', 'Recolour', 'first_look', 'cut_network', 'timm_backbone',
            'renamed_by_order']
 
-# %% ../nbs/tools/timm_trunks.ipynb #3d2cfb48
+# %% ../nbs/tools/timm_trunks.ipynb #6f3f840c
 import difflib, re
 
 import torch
@@ -18,7 +18,7 @@ from .files import require
 from .hub import fetch_file
 from .backbones import Backbone, BACKBONES, level_sizes, load_weights
 
-# %% ../nbs/tools/timm_trunks.ipynb #ee56443d
+# %% ../nbs/tools/timm_trunks.ipynb #25391fb5
 _NO_NAME = ("trunk=timm:{}: timm has no network of that name{}; "
             'timm.list_models() in Python lists them')
 
@@ -36,7 +36,7 @@ def timm_network(
     try: return timm.create_model(name, **more)
     except RuntimeError as e: raise ValueError(f'trunk=timm:{_shown(name)}: {e}') from None
 
-# %% ../nbs/tools/timm_trunks.ipynb #4ff4080e
+# %% ../nbs/tools/timm_trunks.ipynb #649cd50d
 _STRIDES = 4, 8, 16, 32
 _NO_LEVELS = 'it has levels of {} px per cell; a trunk and a head need 4, 8, 16 and 32'
 
@@ -51,7 +51,7 @@ def level_modules(
         raise ValueError(_NO_LEVELS.format(', '.join(map(str, levels)) or 'unknown'))
     return {levels[s]['module']: levels[s]['num_chs'] for s in _STRIDES}
 
-# %% ../nbs/tools/timm_trunks.ipynb #96740866
+# %% ../nbs/tools/timm_trunks.ipynb #87460e11
 _INSIDE = 'its level {} ends inside a block'
 
 def in_a_row(
@@ -69,7 +69,7 @@ def in_a_row(
         row |= in_a_row(module, ends, path + '.') if inside else {path: module}
     return row
 
-# %% ../nbs/tools/timm_trunks.ipynb #ba7a0cd3
+# %% ../nbs/tools/timm_trunks.ipynb #2365a4cb
 class TimmPart(nn.Sequential):
     "Modules of a timm network in a row, from map to map."
     channels_last, first = False, False  # how the modules have maps, and whether they see the scene
@@ -86,7 +86,7 @@ class TimmPart(nn.Sequential):
         for module in self: x = module(x)
         return x.permute(0, 3, 1, 2) if self.channels_last else x
 
-# %% ../nbs/tools/timm_trunks.ipynb #aa427f26
+# %% ../nbs/tools/timm_trunks.ipynb #056504bc
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 class Recolour(nn.Module):
@@ -105,7 +105,7 @@ class Recolour(nn.Module):
                                for pair in (_IMAGENET, (self.mean, self.std)))
         return (x * s + m - mean) / std
 
-# %% ../nbs/tools/timm_trunks.ipynb #fbb9f774
+# %% ../nbs/tools/timm_trunks.ipynb #7dd024c0
 def _first(v): return v[0] if isinstance(v, tuple) else v
 
 def _shift(layer, cells):
@@ -144,7 +144,7 @@ def _along(seen, wide):
         look, cells = look + shift * wide / cells, after
     return look
 
-# %% ../nbs/tools/timm_trunks.ipynb #c80ce96c
+# %% ../nbs/tools/timm_trunks.ipynb #a2fc8edc
 _NO_MODULE = 'its level is noted as the output of {}, which is no module of it'
 
 def _cut(net, mean_std):
@@ -164,7 +164,7 @@ def _cut(net, mean_std):
     parts[0].first = True
     return parts, list(levels.values()), names
 
-# %% ../nbs/tools/timm_trunks.ipynb #c7951955
+# %% ../nbs/tools/timm_trunks.ipynb #d203d0a5
 _NO_ROW = 'its modules in a row give other numbers than the network; it has shortcuts between them'
 _SIZES = 'a scene of 75x53 px gives levels of {}, not of {}'
 
@@ -196,7 +196,7 @@ def _compare(net, parts, names, mean_std):
             raise ValueError(_NO_ROW)
     return x
 
-# %% ../nbs/tools/timm_trunks.ipynb #ad66bd18
+# %% ../nbs/tools/timm_trunks.ipynb #b7c93c2c
 def _sizes(trunk, x):
     "Map sizes of the trunk's levels; the error if there are none."
     try: return [tuple(v.shape[2:]) for v in _levels(trunk, x)]
@@ -218,7 +218,7 @@ def _try_head(head, channels, x):
     try: head(regions(0))
     except Exception: head.no_regions = tuple(out.shape[1:])
 
-# %% ../nbs/tools/timm_trunks.ipynb #cf6bf116
+# %% ../nbs/tools/timm_trunks.ipynb #707a1d93
 _UNFIT = 'trunk=timm:{}: it cannot be cut into trunk and head: {}'
 
 def cut_network(
@@ -243,7 +243,7 @@ def cut_network(
     backbone.centre = centre
     return backbone
 
-# %% ../nbs/tools/timm_trunks.ipynb #50bebcc8
+# %% ../nbs/tools/timm_trunks.ipynb #10fe98b0
 _ONE_WIDTH = ('trunk=timm:{}: has its own width; leave width=1, and set rpn_channels= for narrower '
               'region proposals')
 _NO_WEIGHTS = ('trunk=timm:{}: timm names no weights of it on the hub; give a file '
@@ -278,7 +278,7 @@ def timm_backbone(
     if weights == 'imagenet': return cut_network(_trained(name), name)
     return load_weights(cut_network(_made(name), name), weights)
 
-# %% ../nbs/tools/timm_trunks.ipynb #ad9fadfa
+# %% ../nbs/tools/timm_trunks.ipynb #cc75d3ef
 _OTHER_TENSORS = '{} tensors, timm:{} has {}'
 _OTHER_SHAPE = 'tensor {} is {} of {}, in timm:{} it is {} of {}'
 
@@ -292,4 +292,4 @@ def renamed_by_order(
     for i, ((k, v), (k2, v2)) in enumerate(zip(state.items(), own.items())):
         if v.shape != v2.shape:
             raise ValueError(_OTHER_SHAPE.format(i, k, tuple(v.shape), name, k2, tuple(v2.shape)))
-    return dict(zip(own, state.values()))
+    return {k: v.contiguous() for k, v in zip(own, state.values())}
