@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['model_card', 'push_model']
 
-# %% ../nbs/tools/model_cards.ipynb #97aff93a
+# %% ../nbs/tools/model_cards.ipynb #b2d4761e
 import tempfile
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from .hub import send_files, split_name
 from .model_files import load_model, model_file, save_model
 from .training_runs import cell_text, markdown_table, Run
 
-# %% ../nbs/tools/model_cards.ipynb #680bad36
+# %% ../nbs/tools/model_cards.ipynb #bdb359e6
 _ABOUT = ('model', 'epochs', 'steps', 'batch_size', 'optimizer', 'lr', 'size', 'crops', 'teach')
 _SCORES = dict(mAP='mAP', top1='top-1', top5='top-5', top10='top-10', det_ap='detection AP',
                det_recall='detection recall')
@@ -30,19 +30,20 @@ def _training(run):
     recipe, values = run.recipe, run.settings
     told = {k: values[k] for k in _ABOUT if values.get(k) not in (None, '', (), 0)}
     told |= dict(data=_place(recipe.data), start=_place(recipe.start))
+    if recipe.train.steps: told.pop('epochs', None)
     if recipe.teacher: told['teacher'] = 'yes'
     else: told.pop('teach', None)
     return told
 
-def _lines(title, values):
+def _lines(title, values, of='setting'):
     "A section with a table of names and values; [] without any."
-    rows = [dict(setting=k, value=cell_text(v)) for k, v in values.items()]
+    rows = [{of: k, 'value': cell_text(v)} for k, v in values.items()]
     return ['', f'## {title}', '', markdown_table(rows)] if rows else []
 
-# %% ../nbs/tools/model_cards.ipynb #8e2f0102
+# %% ../nbs/tools/model_cards.ipynb #88393d9c
 _HEAD = ('---', 'library_name: person_search_nb', 'tags:', '- person-search',
          '- person-re-identification', '---')
-_WHAT = ('A network of [person_search_nb]({}) that finds people in whole scenes and describes each, '
+_WHAT = ('A network of person_search_nb that finds people in whole scenes and describes each, '
          'so that one person can be looked for in many pictures. System `{}`{}, trained on {:,} '
          'identities; {:,} weights.')
 _USE = """
@@ -61,15 +62,15 @@ def model_card(
     c, scores = model.config, run.scores[-1] if run and run.scores else {}
     trunk = f", trunk `{c['trunk']}`" if 'trunk' in c else ''
     weights = sum(p.numel() for p in model.parameters())
-    address = 'https://pypi.org/project/person-search-nb'
     text = [*_HEAD, f"# {name.partition('/')[2]}", '',
-            _WHAT.format(address, c['name'], trunk, c['num_ids'], weights), _USE.format(name)]
-    text += _lines('Scores', {v: scores[k] for k, v in _SCORES.items() if k in scores})
+            _WHAT.format(c['name'], trunk, c['num_ids'], weights), _USE.format(name)]
+    text += _lines('Scores', {v: scores[k] for k, v in _SCORES.items() if k in scores},
+                   'score')
     if run: text += _lines('Training', _training(run))
     text += _lines('Network', {k: v for k, v in c.items() if k != 'heights'})
     return '\n'.join(text) + '\n'
 
-# %% ../nbs/tools/model_cards.ipynb #f2f68bdd
+# %% ../nbs/tools/model_cards.ipynb #ce65b3c4
 def _run_of(model):
     "The run that a folder or a model file in it belongs to; None: there is none."
     if isinstance(model, Run): return model
