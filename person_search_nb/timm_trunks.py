@@ -6,19 +6,18 @@
 __all__ = ['timm_network', 'level_modules', 'in_a_row', 'TimmPart', 'Recolour', 'first_look', 'cut_network', 'timm_backbone',
            'renamed_by_order']
 
-# %% ../nbs/tools/timm_trunks.ipynb #6f3f840c
+# %% ../nbs/tools/timm_trunks.ipynb #db42b4dc
 import difflib, re
 
 import torch
 import torch.nn.functional as F
-from fastcore.basics import patch
 from torch import nn, Tensor
 
 from .files import require
 from .hub import fetch_file
 from .backbones import Backbone, BACKBONES, level_sizes, load_weights
 
-# %% ../nbs/tools/timm_trunks.ipynb #25391fb5
+# %% ../nbs/tools/timm_trunks.ipynb #96f3ebdd
 _NO_NAME = ("trunk=timm:{}: timm has no network of that name{}; "
             'timm.list_models() in Python lists them')
 
@@ -26,7 +25,7 @@ def _shown(name): return repr(str(name)[:60])[1:-1]
 
 def timm_network(
     name: str,  # such as 'resnet18', or with the tag of its weights 'resnet18.a1_in1k'
-    **more,     # further arguments of `timm.create_model`
+    **more,    # further arguments of `timm.create_model`
 ) -> nn.Module: # with its classifier, random weights
     "One of timm's own networks. Raises ValueError for another name, MissingPackage without timm."
     timm = require('timm', why=f'trunk=timm:{_shown(name)}', extra='timm')
@@ -36,7 +35,7 @@ def timm_network(
     try: return timm.create_model(name, **more)
     except RuntimeError as e: raise ValueError(f'trunk=timm:{_shown(name)}: {e}') from None
 
-# %% ../nbs/tools/timm_trunks.ipynb #649cd50d
+# %% ../nbs/tools/timm_trunks.ipynb #84c1740e
 _STRIDES = 4, 8, 16, 32
 _NO_LEVELS = 'it has levels of {} px per cell; a trunk and a head need 4, 8, 16 and 32'
 
@@ -51,7 +50,7 @@ def level_modules(
         raise ValueError(_NO_LEVELS.format(', '.join(map(str, levels)) or 'unknown'))
     return {levels[s]['module']: levels[s]['num_chs'] for s in _STRIDES}
 
-# %% ../nbs/tools/timm_trunks.ipynb #87460e11
+# %% ../nbs/tools/timm_trunks.ipynb #6fa46d69
 _INSIDE = 'its level {} ends inside a block'
 
 def in_a_row(
@@ -69,7 +68,7 @@ def in_a_row(
         row |= in_a_row(module, ends, path + '.') if inside else {path: module}
     return row
 
-# %% ../nbs/tools/timm_trunks.ipynb #2365a4cb
+# %% ../nbs/tools/timm_trunks.ipynb #8985f8e3
 class TimmPart(nn.Sequential):
     "Modules of a timm network in a row, from map to map."
     channels_last, first = False, False  # how the modules have maps, and whether they see the scene
@@ -86,7 +85,7 @@ class TimmPart(nn.Sequential):
         for module in self: x = module(x)
         return x.permute(0, 3, 1, 2) if self.channels_last else x
 
-# %% ../nbs/tools/timm_trunks.ipynb #056504bc
+# %% ../nbs/tools/timm_trunks.ipynb #7005c103
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 class Recolour(nn.Module):
@@ -105,7 +104,7 @@ class Recolour(nn.Module):
                                for pair in (_IMAGENET, (self.mean, self.std)))
         return (x * s + m - mean) / std
 
-# %% ../nbs/tools/timm_trunks.ipynb #7dd024c0
+# %% ../nbs/tools/timm_trunks.ipynb #be06de42
 def _first(v): return v[0] if isinstance(v, tuple) else v
 
 def _shift(layer, cells):
@@ -144,7 +143,7 @@ def _along(seen, wide):
         look, cells = look + shift * wide / cells, after
     return look
 
-# %% ../nbs/tools/timm_trunks.ipynb #a2fc8edc
+# %% ../nbs/tools/timm_trunks.ipynb #1c026604
 _NO_MODULE = 'its level is noted as the output of {}, which is no module of it'
 
 def _cut(net, mean_std):
@@ -164,7 +163,7 @@ def _cut(net, mean_std):
     parts[0].first = True
     return parts, list(levels.values()), names
 
-# %% ../nbs/tools/timm_trunks.ipynb #d203d0a5
+# %% ../nbs/tools/timm_trunks.ipynb #5db1e4b8
 _NO_ROW = 'its modules in a row give other numbers than the network; it has shortcuts between them'
 _SIZES = 'a scene of 75x53 px gives levels of {}, not of {}'
 
@@ -196,7 +195,7 @@ def _compare(net, parts, names, mean_std):
             raise ValueError(_NO_ROW)
     return x
 
-# %% ../nbs/tools/timm_trunks.ipynb #b7c93c2c
+# %% ../nbs/tools/timm_trunks.ipynb #3f6a4452
 def _sizes(trunk, x):
     "Map sizes of the trunk's levels; the error if there are none."
     try: return [tuple(v.shape[2:]) for v in _levels(trunk, x)]
@@ -218,7 +217,7 @@ def _try_head(head, channels, x):
     try: head(regions(0))
     except Exception: head.no_regions = tuple(out.shape[1:])
 
-# %% ../nbs/tools/timm_trunks.ipynb #707a1d93
+# %% ../nbs/tools/timm_trunks.ipynb #cccc36d6
 _UNFIT = 'trunk=timm:{}: it cannot be cut into trunk and head: {}'
 
 def cut_network(
@@ -243,7 +242,7 @@ def cut_network(
     backbone.centre = centre
     return backbone
 
-# %% ../nbs/tools/timm_trunks.ipynb #10fe98b0
+# %% ../nbs/tools/timm_trunks.ipynb #d7ac9a79
 _ONE_WIDTH = ('trunk=timm:{}: has its own width; leave width=1, and set rpn_channels= for narrower '
               'region proposals')
 _NO_WEIGHTS = ('trunk=timm:{}: timm names no weights of it on the hub; give a file '
@@ -278,7 +277,7 @@ def timm_backbone(
     if weights == 'imagenet': return cut_network(_trained(name), name)
     return load_weights(cut_network(_made(name), name), weights)
 
-# %% ../nbs/tools/timm_trunks.ipynb #cc75d3ef
+# %% ../nbs/tools/timm_trunks.ipynb #9c840b09
 _OTHER_TENSORS = '{} tensors, timm:{} has {}'
 _OTHER_SHAPE = 'tensor {} is {} of {}, in timm:{} it is {} of {}'
 

@@ -58,7 +58,6 @@ def test_file_opens_again(tmp_path):
 @pytest.mark.parametrize('name', ['hf-hub:evil/one', 'local-dir:/etc', '../../x', 'test_resnet/../..', 'x' * 10 ** 5, 'test_resnet\n', '', 'test_vit'])
 def test_a_hostile_name_is_refused(tmp_path, name, monkeypatch):
     "A stranger's file names no network of timm: one line, and timm is not asked to build anything it does not hold itself."
-    from safetensors import safe_open
     from safetensors.torch import save_file
     net = build_model('oim', 5, trunk='timm:test_resnet', **SMALL)
     save_file({k: v.contiguous() for k, v in net.state_dict().items()}, tmp_path/'m.safetensors', dict(config=json.dumps(net.config | dict(trunk='timm:' + name))))
