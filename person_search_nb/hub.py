@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['split_name', 'is_reachable', 'fetch_file', 'send_files']
 
-# %% ../nbs/tools/hub.ipynb #0274f8bc
+# %% ../nbs/tools/hub.ipynb #1b03a2c6
 import os, re, socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from .files import require
 
-# %% ../nbs/tools/hub.ipynb #e018d786
+# %% ../nbs/tools/hub.ipynb #938f2cc6
 _NO_NAME = ("hf:{}: is no repository of the Hugging Face hub; write hf:owner/name, "
             'or hf:owner/name@version')
 
@@ -27,7 +27,7 @@ def split_name(
     if not sound: raise ValueError(_NO_NAME.format(repr(str(name)[:100])[1:-1]))
     return repo, version or None
 
-# %% ../nbs/tools/hub.ipynb #ebef0ec6
+# %% ../nbs/tools/hub.ipynb #9c76ff0a
 def _endpoint(): return os.environ.get('HF_ENDPOINT') or 'https://huggingface.co'
 
 def is_reachable(
@@ -42,7 +42,7 @@ def is_reachable(
     except (OSError, ValueError): return False
     return True
 
-# %% ../nbs/tools/hub.ipynb #ebf1d6da
+# %% ../nbs/tools/hub.ipynb #26256632
 _AWAY = ('the Hugging Face hub ({}) cannot be reached, and {} of {} is not in its cache; '
          'fetch it on a connected machine, and give the path of the file')
 _NO_REPO = ('{}: there is no such repository on {}, or it is private: check the name, or sign in '
@@ -79,7 +79,7 @@ def fetch_file(
 
 def _one_line(e): return ' '.join(str(e).split())[:300]
 
-# %% ../nbs/tools/hub.ipynb #a0d33c21
+# %% ../nbs/tools/hub.ipynb #a85322df
 _NO_ENTRY = ('{}: the hub refuses to write there ({}); sign in with `hf auth login`, with a token '
              'that may write')
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['model_card', 'push_model']
 
-# %% ../nbs/tools/model_cards.ipynb #f871acea
+# %% ../nbs/tools/model_cards.ipynb #45cf2fa7
 import tempfile
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from .hub import send_files, split_name
 from .model_files import load_model, model_file, save_model
 from .training_runs import cell_text, markdown_table, Run
 
-# %% ../nbs/tools/model_cards.ipynb #9ae9c3aa
+# %% ../nbs/tools/model_cards.ipynb #96ac91a1
 _ABOUT = ('model', 'epochs', 'steps', 'batch_size', 'optimizer', 'lr', 'size', 'crops', 'teach')
 _SCORES = dict(mAP='mAP', top1='top-1', top5='top-5', top10='top-10', det_ap='detection AP',
                det_recall='detection recall')
@@ -40,7 +40,7 @@ def _lines(title, values, of='setting'):
     rows = [{of: k, 'value': cell_text(v)} for k, v in values.items()]
     return ['', f'## {title}', '', markdown_table(rows)] if rows else []
 
-# %% ../nbs/tools/model_cards.ipynb #8e80d3b9
+# %% ../nbs/tools/model_cards.ipynb #438d8dd7
 _HEAD = ('---', 'library_name: person_search_nb', 'tags:', '- person-search',
          '- person-re-identification', '---')
 _WHAT = ('A network of person_search_nb that finds people in whole scenes and describes each, '
@@ -70,7 +70,7 @@ def model_card(
     text += _lines('Network', {k: v for k, v in c.items() if k != 'heights'})
     return '\n'.join(text) + '\n'
 
-# %% ../nbs/tools/model_cards.ipynb #ab262e75
+# %% ../nbs/tools/model_cards.ipynb #3f26fc45
 def _run_of(model):
     "The run that a folder or a model file in it belongs to; None: there is none."
     if isinstance(model, Run): return model

@@ -6,7 +6,7 @@
 __all__ = ['timm_network', 'level_modules', 'in_a_row', 'TimmPart', 'Recolour', 'first_look', 'cut_network', 'timm_backbone',
            'renamed_by_order']
 
-# %% ../nbs/tools/timm_trunks.ipynb #db42b4dc
+# %% ../nbs/tools/timm_trunks.ipynb #a263a3c4
 import difflib, re
 
 import torch
@@ -17,7 +17,7 @@ from .files import require
 from .hub import fetch_file
 from .backbones import Backbone, BACKBONES, level_sizes, load_weights
 
-# %% ../nbs/tools/timm_trunks.ipynb #96f3ebdd
+# %% ../nbs/tools/timm_trunks.ipynb #d4eaf7e0
 _NO_NAME = ("trunk=timm:{}: timm has no network of that name{}; "
             'timm.list_models() in Python lists them')
 
@@ -35,7 +35,7 @@ def timm_network(
     try: return timm.create_model(name, **more)
     except RuntimeError as e: raise ValueError(f'trunk=timm:{_shown(name)}: {e}') from None
 
-# %% ../nbs/tools/timm_trunks.ipynb #84c1740e
+# %% ../nbs/tools/timm_trunks.ipynb #af316b2c
 _STRIDES = 4, 8, 16, 32
 _NO_LEVELS = 'it has levels of {} px per cell; a trunk and a head need 4, 8, 16 and 32'
 
@@ -50,7 +50,7 @@ def level_modules(
         raise ValueError(_NO_LEVELS.format(', '.join(map(str, levels)) or 'unknown'))
     return {levels[s]['module']: levels[s]['num_chs'] for s in _STRIDES}
 
-# %% ../nbs/tools/timm_trunks.ipynb #6fa46d69
+# %% ../nbs/tools/timm_trunks.ipynb #7b4e46e9
 _INSIDE = 'its level {} ends inside a block'
 
 def in_a_row(
@@ -68,7 +68,7 @@ def in_a_row(
         row |= in_a_row(module, ends, path + '.') if inside else {path: module}
     return row
 
-# %% ../nbs/tools/timm_trunks.ipynb #8985f8e3
+# %% ../nbs/tools/timm_trunks.ipynb #a8862786
 class TimmPart(nn.Sequential):
     "Modules of a timm network in a row, from map to map."
     channels_last, first = False, False  # how the modules have maps, and whether they see the scene
@@ -85,7 +85,7 @@ class TimmPart(nn.Sequential):
         for module in self: x = module(x)
         return x.permute(0, 3, 1, 2) if self.channels_last else x
 
-# %% ../nbs/tools/timm_trunks.ipynb #7005c103
+# %% ../nbs/tools/timm_trunks.ipynb #b5c14804
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 class Recolour(nn.Module):
@@ -104,7 +104,7 @@ class Recolour(nn.Module):
                                for pair in (_IMAGENET, (self.mean, self.std)))
         return (x * s + m - mean) / std
 
-# %% ../nbs/tools/timm_trunks.ipynb #be06de42
+# %% ../nbs/tools/timm_trunks.ipynb #9fde1fcc
 def _first(v): return v[0] if isinstance(v, tuple) else v
 
 def _shift(layer, cells):
@@ -143,7 +143,7 @@ def _along(seen, wide):
         look, cells = look + shift * wide / cells, after
     return look
 
-# %% ../nbs/tools/timm_trunks.ipynb #1c026604
+# %% ../nbs/tools/timm_trunks.ipynb #2f58b17e
 _NO_MODULE = 'its level is noted as the output of {}, which is no module of it'
 
 def _cut(net, mean_std):
@@ -151,7 +151,8 @@ def _cut(net, mean_std):
     levels = level_modules(net)
     row = in_a_row(net, [*levels])
     paths = list(row)
-    if strange := [p for p in levels if p not in row]: raise ValueError(_NO_MODULE.format(strange[0]))
+    if strange := [p for p in levels if p not in row]:
+        raise ValueError(_NO_MODULE.format(strange[0]))
     ends = [paths.index(path) + 1 for path in levels]
     if ends != sorted({*ends}): raise ValueError('its levels do not come one after the other')
     cuts, names, parts = (0, ends[0] - 1, *ends), {}, []
@@ -163,7 +164,7 @@ def _cut(net, mean_std):
     parts[0].first = True
     return parts, list(levels.values()), names
 
-# %% ../nbs/tools/timm_trunks.ipynb #5db1e4b8
+# %% ../nbs/tools/timm_trunks.ipynb #c8d29b86
 _NO_ROW = 'its modules in a row give other numbers than the network; it has shortcuts between them'
 _SIZES = 'a scene of 75x53 px gives levels of {}, not of {}'
 
@@ -195,7 +196,7 @@ def _compare(net, parts, names, mean_std):
             raise ValueError(_NO_ROW)
     return x
 
-# %% ../nbs/tools/timm_trunks.ipynb #3f6a4452
+# %% ../nbs/tools/timm_trunks.ipynb #1d5dbab7
 def _sizes(trunk, x):
     "Map sizes of the trunk's levels; the error if there are none."
     try: return [tuple(v.shape[2:]) for v in _levels(trunk, x)]
@@ -217,7 +218,7 @@ def _try_head(head, channels, x):
     try: head(regions(0))
     except Exception: head.no_regions = tuple(out.shape[1:])
 
-# %% ../nbs/tools/timm_trunks.ipynb #cccc36d6
+# %% ../nbs/tools/timm_trunks.ipynb #d0f362b3
 _UNFIT = 'trunk=timm:{}: it cannot be cut into trunk and head: {}'
 
 def cut_network(
@@ -242,7 +243,7 @@ def cut_network(
     backbone.centre = centre
     return backbone
 
-# %% ../nbs/tools/timm_trunks.ipynb #d7ac9a79
+# %% ../nbs/tools/timm_trunks.ipynb #8ab65863
 _ONE_WIDTH = ('trunk=timm:{}: has its own width; leave width=1, and set rpn_channels= for narrower '
               'region proposals')
 _NO_WEIGHTS = ('trunk=timm:{}: timm names no weights of it on the hub; give a file '
@@ -277,7 +278,7 @@ def timm_backbone(
     if weights == 'imagenet': return cut_network(_trained(name), name)
     return load_weights(cut_network(_made(name), name), weights)
 
-# %% ../nbs/tools/timm_trunks.ipynb #9c840b09
+# %% ../nbs/tools/timm_trunks.ipynb #3280e000
 _OTHER_TENSORS = '{} tensors, timm:{} has {}'
 _OTHER_SHAPE = 'tensor {} is {} of {}, in timm:{} it is {} of {}'
 
