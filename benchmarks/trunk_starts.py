@@ -34,7 +34,7 @@ def trained(start, seed, steps=STEPS):
     torch.manual_seed(seed)
     net = build_model('hdl-teacher', int(ids.max()) + 1, trunk=f'timm:{TRUNK}', attention='none', rpn_channels=16)
     for m in net.modules():
-        if isinstance(m, torch.nn.BatchNorm2d): m.momentum = 0.1  # TensorFlow's 0.01 has not moved after 30 steps
+        if isinstance(m, torch.nn.BatchNorm2d): m.momentum = 0.1  # TensorFlow's 0.01 hardly moves in 30 steps
     if start: warm_start(net, start)
     def score(): return mean_ap(describe(net, strangers), who)
     def loss(e, rows): return F.cross_entropy(net.identity_logits(e), ids[rows])
