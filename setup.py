@@ -17,7 +17,7 @@ setup(
     classifiers=['Intended Audience :: Education', 'Intended Audience :: Science/Research', 'Programming Language :: Python :: 3',
                  *(f'Programming Language :: Python :: {v}' for v in cfg['python_versions'].split())],
     python_requires='>=' + cfg['min_python'],
-    install_requires=cfg['requirements'].split(), extras_require={e: cfg[f'{e}_requirements'].split() for e in ('dev', 'docs', 'data', 'explore', 'search', 'deploy', 'pandas', 'milvus')},
+    install_requires=cfg['requirements'].split(), extras_require={e: cfg[f'{e}_requirements'].split() for e in ('dev', 'docs', 'data', 'explore', 'search', 'deploy', 'pandas', 'milvus', 'timm', 'hub')},
     packages=[lib], package_data={lib: ['py.typed', '*.mplstyle', 'weights/*', 'weights/moments/*', 'page/*']},
     entry_points={'console_scripts': cfg['console_scripts'].splitlines(), 'nbdev': [f'{lib}={lib}._modidx:d']},
 )

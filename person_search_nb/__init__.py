@@ -9,7 +9,7 @@ _HOME = dict(
     evaluate='evaluation', DetectorReID='detector_reid', search_metrics='ranking', detection_metrics='matching', Gallery='search', cost_table='costs',
     draw_boxes='visualize', AttentionExplorer='explorer', SearchExplorer='search_explorer', Run='training_runs',
     sweep='training_runs', compare='comparing', check_plugin='plugins', use_plugin='plugins', Predictions='predictions', Row='paper_tables',
-    Embedder='embedder')
+    Embedder='embedder', push_model='model_cards')
 
 __all__ = [*_HOME, '__version__']
 

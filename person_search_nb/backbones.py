@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RESNET_NAMES', 'RESNET_UNITS', 'BACKBONES', 'cell_centre', 'Backbone', 'level_sizes', 'scale_channels', 'SlicedConv',
-           'conv_bn', 'BasicBlock', 'Bottleneck', 'init_weights', 'resnet_backbone', 'from_torchvision', 'load_weights',
-           'register_backbone', 'list_backbones', 'build_backbone']
+           'conv_bn', 'BasicBlock', 'Bottleneck', 'init_weights', 'resnet_backbone', 'from_torchvision', 'in_own_names',
+           'load_weights', 'register_backbone', 'list_backbones', 'build_backbone']
 
 # %% ../nbs/40_backbones.ipynb #ee5e816a
 import re
@@ -255,6 +255,17 @@ def from_torchvision(
         for ours in ((to,) if isinstance(to, str) else to)
     )
 
+# %% ../nbs/40_backbones.ipynb #fa647b3a
+def in_own_names(
+    state:dict,  # name -> tensor, in our names or in those of the library that `names` knows
+    names:dict,  # a backbone's `names`
+    own:dict     # the state dict of the network that the weights are for
+)->dict:         # in our names
+    "A file's weights under this library's names, where renaming makes more of them fit."
+    renamed = from_torchvision(state, names)
+    def fits(state): return sum(k in own for k in state)
+    return renamed if fits(renamed) > fits(state) else state
+
 # %% ../nbs/40_backbones.ipynb #b1b11ada
 def load_weights(
     backbone:Backbone,  # filled in place
@@ -289,9 +300,8 @@ def load_weights(
             if path.suffix == '.safetensors'
             else torch.load(path, map_location='cpu', weights_only=True)
         )
-    if not any(k.startswith('stem.') for k in state):
-        state = from_torchvision(state, backbone.names)
     own = backbone.state_dict()
+    state = in_own_names(state, backbone.names, own)
     missing = [k for k in own if k not in state and not k.endswith('num_batches_tracked')]
     wrong = [k for k in own if k in state and own[k].shape != state[k].shape]
     if missing or wrong:
@@ -344,7 +354,8 @@ def _check_levels(net):
 
 @BACKBONES.checker
 def _check_backbone(name):
-    net = build_backbone(name, width=0.25, weights=None)
+    width = 1. if ':' in name else 0.25  # networks of other libraries have one width
+    net = build_backbone(name, width=width, weights=None)
     expect(isinstance(net, Backbone), f'it has to build a Backbone, not a {type(net).__name__}')
     yield 'builds a Backbone of four blocks'
     with torch.no_grad(): _check_levels(net.eval())
@@ -354,5 +365,5 @@ def _check_backbone(name):
     expect(all(p.grad is not None for p in trunk), 'a gradient has to reach every weight')
     yield 'gradients reach every weight of the trunk'
     x = torch.rand(1, 3, 64, 64)
-    same_when_reloaded(lambda: build_backbone(name, width=0.25), lambda m: m(x)[2])
+    same_when_reloaded(lambda: build_backbone(name, width=width), lambda m: m(x)[2])
     yield 'its state dict brings it back'

@@ -230,7 +230,7 @@ def distill(
 # %% ../nbs/97_model_commands.ipynb #d2fbcbfd
 def _is_file(name):
     "Whether a model is given as a file, not as a name of `list_models()`."
-    return Path(name).suffix == '.safetensors' or name.startswith('shipped:')
+    return Path(name).suffix == '.safetensors' or name.startswith(('shipped:', 'hf:'))
 
 def _cost_names(models, width):
     "The models of a list with commas. Raises ValueError for one twice, or a width of no effect."

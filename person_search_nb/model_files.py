@@ -15,7 +15,9 @@ from pathlib import Path
 import torch
 from torch.overrides import TorchFunctionMode
 
-from .files import parse_json, regular_file, sound_size, atomic_write
+from .files import atomic_write, MissingPackage, parse_json, regular_file
+from .files import sound_size
+from .hub import fetch_file
 from .person_search import PersonSearchNet
 from .systems import build_model, model_settings, MODELS, network_parts, PARTS
 from .plugins import need_plugins, wanted_plugins
@@ -108,11 +110,12 @@ def shipped_trunk(
 
 # %% ../nbs/49_model_files.ipynb #655cf9b9
 def model_file(
-    name,  # a path, or 'shipped:NAME'
+    name,  # a path, 'shipped:NAME', or 'hf:owner/name' on the Hugging Face hub
 ) -> Path:
-    "The file that a command is given. Raises ValueError for a model that is not shipped."
-    shipped, colon, trunk = str(name).partition(':')
-    return shipped_trunk(trunk) if shipped == 'shipped' and colon else Path(name)
+    "The file of a model. Raises ValueError for one that is not there."
+    place, _, rest = str(name).partition(':')
+    if place == 'shipped' and rest: return shipped_trunk(rest)
+    return fetch_file(rest, 'model.safetensors') if place == 'hf' and rest else Path(name)
 
 # %% ../nbs/49_model_files.ipynb #b4a9a541
 def _is_own(k):
@@ -193,6 +196,7 @@ def _shapes(config, source):
     "The state dict of a recipe, without memory."
     try:
         with torch.device('meta'), _NoDraws(): return build_model(**config).state_dict()
+    except MissingPackage as e: raise MissingPackage(f'{source}: {e}') from None
     except _BUILD_ERRORS as e:
         raise ValueError(_BROKEN.format(source, f'{type(e).__name__}: {str(e)[:200]}')) from None
 
@@ -231,8 +235,11 @@ def _check_plugins(path, config):
                  path)
 
 # %% ../nbs/49_model_files.ipynb #b76e0846
-def load_model(path) -> PersonSearchNet:
-    "The model of a file, in eval mode; executes no code from the file, and fetches nothing."
+def load_model(
+    path,  # of a file, or 'shipped:NAME', or 'hf:owner/name' on the Hugging Face hub
+) -> PersonSearchNet:
+    "The model of a file, in eval mode; executes no code from the file, and fetches no other."
+    path = model_file(path)
     state, config = read_weights(path)
     _check_plugins(path, config)
     model = rebuild(config, state, path)

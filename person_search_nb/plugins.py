@@ -8,6 +8,7 @@ __all__ = ['REGISTRIES', 'PLUGINS', 'GROUP', 'FROM_PLUGIN', 'Registry', 'load_pl
 
 # %% ../nbs/tools/plugins.ipynb #d90df850
 import difflib, importlib, inspect, os, sys, warnings
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -25,6 +26,7 @@ class Registry(dict):
         self.kind, self.call, self.given, self.origin = kind, call, given, {}
         self.check = None   # see `checker`
         self.trial = None   # name -> settings, while `check_plugin` tries a part with these
+        self.families = {}  # see `family`
         REGISTRIES[kind] = self
 
 # %% ../nbs/tools/plugins.ipynb #d99fa17c
@@ -143,18 +145,25 @@ def use_plugin(
 _UNKNOWN = "unknown {} '{}': choose one of {}, {}"
 FROM_PLUGIN = 'or load the plug-in that registers it (--plugin FILE)'
 
+def _of_family(registry, name):
+    "Whether a name is PREFIX:NAME with the prefix of a family."
+    return isinstance(name, str) and ':' in name and name.partition(':')[0] in registry.families
+
 @patch
 def __contains__(self: Registry, name):
-    if dict.__contains__(self, name): return True
+    if dict.__contains__(self, name) or _of_family(self, name): return True
     load_plugins()
     return dict.__contains__(self, name)
 
 @patch
 def __missing__(self: Registry, name):
+    if _of_family(self, name):
+        prefix, _, rest = name.partition(':')
+        return partial(self.families[prefix], rest)
     if name in self: return self[name]
     names = self.names()
     like = difflib.get_close_matches(str(name), names, 1)
-    there = ', '.join(dict.fromkeys(like + names))
+    there = ', '.join([*dict.fromkeys(like + names), *self.family_names()])
     raise ValueError(_UNKNOWN.format(self.kind, name, there, FROM_PLUGIN))
 
 @patch
@@ -162,6 +171,20 @@ def names(self: Registry) -> list:
     "All names, those of the plug-ins included."
     load_plugins()
     return list(self)
+
+@patch
+def family_names(self: Registry) -> list:
+    "How names of families are written, such as timm:NAME."
+    return [f'{prefix}:NAME' for prefix in self.families]
+
+# %% ../nbs/tools/plugins.ipynb #d1858c96
+@patch
+def family(self: Registry, prefix: str):
+    "Decorator of a function (rest of the name, ...) that stands for all parts PREFIX:NAME."
+    def enter(build):
+        self.families[prefix] = build
+        return build
+    return enter
 
 # %% ../nbs/tools/plugins.ipynb #92a5bcef
 @patch
@@ -244,7 +267,8 @@ def check_plugin(
         raise ValueError(f"unknown kind of part '{kind}': choose one of {', '.join(REGISTRIES)}")
     registry, lines = REGISTRIES[kind], []
     name = registry.name_of(part)
-    registry[name.partition(':')[0]]  # an unknown name is said first
+    # an unknown name is said first; of a reader the spec holds it
+    registry[name if name in registry else name.partition(':')[0]]
     if not registry.check: raise ValueError(f'there is no check for parts of kind {kind}')
     registry.trial = None if settings is None else {name: settings}
     try:

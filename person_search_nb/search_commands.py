@@ -291,7 +291,7 @@ def index(
     from person_search_nb.indexing import build_gallery
     part = _part(part)
     net = _network(model, device, trust, alone=True)
-    if not model.startswith('shipped:'): model = str(Path(model).resolve())
+    if not model.startswith(('shipped:', 'hf:')): model = str(Path(model).resolve())
     return build_gallery(net, pictures, out, _size_of(net, size), every, batch_size,
                          workers=workers, engine=engine, recall=recall, changed=changed,
                          half=not full, model_file=model, part=part)

@@ -105,8 +105,9 @@ def one_of(*tables) -> Kind:  # tuples, or tables that others may add to
     "One of some names."
     open_ended = any(isinstance(names, Registry) for names in tables)
     def says():
-        known = ', '.join(name for names in tables for name in names)
-        return f'one of {known}' + (f', {FROM_PLUGIN}' if open_ended else '')
+        known = [name for names in tables for name in names]
+        for names in tables: known += names.family_names() if isinstance(names, Registry) else []
+        return f"one of {', '.join(known)}" + (f', {FROM_PLUGIN}' if open_ended else '')
     return Kind(says, lambda v: isinstance(v, str) and any(v in names for names in tables))
 
 # %% ../nbs/60_settings.ipynb #b6bfc4ec

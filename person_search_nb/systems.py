@@ -23,7 +23,8 @@ from .oim import ID_LOSSES
 from .roi_head import build_head, ROI_OPS, RoIPooler, RoISampler
 from .person_search import evaluating, PersonSearchNet, Trunk
 from .plugins import expect, Registry, same_when_reloaded
-from . import classics, student  # noqa: F401  these backbones register themselves
+# these backbones register themselves
+from . import classics, student, timm_trunks  # noqa: F401
 
 # %% ../nbs/48_systems.ipynb #6aff6ab8
 def _attention(s, channels):

@@ -7,41 +7,56 @@ __all__ = ['PREFIXES', 'read_state', 'warm_start', 'start_text']
 
 # %% ../nbs/68_warm_start.ipynb #32c07983
 import torch
+from safetensors import safe_open, SafetensorError
 
-from .backbones import from_torchvision
+from .backbones import in_own_names
 from .files import regular_file
 from .person_search import PersonSearchNet
 from .model_files import check_finite, read_weights
 from .checkpoints import load_tree
 
 # %% ../nbs/68_warm_start.ipynb #add832f2
-# of DataParallel, wrappers, torchvision's detectors
-PREFIXES = 'module.', 'model.', 'backbone.body.'
+# of DataParallel, wrappers, torchvision's detectors, other detectors
+PREFIXES = 'module.', 'model.', 'backbone.body.', 'backbone.'
 
 def _without_prefix(state):
     "Names without what stands before all of them, or before all of a trunk inside a detector."
     for p in PREFIXES * 2:
         inner = {k[len(p):]: v for k, v in state.items() if k.startswith(p)}
-        if inner and (len(inner) == len(state) or p == 'backbone.body.'): state = inner
+        if inner and (len(inner) == len(state) or p.startswith('backbone.')): state = inner
     return state
 
+def _of_others(path):
+    "The tensors of a .safetensors file of another library; {} where there are none."
+    try:
+        with safe_open(str(path), 'pt') as f:
+            ours = {'config', 'tree'} & (f.metadata() or {}).keys()
+            return {} if ours else {k: f.get_tensor(k) for k in f.keys()}
+    except (SafetensorError, OSError): return {}
+
+def _read_safetensors(path):
+    "The weights of a model file, of a checkpoint, or of another library's file."
+    try: return read_weights(path)[0]
+    except ValueError as e: error = e
+    try: return load_tree(path)['model']
+    except ValueError: pass
+    if state := _of_others(path): return _without_prefix(state)
+    raise error
+
+# %% ../nbs/68_warm_start.ipynb #0a2eb98e
 def read_state(
-    path,      # a model file, a training's checkpoint, or a PyTorch file with a state dict
+    path,      # a model file, a training's checkpoint, or a file of weights of another library
 ) -> dict:     # name -> tensor
     """The weights in a file; runs no code of it. Raises ValueError naming the file when there are
     none."""
     try: path = regular_file(path)
     except FileNotFoundError: raise ValueError(f'{path}: no such file') from None
-    if path.suffix == '.safetensors':
-        try: return read_weights(path)[0]
-        except ValueError as e:
-            try: return load_tree(path)['model']
-            except ValueError: raise e from None
+    if path.suffix == '.safetensors': return _read_safetensors(path)
     try:
         state = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e:
         raise ValueError(f'{path}: not a file of weights ({type(e).__name__})') from None
-    for key in ('model', 'state_dict'):
+    for key in ('model', 'state_dict') * 2:
         state = state.get(key, state) if isinstance(state, dict) else {}
     state = {k: v for k, v in state.items() if isinstance(k, str) and torch.is_tensor(v)}
     if not state: raise ValueError(f'{path}: holds no weights by name; save model.state_dict()')
@@ -54,9 +69,8 @@ def _is_weight(name, tensor): return tensor.ndim > 1 and name.endswith('weight')
 def _own_and_given(model, path, skip, both):
     "Two state dicts, of a network and of a file, without names that begin with one of `skip`."
     state = read_state(path)
-    # a backbone's file as torchvision publishes it
-    if not any(k.startswith('stem.') for k in state):
-        state = from_torchvision(state, model.names) or state
+    # a backbone's file as torchvision or timm publishes it
+    state = in_own_names(state, model.names, model.state_dict())
     if both and not any(k.startswith('reid.') for k in state):
         trunks = getattr(model, 'trunks', ('',))[1:]
         of_trunk = {k: v for k, v in state.items() if k.startswith(('stem.', 'blocks.'))}

@@ -50,7 +50,7 @@ def check_against(cfg, meta, points):
     "Every field of the built metadata follows the settings `cfg`."
     reqs = [Requirement(r) for r in meta.get_all('Requires-Dist')]
     runtime = {str(r) for r in reqs if not r.marker}
-    extras = {e: {str(r).split(';')[0].strip() for r in reqs if str(r.marker) == f'extra == "{e}"'} for e in ('dev', 'docs', 'data', 'explore', 'search', 'deploy', 'pandas', 'milvus')}
+    extras = {e: {str(r).split(';')[0].strip() for r in reqs if str(r.marker) == f'extra == "{e}"'} for e in ('dev', 'docs', 'data', 'explore', 'search', 'deploy', 'pandas', 'milvus', 'timm', 'hub')}
     assert len(runtime) + sum(map(len, extras.values())) == len(reqs), 'a requirement with another marker'
     assert canonicalize_name(meta['Name']) == canonicalize_name(cfg['lib_name'])
     assert meta['Version'] == cfg['version']

@@ -3,7 +3,7 @@
 import { iou } from './boxes.js';
 import { distance } from './distance.js';
 import { make } from './elements.js';
-import { reader, toImage } from './files.js';
+import { inFile, reader, toImage } from './files.js';
 import { difference, scaled } from './heat.js';
 import { filesOf } from './network.js';
 import { Panel } from './panel.js';
@@ -43,7 +43,8 @@ async function load() {
     bytes += n;  // also while others still come after one has failed
     if (!$('status').classList.contains('error')) say(`Loading: ${(bytes / 1e6).toFixed(1)} MB.`);
   });
-  data = JSON.parse(new TextDecoder().decode(await read('data.json')));
+  const described = new TextDecoder().decode(await read('data.json'));
+  data = await inFile('data.json', () => JSON.parse(described));
   names = data.networks.map(n => n.name);
   const files = {};
   for (const name of names) files[name] = await filesOf(name, read);
@@ -53,14 +54,28 @@ async function load() {
   // while they open
   await Promise.all([opened.then(title => { $('runtime').textContent = title; }), rest(read)]);
   $('people').textContent = `${data.people.id.length}`;
-  $('megabytes').textContent = (bytes / 1e6).toFixed(0);
+  $('megabytes').textContent = (downloaded() / 1e6).toFixed(0);
+}
+
+// bytes on their way: what a server has packed is larger here
+function downloaded() {
+  const files = performance.getEntriesByType('resource');
+  return files.reduce((sum, file) => sum + (file.encodedBodySize ?? 0), 0) || bytes;
+}
+
+async function galleryOf(name, read) {
+  const file = `${name}.people.bin`, { buffer } = await read(file), people = data.people.id.length;
+  return inFile(file, () => {
+    if (buffer.byteLength !== 4 * people * data.networks.find(n => n.name === name).dim)
+      throw new Error(`${buffer.byteLength} bytes are not ${people} people`);
+    return new Float32Array(buffer);
+  });
 }
 
 async function rest(read) {  // what needs no network
-  for (const name of names) {
-    galleries[name] = new Float32Array((await read(`${name}.people.bin`)).buffer);
-  }
-  sheet = await createImageBitmap(new Blob([await read(data.sheet.file)]));
+  for (const name of names) galleries[name] = await galleryOf(name, read);
+  const { file } = data.sheet, packed = new Blob([await read(file)]);
+  sheet = await inFile(file, () => createImageBitmap(packed));
   for (const s of data.scenes) s.picture = new Blob([await read(s.file)], { type: 'image/jpeg' });
 }
 
@@ -84,15 +99,17 @@ async function choose(name, said) {
 
 function buildScenes() {
   data.scenes.forEach((s, i) => {
-    const b = make('button', $('scenes'), { type: 'button', title: s.name });
+    const b = make('button', $('scenes'), { type: 'button' });
     make('img', b, { src: URL.createObjectURL(s.picture), alt: `scene ${i + 1}` });
     b.onclick = () => { own = null; change({ scene: i, by: 'teacher', person: 0 }); };
     b.onpointerenter = b.onfocus = () => foresee(i);
+    b.onpointerleave = b.onblur = () => { pointed = -1; };
   });
 }
 
 function connect() {
   for (const id of ['tour', 'save', 'reset']) $(id).disabled = false;
+  $('controls').firstElementChild.disabled = false;
   for (const e of $('controls').elements) {
     if (!e.name) continue;
     e.oninput = () => change({ [e.name]: e.type === 'range' ? Number(e.value) : e.value });
@@ -101,10 +118,9 @@ function connect() {
     if (e.target.files[0]) bring(e.target.files[0]);
     e.target.value = '';  // so that the same file can be chosen again
   };
-  addEventListener('dragover', e => { e.preventDefault(); document.body.classList.add('over'); });
+  addEventListener('dragover', () => document.body.classList.add('over'));
   addEventListener('dragleave', () => document.body.classList.remove('over'));
   addEventListener('drop', e => {
-    e.preventDefault();
     document.body.classList.remove('over');
     const dropped = [...e.dataTransfer.files];
     const picture = dropped.find(f => f.type.startsWith('image/')) ?? dropped[0];
@@ -123,10 +139,12 @@ function guide(k) {
   $('guide').hidden = !(k in TOUR);
   if (!(k in TOUR)) { $('tour').focus(); return; }
   const [wanted, text] = TOUR[k];
+  const focus = document.activeElement;  // a button that is disabled loses it
   $('guide-text').textContent = `${k + 1} of ${TOUR.length}. ${text}`;
   $('guide-next').disabled = k === TOUR.length - 1;
   $('guide-back').disabled = k === 0;
-  if (document.activeElement?.disabled) $('guide-end').focus();
+  if (focus.disabled) $('guide-end').focus();
+  $('panels').scrollIntoView();
   own = null;
   change({ ...DEFAULTS, ...wanted });
 }
@@ -135,6 +153,7 @@ function guide(k) {
 function change(what) {
   if ('scene' in what || 'person' in what) chosen = null;  // else the same person, whatever moves
   Object.assign(state, what);
+  pointed = -1;
   showAddress();
   showControls();
   return work = answer(++moves);
@@ -168,6 +187,8 @@ function showControls() {
     e.value = state[e.name];
     if (e.type === 'range') e.previousElementSibling.textContent = state[e.name];
   }
+  // of what lies over the picture
+  $('controls').elements.opacity.disabled = state.quantity === 'picture';
   $('meaning').textContent = MEANING[state.quantity];
   [...$('scenes').children].forEach((b, i) =>
     b.setAttribute('aria-pressed', !own && i === state.scene));
@@ -360,12 +381,13 @@ function cutOut(row) {
 async function save() {  // the pictures side by side, with their boxes
   await work;
   const [, , h, w] = image.dims, out = document.createElement('canvas'), gap = 8;
-  Object.assign(out, { width: names.length * (w + gap) - gap, height: h + 24 });
+  const column = Math.max(w, 200) + gap;  // of a narrow picture: as wide as the titles
+  Object.assign(out, { width: names.length * column - gap, height: h + 24 });
   const pen = out.getContext('2d');
   pen.fillStyle = '#fff';
   pen.fillRect(0, 0, out.width, out.height);
   names.forEach((name, k) => {
-    const left = k * (w + gap);
+    const left = k * column;
     pen.fillStyle = '#222';
     pen.font = '15px system-ui, sans-serif';
     pen.fillText(panels[name].title, left, 17);
@@ -380,17 +402,29 @@ async function save() {  // the pictures side by side, with their boxes
 }
 
 // # Start
+// The box that an address names, if it lies in the scene.
+function boxIn({ state: { at, scene }, ignored }) {
+  if (!at) return null;
+  const box = Float32Array.from(at.split(','), Number), { width, height } = data.scenes[scene];
+  if (box[2] <= width && box[3] <= height) return box;
+  ignored.push('at');
+  return null;
+}
+
 function sayIgnored({ state: { person, at }, ignored }) {  // what an address says in vain
   const nobody = person > 0 && !at && !sure(state.by).includes(person);
   const vain = nobody ? [...ignored, 'person'] : ignored;
   if (vain.length) say(`In the address, ${vain.join(', ')} means nothing here.`);
 }
 
+// What is dropped opens here, or nowhere.
+for (const what of ['dragover', 'drop']) addEventListener(what, e => e.preventDefault());
+
 try {
   await load();
   const asked = fromQuery(location.search, data.scenes.length);
   state = { ...asked.state, at: '' };
-  if (asked.state.at) chosen = Float32Array.from(asked.state.at.split(','), Number);
+  chosen = boxIn(asked);
   buildScenes();
   buildPanels();
   await change({});

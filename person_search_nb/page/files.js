@@ -1,9 +1,16 @@
 // Reading the page's own files, with a count of what has come; .gz files are unpacked here.
 
+// what goes wrong with a file is told with its name
+export async function inFile(name, use) {
+  try { return await use(); } catch (error) {
+    throw new Error(`${name} is missing or broken: ${error.message}`);
+  }
+}
+
 export function reader(onBytes) {
-  return async name => {
+  return name => inFile(name, async () => {
     const answer = await fetch(name);
-    if (!answer.ok) throw new Error(`${name}: ${answer.status} ${answer.statusText}`);
+    if (!answer.ok) throw new Error(`${answer.status} ${answer.statusText}`);
     const bytes = await answer.arrayBuffer();
     onBytes(bytes.byteLength);
     const [a, b] = new Uint8Array(bytes, 0, Math.min(2, bytes.byteLength));
@@ -11,7 +18,7 @@ export function reader(onBytes) {
     if (!name.endsWith('.gz') || a !== 0x1f || b !== 0x8b) return new Uint8Array(bytes);
     const plain = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'));
     return new Uint8Array(await new Response(plain).arrayBuffer());
-  };
+  });
 }
 
 // A picture as a network takes it: { data: 3 x h x w numbers 0-1, dims }, neither side above

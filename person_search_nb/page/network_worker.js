@@ -36,7 +36,7 @@ async function reply({ id, method, given }) {
   try {
     const answer = await ANSWERS[method](...given);
     postMessage({ id, answer }, [...new Set(buffers(answer))]);
-  } catch (error) { postMessage({ id, error: error.message }); }
+  } catch (error) { postMessage({ id, error: String(error?.message ?? error) }); }
 }
 
 // one after another: a session of ONNX Runtime does one thing at a time

@@ -56,9 +56,10 @@ export class Panel {
   // the picture with its boxes, at a place of another drawing
   copy(pen, left, top) {
     pen.drawImage(this.picture.canvas, left, top);
-    pen.strokeStyle = '#fff';
-    for (const [x1, y1, x2, y2] of this.shown.boxes) {
+    this.shown.boxes.forEach(([x1, y1, x2, y2], i) => {
+      const chosen = i === this.shown.selected;
+      Object.assign(pen, { strokeStyle: chosen ? '#00d5ff' : '#fff', lineWidth: chosen ? 3 : 1 });
       pen.strokeRect(left + x1, top + y1, x2 - x1, y2 - y1);
-    }
+    });
   }
 }

@@ -59,6 +59,7 @@ export class ScenePicture {
     const [w, h] = this.get('size'), boxes = this.get('boxes'), chosen = this.chosen();
     this.svg.setAttribute('viewBox', `0 0 ${w} ${h}`);
     this.root.style.aspectRatio = `${w} / ${h}`;
+    this.root.style.maxWidth = `calc(80vh * ${w / h})`;  // a tall one stays on the screen
     this.svg.replaceChildren();
     this.describe(boxes.length);
     this.get('strokes').forEach(points => this.stroke(points));

@@ -12,9 +12,14 @@ const RUNTIMES = ['wasm', 'webgpu'];  // else the best there is
 export const DEFAULTS = { scene: 0, by: 'teacher', person: 0, quantity: 'picture',
   attention: 'learned', level: 2, opacity: 0.6, score: 0.5, at: '' };
 
+function isBox(text) {
+  const [x1, y1, x2, y2] = text.split(',').map(Number);
+  return BOX.test(text) && x1 < x2 && y1 < y2;
+}
+
 function sound(name, text) {
-  if (name === 'at') return BOX.test(text) ? text : undefined;
-  if (name in CHOICES) return CHOICES[name].includes(text) ? text : undefined;
+  if (name === 'at') return isBox(text) ? text : undefined;
+  if (Object.hasOwn(CHOICES, name)) return CHOICES[name].includes(text) ? text : undefined;
   const [low, high, step] = RANGES[name], v = Number(text);
   if (text.trim() === '' || !(v >= low && v <= high)) return undefined;
   return Number((Math.round(v / step) * step).toFixed(2));
@@ -25,7 +30,7 @@ export function fromQuery(query, scenes = 1000) {
   const state = { ...DEFAULTS }, ignored = [];
   let runtime = '';
   for (const [name, text] of new URLSearchParams(query)) {
-    const value = name in DEFAULTS ? sound(name, text) : undefined;
+    const value = Object.hasOwn(DEFAULTS, name) ? sound(name, text) : undefined;
     if (name === 'runtime' && RUNTIMES.includes(text)) runtime = text;
     else if (value === undefined || (name === 'scene' && value >= scenes)) ignored.push(name);
     else state[name] = value;
