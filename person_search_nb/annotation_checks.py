@@ -105,16 +105,20 @@ PUBLISHED = {  # images, boxes, identities, queries as the field's loaders count
     'duke': dict(train=dict(images=16362, ids=702),
                  gallery=dict(images=17350, ids=702), query=dict(queries=2228)),
     'cuhk03': dict(train=dict(ids=767), gallery=dict(ids=700)),
+    'g2aps': dict(train=dict(images=21962), gallery=dict(images=9808), query=dict(queries=566)),
+    'movienet-ps': dict(images=736835),  # of which each training set takes some
+    'msmt17': dict(train=dict(ids=1041), gallery=dict(images=82161, ids=3060),
+                   query=dict(queries=11659)),
 }
 
 def is_published(
-    scheme: str,  # 'cuhk-sysu', 'prw' or 'duke'
+    scheme: str,  # of `PUBLISHED`
     **counts,     # images=N of all splits, or queries=N
 ) -> bool:
     "Whether images or queries are as many as in the published set."
     parts = PUBLISHED[scheme]
-    images = parts['train']['images'] + parts['gallery']['images']
-    return counts in (dict(images=images), parts['query'])
+    of_splits = sum(parts.get(s, {}).get('images', 0) for s in ('train', 'gallery'))
+    return counts in (dict(images=parts.get('images', of_splits)), parts.get('query'))
 
 # %% ../nbs/tools/annotation_checks.ipynb #57d13ed5
 def corrected_faults(

@@ -23,7 +23,8 @@ def scale_colour(
     factor: float,  # below 1: darker
 ) -> tuple:
     "A colour times a factor, at most 255."
-    return tuple(min(255, int(v * factor)) for v in colour)
+    r, g, b = colour
+    return min(255, int(r * factor)), min(255, int(g * factor)), min(255, int(b * factor))
 
 # %% ../nbs/33_drawing.ipynb #ee8f4549
 class Pen:
@@ -50,7 +51,9 @@ class Pen:
 @patch
 def poly(self: Pen, points, fill):
     "A polygon; nothing for None or fewer than three points."
-    if points and len(points) > 2: self.draw.polygon([self.at(p) for p in points], self.lit(fill))
+    if not points or len(points) < 3: return
+    x, y, k = self.x, self.y, self.scale
+    self.draw.polygon([v for px, py in points for v in (x + k * px, y - k * py)], self.lit(fill))
 
 @patch
 def box(self: Pen, x0, y0, x1, y1, fill):

@@ -9,6 +9,7 @@ __all__ = ['spread', 'Mat', 'MatFile', 'cache_folder', 'cached']
 import hashlib, io, math, os, struct, zlib
 from collections.abc import Callable
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,40 @@ def fields(self: Mat, *names) -> tuple:  # (a `Mat` of each name, n (N,) records
     columns = (places[there.index(name)::len(there)] for name in names)
     return *(Mat(self.data, at, self.source) for at in columns), self.count
 
+# %% ../nbs/tools/matfile.ipynb #0c6fbd4f
+@patch
+def field_names(self: Mat) -> list:
+    "Names of the fields of struct arrays; of anything else none."
+    has = self.kind == _STRUCT
+    return self._field_names(self.start[has], self.stop[has])[0] if has.any() else []
+
+@patch
+def take(self: Mat, rows) -> Mat:
+    "Some of the values."
+    part = copy(self)
+    for k in ('kind', 'shape', 'start', 'stop', 'count'): setattr(part, k, getattr(self, k)[rows])
+    return part
+
+@patch
+def cells(self: Mat) -> tuple:  # (a `Mat` of what all cells hold, n (N,) cells of each value)
+    "What cell arrays hold, one array after the other, column by column."
+    has = self.count > 0
+    self._need((self.kind[has] == _CELL).all(), 'cells are asked for and something else is there')
+    places = self._walk(self.start[has], self.count[has], self.stop[has])
+    return Mat(self.data, places, self.source), self.count
+
+@patch
+def columns(self: Mat, *names) -> tuple:  # (a `Mat` of each name, n (N,) rows of each value)
+    "The named fields of struct arrays, or the first columns of cell matrices; one: all cells."
+    has = self.count > 0
+    if not (self.kind[has] == _CELL).all() or not has.any(): return self.fields(*names)
+    inner, count = self.cells()
+    if len(names) == 1: return inner, count
+    self._need((self.shape[has, 1] >= len(names)).all(), f'rows without {", ".join(names)}')
+    rows = np.where(has, self.shape[:, 0], 0)
+    column = spread(np.zeros_like(count), count) // np.repeat(np.maximum(rows, 1), count)
+    return *(inner.take(column == k) for k in range(len(names))), rows
+
 # %% ../nbs/tools/matfile.ipynb #c61d9fa8
 _LARGEST = 2 ** 32        # bytes of a file
 _MATRIX_VALUES = 2 ** 26  # numbers of a matrix
@@ -333,6 +368,39 @@ def cells(self: MatFile, *names):  # yields a `Mat` for each piece of the file
         stream, (name, kind, shape) = self._open(names)
         if kind != _CELL: raise struct.error(f'{name} is no cell array')
         for mat, in self._values(stream, math.prod(shape)): yield mat
+
+# %% ../nbs/tools/matfile.ipynb #0d7746f3
+@patch
+def table(self: MatFile, *names):  # yields (rows (n,), columns (n,), `Mat`) for each piece
+    "The contents of a cell matrix, column after column."
+    with self._guard():
+        stream, (name, kind, shape) = self._open(names)
+        if kind != _CELL or len(shape) != 2: raise struct.error(f'{name} is no cell matrix')
+        done = 0
+        for mat, in self._values(stream, math.prod(shape)):
+            at, done = done + np.arange(len(mat)), done + len(mat)
+            yield at % shape[0], at // shape[0], mat
+
+# %% ../nbs/tools/matfile.ipynb #f20ce799
+_LETTERS = {1: 'u1', 2: 'u1', 4: '<u2', 16: 'u1', 17: '<u2'}  # one byte or two for a letter
+
+@patch
+def texts(self: MatFile, *names) -> list:
+    "The texts of a cell array, or of the rows of a matrix of letters."
+    with self._guard():
+        stream, (name, kind, shape) = self._open(names)
+        if kind == _CELL:
+            mats = self._values(stream, math.prod(shape))
+            return [t for mat, in mats for t in mat.text().tolist()]
+        if kind != _CHAR or len(shape) != 2: raise struct.error(f'{name} holds no texts')
+        item, data = stream.element() if math.prod(shape) else (2, b'')
+        letters = np.frombuffer(data, _LETTERS.get(item, 'u1')).astype('<u4')
+        if len(letters) != math.prod(shape) or ((letters < 32) | (letters >= 0xd800)).any():
+            raise struct.error(f'{name} has letters that are none')
+        stream.finish()
+    if not len(letters): return []
+    rows = np.ascontiguousarray(letters.reshape(shape[::-1]).T)
+    return [t.rstrip() for t in rows.view(f'<U{shape[1]}')[:, 0].tolist()]
 
 # %% ../nbs/tools/matfile.ipynb #952eb0a2
 @patch

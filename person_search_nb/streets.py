@@ -405,6 +405,9 @@ def expose(
     light, ramp = float(np.exp(rng.normal(0, .06))), np.arange(256) / 255
     tables = [np.clip(255 * np.minimum(1., (g * light * ramp)) ** cam.gamma, 0, 255)
               for g in cam.gain]
-    out = np.asarray(image.point([int(v + .5) for t in tables for v in t]), np.float32)
-    out = out + rng.standard_normal(out.shape, np.float32) * np.float32(cam.noise)
-    return Image.fromarray(np.clip(out + .5, 0, 255).astype(np.uint8))
+    image = image.point([int(v + .5) for t in tables for v in t])
+    out = rng.standard_normal((image.height, image.width, 3), np.float32)
+    out *= np.float32(cam.noise)
+    out += np.asarray(image)
+    out += np.float32(.5)
+    return Image.fromarray(np.clip(out, 0, 255, out=out).astype(np.uint8))

@@ -114,7 +114,7 @@ class SynthWorld:
             config = SYNTH[config]
         if split not in SPLIT_NUMBER:
             raise ValueError(f"split must be 'train' or 'test', not {split!r}")
-        self.config, self.split, self._truths = config, split, {}
+        self.config, self.split, self._truths, self._placed = config, split, {}, {}
         self._split = SPLIT_NUMBER[split]
         self.num_ids = getattr(config, f'{split}_ids')
 
@@ -205,6 +205,7 @@ def annotated(self: SynthWorld, scene: SynthScene) -> tuple: # boxes (N, 4) px, 
 @patch
 def _annotate(self: SynthWorld, i):
     scene, (h, w) = self.scene(i), self.config.size
+    if len(self._placed) < 1200: self._placed[i] = scene  # until it is rendered
     boxes, keep = self.annotated(scene)
     ids = np.array([p[0] for p in scene.people], np.int64).reshape(-1)
     return dict(name=self.name(i), size=(h, w), boxes=boxes[keep], person_id=ids[keep],
@@ -230,7 +231,7 @@ def truths(self: SynthWorld, progress=False):
 @patch
 def paint(self: SynthWorld, i: int, scene: SynthScene | None = None) -> Image.Image:  # RGB
     "What stands before the lens in scene i: far things first, nearer ones over them."
-    scene = scene or self.scene(i)
+    scene = scene or self._placed.pop(i, None) or self.scene(i)
     image = background(self.config, scene.camera).copy()
     things = [(p[2], stamp_prop, p) for p in scene.props]
     things += [(p[4], stamp_person, p[1:]) for p in scene.people]
