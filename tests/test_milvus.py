@@ -1,6 +1,6 @@
 """A gallery on Milvus: equal to the exact gallery in memory, over the wire, never half-written, one line for every mistake.
 Milvus Lite stands in for the server, in this process and in another one; a cluster is not needed."""
-import os, subprocess, sys, time
+import os, shutil, subprocess, sys, time
 from functools import partial
 
 import numpy as np
@@ -36,13 +36,22 @@ def lite_file(tmp_path):
     lite.server_manager_instance.release_server(str(tmp_path/'m.db'))
 
 
-@pytest.fixture
-def shots(tmp_path):
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory):
     "Nine pictures, two cameras, one a second."
-    data = open_dataset(SPEC, 'gallery', progress=False)
-    (tmp_path/'shots').mkdir()
-    for i in range(9): Image.fromarray(data.picture(i)).save(tmp_path/f'shots/c{i % 2 + 1}s1_{25 * i:06d}.png')
-    return tmp_path/'shots'
+    data, folder = open_dataset(SPEC, 'gallery', progress=False), tmp_path_factory.mktemp('pictures')
+    for i in range(9): Image.fromarray(data.picture(i)).save(folder/f'c{i % 2 + 1}s1_{25 * i:06d}.png')
+    return folder
+
+
+@pytest.fixture
+def shots(pictures, tmp_path):
+    "A copy that a test may change."
+    return shutil.copytree(pictures, tmp_path/'shots')
+
+
+@pytest.fixture(scope='module')
+def unbroken(net, pictures, tmp_path_factory): return build(net, pictures, tmp_path_factory.mktemp('unbroken')/'gallery')
 
 
 def build(net, source, out, **kw): return build_gallery(net, source, out, **dict(batch_size=2, shard=3, half=False, progress=False) | kw)
@@ -160,7 +169,7 @@ def test_index_as_into_a_folder(net, shots, lite_file, tmp_path, capsys):
     assert len(copy) == len(there) and copy.picture(0).shape == (128, 224, 3)
 
 
-def test_parts_go_into_folders_and_then_together(net, shots, lite_file, tmp_path, monkeypatch, capsys):
+def test_parts_go_into_folders_and_then_together(net, shots, lite_file, tmp_path, monkeypatch, capsys, command):
     place = f'milvus:{lite_file}/people'
     with pytest.raises(ValueError, match=r"people: one process at a time writes to a collection, .* Gallery.open\(FOLDER\).save\('milvus:.*people'\)"): build(net, shots, place, part=(1, 2))
     monkeypatch.setenv('WORLD_SIZE', '2')
@@ -175,10 +184,16 @@ def test_parts_go_into_folders_and_then_together(net, shots, lite_file, tmp_path
     assert found[0].folder == place and found[0].thumbnail().size
     for kw, text in (dict(recall=.9), 'Milvus makes its own'), (dict(engine='exact'), 'was begun with engine auto, which stays'):
         with pytest.raises(ValueError, match=text): build(net, shots, place, **kw)
+    np.save(tmp_path/'q.npy', alone.det_feats[[0, 5]])
+    done = command('search', '--gallery', place, '--queries', tmp_path/'q.npy', '--number', 2, '--out', tmp_path/'found.csv')
+    assert done.returncode == 0 and (tmp_path/'found.csv').read_text().count(place) == 4, done.stderr
+    for wrong, text in (('index', shots, '--out', place, '--part', '1/2'), 'one process at a time'), (('search', '--gallery', tmp_path/'parts', place, '--queries', tmp_path/'q.npy'), 'lies on a server'):
+        done = command(*wrong)
+        assert done.returncode == 1 and text in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
 @pytest.mark.parametrize('where', ['create', 'write_about', '_insert', 'finish'])
-def test_killed_and_gone_on_with(net, shots, lite_file, monkeypatch, where):
+def test_killed_and_gone_on_with(net, shots, unbroken, lite_file, monkeypatch, where):
     place, calls, whole = f'milvus:{lite_file}/people', [], getattr(Collections, where)
     def dies(self, *args):
         calls.append(args)
@@ -188,7 +203,7 @@ def test_killed_and_gone_on_with(net, shots, lite_file, monkeypatch, where):
     with pytest.raises(KeyboardInterrupt): build(net, shots, place)
     monkeypatch.undo()
     with pytest.raises(ValueError, match='no gallery there' if where == 'create' else 'is not finished, . scenes so far; run person-search index again'): Gallery.open(place)
-    there, unbroken = build(net, shots, place), build(net, shots, f'milvus:{lite_file}/unbroken')
+    there = build(net, shots, place)
     assert list(there.names) == list(unbroken.names)
     for k in 'det_image', 'det_boxes', 'det_scores', 'det_feats': np.testing.assert_array_equal(getattr(there, k), getattr(unbroken, k))
 
