@@ -72,9 +72,11 @@ def _skin(rng): return .05 * cloud(rng, 1.5) + .02 * cloud(rng, .3)
 @_maker
 def _strands(rng): return .22 * cloud(rng, 1.1, (7., 1.)) + .08 * cloud(rng, 1.5)
 
-# %% ../nbs/tools/textures.ipynb #d20c4f7b
+# %% ../nbs/tools/textures.ipynb #c5fa8468
 @_maker
-def _camouflage(rng): return .5 * cloud(rng, 2.2, (1.6, 1.))
+def _camouflage(rng):
+    far = cloud(rng, 2.)
+    return .5 * (far - (np.roll(far, 24, 0) + np.roll(far, 24, 1)) / 2)
 
 @_maker
 def _flowers(rng):
@@ -93,7 +95,7 @@ def _zigzag(rng):
     bend = 2 * np.abs((_COLUMN / SIDE * n) % 1 - .5) * SIDE / n
     return .4 * np.sign(_wave(_ROW + bend, n))
 
-# %% ../nbs/tools/textures.ipynb #fbe23ab9
+# %% ../nbs/tools/textures.ipynb #f81cfeb1
 def _courses(rng, rows, columns, joint, spread, shifted=.5):
     "Bricks or slabs: rows of them, each row shifted, with darker joints."
     row = _ROW / SIDE * rows
@@ -135,10 +137,10 @@ def _plaster(rng): return .04 * cloud(rng, .5) + .11 * cloud(rng, 1.7, (2., 1.))
 def _concrete(rng): return .08 * cloud(rng, 1.) + np.where(_COLUMN % 128 < 2, -.15, 0)
 
 @_maker
-def _grass(rng): return .28 * cloud(rng, .6, (2., 1.)) + .14 * cloud(rng, 1.6)
+def _grass(rng): return .17 * cloud(rng, .6, (2., 1.)) + .12 * cloud(rng, 1.5)
 
 @_maker
-def _leaves(rng): return .34 * cloud(rng, .9) + .22 * cloud(rng, 1.7)
+def _leaves(rng): return .26 * cloud(rng, .8) + .14 * cloud(rng, 1.5)
 
 @_maker
 def _metal(rng): return .05 * cloud(rng, 1., (1., 6.)) + .12 * cloud(rng, 2.)
