@@ -71,7 +71,7 @@ def shaped(
     loose = _of('loose', who.height, who.build, who.skin).uniform(.9, 1.18)
     return replace(who, build=float(who.build * loose))
 
-# %% ../nbs/tools/rich_people.ipynb #424cc5c5
+# %% ../nbs/tools/rich_people.ipynb #29253a23
 _CODES = dict(  # material -> levels of red, green and blue: 0, half or full
     skin=(2, 0, 0), upper=(0, 2, 0), second=(0, 0, 2), lower=(2, 2, 0), shoes=(2, 0, 2),
     bag=(0, 2, 2), hat=(2, 1, 0), hair=(0, 2, 1), sleeve=(1, 0, 2), carried=(1, 2, 1),
@@ -97,14 +97,15 @@ def _coded(who):
                    lower_colour=_code('lower'), bag_colour=_code('bag'))
 
 def decode(
-    codes: np.ndarray,  # (h, w, 3) uint8 drawn in codes
-) -> tuple:             # (h, w) uint8 numbers of `MATERIALS`, (h, w) uint8 shade: 0 = nothing
+    codes: np.ndarray,  # (..., 3) uint8 drawn in codes
+) -> tuple:             # (...) uint8 numbers of `MATERIALS`, (...) uint8 shade: 0 = nothing
     "The material and the shade of each pixel."
-    c = codes.astype(np.int16)
-    top = np.maximum(np.maximum(c[..., 0], c[..., 1]), c[..., 2])
-    half = np.maximum(top, 1)
-    r, g, b = ((4 * c[..., k] + half) // (2 * half) for k in range(3))
-    return _TABLE[9 * r + 3 * g + b], top.astype(np.uint8)
+    red, green, blue = (codes[..., k] for k in range(3))
+    top = np.maximum(np.maximum(red, green), blue)
+    quarter = top >> 2
+    most = top - quarter
+    r, g, b = ((c > quarter).view(np.uint8) + (c > most) for c in (red, green, blue))
+    return _TABLE[9 * r + 3 * g + b], top
 
 # %% ../nbs/tools/rich_people.ipynb #f402bcd6
 def _paint_details(pen, body, look):
@@ -184,7 +185,7 @@ def material_layer(
     if carried != 'none': _CARRY[carried](pen, body, _code('carried'))
     return image, (x1, y1), k
 
-# %% ../nbs/tools/rich_people.ipynb #84caf46d
+# %% ../nbs/tools/rich_people.ipynb #1cd650d4
 @dataclass(frozen=True)
 class Light:
     "The light of a scene."
@@ -192,14 +193,11 @@ class Light:
     down: float = .6    # 0 from the side, 1 from above
     hard: float = 0.    # 0 an overcast sky, 1 the sun
     long: float = .6    # length of shadows, heights
-    warm: tuple = (1., 1., 1.)  # colour, a factor per channel
 
 def draw_light(rng: np.random.Generator) -> Light:
     "The light of a scene, drawn at random."
     side, hard = rng.uniform(-1, 1), rng.choice([0., 1.], p=[.4, .6]) * rng.uniform(.3, 1)
-    warm = rng.normal(0, .06)
-    return Light(float(side), float(rng.uniform(.2, 1)), float(hard), float(rng.uniform(.3, 1.4)),
-                 (float(1 + warm), 1., float(1 - warm)))
+    return Light(float(side), float(rng.uniform(.2, 1)), float(hard), float(rng.uniform(.3, 1.4)))
 
 # %% ../nbs/tools/rich_people.ipynb #831de8c6
 def relief(
@@ -216,19 +214,29 @@ def relief(
     down[1:-1] = hill[2:] - hill[:-2]  # rises downwards: faces up
     return (light.side * across + light.down * down) * np.float32(radius / 300)
 
-# %% ../nbs/tools/rich_people.ipynb #5784a417
+# %% ../nbs/tools/rich_people.ipynb #7ff6b197
 @lru_cache(maxsize=1)
 def _folds(): return cloud(np.random.default_rng(7), 1.9), cloud(np.random.default_rng(8), 1.9)
 
-def _bent(material, shade, scale, strength, shift):
-    "Both maps read at places moved by smooth noise."
-    h, w = shade.shape
-    rows, columns = np.arange(h), np.arange(w)
-    at = np.ix_((rows * 220 // scale + shift).astype(int) % SIDE,
-                (columns * 220 // scale + 3 * shift).astype(int) % SIDE)
-    down, across = (np.rint(strength * f[at]).astype(np.int32) for f in _folds())
-    place = (np.clip(rows[:, None] + down, 0, h - 1) * w + np.clip(columns + across, 0, w - 1))
-    return material.ravel()[place], shade.ravel()[place]
+def _moved(h, w, scale, strength, shift):
+    "(h * w,) the place that each pixel is read from: its own, moved by smooth noise."
+    rows, columns = np.arange(h, dtype=np.int32), np.arange(w, dtype=np.int32)
+    at = np.ix_((rows * 220 // int(scale) + shift) % SIDE,
+                (columns * 220 // int(scale) + 3 * shift) % SIDE)
+    down, across = ((strength * f[at]).astype(np.int32) for f in _folds())
+    down += rows[:, None]
+    across += columns
+    np.clip(down, 0, h - 1, out=down)
+    return (down * w + np.clip(across, 0, w - 1)).ravel()
+
+def _covered(codes, place):
+    "Rows, columns, materials and shades of the covered pixels; `place`: where each is read."
+    h, w = codes.shape[:2]
+    flat = codes.reshape(-1, 3)
+    any_colour = (codes[..., 0] | codes[..., 1] | codes[..., 2]).ravel()
+    here = np.flatnonzero(any_colour if place is None else any_colour[place])
+    material, shade = decode(flat[here if place is None else place[here]])
+    return here // w, here % w, material, shade
 
 def _palette(who, look):
     colour = dict(skin=who.skin, upper=who.upper_colour, second=who.second_colour, bag=who.bag_colour,
@@ -250,7 +258,7 @@ def _stack():
     "All tiles of cloth, skin and hair, one after another."
     return np.concatenate([tile(kind, v).ravel() for kind in _WORN for v in range(VARIANTS)])
 
-# %% ../nbs/tools/rich_people.ipynb #1400c969
+# %% ../nbs/tools/rich_people.ipynb #1c07de62
 def _places(rows, columns, scale, fine):
     "Indices into a tile, for pixels at rows and columns of a body `scale` px high."
     step = fine / np.float32(scale)
@@ -270,14 +278,13 @@ def _textured(who, look, m, rows, columns, scale):
     bright = _stack()[number[m] * (SIDE * SIDE) + _places(rows, columns, scale, fine[m])]
     return _palette(who, look)[m] * bright[:, None]
 
-def _keep_inside(shade, material, box):
-    "Cut off what noise moved out of the body's box; carried things may stand outside."
-    x1, y1, x2, y2 = (int(round(v)) for v in box)
-    out = np.ones(shade.shape, bool)
-    out[max(0, y1):max(0, y2), max(0, x1):max(0, x2)] = False
-    shade[out & (material != MATERIALS.index('carried'))] = 0
+def _inside(rows, columns, material, box):
+    "Whether a pixel lies in the body's box, or is of something carried."
+    x1, y1, x2, y2 = (round(v) for v in box)
+    within = (rows >= y1) & (rows < y2) & (columns >= x1) & (columns < x2)
+    return within | (material == MATERIALS.index('carried'))
 
-# %% ../nbs/tools/rich_people.ipynb #7e885bef
+# %% ../nbs/tools/rich_people.ipynb #69d81d94
 @lru_cache(maxsize=1)
 def _drape():
     "Folds of cloth: smooth noise, longer downwards."
@@ -294,35 +301,32 @@ def dress(
     use: frozenset,  # kinds of randomness in use
 ) -> tuple:  # ((h, w, 3) uint8 times coverage, (h, w) float32 coverage 0-1)
     "The colours of a person at the size of the picture."
-    codes, corner, k = layer
-    (material, shade), scale = decode(np.asarray(codes)), size * k
-    seed = zlib.crc32(repr((pose.phase, pose.yaw)).encode())
-    if 'look' in use: material, shade = _bent(material, shade, scale, .009 * scale, seed % SIDE)
-    body = _frame(Body(who, pose), size, False)[0]
-    _keep_inside(shade, material, [k * (v + at) for v, at in zip(
-        body, (x - corner[0], y - corner[1]) * 2)])
-    rows, columns = np.nonzero(shade)
-    m, look = material[rows, columns], look_of(who)
-    up = rows.astype(np.float32) - (y - corner[1]) * k + 8 * scale
-    left = columns.astype(np.float32) - (x - corner[0]) * k + 8 * scale
-    if 'texture' in use: rgb = _textured(who, look, m, up, left, scale)
-    else: rgb = _palette(who, look)[m]
-    bright = shade[rows, columns] * np.float32(pose.light / _FULL)
+    (image, corner, k), look = layer, look_of(who)
+    codes, scale, (x, y) = np.asarray(image), size * k, ((x - layer[1][0]) * k, (y - layer[1][1]) * k)
+    seed = zlib.crc32(repr((pose.phase, pose.yaw)).encode()) % SIDE
+    bent = _moved(*codes.shape[:2], scale, .009 * scale, seed) if 'look' in use else None
+    parts = _covered(codes, bent)
+    x1, y1, x2, y2 = (scale * v for v in Body(who, pose).extent())
+    keep = _inside(*parts[:3], (x + x1, y - y2, x + x2, y - y1))
+    rows, columns, m, shade = (p[keep] for p in parts)
+    up, left = ((a - np.float32(o - 8 * scale)) for a, o in ((rows, y), (columns, x)))
+    rgb = _textured(who, look, m, up, left, scale) if 'texture' in use else _palette(who, look)[m]
+    bright = shade * np.float32(pose.light / _FULL)
     if 'texture' in use:
-        bright *= 1 + .10 * _drape()[_places(up + seed % 999, left, scale, np.float32(150))]
+        bright *= 1 + .10 * _drape()[_places(up + 3 * seed, left, scale, np.float32(150))]
     if 'light' in use:
-        turned = relief(shade, max(1., .035 * scale), light)[rows, columns]
-        bright *= 1 + (.35 + .35 * light.hard) * turned
-    tint = np.array(light.warm if 'light' in use else (1, 1, 1), np.float32)
-    return _reduced(shade, rows, columns, rgb * (bright[:, None] * tint), k)
+        turned = relief(np.asarray(image.convert('L').reduce(k)), max(1., .035 * size), light)
+        bright *= 1 + (.35 + .35 * light.hard) * turned[rows // k, columns // k]
+    return _reduced(codes.shape[:2], rows, columns, rgb * bright[:, None], k)
 
-def _reduced(shade, rows, columns, rgb, k):
+def _reduced(shape, rows, columns, rgb, k):
     "Colours and coverage, k times smaller."
-    out = np.zeros((*shade.shape, 3), np.uint8)
-    out[rows, columns] = np.clip(rgb, 0, 255)
-    cover = np.where(shade > 0, np.uint8(255), np.uint8(0))
-    small = np.asarray(Image.fromarray(out).reduce(k))
-    return small, np.asarray(Image.fromarray(cover).reduce(k), np.float32) / 255
+    out, place = np.zeros((*shape, 4), np.uint8), rows * shape[1] + columns
+    flat = out.reshape(-1, 4)
+    flat[place, :3] = np.minimum(rgb, 255)
+    flat[place, 3] = 255
+    small = np.asarray(Image.frombuffer('RGBX', shape[::-1], out, 'raw', 'RGBX', 0, 1).reduce(k))
+    return small[..., :3], small[..., 3].astype(np.float32) / 255
 
 # %% ../nbs/tools/rich_people.ipynb #5c514e5b
 def _darken(picture, x1, y1, mask, strength):

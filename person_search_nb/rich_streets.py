@@ -6,9 +6,9 @@
 __all__ = ['THINGS', 'Places', 'geometry', 'paint_place', 'other_thing', 'thing_boxes', 'stamp_thing', 'paint_rich',
            'through_lens']
 
-# %% ../nbs/tools/rich_streets.ipynb #0d444aff
+# %% ../nbs/tools/rich_streets.ipynb #f6f75339
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
 import numpy as np
@@ -58,7 +58,7 @@ def geometry(
     maps = (m.astype(np.float32) for m in (along, up, far, far / cam.focal))
     return Places(kind, *maps)
 
-# %% ../nbs/tools/rich_streets.ipynb #f1e46f2b
+# %% ../nbs/tools/rich_streets.ipynb #d17d015c
 _SCALE = dict(brick=190, pavers=110, slabs=60, cobbles=110, planks=120, asphalt=90, concrete=70,
               grass=80, plaster=50, metal=40, leaves=42)  # tile px per metre
 _TINTS = dict(brick=(1.2, .92, .82), planks=(1.15, 1., .82), grass=(.82, 1.02, .6),
@@ -72,32 +72,32 @@ def _colour(rng, kind, low=70, high=205):
     return (tone * tint).astype(np.float32)
 
 def _surface(rng, at, where, kind, textured):
-    "Colours of the pixels `where` (a pair of index arrays), as a surface of a kind."
+    "Colours of the pixels with these numbers, as a surface of a kind: (n, 3)."
     colour, scale = _colour(rng, kind), np.float32(_SCALE[kind] * rng.uniform(.6, 1.6))
     shift, variant = rng.integers(0, SIDE, 2), int(rng.integers(VARIANTS))
-    if not textured: return np.broadcast_to(colour, (len(where[0]), 3))
-    down, across = (a[where] * scale + 2e5 + s for a, s in zip((at.up, at.along), shift))
+    if not textured: return colour
+    down, across = (a[where] * scale + np.float32(2e5 + s)
+                    for a, s in zip((at.up, at.along), shift))
     bright = lay(kind, variant, down, across, sharpness(at.fine[where] * scale))
     return colour * bright[:, None]
 
 def _paint_ground(rng, at, rgb, textured):
-    ground = at.kind == 1
+    ground = np.flatnonzero(at.kind == 1)
     edges = np.sort(rng.uniform(1, 22, int(rng.integers(0, 3))))
-    strip = np.digitize(at.up, edges)
+    away, along = at.up[ground], at.along[ground]
+    strip = sum((away > e).astype(np.uint8) for e in edges) if len(edges) else np.zeros_like(away)
     for k in range(len(edges) + 1):
-        where = np.nonzero(ground & (strip == k))
-        kind = str(rng.choice(GROUNDS))
-        rgb[where] = _surface(rng, at, where, kind, textured)
+        where = ground[strip == k]
+        rgb[where] = _surface(rng, at, where, str(rng.choice(GROUNDS)), textured)
     for e in edges:
         if rng.random() < .6:  # a kerb, or a line on the road
-            line = ground & (np.abs(at.up - e) < rng.uniform(.05, .18))
-            rgb[line] = rng.uniform(90, 225)
+            rgb[ground[np.abs(away - e) < rng.uniform(.05, .18)]] = rng.uniform(90, 225)
     if rng.random() < .3:  # marks across
         gap, first = rng.uniform(.8, 1.6), rng.uniform(-8, 8)
-        near = (at.along > first) & (at.along < first + 3.5) & (at.up % gap < gap / 2)
-        rgb[ground & near] = rng.uniform(170, 225)
+        near = (along > first) & (along < first + 3.5) & (away % gap < gap / 2)
+        rgb[ground[near]] = rng.uniform(170, 225)
 
-# %% ../nbs/tools/rich_streets.ipynb #b43cdd0e
+# %% ../nbs/tools/rich_streets.ipynb #b6b62eab
 def _windows(rng, at, where, rgb):
     "Rows of windows, and often shops at street level."
     q, y = at.along[where], at.up[where]
@@ -105,7 +105,7 @@ def _windows(rng, at, where, rgb):
     wide, tall, low = rng.uniform(.3, .8), rng.uniform(.35, .65), rng.uniform(1., 4.)
     column, row = q / bay, (y - low) / storey
     inside = (np.abs(column % 1 - .5) < wide / 2) & (np.abs(row % 1 - .5) < tall / 2) & (y > low)
-    shine = lay('sky', 0, y * 30 + 2e5, q * 30 + 2e5) * (.8 + .4 * ((column * 7).astype(int) % 3 == 0))
+    shine = lay('sky', 0, y * 30 + 2e5, q * 30 + 2e5)
     out = rgb[where]
     ledge = (np.abs(row % 1 - .08) < .05) & (y > low)
     out[ledge] *= np.float32(rng.uniform(.7, 1.2))
@@ -118,27 +118,27 @@ def _windows(rng, at, where, rgb):
     rgb[where] = out
 
 def _paint_wall(rng, at, rgb, k, cam, textured):
-    mine = at.kind == k
-    if not mine.any(): return
+    mine = np.flatnonzero(at.kind == k)
+    if not len(mine): return
     style = 'trees' if cam.kind == 'park' else rng.choice(['house', 'bare', 'trees'], p=[.5, .15, .35])
     if style == 'trees':
         high = cam.walls[k - 2][2]
-        ridge = high * (.62 + .3 * (lay('leaves', 1, 0 * at.along, at.along * 14 + 2e5) - .6))
-        mine &= at.up < ridge
-    where = np.nonzero(mine)
+        tops = lay('leaves', 1, np.zeros(len(mine)), at.along[mine] * 14 + 2e5)
+        mine = mine[at.up[mine] < high * (.62 + .3 * (tops - .6))]
     kind = 'leaves' if style == 'trees' else str(rng.choice(FRONTS))
-    rgb[where] = _surface(rng, at, where, kind, textured) * np.float32(rng.uniform(.6, 1.1))
-    if style == 'house': _windows(rng, at, where, rgb)
+    rgb[mine] = _surface(rng, at, mine, kind, textured) * np.float32(rng.uniform(.6, 1.1))
+    if style == 'house': _windows(rng, at, mine, rgb)
 
-def _paint_sky(rng, cam, rgb):
+def _paint_sky(rng, cam, at, rgb):
     h, w = cam.size
     top, low = (rng.uniform(150, 250) * np.array([1 - t, 1 - t / 2, 1.]) for t in rng.uniform(0, .35, 2))
-    f = np.linspace(0, 1, h, dtype=np.float32)[:, None, None]
-    cloud = tile('sky', int(rng.integers(VARIANTS)))
-    rows, columns = (np.arange(n) * 200 // max(h, w) % SIDE for n in (h, w))
-    rgb[:] = (top * (1 - f) + low * f) * cloud[np.ix_(rows, columns)][..., None]
+    variant, end = int(rng.integers(VARIANTS)), int(np.flatnonzero((at.kind != 1).any(1)).max(initial=-1)) + 1
+    f = np.linspace(0, 1, h, dtype=np.float32)[:end, None, None]
+    rows, columns = (np.arange(n) * 200 // max(h, w) % SIDE for n in (end, w))
+    cloud = tile('sky', variant)[np.ix_(rows, columns)][..., None]
+    rgb[:end] = (top.astype(np.float32) * (1 - f) + low.astype(np.float32) * f) * cloud
 
-# %% ../nbs/tools/rich_streets.ipynb #e6ebd29b
+# %% ../nbs/tools/rich_streets.ipynb #2f0899a8
 def paint_place(
     cam: Camera,
     rng: np.random.Generator,
@@ -147,24 +147,24 @@ def paint_place(
 ) -> np.ndarray:     # (h, w, 3) uint8
     "The empty place of a camera, with surfaces drawn for one scene."
     at, textured = geometry(cam), 'texture' in use
+    flat = Places(*(getattr(at, f.name).ravel() for f in fields(Places)))
     rgb = np.empty((*cam.size, 3), np.float32)
-    _paint_sky(rng, cam, rgb)
-    _paint_ground(rng, at, rgb, textured)
-    for k in range(2, 2 + len(cam.walls)): _paint_wall(rng, at, rgb, k, cam, textured)
+    pixels = rgb.reshape(-1, 3)
+    _paint_sky(rng, cam, at, rgb)
+    _paint_ground(rng, flat, pixels, textured)
+    for k in range(2, 2 + len(cam.walls)): _paint_wall(rng, flat, pixels, k, cam, textured)
     haze = np.clip((at.far - 15) / 120, 0, .35) * (at.kind > 0) * np.float32(rng.uniform(0, 2))
     rgb += haze[..., None] * (200 - rgb)
-    if 'light' in use: _shade(rng, at, rgb, light)
-    return np.clip(rgb, 0, 255).astype(np.uint8)
+    if 'light' in use: rgb *= _shade(rng, at, light)
+    return np.clip(rgb, 0, 255, out=rgb).astype(np.uint8)
 
-def _shade(rng, at, rgb, light):
-    "Shade of trees and houses on the ground, and the colour of the light."
-    ground, shift = at.kind == 1, rng.uniform(0, SIDE, 2)
-    scale, least = rng.uniform(4, 14), rng.uniform(.9, 1.15)
-    if light.hard > .1:
-        q, y = at.along[ground], at.up[ground]
-        dark = lay('plaster', 0, y * scale + 2e5 + shift[0], q * scale + 2e5 + shift[1]) > least
-        rgb[ground] *= (1 - .5 * light.hard * dark)[:, None].astype(np.float32)
-    rgb *= np.array(light.warm, np.float32)
+def _shade(rng, at, light):
+    "(h, w, 1) shade of trees and houses on the ground, a factor."
+    shift, scale, least = rng.uniform(0, SIDE, 2), rng.uniform(12, 40), rng.uniform(.94, 1.06)
+    if light.hard < .1: return np.float32(1)
+    v = lay('sky', 0, *((a * np.float32(scale) + np.float32(2e5 + s)) for a, s in zip((at.up, at.along), shift)))
+    dark = np.clip((v - np.float32(least)) * 15, 0, 1) * (at.kind == 1)
+    return (1 - np.float32(.5 * light.hard) * dark)[..., None]
 
 # %% ../nbs/tools/rich_streets.ipynb #1508a6a6
 _SOLID = dict(  # kind -> [(width, bottom, top)] of what hides a person, in metres
@@ -335,7 +335,7 @@ def paint_rich(
     for _, stamp, what in sorted(far_first, key=lambda t: t[0]): stamp(picture, *what, light, use)
     return Image.fromarray(picture)
 
-# %% ../nbs/tools/rich_streets.ipynb #4a25f9d1
+# %% ../nbs/tools/rich_streets.ipynb #85f303d6
 def _enlarged(image, rng):
     "A small picture enlarged, as a digital zoom does."
     f = rng.uniform(.35, .9)
@@ -351,17 +351,18 @@ def _shaken(image, rng):
         out += np.roll(a, (down, across), (0, 1))
     return Image.fromarray((out // steps).astype(np.uint8))
 
-def _colours(cam, rng):
+def _colours(image, cam, rng):
     "Other exposure and white balance, one in eight grey, one in eight at dusk."
     warmth, dusk, grey = rng.normal(0, .1), rng.random() < .125, rng.random() < .125
-    level = math.exp(rng.normal(0, .22)) * (rng.uniform(.3, .6) if dusk else 1.)
-    tint = level * np.exp([warmth, rng.normal(0, .03), -warmth])
+    mean = np.asarray(image.reduce(8)).mean() * np.mean(cam.gain)
+    level = (rng.uniform(45, 70) if dusk else rng.uniform(80, 165)) / max(mean, 20)
+    tint = min(level, 1.8) * np.exp([warmth, rng.normal(0, .03), -warmth])
     gain = tuple(float(g * t) for g, t in zip(cam.gain, tint))
-    return replace(cam, gain=gain, gamma=float(cam.gamma * math.exp(rng.normal(0, .2))),
+    return replace(cam, gain=gain, gamma=float(math.exp(rng.normal(-.05, .2))),
                    saturation=0. if grey else float(cam.saturation * rng.uniform(.4, 1.25)),
                    noise=cam.noise * (2.2 if dusk else 1.))
 
-# %% ../nbs/tools/rich_streets.ipynb #41823ce5
+# %% ../nbs/tools/rich_streets.ipynb #5e147885
 def through_lens(
     image: Image.Image,  # RGB, what stands before the lens
     cam: Camera,
@@ -376,5 +377,5 @@ def through_lens(
         blur = rng.choice([0, 0, .4, .8, 1.3]) * image.height / 256
         cam = replace(cam, blur=float(blur), noise=float(rng.uniform(.5, 9)),
                       quality=int(rng.integers(28, 96)))
-    if 'colour' in use: cam = _colours(cam, rng)
+    if 'colour' in use: cam = _colours(image, cam, rng)
     return image, cam
