@@ -262,7 +262,7 @@ def _paint_clutter(pen, rng):
         elif shape == 1: pen.oval(p, wide, tall, c)
         else: pen.limb((p[0], 0), p, .05 + wide * .2, .05 + wide * .2, c)
 
-# %% ../nbs/tools/rich_streets.ipynb #f4239701
+# %% ../nbs/tools/rich_streets.ipynb #e0ba9391
 _REACH = dict(lamp=(1., 4.7), tree=(2.2, 4.9), sign=(.4, 2.8), car=(2.3, 1.6), van=(2.6, 2.1),
               bicycles=(2.9, 1.1), counter=(1.5, 1.6), railing=(1.9, 1.1))  # metres
 _COVERS = dict(tree='leaves', bush='leaves', car='metal', van='metal', counter='planks',
@@ -281,7 +281,8 @@ def _drawn(part, kind, x, y, metre, seed):
 
 def _finish(part, new, kind, metre, seed, light, use):
     "Texture, light and holes for the pixels that a thing covers."
-    rows, columns = np.nonzero((new != part).any(2))
+    other = new ^ part
+    rows, columns = np.nonzero(other[..., 0] | other[..., 1] | other[..., 2])
     if not len(rows): return
     rgb, fine = new[rows, columns].astype(np.float32), 70 / metre
     cover = _COVERS.get(kind, 'plaster')
@@ -293,7 +294,8 @@ def _finish(part, new, kind, metre, seed, light, use):
     if 'light' in use:
         flat = np.zeros(part.shape[:2], np.uint8)
         flat[rows, columns] = 200
-        turned = relief(flat, max(1., .06 * metre), light)[rows, columns]
+        k = 2 if metre > 25 else 1
+        turned = relief(flat[::k, ::k], max(1., .06 * metre / k), light)[rows // k, columns // k]
         rgb *= 1 + ((.3 + .3 * light.hard) * turned)[:, None]
     if 'texture' in use and cover == 'leaves':
         solid = bright > .72
