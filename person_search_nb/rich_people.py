@@ -107,16 +107,18 @@ def decode(
     r, g, b = ((c > quarter).view(np.uint8) + (c > most) for c in (red, green, blue))
     return _TABLE[9 * r + 3 * g + b], top
 
-# %% ../nbs/tools/rich_people.ipynb #f402bcd6
+# %% ../nbs/tools/rich_people.ipynb #175d62c2
 def _paint_details(pen, body, look):
     (x, y, _), front = body.head, body.cos
-    if look.scarf: pen.limb((x - .045, y - .095), (x + .045, y - .095), .024, .024, _code('second'))
+    if look.scarf:
+        pen.limb((x - .045, y - .095), (x + .045, y - .095), .024, .024, _code('second'))
     if front < -.1: return
     turn, wide = x + .02 * body.sin, max(front, .35)
     if look.beard:
         pen.oval((turn, y - .048), .036 * wide + .008, .026, _code('hair'))
         pen.oval((turn, y - .036), .014 * wide, .006, scale_colour(_code('skin'), .6))
-    if look.glasses: pen.box(turn - .042 * wide, y + .014, turn + .042 * wide, y - .004, (26, 26, 26))
+    if look.glasses:
+        pen.box(turn - .042 * wide, y + .014, turn + .042 * wide, y - .004, (26, 26, 26))
 
 def _umbrella(pen, body, code):
     x, y, _ = body.side['right']['shoulder']
