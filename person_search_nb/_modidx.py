@@ -4451,6 +4451,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'person_search_nb/synthetic.py'),
                                             'person_search_nb.synthetic._make': ('synthetic.html#_make', 'person_search_nb/synthetic.py'),
                                             'person_search_nb.synthetic._place': ('synthetic.html#_place', 'person_search_nb/synthetic.py'),
+                                            'person_search_nb.synthetic._recipe': ( 'synthetic.html#_recipe',
+                                                                                    'person_search_nb/synthetic.py'),
                                             'person_search_nb.synthetic._search_in': ( 'synthetic.html#_search_in',
                                                                                        'person_search_nb/synthetic.py'),
                                             'person_search_nb.synthetic._sightings': ( 'synthetic.html#_sightings',

@@ -7,16 +7,16 @@ __all__ = ['GLASSES_P', 'BEARD_P', 'SCARF_P', 'PRINT_P', 'CARRIED', 'CARRIED_P',
            'decode', 'material_layer', 'Light', 'draw_light', 'relief', 'dress', 'cast_shadow', 'blend',
            'stamp_rich_person']
 
-# %% ../nbs/tools/rich_people.ipynb #b6ad5577
+# %% ../nbs/tools/rich_people.ipynb #add2f431
 import math, zlib
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageFilter
 
 from .drawing import paint_person, Pen, scale_colour
-from .people import Body, COLOURS, draw_identity, Identity, Pose, stream
+from .people import Body, COLOURS, Identity, Pose
 from .people import vary_colour, weighted_choice
 from .textures import CLOTHS, cloud, PRINTS, SIDE, tile, VARIANTS
 
@@ -216,7 +216,7 @@ def relief(
     down[1:-1] = hill[2:] - hill[:-2]  # rises downwards: faces up
     return (light.side * across + light.down * down) * np.float32(radius / 300)
 
-# %% ../nbs/tools/rich_people.ipynb #7ff6b197
+# %% ../nbs/tools/rich_people.ipynb #ba002ba3
 @lru_cache(maxsize=1)
 def _folds(): return cloud(np.random.default_rng(7), 1.9), cloud(np.random.default_rng(8), 1.9)
 
@@ -241,9 +241,10 @@ def _covered(codes, place):
     return here // w, here % w, material, shade
 
 def _palette(who, look):
-    colour = dict(skin=who.skin, upper=who.upper_colour, second=who.second_colour, bag=who.bag_colour,
-                  lower=who.lower_colour, shoes=who.shoes, hat=who.hat_colour, hair=who.hair_colour,
-                  sleeve=who.sleeve_colour, carried=look.carried_colour, detail=(_FULL,) * 3)
+    colour = dict(skin=who.skin, upper=who.upper_colour, second=who.second_colour,
+                  bag=who.bag_colour, lower=who.lower_colour, shoes=who.shoes, hat=who.hat_colour,
+                  hair=who.hair_colour, sleeve=who.sleeve_colour, carried=look.carried_colour,
+                  detail=(_FULL,) * 3)
     return np.array([colour[m] for m in MATERIALS], np.float32)
 
 def _tiles_of(look):
@@ -286,7 +287,7 @@ def _inside(rows, columns, material, box):
     within = (rows >= y1) & (rows < y2) & (columns >= x1) & (columns < x2)
     return within | (material == MATERIALS.index('carried'))
 
-# %% ../nbs/tools/rich_people.ipynb #69d81d94
+# %% ../nbs/tools/rich_people.ipynb #67606b11
 @lru_cache(maxsize=1)
 def _drape():
     "Folds of cloth: smooth noise, longer downwards."
@@ -303,8 +304,8 @@ def dress(
     use: frozenset,  # kinds of randomness in use
 ) -> tuple:  # ((h, w, 3) uint8 times coverage, (h, w) float32 coverage 0-1)
     "The colours of a person at the size of the picture."
-    (image, corner, k), look = layer, look_of(who)
-    codes, scale, (x, y) = np.asarray(image), size * k, ((x - layer[1][0]) * k, (y - layer[1][1]) * k)
+    (image, (u, v), k), look = layer, look_of(who)
+    codes, scale, x, y = np.asarray(image), size * k, (x - u) * k, (y - v) * k
     seed = zlib.crc32(repr((pose.phase, pose.yaw)).encode()) % SIDE
     bent = _moved(*codes.shape[:2], scale, .009 * scale, seed) if 'look' in use else None
     parts = _covered(codes, bent)

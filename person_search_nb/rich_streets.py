@@ -6,7 +6,7 @@
 __all__ = ['THINGS', 'Places', 'geometry', 'paint_place', 'other_thing', 'thing_boxes', 'stamp_thing', 'apart', 'paint_rich',
            'through_lens']
 
-# %% ../nbs/tools/rich_streets.ipynb #f6f75339
+# %% ../nbs/tools/rich_streets.ipynb #d9904cb7
 import math
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
@@ -18,7 +18,7 @@ from .drawing import Pen, prop_boxes, scale_colour, stamp_prop
 from .people import COLOURS, vary_colour
 from .streets import Camera
 from .textures import FRONTS, GROUNDS, lay, sharpness, SIDE, tile, VARIANTS
-from .rich_people import cast_shadow, draw_light, Light, relief, stamp_rich_person
+from .rich_people import draw_light, Light, relief, stamp_rich_person
 
 # %% ../nbs/tools/rich_streets.ipynb #a5df1c40
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def thing_boxes(
     return [(x - wide / 2 * metre, y - top * metre, x + wide / 2 * metre, y - bottom * metre, y)
             for wide, bottom, top in _SOLID[kind]]
 
-# %% ../nbs/tools/rich_streets.ipynb #aa45d23a
+# %% ../nbs/tools/rich_streets.ipynb #8c1b8d29
 _PAINTERS = {}  # kind -> function(pen, rng)
 
 def _painter(fn):
@@ -211,14 +211,16 @@ def _dye(rng, *names): return vary_colour(rng, str(rng.choice(names or list(COLO
 def _ring(pen, p, r, fill):
     x, y = pen.at(p)
     r *= pen.scale
-    pen.draw.ellipse((x - r, y - r, x + r, y + r), outline=fill, width=max(1, round(.05 * pen.scale)))
+    line = max(1, round(.05 * pen.scale))
+    pen.draw.ellipse((x - r, y - r, x + r, y + r), outline=fill, width=line)
 
 @_painter
 def _paint_bicycles(pen, rng):
     for x in np.arange(-2.1, 2.2, rng.uniform(.45, .8)):
         frame, lean = _dye(rng), rng.uniform(.25, .5)
         for k in (-lean, lean): _ring(pen, (x + k, .33), .33, (34, 34, 36))
-        bars = [((x - lean, .33), (x, .3)), ((x, .3), (x + lean * .7, .8)), ((x - .1, .75), (x, .3)),
+        bars = [((x - lean, .33), (x, .3)), ((x, .3), (x + lean * .7, .8)),
+                ((x - .1, .75), (x, .3)),
                 ((x - .1, .75), (x + lean * .65, .72)), ((x + lean, .33), (x + lean * .65, .95))]
         for p, q in bars: pen.limb(p, q, .022, .022, frame, 1.)
         pen.box(x - .2, .78, x, .84, (30, 30, 30))
@@ -253,7 +255,7 @@ def _paint_railing(pen, rng):
 def _paint_boxes(pen, rng):
     for _ in range(int(rng.integers(2, 6))):
         x, y = rng.uniform(-.6, .2), rng.uniform(0, .6)
-        c, wide, tall = _dye(rng, 'beige', 'brown', 'khaki', 'white', 'blue'), *rng.uniform(.3, .6, 2)
+        c, (wide, tall) = _dye(rng, 'beige', 'brown', 'khaki', 'white'), rng.uniform(.3, .6, 2)
         pen.box(x, y, x + wide, y + tall, c)
         pen.box(x + wide * .75, y, x + wide, y + tall, scale_colour(c, .75))
 

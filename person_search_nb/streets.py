@@ -71,6 +71,9 @@ class SynthConfig:
         if unknown := [k for k in self.without if k not in RANDOMISED]:
             raise ValueError(f'SynthConfig.without: no {unknown[0]!r}; there are '
                              f'{", ".join(RANDOMISED)}')
+        if self.without and self.style != 'rich':
+            raise ValueError('SynthConfig.without leaves kinds of randomness out of style=rich: '
+                             'give both, or neither')
 
     @property
     def use(self):

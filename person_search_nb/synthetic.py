@@ -366,6 +366,12 @@ LAYOUT = {  # what is written, beside synth.json
     'prw': ('frames', 'annotations', 'frame_train.mat', 'frame_test.mat', 'ID_train.mat',
             'ID_test.mat', 'query_info.txt')}
 
+def _recipe(config, layout):
+    "What synth.json holds; sets of the plain style say nothing of styles."
+    says = dict(asdict(config), layout=layout)
+    return says if config.style == 'rich' else {k: v for k, v in says.items()
+                                                if k not in ('style', 'without')}
+
 def _claim(path, says, written):
     "Make the folder this set's, or raise ValueError where it is another's."
     stamp, says = path / 'synth.json', json.loads(json.dumps(says))
@@ -432,7 +438,7 @@ def write_dataset(
     test.truths(progress)
     if not len(test.queries()['scene']): raise ValueError(f'{path}: the set {_NOBODY}')
     with locked(path, f'make-data, {layout}'):
-        _claim(path, dict(asdict(train.config), layout=layout), LAYOUT[layout])
+        _claim(path, _recipe(train.config, layout), LAYOUT[layout])
         _clear(path, LAYOUT[layout])
         _write_layout(train, test, path, layout, workers, galleries, progress)
     return path
@@ -459,7 +465,7 @@ def _make(config, split, desc, progress):
 @opener('synth')
 def open_synth(
     name: str,      # 'tiny', 'small' or 'full'
-    options: dict,  # fields of `SynthConfig` as text; protocol=all or cross-camera
+    options: dict,  # fields of `SynthConfig` as text (style=rich); protocol=all or cross-camera
     split: str,     # 'train', 'gallery', 'query'
     **kw,
 ):
