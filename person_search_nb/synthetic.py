@@ -167,7 +167,8 @@ def _add(scene, person, solid, size):
 
 def _place(rng, cfg, cam, scene, solid, pid, who):
     "Find a place for a person in a scene, in at most 16 attempts."
-    beside = scene.people[-1] if scene.people and rng.random() < (.5 if 'crowd' in cfg.use else .3) else None
+    share = .5 if 'crowd' in cfg.use else .3
+    beside = scene.people[-1] if scene.people and rng.random() < share else None
     for _ in range(16):
         x, y, yaw = _spot(rng, cfg, cam, beside, pid >= 0)
         scale, beside = cam.metre(y) * who.height, None  # the next attempt is anywhere
