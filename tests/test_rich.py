@@ -34,8 +34,8 @@ def test_plain_worlds_are_those_of_all_recorded_numbers():
 
 
 def test_same_bytes_in_any_order_and_process(tmp_path, child):
-    forward, backward = digest(SynthWorld(RICH), range(14)), digest(SynthWorld(RICH), reversed(range(14)))
-    assert forward == backward and len(set(forward.values())) == 14
+    forward, backward = digest(SynthWorld(RICH), range(5, 10)), digest(SynthWorld(RICH), [9, 8, 7, 6, 5])
+    assert forward == backward and len(set(forward.values())) == 5
     other = child(write_digest, tmp_path/'9.txt')
     other.join()
     assert (tmp_path/'9.txt').read_text() == forward[9]
