@@ -19,7 +19,7 @@ from fastcore.basics import patch
 
 # %% ../nbs/32_people.ipynb #45d4cf21
 _STREAM = dict(plan=0, identity=1, group=2, camera=3, place=4, scene=5, noise=6, query=7,
-               stranger=8)
+               stranger=8, rich=9)
 SPLIT_NUMBER = dict(train=0, test=1)  # the index of a split in the keys
 
 def stream(

@@ -23,7 +23,9 @@ from .benchmark_files import GALLERIES, write_cuhk, write_prw
 from .scenes import CAMERAS, choose, QuerySet, Scene, SceneDataset, under_protocol
 from .specs import make_spec, opener
 from .people import Body, draw_identity, identity, Pose, SPLIT_NUMBER, stream
-from .drawing import prop_boxes, stamp_person, stamp_prop
+from .drawing import stamp_person, stamp_prop
+from .rich_people import shaped
+from .rich_streets import other_thing, paint_rich, thing_boxes, through_lens
 from .streets import background, Camera, expose, make_camera, place_prop
 from .streets import SYNTH, synth_config, SynthConfig
 
@@ -97,6 +99,8 @@ def _draw_plan(cfg, split, n, num_ids):
     rng = stream(cfg.seed, 'plan', split)
     camera = rng.permutation(np.arange(n) % cfg.cameras)
     count = np.clip(rng.poisson(cfg.people - 1, n) + 1, 1, int(2.2 * cfg.people) + 1)
+    if 'crowd' in cfg.use:
+        count = np.clip(np.rint(count * rng.uniform(.3, 2., n)), 1, 4 * cfg.people).astype(int)
     start = np.concatenate([[0], np.cumsum(count)])
     return camera, start, _draw_people(rng, cfg, num_ids, start)
 
@@ -126,7 +130,9 @@ class SynthWorld:
         return _draw_plan(self.config, self._split, len(self), self.num_ids)
 
 # %% ../nbs/35_synthetic.ipynb #347ef5ff
-def _lowest(cfg): return .093 * cfg.size[0]  # px: the height of the smallest people
+def _lowest(cfg):
+    "The height of the smallest people, px."
+    return (.07 if 'view' in cfg.use else .093) * cfg.size[0]
 
 def _spot(rng, cfg, cam, beside, labelled):
     "Place of the feet (px) and yaw of one person, beside another one or anywhere."
@@ -161,7 +167,8 @@ def _add(scene, person, solid, size):
 
 def _place(rng, cfg, cam, scene, solid, pid, who):
     "Find a place for a person in a scene, in at most 16 attempts."
-    beside = scene.people[-1] if scene.people and rng.random() < .3 else None
+    share = .5 if 'crowd' in cfg.use else .3
+    beside = scene.people[-1] if scene.people and rng.random() < share else None
     for _ in range(16):
         x, y, yaw = _spot(rng, cfg, cam, beside, pid >= 0)
         scale, beside = cam.metre(y) * who.height, None  # the next attempt is anywhere
@@ -171,6 +178,12 @@ def _place(rng, cfg, cam, scene, solid, pid, who):
         if _add(scene, person, solid, cfg.size): return
 
 # %% ../nbs/35_synthetic.ipynb #ebf7066a
+def _cluttered(cfg, split, i, cam, props):
+    "The objects of a scene with other things among them, and a few more."
+    rng = stream(cfg.seed, 'rich', split, i, 1)
+    more = [place_prop(rng, cam, .7) for _ in range(int(rng.integers(0, 5)))]
+    return [other_thing(rng, p) for p in (*props, *more) if p]
+
 @patch
 def scene(self: SynthWorld, i: int) -> SynthScene:
     "Place the people and the moving objects of scene i."
@@ -178,12 +191,14 @@ def scene(self: SynthWorld, i: int) -> SynthScene:
     cam, rng = make_camera(cfg, int(camera[i])), stream(cfg.seed, 'scene', self._split, i)
     moving = [place_prop(rng, cam, .45) for _ in range(int(rng.integers(0, 3)))]
     props = [*cam.props, *(p for p in moving if p)]
-    solid = np.array([b for p in props for b in prop_boxes(*p)], np.float32).reshape(-1, 5)
+    if 'clutter' in cfg.use: props = _cluttered(cfg, self._split, i, cam, props)
+    solid = np.array([b for p in props for b in thing_boxes(*p)], np.float32).reshape(-1, 5)
     none = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
     scene = SynthScene(int(camera[i]), [], props, *none)
     for k, pid in enumerate(person[start[i]:start[i + 1]]):
         if pid >= 0: who = identity(cfg.seed, self._split, int(pid), cfg.lookalikes)
         else: who = draw_identity(stream(cfg.seed, 'stranger', self._split, i, k))
+        if 'look' in cfg.use: who = shaped(who)
         _place(rng, cfg, cam, scene, solid, pid, who)
     return scene
 
@@ -231,7 +246,10 @@ def truths(self: SynthWorld, progress=False):
 @patch
 def paint(self: SynthWorld, i: int, scene: SynthScene | None = None) -> Image.Image:  # RGB
     "What stands before the lens in scene i: far things first, nearer ones over them."
-    scene = scene or self._placed.pop(i, None) or self.scene(i)
+    scene, cfg = scene or self._placed.pop(i, None) or self.scene(i), self.config
+    if cfg.style == 'rich':
+        cam, rng = make_camera(cfg, scene.camera), stream(cfg.seed, 'rich', self._split, i, 0)
+        return paint_rich(cam, scene.props, scene.people, rng, cfg.use)
     image = background(self.config, scene.camera).copy()
     things = [(p[2], stamp_prop, p) for p in scene.props]
     things += [(p[4], stamp_person, p[1:]) for p in scene.people]
@@ -247,7 +265,11 @@ def jpeg(self: SynthWorld,
     "The picture of scene i as its camera stores it."
     cam, out = cam or make_camera(self.config, int(self.plan[0][i])), io.BytesIO()
     noise = stream(self.config.seed, 'noise', self._split, i)
-    image = expose(self.paint(i, scene), cam, noise)
+    image = self.paint(i, scene)
+    if self.config.style == 'rich':
+        drawn = stream(self.config.seed, 'rich', self._split, i, 2)
+        image, cam = through_lens(image, cam, drawn, self.config.use)
+    image = expose(image, cam, noise)
     image.save(out, 'JPEG', quality=cam.quality, subsampling=2)
     return out.getvalue()
 
@@ -346,6 +368,12 @@ LAYOUT = {  # what is written, beside synth.json
     'prw': ('frames', 'annotations', 'frame_train.mat', 'frame_test.mat', 'ID_train.mat',
             'ID_test.mat', 'query_info.txt')}
 
+def _recipe(config, layout):
+    "What synth.json holds; sets of the plain style say nothing of styles."
+    says = dict(asdict(config), layout=layout)
+    return says if config.style == 'rich' else {k: v for k, v in says.items()
+                                                if k not in ('style', 'without')}
+
 def _claim(path, says, written):
     "Make the folder this set's, or raise ValueError where it is another's."
     stamp, says = path / 'synth.json', json.loads(json.dumps(says))
@@ -412,7 +440,7 @@ def write_dataset(
     test.truths(progress)
     if not len(test.queries()['scene']): raise ValueError(f'{path}: the set {_NOBODY}')
     with locked(path, f'make-data, {layout}'):
-        _claim(path, dict(asdict(train.config), layout=layout), LAYOUT[layout])
+        _claim(path, _recipe(train.config, layout), LAYOUT[layout])
         _clear(path, LAYOUT[layout])
         _write_layout(train, test, path, layout, workers, galleries, progress)
     return path
@@ -439,7 +467,7 @@ def _make(config, split, desc, progress):
 @opener('synth')
 def open_synth(
     name: str,      # 'tiny', 'small' or 'full'
-    options: dict,  # fields of `SynthConfig` as text; protocol=all or cross-camera
+    options: dict,  # fields of `SynthConfig` as text (style=rich); protocol=all or cross-camera
     split: str,     # 'train', 'gallery', 'query'
     **kw,
 ):
