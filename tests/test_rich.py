@@ -54,7 +54,7 @@ def test_each_kind_can_be_left_out(kind):
 def test_truths_keep_the_contract():
     world = SynthWorld(replace(SYNTH['tiny'], style='rich'), 'test')
     h, w = world.config.size
-    for i in range(20):
+    for i in range(8):
         t = world.truth(i)
         b = t['boxes']
         assert (b[:, :2] >= 0).all() and (b[:, 2] <= w).all() and (b[:, 3] <= h).all() and (b[:, 2:] > b[:, :2]).all()
