@@ -160,7 +160,7 @@ class Curves(Callback):
         self.drawn = time.monotonic()  # a picture takes longer than a short epoch
 
     def end(self, run, reason):
-        if self.news and reason != 'failed': self.draw(run)
+        if self.news and reason != 'failed' and len(run.history) > 1: self.draw(run)
 
 # %% ../nbs/61_runs.ipynb #bdd97802
 CHECKPOINT = 'checkpoint.safetensors'

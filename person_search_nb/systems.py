@@ -8,6 +8,7 @@ __all__ = ['PARTS', 'HEIGHTS', 'MODELS', 'with_names', 'network_parts', 'choose_
 
 # %% ../nbs/48_systems.ipynb #5cf7077c
 import copy, inspect
+from functools import lru_cache
 from types import SimpleNamespace
 
 import torch
@@ -268,9 +269,11 @@ def builder_of(
     return MODELS[name]
 
 # %% ../nbs/48_systems.ipynb #f51679d6
+@lru_cache
 def _keywords(f):
     "Names of a function's parameters, without **kwargs."
-    return [k for k, p in inspect.signature(f).parameters.items() if p.kind != p.VAR_KEYWORD]
+    given = inspect.signature(f).parameters.items()
+    return tuple(k for k, p in given if p.kind != p.VAR_KEYWORD)
 
 def model_settings(
     name: str,  # one of `list_models()`
