@@ -284,8 +284,8 @@ def _one_stage(recipe, out, extend, progress, say, callbacks, stage=''):
     model, report = build_started(recipe, data.num_ids)
     model.size = recipe.size  # `evaluate` and others resize as training did
     say(report['text'])
-    # a detector has nobody to imprint
-    if recipe.imprint and not going and model.id_loss is not None:
+    # random weights know nobody yet, and a detector has nobody to imprint
+    if recipe.imprint and recipe.start and not going and model.id_loss is not None:
         imprint(model, data, progress=progress)
     if 'table' in teach and not going:
         freeze_table(
