@@ -1,6 +1,6 @@
 // Rules for the JavaScript of the package and its tests: `.ci/lint-js`.
 const browser = ['Blob', 'DataView', 'DecompressionStream', 'ImageBitmap', 'OffscreenCanvas', 'Response', 'TextDecoder', 'URL', 'URLSearchParams', 'Worker', 'addEventListener',
-  'createImageBitmap', 'document', 'fetch', 'getComputedStyle', 'history', 'innerHeight', 'location', 'matchMedia', 'navigator', 'performance', 'postMessage', 'setTimeout'];
+  'createImageBitmap', 'document', 'fetch', 'getComputedStyle', 'history', 'innerHeight', 'location', 'matchMedia', 'navigator', 'performance', 'postMessage', 'setTimeout', 'clearTimeout'];
 
 export default [{
   languageOptions: { ecmaVersion: 2022, sourceType: 'module', globals: Object.fromEntries(browser.map(name => [name, 'readonly'])) },

@@ -30,7 +30,7 @@ const sight = new Sight(networks);
 let data, names, sheet, state = { ...DEFAULTS };  // names: of the networks
 let image, own = null, seen = {};  // own: a picture of the reader's; seen: an entry of `sight`
 let chosen = null;                 // the box of whom we look for
-let pointed = -1;                  // the scene that was pointed at last
+let pointed = -1, rounds = 0, timer;  // the scene that is pointed at; of `lookAhead`
 let bytes = 0, work = Promise.resolve(), moves = 0, done = 0, brought = 0, step = 0;
 
 function say(text, bad = false) {
@@ -103,7 +103,7 @@ function buildScenes() {
     make('img', b, { src: URL.createObjectURL(s.picture), alt: `scene ${i + 1}` });
     b.onclick = () => { own = null; change({ scene: i, by: 'teacher', person: 0 }); };
     b.onpointerenter = b.onfocus = () => foresee(i);
-    b.onpointerleave = b.onblur = () => { pointed = -1; };
+    b.onpointerleave = b.onblur = () => { pointed = -1; whenQuiet(); };
   });
 }
 
@@ -225,7 +225,7 @@ async function redraw(mine) {
   renumber();
   showAddress();
   for (const name of names) panels[name].say(words(name));
-  setTimeout(after => after === moves && lookAhead(), QUIET, moves);
+  whenQuiet();
   say(await box ? `Done in ${Math.max(1, Math.round(performance.now() - from))} ms.`
     : 'Nobody is found here: lower the minimum score, or take another scene.');
 }
@@ -265,9 +265,15 @@ function likely() {
   return [...same, ...others];
 }
 
-// While nobody moves anything. A move waits at most until its network has seen one picture.
+function whenQuiet() {
+  clearTimeout(timer);
+  timer = setTimeout(after => after === moves && done === moves && lookAhead(), QUIET, moves);
+}
+
+// While nobody moves or points. A move waits at most until its network has seen one picture.
 async function lookAhead() {
-  const mine = moves, wanted = () => mine === moves;
+  const mine = moves, round = ++rounds;
+  const wanted = () => mine === moves && round === rounds && pointed < 0;
   try {
     for (const { key, attention, picture } of likely()) {
       const given = await picture();
