@@ -181,10 +181,9 @@ _THINGS_P = np.array([3, 1, 1, 1.4, .8, 2.4])
 def other_thing(
     rng: np.random.Generator,
     prop: tuple,  # (kind, x, y, metre, seed) of `place_prop`
-    share: float = .55,  # of things that are exchanged
 ) -> tuple:
     "The object, or a thing of this notebook in its place."
-    if rng.random() > share: return prop
+    if rng.random() > .55: return prop  # about half of them stay
     return (str(rng.choice(THINGS, p=_THINGS_P / _THINGS_P.sum())), *prop[1:])
 
 def thing_boxes(
@@ -214,6 +213,7 @@ def _ring(pen, p, r, fill):
     line = max(1, round(.05 * pen.scale))
     pen.draw.ellipse((x - r, y - r, x + r, y + r), outline=fill, width=line)
 
+# %% ../nbs/tools/rich_streets.ipynb #b9332c67
 @_painter
 def _paint_bicycles(pen, rng):
     for x in np.arange(-2.1, 2.2, rng.uniform(.45, .8)):
@@ -236,6 +236,7 @@ def _paint_van(pen, rng):
         pen.oval((k, .34), .34, .34, (28, 28, 30))
         pen.oval((k, .34), .18, .18, (140, 140, 140))
 
+# %% ../nbs/tools/rich_streets.ipynb #6fd5e7ef
 @_painter
 def _paint_counter(pen, rng):
     c = _dye(rng)
@@ -286,6 +287,7 @@ def _drawn(part, kind, x, y, metre, seed):
     _PAINTERS[kind](Pen(big, x * k, y * k, metre * k), np.random.default_rng(seed))
     return np.asarray(big.reduce(k))
 
+# %% ../nbs/tools/rich_streets.ipynb #ccab3a1b
 def _finish(part, new, kind, metre, seed, light, use):
     "Texture, light and holes for the pixels that a thing covers."
     other = new ^ part
