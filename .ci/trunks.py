@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from person_search_nb.anchors import fit_heights
+from person_search_nb.boxes import box_area, clip_boxes
 from person_search_nb.datasets import open_dataset
 from person_search_nb.distillation import prediction_distillation
 from person_search_nb.evaluation import embed_queries, embed_truth, score_detections
@@ -54,10 +55,14 @@ FRESH = 'synth:tiny?seed=9002&train_scenes=8&train_ids=8'  # where the cards' nu
 class Trunk:
     "How one trunk is made."
     model: dict              # arguments of `build_model`
-    stages: tuple            # steps, learning rate, embeddings remembered; the first on cut-outs, the others in scenes
+    stages: tuple            # steps, learning rate, embeddings remembered; the first on cut-outs, the others in scenes; all in scenes after a `start`
     size: tuple = (96, 40)   # px of a cut-out
     seconds: float = 1.      # a step, on one core of 2026: only for saying what it will take
     hows: tuple = ('labels', 'taught')
+    start: str = ''          # of `shipped_trunk`; none: random weights
+    style: str = 'plain'     # of the scenes
+    zoom: tuple = (.75, 1.2) # by how much at least and at most; of larger scenes a window of their former size is kept
+    bf16: bool = False       # where it is faster: a processor with AMX
 
 
 def plain(trunk, seconds): return Trunk(dict(name='oim', width=.25, anchors='pedestrian', trunk=trunk), ((1000, 1e-3, 0),), seconds=seconds)
@@ -66,6 +71,7 @@ def plain(trunk, seconds): return Trunk(dict(name='oim', width=.25, anchors='ped
 def student(name, **kw): return dict(name=name, width=.625, rpn_channels=64, **kw)
 
 
+RICH = dict(style='rich', zoom=(.6, 1.6))
 STUDENT = (1000, 2e-3, 0), (1000, 1e-3, 0), (2000, 1e-3, 0)
 TRUNKS = {
     'hdl-teacher': Trunk(dict(name='hdl-teacher', width=.25, factored=True), ((1200, 1e-3, 0), (900, 7e-4, 0), (720, 5e-4, 0), (2000, 8e-4, 1000)), hows=('labels',)),
@@ -75,6 +81,8 @@ TRUNKS = {
     'hdl-student-no-attention': Trunk(student('hdl-student', attention='none', factored=True), STUDENT, seconds=.7),
     'resnet50-attention': Trunk(dict(name='hdl-teacher', width=.25, factored=True), ((1000, 1e-3, 0),)),
     'vgg16': Trunk(dict(name='e2e-rss', width=.125, anchors='pedestrian', id_loss='softmax', batch_norm=True), ((1000, 1e-3, 0),), (112, 112)),
+    'hdl-teacher-rich': Trunk(dict(name='hdl-teacher', width=.25, factored=True), ((3000, 6e-4, 1000),), seconds=.6, hows=('labels',), **RICH | dict(start='hdl-teacher', bf16=True)),
+    'hdl-student-fast-rich': Trunk(student('hdl-student-fast'), ((5000, 1e-3, 0),), seconds=.5, **RICH | dict(start='hdl-student-fast-taught')),
     **{name: plain(name, seconds) for name, seconds in (('resnet18', .5), ('resnet50', .8), ('googlenet', .8), ('densenet121', 1.))},
 }
 
@@ -93,19 +101,24 @@ class Bouts(SynthWorld):
         return camera, start, np.where(rng.random(len(person)) < cfg.labelled, person, -1)
 
 
+CAMERAS = dict(plain=24, rich=96)  # what does not matter differs from camera to camera, too
+
+
 @lru_cache(1)
-def world(number): return Bouts(replace(SYNTH['tiny'], seed=9001, train_scenes=number, train_ids=number // BOUT * PEOPLE, cameras=24, people=6., labelled=.9))
+def world(style, number):
+    return Bouts(replace(SYNTH['tiny'], seed=9001, train_scenes=number, train_ids=number // BOUT * PEOPLE, cameras=CAMERAS[style], people=6., labelled=.9, style=style))
 
 
-def painted(job): return job[1], world(job[0]).render(job[1])
+def painted(job): return job[-1], world(*job[:-1]).render(job[-1])
 
 
-def scenes(number, work):
-    "All pictures (S, h, w, 3) uint8 and truths; painted once (4,800 on two cores: two minutes), then read from a file in `work`."
-    cache, truths = work / f'scenes9001-{number}.npy', world(number).truths(progress=True)
+def scenes(style, number, work):
+    "All pictures (S, h, w, 3) uint8 and truths; painted once (4,800 on two cores: two minutes, rich ones six), then read from a file in `work`."
+    here = world(style, number)
+    cache, truths = work / f'scenes9001-{style}-{number}.npy', here.truths(progress=True)
     if not cache.exists():
-        pictures = np.empty((number, *world(number).config.size, 3), np.uint8)
-        jobs = [(number, i) for i in np.argsort(world(number).plan[0], kind='stable').tolist()]
+        pictures = np.empty((number, *here.config.size, 3), np.uint8)
+        jobs = [(style, number, i) for i in np.argsort(here.plan[0], kind='stable').tolist()]
         with mp.Pool() as pool:
             for i, picture in tqdm(pool.imap_unordered(painted, jobs, 8), 'painting', number): pictures[i] = picture
         part = cache.with_suffix('.part.npy')
@@ -225,25 +238,40 @@ def learn_cutouts(model, data, people, number=24, views=4):
     return losses
 
 
-def learn_scenes(model, pictures, truths, people):
+def windowed(x, targets, size):
+    "A random window of this size, and of the people those at least half of whom are in it."
+    h, w = x.shape[2:]
+    top, left = (int(torch.randint(a - b + 1, ())) for a, b in zip((h, w), size))
+    for t in targets:
+        boxes = t['boxes'] - torch.tensor([left, top] * 2)
+        shown = clip_boxes(boxes, size)
+        kept = box_area(shown) >= .5 * box_area(boxes)
+        t.update(boxes=shown[kept], person_id=t['person_id'][kept])
+    return x[:, :, top:top + size[0], left:left + size[1]]
+
+
+def learn_scenes(model, pictures, truths, people, trunk):
     order = []
     def losses():
         if not order: order.extend(torch.randperm(len(truths) // BOUT).tolist())
         rows = range(BOUT * order[0], BOUT * order.pop(0) + BOUT)
         x, targets = light(torch.stack([tensor(pictures[i]) for i in rows])), []
         h, w = x.shape[2:]
-        zoom = float(torch.empty(()).uniform_(.75, 1.2))
+        zoom = math.exp(float(torch.empty(()).uniform_(*map(math.log, trunk.zoom))))
         size = round(h * zoom), round(w * zoom)
         x = F.interpolate(x, size, mode='bilinear', antialias=True)
         for k, i in enumerate(rows):
             boxes = torch.from_numpy(truths[i]['boxes']) * torch.tensor([size[1] / w, size[0] / h] * 2)
             if torch.rand(()) < .5: x[k], boxes = x[k].flip(-1), torch.stack([size[1] - boxes[:, 2], boxes[:, 1], size[1] - boxes[:, 0], boxes[:, 3]], 1)
             targets.append(dict(boxes=boxes, person_id=people.rows(i, truths[i])))
+        if zoom > 1: x = windowed(x, targets, (h, w))
         x, sizes = model.batch(list(x))
-        features = model.trunk(x)
-        proposals, _, out = model.rpn(features, sizes, targets)
-        rois = model.sample_rois(proposals, targets)
-        head = model.head(features, rois.boxes, rois.positive)
+        with torch.autocast('cpu', torch.bfloat16, enabled=trunk.bf16):
+            features = model.trunk(x)
+            proposals, _, out = model.rpn(features, sizes, targets)
+            rois = model.sample_rois(proposals, targets)
+            head = model.head(features, rois.boxes, rois.positive)
+        head = replace(head, **{k: v.float() for k, v in vars(head).items() if v is not None})
         out |= model.head_losses(head, replace(rois, person_id=torch.full_like(rois.person_id, -1)))  # without its classifier, instead:
         out['rpn_box'] = 5 * out['rpn_box']  # far smaller than the others, and proposals are only as good as it
         row, picture = (v[rois.positive] for v in (rois.person_id, torch.repeat_interleave(torch.tensor([len(b) for b in rois.boxes]))))
@@ -251,15 +279,19 @@ def learn_scenes(model, pictures, truths, people):
     return losses
 
 
+def in_scenes(trunk, stage): return bool(stage or trunk.start)
+def where(trunk, stage): return 'in scenes' if in_scenes(trunk, stage) else 'on cut-outs'
+
+
 class Makings:
     "The scenes, the people in them, and what the teacher makes of these, each made once and when it is needed."
 
-    def __init__(self, number, work, teacher):
-        self.number, self.work, self.teacher = number, work, teacher
+    def __init__(self, style, number, work, teacher):
+        self.style, self.number, self.work, self.teacher = style, number, work, teacher
         work.mkdir(parents=True, exist_ok=True)
 
     @cached_property
-    def scenes(self): return scenes(self.number, self.work)
+    def scenes(self): return scenes(self.style, self.number, self.work)
 
     @cached_property
     def heights(self): return fit_heights(np.concatenate([t['boxes'][:, 3] - t['boxes'][:, 1] for t in self.scenes[1]]))
@@ -281,7 +313,7 @@ def fresh_scores(model):
 CARD = """# {name}, {how}
 
 * **What it is.** A trunk: the start of a training on other people. `{settings}`, {params:,} parameters, in float16. Its classifier is of no use.
-* **How it was made.** `python .ci/trunks.py {name} --how {how}`: {stages}, AdamW with a cosine, on {scenes:,} synthetic scenes (`synth:tiny`, seed 9001, 24 cameras). {loss} torch {torch}, float32 on a CPU.
+* **How it was made.** `python .ci/trunks.py {name} --how {how}`: {stages}, AdamW with a cosine, on {scenes:,} synthetic scenes (`synth:tiny`, {style} style, seed 9001, {cameras} cameras). {loss} torch {torch}, float32 on a CPU.
 * **For.** Trainings on synthetic people whose papers start from ImageNet. **Not for** searching as it is where it has seen cut-outs alone (it cannot find anybody yet), and not for photographs: it has never seen one.
 * **What it finds.** On people it has not seen (`{fresh}`), from their true boxes: mAP {mAP:.3f}, top-1 {top1:.3f}. {queries} queries, one world, one seed of weights.
 """
@@ -290,8 +322,8 @@ LOSSES = dict(labels='Labels only.', taught='Labels, and prediction distillation
 
 def card(name, how, number, stages, model):
     scores = fresh_scores(model)
-    words = ', then '.join(f'{steps:,} steps {"in scenes" if k else "on cut-outs"}' for k, (steps, *_) in enumerate(stages))
-    return CARD.format(name=name, how=how, settings=TRUNKS[name].model, params=sum(p.numel() for p in model.parameters()), stages=words, scenes=number,
+    words = ', then '.join(f'{steps:,} steps {where(TRUNKS[name], k)}' for k, (steps, *_) in enumerate(stages))
+    return CARD.format(name=name, how=how, settings=TRUNKS[name].model, params=sum(p.numel() for p in model.parameters()), stages=words, scenes=number, style=TRUNKS[name].style, cameras=CAMERAS[TRUNKS[name].style],
                        loss=LOSSES[how], torch=torch.__version__.partition('+')[0], fresh=FRESH, queries=scores['queries'], mAP=scores['mAP'], top1=scores['top1'])
 
 
@@ -303,12 +335,13 @@ def make(name, how, makings, out, share=1., moments=None):
     model = build_model(**trunk.model, num_ids=1, heights=makings.heights, rois_per_image=12, proposals=(60, 30)).train()
     people = makings.people(model.id_loss.dim if how == 'taught' else 0)
     stages = [(max(1, round(steps * share)), *rest) for steps, *rest in trunk.stages]
+    if trunk.start: load_trunk(model, shipped_trunk(trunk.start))
     for k, (steps, lr, people.remember) in enumerate(stages):
         done = makings.work / f'{name}-{how}-{k}.safetensors'
         keep = done.with_suffix('.pt')
         if done.exists(): load_trunk(model, done); continue
-        losses = learn_scenes(model, *makings.scenes, people) if k else learn_cutouts(model, cutouts(*makings.scenes, people, trunk.size), people)
-        optimise(model, steps, lr, f'{name}, {how}, {"scenes" if k else "cut-outs"}', losses, keep)
+        losses = learn_scenes(model, *makings.scenes, people, trunk) if in_scenes(trunk, k) else learn_cutouts(model, cutouts(*makings.scenes, people, trunk.size), people)
+        optimise(model, steps, lr, f'{name}, {how}, {where(trunk, k)}', losses, keep)
         save_model(model, done)
         keep.unlink(missing_ok=True)
         if moments and k < len(stages) - 1: save_model(model, Path(moments) / done.name, half=True)
@@ -338,8 +371,8 @@ def main():
     for n, how in jobs: print(f'{n}, {how}: ' + (f'about {a.steps * hours(n, how):.1f} hours on one core' if (n, how) in missing else 'is there'))
     print(f'together about {a.steps * sum(hours(*j) for j in missing):.1f} hours; stop it when you like, the same command goes on')
     if a.list: return
-    makings = Makings(a.scenes, a.work, a.teacher)
-    for n, how in missing: make(n, how, makings, a.out, a.steps, a.moments)
+    makings = {style: Makings(style, a.scenes, a.work, a.teacher) for style in CAMERAS}
+    for n, how in missing: make(n, how, makings[TRUNKS[n].style], a.out, a.steps, a.moments)
 
 
 if __name__ == '__main__': main()

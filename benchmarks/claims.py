@@ -4,13 +4,14 @@
     python benchmarks/claims.py table6                 # trains what is missing, then prints; goes on where it was stopped
     python benchmarks/claims.py table6 --workers 2     # two trainings at once, a core each
     make trunks                                        # before a claim of another paper than HDL: --list says which need them
-    python benchmarks/claims.py --page                 # of all that is measured: benchmarks/claims.md
+    python benchmarks/claims.py --page                 # puts what is measured into benchmarks/claims.md; the page keeps its other tables
     python benchmarks/claims.py table6 --steps 0.02 --seeds 0 --out runs/try      # proves only that it runs
 
 Every claim is measured in worlds of its own (one for each seed), which no trunk has seen and on which no setting was chosen.
 """
 import argparse
 import platform
+import re
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -24,7 +25,7 @@ from person_search_nb.training import read_log
 
 WORLD = 'synth:tiny?train_scenes=480&train_ids=300&seed=10{seed}'
 SHIPPED = dict(epochs=4.)  # 480 steps from the trunk that ships, which stands for ImageNet
-RANDOM = dict(start='', imprint=False, epochs=10.)  # 1,200 steps from nothing
+RANDOM = dict(start='', imprint=False, epochs=10., precision='fp32')  # 1,200 steps from nothing
 TRUNK = dict(start='taught/{}', epochs=4.)  # 480 steps from a trunk of `make trunks`, each row's own
 CUTOUTS = 12.  # epochs of cut-outs: 600 steps of 48
 VGG = TRUNK | {'start': 'taught/vgg16', 'batch_norm': True, 'cutouts.epochs': CUTOUTS}
@@ -43,6 +44,7 @@ class Claim:
     settings: dict        # model -> settings of its rows; '' for all others
     student_model: str = 'hdl-student-fast'
     only: tuple = ()      # rows of the table; none: all
+    other: str = ''       # what is other in this one, where there are several claims of one table
 
     @property
     def rows(self): return [r for r in TABLES[self.table].rows if r.label in self.only or not self.only]
@@ -92,8 +94,8 @@ _ADVICE = tuple((what, 'no advice') for what in ('hint alone', 'scores alone', '
 _QEEPS = ('+ QSSE', 'OIM'), ('+ QSSE + QRPN', '+ QSSE'), ('QEEPS', '+ QSSE + QRPN'), ('QEEPS, query-guided', 'QEEPS'), ('QEEPS, query-guided', 'OIM')
 CLAIMS = {
     'table6': Claim('table6', 3, _TABLE6, {'': SHIPPED, 'hdl-student': RANDOM | TAUGHT}),
-    'table6-longer': Claim('table6', 1.5, ((PD, ALONE),), {'': SHIPPED, 'hdl-student': RANDOM | TAUGHT | dict(epochs=20.)}, only=(ALONE, PD)),
-    'table6-paper-student': Claim('table6', 8, _TABLE6, {'': SHIPPED, 'hdl-student': RANDOM | TAUGHT}, 'hdl-student'),
+    'table6-longer': Claim('table6', 1.5, ((PD, ALONE),), {'': SHIPPED, 'hdl-student': RANDOM | TAUGHT | dict(epochs=20.)}, only=(ALONE, PD), other='twice as long'),
+    'table6-paper-student': Claim('table6', 8, _TABLE6, {'': SHIPPED, 'hdl-student': RANDOM | TAUGHT}, 'hdl-student', other="the paper's student"),
     'table5': Claim('table5', 1.5, _TABLE5, {'': RANDOM}),
     'table2': Claim('table2', 3, _TABLE2, {'': SHIPPED, 'hdl-student': SHIPPED | TAUGHT}),
     'figure6': Claim('figure6', 2.5, _TABLE2[:3], {'': SHIPPED, 'hdl-student': SHIPPED | TAUGHT}),  # the networks of Table 2
@@ -138,11 +140,17 @@ def minutes(result):
     return sum(log[-1]['seconds'] for log in logs) / 60, len(logs), ' or '.join(map(str, sorted({len(log) for log in logs})))
 
 
+def title(name):
+    "Of the paper's table, and what is other here if several claims are made of it."
+    c = CLAIMS[name]
+    return TABLES[c.table].title + (f' ({c.other})' if c.other else '')
+
+
 def section(name, out):
     "Markdown of a claim: what shows, what it cost, and its table."
     result = read_json(out / name / 'results.json')
     took, networks, steps = minutes(result)
-    lines = [f"## {result['title']}", '', *(f'* {verdict(result, *g)}' for g in CLAIMS[name].gains), '',
+    lines = [f'## {title(name)}', '', *(f'* {verdict(result, *g)}' for g in CLAIMS[name].gains), '',
              f"`python benchmarks/claims.py {name} --seeds {' '.join(map(str, result['seeds']))}`: {networks} networks of {steps} steps, on one thread each, {took:.0f} minutes by the clock "
              f"together, beside other work; worlds {', '.join(f'10{s}' for s in result['seeds'])}, {result['rows'][0]['runs'][0]['queries']} queries in each.", '']
     return '\n'.join(lines) + '\n' + ablation_table(result).partition('\n\n')[2]
@@ -160,15 +168,23 @@ each table), 12 regions a scene. Students of HDL are taught as printed (PD 0.9, 
 """
 
 
-def page(out):
-    "The page of all claims that were measured in the folder `out`."
-    found = [name for name in CLAIMS if (out / name / 'results.json').exists()]
-    if not found: raise SystemExit(f'{out}: nothing is measured there; run: python benchmarks/claims.py table6')
-    lines = [line for name in found for g in CLAIMS[name].gains for line in [verdict(read_json(out / name / 'results.json'), *g)]]
+def sections(text):
+    "The tables of a page: title -> Markdown."
+    return {part.partition('\n')[0]: '## ' + part.strip() + '\n' for part in ('\n' + text).split('\n## ')[1:]}
+
+
+def page(out, old=''):
+    "The page of all claims that were measured in the folder `out`; of the page `old` are the tables of the others."
+    measured = [section(name, out) for name in CLAIMS if (out / name / 'results.json').exists()]
+    if not measured: raise SystemExit(f'{out}: nothing is measured there; run: python benchmarks/claims.py table6')
+    found = sections(old) | sections('\n'.join(measured))
+    order = list(dict.fromkeys(title(name) for name in CLAIMS))
+    if strangers := found.keys() - set(order): raise SystemExit(f'{sorted(strangers)[0]}: a table of the page that no claim makes; take it out')
+    lines = re.findall(r'(?m)^\* .+ over .+: [+-][\d.]+ \(.+$', '\n'.join(found.values()))
     shown = sum('**shows' in line for line in lines)
     about = dict(result=f'Of {len(lines)} comparisons of the papers {shown} show in every seed.', command='python benchmarks/claims.py --page', today=date.today(),
                  machine=f'{platform.system()} {platform.machine()}', python=platform.python_version(), torch=torch.__version__.partition('+')[0])
-    return '\n'.join([HEAD.format(**about), *(section(name, out) for name in found)])
+    return '\n'.join([HEAD.format(**about), *(found[t] for t in order if t in found)])
 
 
 def main():
@@ -182,7 +198,7 @@ def main():
     p.add_argument('--page', type=Path, nargs='?', const=Path('benchmarks/claims.md'), help='write the page of all that is measured')
     p.add_argument('--list', action='store_true', help='what there is')
     a = p.parse_args()
-    if a.page: return atomic_write(a.page, page(a.out).encode())
+    if a.page: return atomic_write(a.page, page(a.out, a.page.read_text() if a.page.exists() else '').encode())
     if a.list or not a.name:
         for name, c in CLAIMS.items():
             print(f"{name}: {TABLES[c.table].title}; about {c.hours:g} hours on one core{'; starts from ' * bool(c.trunks)}{', '.join(c.trunks)}")

@@ -124,7 +124,7 @@ def test_what_a_claim_says(script):
     assert claims.verdict(result, 'other', 'plain') == 'other over plain: +0.0 (-10.0 to +10.0), **does not show** beyond the seeds'
 
 
-def test_a_claim_runs_and_has_its_section(script, tmp_path, monkeypatch, capsys):
+def test_a_claim_runs_and_has_its_section(root, script, tmp_path, monkeypatch, capsys):
     claims = script('benchmarks/claims.py')
     monkeypatch.setattr(claims, 'WORLD', TINY + '&seed={seed}&size=64x112')
     small = dict(width=.125, rpn_channels=16, rois_per_image=4, proposals=(12, 8), start='', imprint=False, epochs=.5, device='cpu', precision='fp32')
@@ -138,6 +138,15 @@ def test_a_claim_runs_and_has_its_section(script, tmp_path, monkeypatch, capsys)
     text = (tmp_path / 'page.md').read_text()
     assert '## HDL, Table 7: identity losses' in text and 'of the centre loss' in text and '(paper: +15.5)' in text and '3 networks of 1 steps' in text
     assert '| softmax + centre |' in text and '**Result.** Of 2 comparisons' in text
+    older = (root / 'benchmarks/claims.md').read_text()
+    (tmp_path / 'page.md').write_text(older)
+    call('--page', str(tmp_path / 'page.md'))  # the tables of other machines stay as they are
+    new, old = (claims.sections(t) for t in ((tmp_path / 'page.md').read_text(), older))
+    measured = claims.title('table7')
+    assert new.keys() == old.keys() | {measured} and all(new[t] == old[t] for t in old.keys() - {measured}) and new[measured] in text
+    assert list(new) == [t for t in dict.fromkeys(map(claims.title, claims.CLAIMS)) if t in new]
+    (tmp_path / 'page.md').write_text('## Of another time')
+    with pytest.raises(SystemExit, match='Of another time: a table of the page that no claim makes'): call('--page', str(tmp_path / 'page.md'))
 
 
 def test_moments_in_miniature(script, tmp_path, monkeypatch):
