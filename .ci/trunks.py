@@ -20,6 +20,7 @@ says what it was trained on, what for, and what it finds in a world it has not s
 of this script: the teacher's third stage went on from a float16 copy of its second, so a new run gives trunks like them, not the same bytes.
 """
 import argparse
+import hashlib
 import math
 import multiprocessing as mp
 from dataclasses import dataclass, replace
@@ -65,7 +66,8 @@ class Trunk:
     bf16: bool = False       # where it is faster: a processor with AMX
 
 
-def plain(trunk, seconds): return Trunk(dict(name='oim', width=.25, anchors='pedestrian', trunk=trunk), ((1000, 1e-3, 0),), seconds=seconds)
+# a queue of strangers is nothing to start from
+def plain(trunk, seconds): return Trunk(dict(name='oim', width=.25, anchors='pedestrian', trunk=trunk, queue=1), ((1000, 1e-3, 0),), seconds=seconds)
 
 
 def student(name, **kw): return dict(name=name, width=.625, rpn_channels=64, **kw)
@@ -82,7 +84,7 @@ TRUNKS = {
     'resnet50-attention': Trunk(dict(name='hdl-teacher', width=.25, factored=True), ((1000, 1e-3, 0),)),
     'vgg16': Trunk(dict(name='e2e-rss', width=.125, anchors='pedestrian', id_loss='softmax', batch_norm=True), ((1000, 1e-3, 0),), (112, 112)),
     'hdl-teacher-rich': Trunk(dict(name='hdl-teacher', width=.25, factored=True), ((3000, 6e-4, 1000),), seconds=.6, hows=('labels',), **RICH | dict(start='hdl-teacher', bf16=True)),
-    'hdl-student-fast-rich': Trunk(student('hdl-student-fast'), ((5000, 1e-3, 0),), seconds=.5, **RICH | dict(start='hdl-student-fast-taught')),
+    'hdl-student-fast-rich': Trunk(student('hdl-student-fast'), ((3000, 1e-3, 0),), seconds=.5, **RICH | dict(start='hdl-student-fast-taught')),
     **{name: plain(name, seconds) for name, seconds in (('resnet18', .5), ('resnet50', .8), ('googlenet', .8), ('densenet121', 1.))},
 }
 
@@ -163,11 +165,14 @@ def look(model, pictures, truths, rows, mirrored=False):
 
 
 @torch.no_grad()
-def teach(path, width, pictures, truths, batch=8):
-    """What the teacher in the file `path` makes of everybody: (P, width) unit embeddings, the mean of the scene and its mirror image,
-    in their `width` main directions (of the teacher's 512 numbers 320 keep 99.9% of the square)."""
+def opinions(path, pictures, truths, batch=8):
+    "What the teacher in the file `path` makes of everybody: (P, D) unit embeddings, the mean of the scene and its mirror image."
     teacher, batches = load_model(path).eval(), [range(i, min(i + batch, len(truths))) for i in range(0, len(truths), batch)]
-    e = torch.cat([F.normalize(look(teacher, pictures, truths, b) + look(teacher, pictures, truths, b, True), dim=1) for b in tqdm(batches, 'the teacher looks')])
+    return torch.cat([F.normalize(look(teacher, pictures, truths, b) + look(teacher, pictures, truths, b, True), dim=1) for b in tqdm(batches, 'the teacher looks')])
+
+
+def directions(e, width):
+    "(P, D) unit embeddings in their `width` main directions, unit length again (of the teacher's 512 numbers 320 keep 99.9% of the square)."
     return F.normalize(e @ torch.linalg.svd(e, full_matrices=False)[2][:width].T, dim=1)
 
 
@@ -294,37 +299,51 @@ class Makings:
     def scenes(self): return scenes(self.style, self.number, self.work)
 
     @cached_property
+    def opinions(self):
+        "Of all networks that it teaches the teacher looks once; kept in a file."
+        file = self.work / f'opinions-{self.style}-{self.number}-{hashlib.sha256(Path(self.teacher).read_bytes()).hexdigest()[:12]}.npy'
+        if not file.exists():
+            np.save(part := file.with_suffix('.part.npy'), opinions(self.teacher, *self.scenes).numpy())
+            part.rename(file)
+        return torch.from_numpy(np.load(file))
+
+    @cached_property
     def heights(self): return fit_heights(np.concatenate([t['boxes'][:, 3] - t['boxes'][:, 1] for t in self.scenes[1]]))
 
     def people(self, width):
         "Everybody; with a `width` also the teacher's opinion, in so many numbers."
         people = People(self.scenes[1])
-        if width: people.taught = teach(self.teacher, width, *self.scenes)
+        if width: people.taught = directions(self.opinions, width)
         return people
 
 
-def fresh_scores(model):
+def fresh_scores(model, spec):
     "Search among people nobody has seen, from their true boxes."
-    gallery, queries = (open_dataset(FRESH, s, progress=False) for s in ('gallery', 'query'))
+    gallery, queries = (open_dataset(spec, s, progress=False) for s in ('gallery', 'query'))
     found = embed_truth(model.eval(), gallery, progress=False)
     return score_detections(found, embed_queries(model, queries, gallery, progress=False), gallery, queries)
 
 
 CARD = """# {name}, {how}
 
-* **What it is.** A trunk: the start of a training on other people. `{settings}`, {params:,} parameters, in float16. Its classifier is of no use.
-* **How it was made.** `python .ci/trunks.py {name} --how {how}`: {stages}, AdamW with a cosine, on {scenes:,} synthetic scenes (`synth:tiny`, {style} style, seed 9001, {cameras} cameras). {loss} torch {torch}, float32 on a CPU.
-* **For.** Trainings on synthetic people whose papers start from ImageNet. **Not for** searching as it is where it has seen cut-outs alone (it cannot find anybody yet), and not for photographs: it has never seen one.
+* **What it is.** `{settings}`, {params:,} parameters, in float16. Its classifier, of the people it has seen, is left out.
+* **How it was made.** `python .ci/trunks.py {name} --how {how}`: from {start}, {stages}, AdamW with a cosine, on {scenes:,} synthetic scenes (`synth:tiny`, {style} style, seed 9001, {cameras} cameras). {loss} torch {torch}, on a CPU.
+* **For.** {use} **Not for** deciding anything about a person: it has never seen a photograph, let alone one of you.
 * **What it finds.** On people it has not seen (`{fresh}`), from their true boxes: mAP {mAP:.3f}, top-1 {top1:.3f}. {queries} queries, one world, one seed of weights.
 """
-LOSSES = dict(labels='Labels only.', taught='Labels, and prediction distillation from the teacher that ships with the package, with everybody of that world for a class.')
+LOSSES = dict(labels='Labels only.', taught='Labels, and prediction distillation from a teacher, with everybody of that world for a class.')
+USES = {False: 'A start for trainings whose papers start from ImageNet. It has seen cut-outs alone, and finds nobody in a scene yet.',
+        True: 'A start for other trainings; searching drawn people as it is.'}
 
 
 def card(name, how, number, stages, model):
-    scores = fresh_scores(model)
-    words = ', then '.join(f'{steps:,} steps {where(TRUNKS[name], k)}' for k, (steps, *_) in enumerate(stages))
-    return CARD.format(name=name, how=how, settings=TRUNKS[name].model, params=sum(p.numel() for p in model.parameters()), stages=words, scenes=number, style=TRUNKS[name].style, cameras=CAMERAS[TRUNKS[name].style],
-                       loss=LOSSES[how], torch=torch.__version__.partition('+')[0], fresh=FRESH, queries=scores['queries'], mAP=scores['mAP'], top1=scores['top1'])
+    trunk = TRUNKS[name]
+    fresh = f'{FRESH}&style={trunk.style}'
+    scores = fresh_scores(model, fresh)
+    words = ', then '.join(f'{steps:,} steps {where(trunk, k)}' for k, (steps, *_) in enumerate(stages))
+    return CARD.format(name=name, how=how, settings=trunk.model, params=sum(p.numel() for p in model.parameters()), stages=words, scenes=number, style=trunk.style, cameras=CAMERAS[trunk.style],
+                       start=trunk.start or 'random weights', use=USES[in_scenes(trunk, len(stages) - 1)], loss=LOSSES[how], torch=torch.__version__.partition('+')[0],
+                       fresh=fresh, queries=scores['queries'], mAP=scores['mAP'], top1=scores['top1'])
 
 
 def make(name, how, makings, out, share=1., moments=None):
