@@ -61,7 +61,7 @@ class Trunk:
     seconds: float = 1.      # a step, on one core of 2026: only for saying what it will take
     hows: tuple = ('labels', 'taught')
     start: str = ''          # of `shipped_trunk`; none: random weights
-    style: str = 'plain'     # of the scenes
+    style: str = 'plain'     # of the scenes: a key of `LOOKS`
     zoom: tuple = (.75, 1.2) # by how much at least and at most; of larger scenes a window of their former size is kept
     bf16: bool = False       # where it is faster: a processor with AMX
 
@@ -83,7 +83,7 @@ TRUNKS = {
     'hdl-student-no-attention': Trunk(student('hdl-student', attention='none', factored=True), STUDENT, seconds=.7),
     'resnet50-attention': Trunk(dict(name='hdl-teacher', width=.25, factored=True), ((1000, 1e-3, 0),)),
     'vgg16': Trunk(dict(name='e2e-rss', width=.125, anchors='pedestrian', id_loss='softmax', batch_norm=True), ((1000, 1e-3, 0),), (112, 112)),
-    'hdl-teacher-rich': Trunk(dict(name='hdl-teacher', width=.25, factored=True), ((3000, 6e-4, 1000),), seconds=.6, hows=('labels',), **RICH | dict(start='hdl-teacher', bf16=True)),
+    'hdl-teacher-rich': Trunk(dict(name='hdl-teacher', width=.25, factored=True), ((3000, 6e-4, 1000),), seconds=.6, hows=('labels',), **RICH | dict(start='hdl-teacher', style='bare', bf16=True)),
     'hdl-student-fast-rich': Trunk(student('hdl-student-fast'), ((3000, 1e-3, 0),), seconds=.5, **RICH | dict(start='hdl-student-fast-taught')),
     **{name: plain(name, seconds) for name, seconds in (('resnet18', .5), ('resnet50', .8), ('googlenet', .8), ('densenet121', 1.))},
 }
@@ -103,12 +103,12 @@ class Bouts(SynthWorld):
         return camera, start, np.where(rng.random(len(person)) < cfg.labelled, person, -1)
 
 
-CAMERAS = dict(plain=24, rich=96)  # what does not matter differs from camera to camera, too
+LOOKS = dict(plain=dict(cameras=24), rich=dict(cameras=96, style='rich'), bare=dict(cameras=96, style='rich', without=('background',)))
 
 
 @lru_cache(1)
 def world(style, number):
-    return Bouts(replace(SYNTH['tiny'], seed=9001, train_scenes=number, train_ids=number // BOUT * PEOPLE, cameras=CAMERAS[style], people=6., labelled=.9, style=style))
+    return Bouts(replace(SYNTH['tiny'], seed=9001, train_scenes=number, train_ids=number // BOUT * PEOPLE, people=6., labelled=.9, **LOOKS[style]))
 
 
 def painted(job): return job[-1], world(*job[:-1]).render(job[-1])
@@ -327,7 +327,7 @@ def fresh_scores(model, spec):
 CARD = """# {name}, {how}
 
 * **What it is.** `{settings}`, {params:,} parameters, in float16. Its classifier, of the people it has seen, is left out.
-* **How it was made.** `python .ci/trunks.py {name} --how {how}`: from {start}, {stages}, AdamW with a cosine, on {scenes:,} synthetic scenes (`synth:tiny`, {style} style, seed 9001, {cameras} cameras). {loss} torch {torch}, on a CPU.
+* **How it was made.** `python .ci/trunks.py {name} --how {how}`: from {start}, {stages}, AdamW with a cosine, on {scenes:,} synthetic scenes (`synth:tiny`, {style}, seed 9001, {cameras} cameras). {loss} torch {torch}, on a CPU.
 * **For.** {use} **Not for** deciding anything about a person: it has never seen a photograph, let alone one of you.
 * **What it finds.** On people it has not seen (`{fresh}`), from their true boxes: mAP {mAP:.3f}, top-1 {top1:.3f}. {queries} queries, one world, one seed of weights.
 """
@@ -338,10 +338,11 @@ USES = {False: 'A start for trainings whose papers start from ImageNet. It has s
 
 def card(name, how, number, stages, model):
     trunk = TRUNKS[name]
-    fresh = f'{FRESH}&style={trunk.style}'
+    look = '&'.join(f"{k}={','.join(v) if k == 'without' else v}" for k, v in LOOKS[trunk.style].items() if k != 'cameras') or 'style=plain'
+    fresh = f'{FRESH}&{look}'
     scores = fresh_scores(model, fresh)
     words = ', then '.join(f'{steps:,} steps {where(trunk, k)}' for k, (steps, *_) in enumerate(stages))
-    return CARD.format(name=name, how=how, settings=trunk.model, params=sum(p.numel() for p in model.parameters()), stages=words, scenes=number, style=trunk.style, cameras=CAMERAS[trunk.style],
+    return CARD.format(name=name, how=how, settings=trunk.model, params=sum(p.numel() for p in model.parameters()), stages=words, scenes=number, style=look.replace('&', ', '), cameras=LOOKS[trunk.style]['cameras'],
                        start=trunk.start or 'random weights', use=USES[in_scenes(trunk, len(stages) - 1)], loss=LOSSES[how], torch=torch.__version__.partition('+')[0],
                        fresh=fresh, queries=scores['queries'], mAP=scores['mAP'], top1=scores['top1'])
 
@@ -390,7 +391,7 @@ def main():
     for n, how in jobs: print(f'{n}, {how}: ' + (f'about {a.steps * hours(n, how):.1f} hours on one core' if (n, how) in missing else 'is there'))
     print(f'together about {a.steps * sum(hours(*j) for j in missing):.1f} hours; stop it when you like, the same command goes on')
     if a.list: return
-    makings = {style: Makings(style, a.scenes, a.work, a.teacher) for style in CAMERAS}
+    makings = {style: Makings(style, a.scenes, a.work, a.teacher) for style in LOOKS}
     for n, how in missing: make(n, how, makings[TRUNKS[n].style], a.out, a.steps, a.moments)
 
 

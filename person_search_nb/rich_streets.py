@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageFilter
 
+from .backdrops import paint_backdrop
 from .drawing import Pen, prop_boxes, scale_colour, stamp_prop
 from .people import COLOURS, vary_colour
 from .streets import Camera
@@ -147,6 +148,7 @@ def paint_place(
     rng: np.random.Generator,
     light: Light,
     use: frozenset,  # kinds of randomness in use
+    behind: np.random.Generator | None = None,  # of the backdrop; None: there is none
 ) -> np.ndarray:     # (h, w, 3) uint8
     "The empty place of a camera, with surfaces drawn for one scene."
     at, textured = geometry(cam), 'texture' in use
@@ -156,6 +158,7 @@ def paint_place(
     _paint_sky(rng, cam, at, rgb)
     _paint_ground(rng, flat, pixels, textured)
     for k in range(2, 2 + len(cam.walls)): _paint_wall(rng, flat, pixels, k, cam, textured)
+    if behind: paint_backdrop(rgb, at.far, cam, behind, textured)
     haze = np.clip((at.far - 15) / 120, 0, .35) * (at.kind > 0) * np.float32(rng.uniform(0, 2))
     rgb += haze[..., None] * (200 - rgb)
     if 'light' in use: rgb *= _shade(rng, at, light)
@@ -347,9 +350,10 @@ def paint_rich(
     use: frozenset,  # kinds of randomness in use
 ) -> Image.Image:  # RGB
     "What stands before the lens, in detail."
-    of_light, of_place = apart(rng, 2)
+    of_light, of_place, of_backdrop = apart(rng, 3)
+    behind = of_backdrop if 'background' in use else None
     light = draw_light(of_light) if 'light' in use else Light()
-    picture = paint_place(cam, of_place, light, use)
+    picture = paint_place(cam, of_place, light, use, behind)
     far_first = [(t[2], stamp_thing, t) for t in things]
     far_first += [(p[4], stamp_rich_person, p[1:]) for p in people]
     for _, stamp, what in sorted(far_first, key=lambda t: t[0]): stamp(picture, *what, light, use)

@@ -28,6 +28,7 @@ RANDOMISED = dict(  # what the rich style draws at random
     look='faces with glasses and beards, scarfs, prints, loose clothes, bent outlines',
     carry='umbrellas, trolleys, shopping, phones, boxes',
     clutter='bicycles, vans, counters, railings and other things in front of people',
+    background='trees, posts and pillars behind people',
     crowd='scenes from nearly empty to crowded, more people in groups',
     view='height, direction and lens of the cameras, smaller people',
     lens='shake, blur, sharpening, noise, JPEG quality',
