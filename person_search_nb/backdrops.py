@@ -58,7 +58,7 @@ def draw_tall(
 def _crown(tall, rng, u, v, textured):
     "Which places belong to it: u across from -1 to 1, v up from 0 to 1."
     above = (v - tall.stem) / (1 - tall.stem)
-    reach = OUTLINES[tall.outline](np.clip(above, 0, 1)) * np.ones_like(u)
+    reach = OUTLINES[tall.outline](np.clip(above, 0, 1))
     if tall.ragged:
         variant, (a, b) = int(rng.integers(VARIANTS)), rng.uniform(1e4, 2e4, 2)
         coarse = lay('leaves', variant, v * 90 + a, u * 45 + b, sharpness(np.float32(6)))
@@ -88,9 +88,9 @@ def stamp_tall(
     if x2 <= x1 or y2 <= y1: return
     u = ((np.arange(x1, x2, dtype=np.float32) + .5 - x) / max(half, .5))[None]
     v = ((y - .5 - np.arange(y1, y2, dtype=np.float32)) / tall_px)[:, None]
-    u, v = np.broadcast_arrays(u, v)
     part, behind = rgb[y1:y2, x1:x2], far[y1:y2, x1:x2] > away - .5
     crown, stem = _crown(tall, rng, u, v, textured)
+    u, v = np.broadcast_arrays(u, v)
     for where, colour, surface in ((crown, tall.colour, tall.surface),
                                    (stem, (62., 52., 44.), 'planks')):
         where = where & behind
