@@ -3,7 +3,7 @@
     python benchmarks/claims.py --list                 # what there is, and how long it takes
     python benchmarks/claims.py table6                 # trains what is missing, then prints; goes on where it was stopped
     python benchmarks/claims.py table6 --workers 2     # two trainings at once, a core each
-    make trunks                                        # before a claim of another paper than HDL: --list says which need them
+    make trunks                                        # before a claim that starts from trunks which do not ship: --list says which need them
     python benchmarks/claims.py --page                 # puts what is measured into benchmarks/claims.md; the page keeps its other tables
     python benchmarks/claims.py table6 --steps 0.02 --seeds 0 --out runs/try      # proves only that it runs
 
@@ -20,6 +20,7 @@ import torch
 
 from person_search_nb.ablations import ablation_table, run_ablation
 from person_search_nb.files import atomic_write, read_json
+from person_search_nb.model_files import shipped_trunk
 from person_search_nb.tables import TABLES
 from person_search_nb.training import read_log
 
@@ -32,7 +33,15 @@ VGG = TRUNK | {'start': 'taught/vgg16', 'batch_norm': True, 'cutouts.epochs': CU
 IDNET = VGG | {'epochs': CUTOUTS, 'detector.epochs': 4.}  # its identities are learned from cut-outs, as CLSA's
 ONE_SCALE = {'start': 'labels/resnet50', 'epochs': CUTOUTS, 'detector.epochs': 4.}  # it has seen cut-outs of one size, and learned nothing from a pyramid
 TAUGHT = dict(lambdas=(.9, 400., 100.), temperature=4., hinton=False)  # as printed, but AD and FD for small maps
+SHIPS = {p.stem for p in shipped_trunk('hdl-teacher').parent.glob('*.safetensors')}
 PD, FD, AD, ALONE, ALL = 'PD', 'FD', 'AD', 'no distillation', 'FD + AD + PD'
+
+
+def start(name, folder):
+    "The trunk taught/NAME or labels/NAME: of this folder, or, where it is not there, the one that ships with the package."
+    file, (how, net) = Path(folder) / f'{name}.safetensors', name.split('/')
+    ships = f'{net}-taught' if how == 'taught' else net
+    return f'shipped:{ships}' if not file.exists() and ships in SHIPS else str(file)
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ class Claim:
             if row is None or not row.model: return row
             own = self.of(row)
             own = own | {k: v * share for k, v in own.items() if k.endswith('epochs')}
-            if own.get('start'): own['start'] = f"{folder}/{own['start']}.safetensors"
+            if own.get('start'): own['start'] = start(own['start'], folder)
             return replace(row, settings=row.settings | own, teacher=settled(row.teacher), detector=settled(row.detector))
         return replace(TABLES[self.table], rows=tuple(map(settled, self.rows)))
 
@@ -201,10 +210,10 @@ def main():
     if a.page: return atomic_write(a.page, page(a.out, a.page.read_text() if a.page.exists() else '').encode())
     if a.list or not a.name:
         for name, c in CLAIMS.items():
-            print(f"{name}: {TABLES[c.table].title}; about {c.hours:g} hours on one core{'; starts from ' * bool(c.trunks)}{', '.join(c.trunks)}")
+            print(f"{name}: {title(name)}; about {c.hours:g} hours on one core{'; starts from ' * bool(c.trunks)}{', '.join(c.trunks)}")
         return
     c = CLAIMS[a.name]
-    if missing := [t for t in c.trunks if not (a.trunks / f'{t}.safetensors').exists()]:
+    if missing := [t for t in c.trunks if not start(t, a.trunks).startswith('shipped:') and not (a.trunks / f'{t}.safetensors').exists()]:
         names = ' '.join(dict.fromkeys(t.partition('/')[2] for t in missing))
         raise SystemExit(f"{a.trunks}: {', '.join(missing)} missing; make what is missing: python .ci/trunks.py {names} --out {a.trunks} --how {missing[0].partition('/')[0]}")
     run_ablation(f'claim-{a.name}', WORLD, 'tiny', a.out / a.name, a.out / 'networks', tuple(a.seeds), c.student_model, workers=a.workers,

@@ -52,6 +52,17 @@ def test_a_trunk_is_made_with_its_card_and_starts_another_network(trunks, tmp_pa
     assert 'resnet18, taught: is there' in capsys.readouterr().out and file.stat().st_mtime_ns == when
 
 
+def test_what_ships_has_a_card_and_is_small(trunks):
+    "A card says what a network is and is not for; together they stay under 20 MB."
+    files = sorted(trunks.shipped_trunk('hdl-teacher').parent.glob('*.safetensors'))
+    assert len(files) >= 5 and sum(f.stat().st_size for f in files) < 20e6
+    for file in files:
+        card = file.with_suffix('.md').read_text()
+        assert card.startswith(f'# {file.stem.replace("-taught", "")}, ') and 'Not for' in card and 'queries, one world' in card
+        net, trunk = load_model(file), trunks.TRUNKS[file.stem.replace('-taught', '')]
+        assert net.config['name'] == trunk.model['name'] and f"{sum(p.numel() for p in net.parameters()):,} parameters" in card
+
+
 def test_every_trunk_can_be_built_and_described(trunks):
     "With and without attention, the trunks of Table 5 differ in nothing else."
     for name, trunk in trunks.TRUNKS.items():
@@ -108,10 +119,13 @@ def test_claims_start_from_the_trunk_of_their_row(script, tmp_path, monkeypatch)
     starts = lambda name: {(r.model, r.start) for n in networks(claims, claims.CLAIMS[name], tmp_path) for r in [m.recipe for m in n.chain()]}
     assert starts('e2e-table2') == {(m, 'trunks/taught/vgg16.safetensors') for m in ('e2e-rss', 'detector', 'detector+idnet')}
     assert starts('clsa-table4') == {(m, 'trunks/labels/resnet50.safetensors') for m in ('clsa', 'detector')}
-    assert {start for _, start in starts('attention-table2')} == {f'trunks/taught/{n}.safetensors' for n in ('googlenet', 'resnet50', 'densenet121')}
-    assert ('hdl-teacher', 'shipped') in starts('kd-e2e-resnet18') and ('oim', 'trunks/taught/resnet18.safetensors') in starts('kd-e2e-resnet18')
-    monkeypatch.setattr(sys, 'argv', ['claims', 'kd-e2e-resnet18', '--trunks', str(tmp_path)])
-    with pytest.raises(SystemExit, match='taught/resnet18, taught/resnet50 missing; .*trunks.py resnet18 resnet50 .*--how taught'): claims.main()
+    assert {start.rpartition(':')[2].replace('-taught', '') for _, start in starts('attention-table2')} == {'trunks/taught/googlenet.safetensors', 'resnet50', 'trunks/taught/densenet121.safetensors'}
+    assert {('hdl-teacher', 'shipped'), ('oim', 'shipped:resnet18-taught')} < starts('kd-e2e-resnet18')
+    mine = tmp_path / 'taught/resnet18.safetensors'
+    mine.parent.mkdir(); mine.touch()
+    assert claims.start('taught/resnet18', tmp_path) == str(mine)  # one's own goes first
+    monkeypatch.setattr(sys, 'argv', ['claims', 'attention-table2', '--trunks', str(tmp_path)])
+    with pytest.raises(SystemExit, match='taught/densenet121, taught/googlenet missing; .*trunks.py densenet121 googlenet .*--how taught'): claims.main()
 
 
 def test_what_a_claim_says(script):
