@@ -24,7 +24,7 @@ import hashlib
 import math
 import multiprocessing as mp
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +63,7 @@ class Trunk:
     start: str = ''          # of `shipped_trunk`; none: random weights
     style: str = 'plain'     # of the scenes: a key of `LOOKS`
     zoom: tuple = (.75, 1.2) # by how much at least and at most; of larger scenes a window of their former size is kept
+    teacher: str = 'hdl-teacher'  # of `shipped_trunk`
     bf16: bool = False       # where it is faster: a processor with AMX
 
 
@@ -84,7 +85,7 @@ TRUNKS = {
     'resnet50-attention': Trunk(dict(name='hdl-teacher', width=.25, factored=True), ((1000, 1e-3, 0),)),
     'vgg16': Trunk(dict(name='e2e-rss', width=.125, anchors='pedestrian', id_loss='softmax', batch_norm=True), ((1000, 1e-3, 0),), (112, 112)),
     'hdl-teacher-rich': Trunk(dict(name='hdl-teacher', width=.25, factored=True), ((3000, 6e-4, 1000),), seconds=.6, hows=('labels',), **RICH | dict(start='hdl-teacher', style='bare', bf16=True)),
-    'hdl-student-fast-rich': Trunk(student('hdl-student-fast'), ((3000, 1e-3, 0),), seconds=.5, **RICH | dict(start='hdl-student-fast-taught')),
+    'hdl-student-fast-rich': Trunk(student('hdl-student-fast'), ((3000, 1e-3, 0),), seconds=.5, **RICH | dict(start='hdl-student-fast-taught', teacher='hdl-teacher-rich')),
     **{name: plain(name, seconds) for name, seconds in (('resnet18', .5), ('resnet50', .8), ('googlenet', .8), ('densenet121', 1.))},
 }
 
@@ -331,19 +332,19 @@ CARD = """# {name}, {how}
 * **For.** {use} **Not for** deciding anything about a person: it has never seen a photograph, let alone one of you.
 * **What it finds.** On people it has not seen (`{fresh}`), from their true boxes: mAP {mAP:.3f}, top-1 {top1:.3f}. {queries} queries, one world, one seed of weights.
 """
-LOSSES = dict(labels='Labels only.', taught='Labels, and prediction distillation from a teacher, with everybody of that world for a class.')
+LOSSES = dict(labels='Labels only.', taught='Labels, and prediction distillation from {teacher}, with everybody of that world for a class.')
 USES = {False: 'A start for trainings whose papers start from ImageNet. It has seen cut-outs alone, and finds nobody in a scene yet.',
         True: 'A start for other trainings; searching drawn people as it is.'}
 
 
-def card(name, how, number, stages, model):
+def card(name, how, number, stages, model, teacher):
     trunk = TRUNKS[name]
     look = '&'.join(f"{k}={','.join(v) if k == 'without' else v}" for k, v in LOOKS[trunk.style].items() if k != 'cameras') or 'style=plain'
     fresh = f'{FRESH}&{look}'
     scores = fresh_scores(model, fresh)
     words = ', then '.join(f'{steps:,} steps {where(trunk, k)}' for k, (steps, *_) in enumerate(stages))
     return CARD.format(name=name, how=how, settings=trunk.model, params=sum(p.numel() for p in model.parameters()), stages=words, scenes=number, style=look.replace('&', ', '), cameras=LOOKS[trunk.style]['cameras'],
-                       start=trunk.start or 'random weights', use=USES[in_scenes(trunk, len(stages) - 1)], loss=LOSSES[how], torch=torch.__version__.partition('+')[0],
+                       start=trunk.start or 'random weights', use=USES[in_scenes(trunk, len(stages) - 1)], loss=LOSSES[how].format(teacher=teacher), torch=torch.__version__.partition('+')[0],
                        fresh=fresh, queries=scores['queries'], mAP=scores['mAP'], top1=scores['top1'])
 
 
@@ -366,7 +367,7 @@ def make(name, how, makings, out, share=1., moments=None):
         keep.unlink(missing_ok=True)
         if moments and k < len(stages) - 1: save_model(model, Path(moments) / done.name, half=True)
     file.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(file.with_suffix('.md'), card(name, how, makings.number, stages, model).encode())
+    atomic_write(file.with_suffix('.md'), card(name, how, makings.number, stages, model, Path(makings.teacher).stem).encode())
     save_model(model, file, half=True, made_from='synth:tiny, seed 9001')  # last: the sign that all is there
 
 
@@ -379,7 +380,7 @@ def main():
     p.add_argument('--how', choices=list(LOSSES), help='labels alone, or with the teacher; left out: both')
     p.add_argument('--out', type=Path, default=Path('runs/trunks'), help='folder for labels/NAME.safetensors and taught/NAME.safetensors')
     p.add_argument('--work', type=Path, default=Path('runs/trunks/work'), help='folder for the painted scenes (1.7 GB) and finished stages')
-    p.add_argument('--teacher', default=str(shipped_trunk('hdl-teacher')), help='model file of the teacher')
+    p.add_argument('--teacher', help='model file of another teacher than the one that ships')
     p.add_argument('--moments', help='folder: all stages but the last are kept there too, for the explorer')
     p.add_argument('--steps', type=float, default=1.0, help='share of the steps, for a quick try')
     p.add_argument('--scenes', type=int, default=4800, help='a multiple of 8; fewer for a quick try')
@@ -391,8 +392,8 @@ def main():
     for n, how in jobs: print(f'{n}, {how}: ' + (f'about {a.steps * hours(n, how):.1f} hours on one core' if (n, how) in missing else 'is there'))
     print(f'together about {a.steps * sum(hours(*j) for j in missing):.1f} hours; stop it when you like, the same command goes on')
     if a.list: return
-    makings = {style: Makings(style, a.scenes, a.work, a.teacher) for style in LOOKS}
-    for n, how in missing: make(n, how, makings[TRUNKS[n].style], a.out, a.steps, a.moments)
+    makings = lru_cache(partial(Makings, number=a.scenes, work=a.work))
+    for n, how in missing: make(n, how, makings(TRUNKS[n].style, teacher=a.teacher or shipped_trunk(TRUNKS[n].teacher)), a.out, a.steps, a.moments)
 
 
 if __name__ == '__main__': main()
