@@ -1,0 +1,89 @@
+"""What drawn scenes teach about photographs: scores on a few real frames, and what each kind of randomness is worth.
+
+    python benchmarks/real.py FRAMES --models shipped:hdl-student-fast-taught runs/a/model.safetensors
+    python benchmarks/real.py FRAMES --ablation --out runs/real       # every kind left out alone, three seeds; goes on
+    python benchmarks/real.py FRAMES --ablation --seeds 0 --steps .02 --out runs/try      # proves only that it runs
+
+FRAMES is a folder in COCO form with person_id and cameras, such as PRW's; no network here has learned from it. Prints Markdown.
+"""
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+
+import torch
+
+from person_search_nb.datasets import open_dataset
+from person_search_nb.evaluation import evaluate
+from person_search_nb.files import atomic_write, read_json
+from person_search_nb.model_files import load_model
+from person_search_nb.presets import make_recipe
+from person_search_nb.recipes import run_recipe
+from person_search_nb.streets import RANDOMISED
+
+WORLD = 'synth:tiny?cameras=24&train_scenes=200&test_scenes=8&test_ids=8&queries=4&gallery=6&style=rich&seed={seed}'
+EPOCHS = 4.  # 200 steps of 4 scenes, from the start of preset `tiny`
+MEASURES = dict(ap='AP', recall='recall', mAP='mAP', top1='top-1', told='mAP, told the boxes')
+
+
+def score(model, frames, size):
+    "Detection in all frames; search for every person with all other cameras for a gallery, by its own boxes and by the true ones."
+    spec = f'coco:{frames}?train=*&gallery=*&query=*&protocol=cross-camera'
+    gallery, queries = (open_dataset(spec, s, size=size, progress=False) for s in ('gallery', 'query'))
+    model = load_model(model).eval()
+    own, told = (evaluate(model, gallery, queries, true_boxes=t, progress=False) for t in (False, True))
+    return dict(ap=own['det_ap'], recall=own['det_recall'], mAP=own['mAP'], top1=own['top1'], told=told['mAP'], queries=own['queries'])
+
+
+def trained(kind, seed, out, share):
+    "The model of one short training; `kind` of randomness is left out."
+    folder = out / f'{kind or "all"}-{seed}'
+    if not (folder / 'model.safetensors').exists():
+        data = WORLD.format(seed=seed) + (f'&without={kind}' if kind else '')
+        recipe = make_recipe('hdl-student-fast', data, 'tiny', epochs=EPOCHS * share, seed=seed, precision='fp32')
+        run_recipe(recipe, folder, progress=False)
+    return folder / 'model.safetensors'
+
+
+def ablation(frames, seeds, out, share, size):
+    "kind -> a score for each seed; '' is everything."
+    kept = out / 'scores.json'
+    scores = read_json(kept) if kept.exists() else {}
+    for seed in seeds:
+        for kind in ('', *RANDOMISED):
+            if f'{kind} {seed}' in scores: continue
+            scores[f'{kind} {seed}'] = {k: float(v) for k, v in score(trained(kind, seed, out, share), frames, size).items()}
+            atomic_write(kept, json.dumps(scores).encode())
+            print(f"{kind or 'all kinds'}, seed {seed}: AP {100 * scores[f'{kind} {seed}']['ap']:.1f}", file=sys.stderr, flush=True)
+    return {kind: [scores[f'{kind} {s}'] for s in seeds] for kind in ('', *RANDOMISED)}
+
+
+def table(rows):
+    "Markdown of label -> scores, in per cent: the mean, and the lowest and highest of several."
+    def cell(values):
+        low, high = 100 * min(values), 100 * max(values)
+        return f'{100 * statistics.mean(values):.1f}' + (f' ({low:.1f}–{high:.1f})' if len(values) > 1 else '')
+    head = ['|  | ' + ' | '.join(MEASURES.values()) + ' |', '|---' * (1 + len(MEASURES)) + '|']
+    return '\n'.join(head + [f'| {label} | ' + ' | '.join(cell([s[k] for s in scores]) for k in MEASURES) + ' |' for label, scores in rows.items()])
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('frames', type=Path, help='folder in COCO form')
+    p.add_argument('--models', nargs='*', default=[], help='model files to score')
+    p.add_argument('--ablation', action='store_true', help='train without each kind of randomness')
+    p.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    p.add_argument('--steps', type=float, default=1., help='share of the steps, for a quick try')
+    p.add_argument('--size', default='450x800', help='HEIGHTxWIDTH of the frames')
+    p.add_argument('--out', type=Path, default=Path('runs/real'))
+    a = p.parse_args()
+    torch.set_num_threads(1)
+    size = tuple(map(int, a.size.split('x')))
+    rows = {m: [score(m, a.frames, size)] for m in a.models}
+    if a.ablation:
+        rows |= {f'without {k}' if k else 'all kinds': v for k, v in ablation(a.frames, a.seeds, a.out, a.steps, size).items()}
+    print(table(rows))
+
+
+if __name__ == '__main__': main()
