@@ -46,6 +46,7 @@ from person_search_nb.streets import SYNTH
 from person_search_nb.synthetic import SynthWorld
 
 BOUT, PEOPLE = 8, 12  # scenes of a bout, people who appear in it
+SCENES = 4800
 KEPT = 200  # steps between two checkpoints
 SMALLEST, HIDDEN = 40, .5  # px, share: who is smaller or more hidden teaches detection only
 TAUGHT, SHARP = 5., .05  # weight and temperature of the distillation: at 0.1 the soft assignment says little of fine differences
@@ -328,13 +329,14 @@ def fresh_scores(model, spec):
 CARD = """# {name}, {how}
 
 * **What it is.** `{settings}`, {params:,} parameters, in float16. Its classifier, of the people it has seen, is left out.
-* **How it was made.** `python .ci/trunks.py {name} --how {how}`: from {start}, {stages}, AdamW with a cosine, on {scenes:,} synthetic scenes (`synth:tiny`, {style}, seed 9001, {cameras} cameras). {loss} torch {torch}, on a CPU.
+* **How it was made.** `python .ci/trunks.py {name} --how {how}{scenes_given}`: from {start}, {stages}, AdamW with a cosine, on {scenes:,} synthetic scenes (`synth:tiny`, {style}, seed 9001, {cameras} cameras). {loss} torch {torch}, {precision} on a CPU.
 * **For.** {use} **Not for** deciding anything about a person: it has never seen a photograph, let alone one of you.
 * **What it finds.** On people it has not seen (`{fresh}`), from their true boxes: mAP {mAP:.3f}, top-1 {top1:.3f}. {queries} queries, one world, one seed of weights.
 """
 LOSSES = dict(labels='Labels only.', taught='Labels, and prediction distillation from {teacher}, with everybody of that world for a class.')
 USES = {False: 'A start for trainings whose papers start from ImageNet. It has seen cut-outs alone, and finds nobody in a scene yet.',
         True: 'A start for other trainings; searching drawn people as it is.'}
+PHOTOGRAPHS = 'A first look at photographs, and a start for trainings on one\'s own; `benchmarks/real.md` says how far it goes on real frames.'
 
 
 def card(name, how, number, stages, model, teacher):
@@ -344,7 +346,8 @@ def card(name, how, number, stages, model, teacher):
     scores = fresh_scores(model, fresh)
     words = ', then '.join(f'{steps:,} steps {where(trunk, k)}' for k, (steps, *_) in enumerate(stages))
     return CARD.format(name=name, how=how, settings=trunk.model, params=sum(p.numel() for p in model.parameters()), stages=words, scenes=number, style=look.replace('&', ', '), cameras=LOOKS[trunk.style]['cameras'],
-                       start=trunk.start or 'random weights', use=USES[in_scenes(trunk, len(stages) - 1)], loss=LOSSES[how].format(teacher=teacher), torch=torch.__version__.partition('+')[0],
+                       start=trunk.start or 'random weights', use=PHOTOGRAPHS if trunk.style != 'plain' else USES[in_scenes(trunk, len(stages) - 1)], scenes_given=f' --scenes {number}' * (number != SCENES),
+                       precision='bfloat16' if trunk.bf16 else 'float32', loss=LOSSES[how].format(teacher=teacher), torch=torch.__version__.partition('+')[0],
                        fresh=fresh, queries=scores['queries'], mAP=scores['mAP'], top1=scores['top1'])
 
 
@@ -383,7 +386,7 @@ def main():
     p.add_argument('--teacher', help='model file of another teacher than the one that ships')
     p.add_argument('--moments', help='folder: all stages but the last are kept there too, for the explorer')
     p.add_argument('--steps', type=float, default=1.0, help='share of the steps, for a quick try')
-    p.add_argument('--scenes', type=int, default=4800, help='a multiple of 8; fewer for a quick try')
+    p.add_argument('--scenes', type=int, default=SCENES, help='a multiple of 8; fewer for a quick try')
     p.add_argument('--list', action='store_true', help='say what would be made, and stop')
     a = p.parse_args()
     if unknown := [n for n in a.names if n not in TRUNKS]: p.error(f'no trunk {unknown[0]}; there are {", ".join(TRUNKS)}')

@@ -283,7 +283,7 @@ def test_every_command_that_reads_a_model_takes_a_shipped_one(command, tmp_path)
     "index, search and evaluate took the name; export looked for a file of that name."
     out = tmp_path / 'x.safetensors'
     assert command('export', MODEL, out, '--half').returncode == 0 and out.stat().st_size > 1e5
-    refused(command, "no small trunk of 'vgg' comes with the package; there are hdl-", 'export', 'shipped:vgg', out)
+    refused(command, "no small trunk of 'vgg' comes with the package; there are ", 'export', 'shipped:vgg', out)
     ran = command('cost', '--size', '64x96', '--models', MODEL)
     assert ran.returncode == 0 and 'hdl-student-fast-taught' in ran.stdout, ran.stderr
     refused(command, 'a model file has a width of its own', 'cost', '--models', MODEL, '--width', '.5')
