@@ -4191,6 +4191,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                    'person_search_nb/search_commands.py'),
                                                   'person_search_nb.search_commands._save_predictions': ( 'search_commands.html#_save_predictions',
                                                                                                           'person_search_nb/search_commands.py'),
+                                                  'person_search_nb.search_commands._shipped_for': ( 'search_commands.html#_shipped_for',
+                                                                                                     'person_search_nb/search_commands.py'),
                                                   'person_search_nb.search_commands._size_of': ( 'search_commands.html#_size_of',
                                                                                                  'person_search_nb/search_commands.py'),
                                                   'person_search_nb.search_commands._spelt': ( 'search_commands.html#_spelt',

@@ -262,12 +262,19 @@ def _part(text):
         if int(m[1]) <= int(m[2]): return int(m[1]), int(m[2])
     raise ValueError(f"--part {text}: give which part of how many, from 1/8 to 8/8")
 
+# %% ../nbs/98_search_commands.ipynb #7f0a9f46
+def _shipped_for(pictures):
+    "Neither network has seen a photograph; one is much nearer to them."
+    plain = str(pictures).startswith('synth:') and 'style=rich' not in str(pictures)
+    return 'shipped:hdl-student-fast-' + ('taught' if plain else 'rich')
+
 # %% ../nbs/98_search_commands.ipynb #1b131c27
 @call_parse
 def index(
     pictures: str,                # a folder of pictures, a film, or a data spec
-    # a model file, what `export` wrote or FILE.py:NAME; the shipped one knows synthetic people only
-    model: str = 'shipped:hdl-student-fast-taught',
+    # a model file, what `export` wrote or FILE.py:NAME; '': the shipped student that has learned
+    # from drawings in detail, for synth: the one that has learned from plain ones
+    model: str = '',
     # folder of the gallery, or milvus:URI/COLLECTION; run again to go on, or to add pictures
     out: str = 'gallery',
     # HEIGHTxWIDTH the pictures are fitted into, or a paper's rule;
@@ -289,7 +296,7 @@ def index(
 ):
     "Find and embed all people in pictures or films, once, for `search --gallery`."
     from person_search_nb.indexing import build_gallery
-    part = _part(part)
+    part, model = _part(part), model or _shipped_for(pictures)
     net = _network(model, device, trust, alone=True)
     if not model.startswith(('shipped:', 'hf:')): model = str(Path(model).resolve())
     return build_gallery(net, pictures, out, _size_of(net, size), every, batch_size,

@@ -9,7 +9,7 @@ from person_search_nb.model_files import load_trunk, shipped_trunk
 from person_search_nb.evaluation import evaluate
 from person_search_nb.settings import TrainConfig
 from person_search_nb.training import train
-from person_search_nb.models import build_model
+from person_search_nb.models import build_model, load_model
 
 
 @pytest.fixture
@@ -46,3 +46,13 @@ def test_detector_finds_the_people_it_was_fitted_on(fitted, spec):
     scores = evaluate(model, *(open_dataset(spec, s, size=(450, 800), progress=False) for s in ('gallery', 'query')))
     print({k: round(float(v), 3) for k, v in scores.items() if k in ('mAP', 'top1', 'top5', 'top10', 'det_ap', 'det_recall')})
     assert 0 < scores['mAP'] <= 1 and scores['det_recall'] > 0   # another camera, never seen: the path works
+
+
+def test_drawings_in_detail_teach_to_find_people_in_photographs(shared):
+    "The teacher that went on with rich scenes, against itself before; neither has seen a photograph."
+    folder = shared/'real'/'prw16'
+    if not folder.is_dir(): pytest.skip('the sixteen PRW frames are not here')
+    gallery, queries = (open_dataset(f'coco:{folder}?train=*&gallery=*&query=*&protocol=cross-camera', s, size=(450, 800), progress=False) for s in ('gallery', 'query'))
+    before, after = (evaluate(load_model(f'shipped:{name}'), gallery, queries, progress=False) for name in ('hdl-teacher', 'hdl-teacher-rich'))
+    print({k: (round(100 * before[k], 1), round(100 * after[k], 1)) for k in ('det_ap', 'det_recall', 'mAP')})
+    assert before['det_ap'] < .3 and after['det_ap'] > .55 and after['mAP'] > before['mAP'] + .3

@@ -72,6 +72,20 @@ def test_every_trunk_can_be_built_and_described(trunks):
         assert none.model == plain.model | dict(attention='none') and none.stages == plain.stages
 
 
+def test_a_window_keeps_people_where_they_are(trunks):
+    "Boxes move with the picture, are cut at its border, and go where less than half of them is left."
+    torch.manual_seed(0)
+    for _ in range(20):
+        x, box = torch.zeros(1, 3, 40, 60), torch.tensor([[10., 8., 18., 28.], [0., 0., 60., 40.]])
+        x[0, :, 8:28, 10:18] = 1
+        target = dict(boxes=box, person_id=torch.tensor([3, 4]))
+        part = trunks.windowed(x, [target], (32, 36))
+        assert part.shape == (1, 3, 32, 36) and 4 not in target['person_id'].tolist()  # 0.48 of the second is left
+        seen = part[0, 0].sum() / (8 * 20)
+        assert (3 in target['person_id']) == bool(seen >= .5)
+        for x1, y1, x2, y2 in target['boxes'].int().tolist(): assert part[0, 0, y1:y2, x1:x2].all() and part[0, 0].sum() == (x2 - x1) * (y2 - y1)
+
+
 def test_a_broken_stage_goes_on(trunks, tmp_path, monkeypatch):
     "From the last checkpoint, to the weights of a run that was not broken."
     monkeypatch.setattr(trunks, 'KEPT', 2)
