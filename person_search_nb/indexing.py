@@ -29,7 +29,7 @@ from .shards import read_shard, rewrite
 from .sources import Film, open_source
 from .sources import Folder  # noqa: F401
 from .gallery import fingerprint
-from .milvus_tables import Collections, in_milvus, new_about
+from .milvus_tables import as_text, Collections, in_milvus, new_about
 from .search import Gallery
 
 # %% ../nbs/86_indexing.ipynb #0c405719
@@ -415,6 +415,7 @@ def _begin_collection(place, source, given, changed, model_file, engine):
         raise ValueError(_STALE.format(place, len(stale), stale[0][0], why))
     base.forget([scene for _, scene in stale])
     todo = [i for i in items if (i.key, i.stamp) not in known]
+    for i in todo: as_text(i.name, place), as_text(i.key, place)  # before hours are spent
     return manifest, number, todo, len(items)
 
 # %% ../nbs/86_indexing.ipynb #59018aa4
