@@ -55,8 +55,9 @@ def read_queries(
 ):              # list of (picture,) or (picture, box), or an array (Q, D)
     "The queries in a file. Raises ValueError naming the file, and the line that is none."
     ending = Path(file).suffix.lower()
-    if ending not in ('.csv', '.npy'): raise ValueError(_KINDS.format(f'{file}: is neither .csv nor .npy'))
-    if not os.path.exists(file): raise ValueError(_KINDS.format(f'{file}: no such file'))
+    why = '' if os.path.exists(file) else 'no such file'
+    if ending not in ('.csv', '.npy'): why = 'is neither .csv nor .npy'
+    if why: raise ValueError(_KINDS.format(f'{file}: {why}'))
     return _boxes(file) if ending == '.csv' else _vectors(file)
 
 # %% ../nbs/tools/query_files.ipynb #05a2e182
