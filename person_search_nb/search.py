@@ -494,12 +494,12 @@ def build_index(self: Gallery,
     if engine == 'auto': name, why = choose_engine(len(self), cosine)
     if name != 'exact' and not cosine: raise ValueError(_EXACT_ONLY.format(name))
     print(why)
-    built = None
-    if name != 'exact':
-        built = Approximate.build(name, self.det_feats, recall, progress=progress)
-        print(built)
-    if self.folder:
-        with nullcontext() if held else locked(self.folder, 'build_index'): self._keep(built)
+    built, free = None, held or not self.folder
+    with nullcontext() if free else locked(self.folder, 'build_index'):
+        if name != 'exact':
+            built = Approximate.build(name, self.det_feats, recall, progress=progress)
+            print(built)
+        if self.folder: self._keep(built)
     self._engine = built
     return self
 

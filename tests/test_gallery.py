@@ -13,6 +13,7 @@ from PIL import Image
 from person_search_nb import gallery_files, neighbours
 from person_search_nb.distributed import spawn
 from person_search_nb.datasets import open_dataset
+from person_search_nb.files import BusyError, locked
 from person_search_nb.model_files import shipped_trunk
 from person_search_nb.reranking import cbgm, k_reciprocal
 from person_search_nb.models import load_model
@@ -690,6 +691,12 @@ def test_an_index_that_another_process_replaced(tmp_path):
     assert rows_of([found]) == rows_of([early.search(drawn().det_feats[5], 3, exact=True)])
 
 
+def test_a_folder_in_use_is_said_before_an_index_is_built(tmp_path, monkeypatch):
+    drawn().save(tmp_path/'g')
+    monkeypatch.setattr(Approximate, 'build', lambda *a, **kw: pytest.fail('hours were spent'))
+    with locked(tmp_path/'g', 'another'), pytest.raises(BusyError, match='in use by'): Gallery.open(tmp_path/'g').build_index('hnsw', progress=False)
+
+
 def test_it_says_in_a_line_what_it_is():
     g = drawn()
     assert repr(g) == f'Gallery({len(g)} people in {len(g.names)} scenes)'
@@ -809,7 +816,7 @@ def test_page_without_its_pictures(net, mine, tmp_path):
     assert hits_page(hits).count('data:image/jpeg') == 4
     (mine/hits[0].name).unlink()
     page = hits_page(hits)
-    assert page.count('data:image/jpeg') == 4 - sum(h.scene == hits[0].scene for h in hits) and 'no such picture' in page
+    assert page.count('data:image/jpeg') == 4 - sum(h.scene == hits[0].scene for h in hits) and 'is gone since it was indexed; put it back' in page
     assert drawn().search(drawn().det_feats[0], 1)[0].camera in (1, 2, 3)
     with pytest.raises(ValueError, match='made without pictures'): drawn().search(drawn().det_feats[0], 1)[0].thumbnail()
 
