@@ -382,6 +382,8 @@ def _check_scale(self, other):
 @patch
 def _check_like(self: Gallery, other):
     "Raises ValueError for a gallery of another network, or of pictures at another scale."
+    if not isinstance(other, Gallery):
+        raise ValueError(f'{other!r:.60}: is no gallery; open it first, with Gallery.open')
     for g, source in (other, 'the other gallery'), (self, self._title):
         if len(getattr(g.det_feats, 'shape', ())) != 2: g.check(source)  # says what is wrong
     dims = other.det_feats.shape[1], self.det_feats.shape[1]

@@ -6,7 +6,7 @@
 __all__ = ['PAGE_MARK', 'hits_page', 'matches_strip']
 
 # %% ../nbs/85_search.ipynb #8b023b25
-import base64, html, importlib, io, warnings
+import base64, html, importlib, io, os, warnings
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -269,6 +269,9 @@ def _only(self: Gallery, name):
     first = ', '.join(f'{i} {self.origin(i)}'.strip() for i in there[:3])
     raise ValueError(_SEVERAL.format(self._title, len(there), printable(name), printable(first)))
 
+_NO_PICTURE = ("{!r:.60}: is no picture; give a scene's number or name, a file, an array of uint8 "
+               '(height, width, 3), or a tensor (3, height, width) of floats from 0 to 1')
+
 @patch
 def seen(self: Gallery,
     picture,  # a scene's number or name, a file, (H, W, 3) uint8, or (3, H, W) float 0-1
@@ -278,8 +281,8 @@ def seen(self: Gallery,
     if isinstance(picture, np.ndarray): return 'the picture', as_picture(picture, 'the picture')
     if isinstance(picture, (int, np.integer)):
         if 0 <= picture < len(self.names): return self.names[picture], self.picture(int(picture))
-        raise ValueError(f'{self._title}: has no scene {picture}; there are {len(self.names)}, '
-                         'numbered from 0')
+        raise ValueError(self._no_scene(picture))
+    if not isinstance(picture, (str, os.PathLike)): raise ValueError(_NO_PICTURE.format(picture))
     if not Path(picture).is_file() and self._named(str(picture)):
         return str(picture), self.picture(self._only(str(picture)))
     return str(picture), read_picture(picture)
@@ -336,7 +339,8 @@ def _scaled(picture, box, s):
 # %% ../nbs/85_search.ipynb #04c00716
 def _checked_box(name, picture, box):
     "A query's box, (4,). Raises ValueError for several, or if it is not inside the picture."
-    box = np.asarray(box, np.float32)
+    try: box = np.asarray(box, np.float32)
+    except (TypeError, ValueError): box = np.zeros(0, np.float32)
     if box.shape == (1, 4): box = box[0]
     if box.shape != (4,):
         raise ValueError(f'{name}: the query box has shape {box.shape}; give one, x1, y1, x2, y2')
@@ -434,6 +438,13 @@ def own_scenes(self: Gallery,
     return own
 
 # %% ../nbs/85_search.ipynb #1555e13d
+def _check_asked(asked):
+    "Raises ValueError for what is no list of pictures and boxes."
+    for k, a in enumerate(asked if isinstance(asked, (list, tuple)) else [None]):
+        if not isinstance(a, (list, tuple)) or len(a) not in (1, 2):
+            raise ValueError(f'query {k}: is not (picture,) or (picture, box); give a list of '
+                             'these')
+
 @patch
 def find_all(self: Gallery,
     model,               # the network the gallery was made with
@@ -444,6 +455,7 @@ def find_all(self: Gallery,
 ) -> list:               # for each a list of `Match`, best first
     "Search for several people; the gallery's rows are read once for all of them."
     self._check_network(model)
+    _check_asked(asked)
     queries = np.zeros((len(asked), self.det_feats.shape[1]), np.float32)
     for k, a in enumerate(asked):
         try: queries[k] = self._embedded(model, *a)

@@ -345,6 +345,9 @@ def open_source(
     if isinstance(source, dict):
         kind = dict(folder=Folder, data=Data, film=Film)[source['kind']]
         return kind(source['path'], *(source[k] for k in ('split', 'every') if k in source))
+    if not isinstance(source, (str, os.PathLike)):
+        raise DataError(f'{source!r:.60}: is no source; give one folder, picture, film or data '
+                        'spec, and index several one after the other')
     path = user_path(source)
     ending = path.suffix.lower()
     if ending in FILMS and not path.is_dir():

@@ -681,6 +681,23 @@ def test_a_picture_among_many_that_is_wrong_is_named(net, shots, tmp_path):
     with pytest.raises(ValueError, match='^query 1: .*give left, top, right, bottom'): g.find_all(net, asked)
 
 
+def test_what_is_no_gallery_network_picture_or_query_is_said(net, shots, tmp_path):
+    g = build(net, shots, tmp_path/'g')
+    box, scene = g.det_boxes[0], shots/g.names[0]
+    wrong = {'None: is no network; open its file with load_model': lambda: g.find(None, scene, box),
+             'model.safetensors.*: is no network': lambda: build(Path('model.safetensors'), shots, tmp_path/'new'),
+             'is no gallery; open it first': lambda: g.append(str(tmp_path/'g')),
+             'is no source; give one folder': lambda: build(net, [shots, shots], tmp_path/'new'),
+             'has no scene 99; there are 10, numbered from 0': lambda: g.picture(99),
+             'is no picture; give a scene': lambda: g.find(net, Image.open(scene), box),
+             'the query box has shape': lambda: g.find(net, scene, '1,2,3,4')}
+    for text, ask in wrong.items():
+        with pytest.raises(ValueError, match=text): ask()
+    for k, asked in (0, [str(scene)]), (0, scene), (1, [(scene, box), (scene, box, 5)]), (0, ((scene, box) for _ in 'ab')):
+        with pytest.raises(ValueError, match=f'^query {k}: is not .picture,. or .picture, box.'): g.find_all(net, asked)
+    assert not (tmp_path/'new').exists()
+
+
 def test_an_index_that_another_process_replaced(tmp_path):
     pytest.importorskip('faiss', reason="needs pip install 'person_search_nb[search]'")
     drawn().save(tmp_path/'g')
