@@ -6,7 +6,7 @@
 __all__ = ['Embedder']
 
 # %% ../nbs/tools/embedder.ipynb #fb3fea69
-import warnings
+import os, warnings
 
 import numpy as np
 from fastcore.basics import patch
@@ -16,7 +16,7 @@ from .pictures import as_picture, read_picture
 from .sources import Item
 from .gallery import fingerprint
 from .search import Gallery
-from .indexing import find_people
+from .indexing import check_least, find_people
 from .detector_reid import load_searcher
 
 # %% ../nbs/tools/embedder.ipynb #6b15d74e
@@ -28,19 +28,26 @@ class _Given:
         if isinstance(picture, str): return read_picture(picture)
         return as_picture(np.asarray(picture), 'the picture')
 
+def _as_name(x):
+    "A path as a text; anything else as it is."
+    return os.fsdecode(x) if isinstance(x, (str, bytes, os.PathLike)) else x
+
 def _columns(batch):
     "(pictures or files, their names) of a batch. Raises ValueError for one without either."
-    if not isinstance(batch, dict): batch = dict(image=list(batch))
+    if not isinstance(batch, dict): batch = dict(image=batch)
     pictures = batch.get('image', batch.get('path'))
     if pictures is None:
         there = ', '.join(map(str, batch)) or 'nothing'
         raise ValueError(f'a batch needs a column image, of pictures, or path, of files; it has '
                          f'{there}')
-    pictures = [str(p) if isinstance(p, (str, bytes)) or hasattr(p, '__fspath__') else p
-                for p in pictures]
+    if isinstance(_as_name(pictures), str) or getattr(pictures, 'ndim', 4) in (2, 3):
+        raise ValueError('a batch holds several pictures or files; give a list, of one, too')
+    pictures = [*map(_as_name, pictures)]
     names = batch.get('path')
     if names is None: names = [p if isinstance(p, str) else str(k) for k, p in enumerate(pictures)]
-    return pictures, [str(n) for n in names]
+    if len(names) == len(pictures): return pictures, [str(_as_name(n)) for n in names]
+    raise ValueError(f'a batch has {len(pictures)} pictures, and {len(names)} names in its column '
+                     'path; give one for each')
 
 # %% ../nbs/tools/embedder.ipynb #30d05c3d
 class Embedder:
@@ -54,6 +61,7 @@ class Embedder:
         batch_size: int = 4,   # pictures per call of the network
         trust: bool = False,   # open a .pt2 file, which can run any code
     ):
+        check_least(least)
         self.model_file, self.size, self.device = str(model_file), size, device
         self.least, self.batch_size, self.trust, self._model = least, batch_size, trust, None
 
@@ -102,9 +110,14 @@ def _nobody(self: Embedder):
 def gallery(self: Embedder,
     rows: dict,   # columns, as a call gives them, of one batch or of many joined
 ) -> Gallery:
-    "The people as a gallery, its scenes in the order of their names."
+    """The people as a gallery, its scenes in the order of their names. Raises ValueError for
+    columns that are missing, or do not belong together."""
+    if lost := [k for k in ('scene', 'boxes', 'scores', 'embeddings') if k not in rows]:
+        raise ValueError(f'rows have no column {lost[0]}; give all that a call gives')
     names, image = np.unique(np.asarray(rows['scene']).astype(str), return_inverse=True)
     columns = (np.asarray(np.stack([*rows[k]]) if len(rows[k]) else rows[k], np.float32)
                for k in ('boxes', 'scores', 'embeddings'))
-    return Gallery(image.reshape(-1), *columns, names.tolist(), model=fingerprint(self.model),
-                   matching=getattr(self.model, 'matching', 'cosine'), size=self.rule)
+    people = Gallery(image.reshape(-1), *columns, names.tolist(), model=fingerprint(self.model),
+                     matching=getattr(self.model, 'matching', 'cosine'), size=self.rule)
+    people.check('rows')
+    return people

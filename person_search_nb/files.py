@@ -338,12 +338,17 @@ def _let_go():
 if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=_let_go)
 
 # %% ../nbs/tools/files.ipynb #929831fd
+_CLOSED = '{}: cannot be written ({}); change its permissions, or use another folder'
+
 def _open_lock(path):
     "The open lock file. Raises OSError for a link or another kind of file."
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     foreign = f'{path}: is no lock of this library{{}}; remove it, or use another folder'
     try: file = os.open(path, flags, 0o644)
-    except OSError as e: raise OSError(foreign.format(f' ({e.strerror})')) from None
+    except OSError as e:
+        if os.path.lexists(path) and not isinstance(e, PermissionError):
+            raise OSError(foreign.format(f' ({e.strerror})')) from None
+        raise type(e)(_CLOSED.format(path.parent, e.strerror)) from None
     about = os.fstat(file)
     if stat.S_ISREG(about.st_mode) and about.st_nlink <= 1 and about.st_size <= 1000: return file
     os.close(file)
@@ -383,7 +388,8 @@ def locked(
     "Within the block no other process gets in. Raises BusyError: who holds it, since when."
     folder = Path(folder)
     if folder.is_file(): raise NotADirectoryError(f'{folder}: is a file; give a folder')
-    folder.mkdir(parents=True, exist_ok=True)
+    try: folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise type(e)(_CLOSED.format(folder, e.strerror)) from None
     path = folder / LOCK
     file = _take(path, doing) if fcntl else None
     if file is not None: _HELD.add(file)

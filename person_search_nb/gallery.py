@@ -117,7 +117,10 @@ class Match:
 def fingerprint(
     model,  # a network
 ) -> str:   # 16 hexadecimal digits
-    "A hash of the weights a search needs and of their settings, the same on every machine."
+    """A hash of the weights a search needs and of their settings, the same on every machine. Raises
+    ValueError for what is no network."""
+    if not callable(model):
+        raise ValueError(f'{model!r:.60}: is no network; open its file with load_model first')
     if hasattr(model, 'about'): return model.about['fingerprint']
     settings = {k: v for k, v in getattr(model, 'config', {}).items() if k != 'num_ids'}
     h = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
@@ -330,7 +333,12 @@ def picture(self: Gallery,
     if self.read is None:
         raise ValueError(f'{self._title}: was made without pictures, so nothing can be shown; '
                          'make it with person-search index, or give read=')
+    if not -len(self.names) <= scene < len(self.names): raise ValueError(self._no_scene(scene))
     return self.read(scene)
+
+@patch
+def _no_scene(self: Gallery, scene):
+    return f'{self._title}: has no scene {scene}; there are {len(self.names)}, numbered from 0'
 
 # %% ../nbs/83_gallery.ipynb #4458fa2e
 @patch

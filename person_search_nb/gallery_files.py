@@ -194,6 +194,8 @@ def save(self: Gallery,
         _check_replaced(path)
         return atomic_write(path, self._npz(columns))
     manifest = new_manifest(**self._about(), dim=self.det_feats.shape[1], dtype=dtype)
+    manifest |= self._made_with()
+    self._enter_origins(manifest, columns)
     with locked(path, 'save'): _save_folder(Path(path), manifest, columns)
 
 # %% ../nbs/84_gallery_files.ipynb #ee222c10
@@ -277,6 +279,30 @@ class _Pictures:
         if isinstance(self.opened[s], Data): self.opened[s].check(key, self.names[scene])
         return self.opened[s].read(key, stamp)
 
+# %% ../nbs/84_gallery_files.ipynb #5b7c0e22
+@patch
+def _made_with(self: Gallery):
+    "What a copy says, too: the network's file, and the least score that was kept."
+    return {k: self.manifest[k] for k in ('model_file', 'least') if k in self.manifest}
+
+@patch
+def _enter_origins(self: Gallery, manifest, columns):
+    "Enter the sources of the pictures in a manifest, and the scenes' origins in `_as_stored`."
+    sources, forgotten, origins = manifest['sources'], set(map(tuple, manifest['dropped'])), []
+    for g in getattr(self, 'members', [self]):  # `Galleries` has several
+        if not isinstance(g.read, _Pictures):
+            origins += [[-1, name, ''] for name in g.names]
+            continue
+        sources += [s for s in g.read.sources if s not in sources]
+        number = [sources.index(s) for s in g.read.sources]
+        origins += [[number[s] if 0 <= s < len(number) else -1, key, stamp]
+                    for s, key, stamp in g.read.scenes]
+    kept = np.ones(len(origins), bool)
+    if self.dropped is not None: kept[self.dropped] = False
+    columns['scenes'] = [[-1, key, stamp] if (s, f'{key}|{stamp}') in forgotten else [s, key, stamp]
+                         for (s, key, stamp), keep in zip(origins, kept) if keep]
+
+
 # %% ../nbs/84_gallery_files.ipynb #de58d06c
 def _dropped(scenes, manifest):
     "Numbers of the scenes that are no longer searched; None: all are."
@@ -284,6 +310,27 @@ def _dropped(scenes, manifest):
     gone = {(s, k) for s, k in map(tuple, manifest['dropped'])}
     rows = [i for i, (s, k, stamp) in enumerate(scenes) if (s, f'{k}|{stamp}') in gone]
     return np.array(rows, int) if rows else None
+
+# %% ../nbs/84_gallery_files.ipynb #5b7c0e23
+@patch(cls_method=True)
+def _of_folder(cls: Gallery, path):
+    "The gallery in a folder. Raises ValueError naming what is missing or cut short."
+    manifest = read_manifest(path)
+    shards = [read_shard(path, s, manifest) for s in manifest['shards']]
+    whole = join_shards(shards, manifest['dim'])
+    order = 'image', 'boxes', 'scores', 'rows', 'names', 'cameras', 'times', 'sizes'
+    size, sources, scenes = manifest['size'], manifest['sources'], whole['scenes']
+    return cls(*(whole[k] for k in order), manifest['model'], manifest['matching'],
+               tuple(size) if isinstance(size, list) else size,
+               _Pictures(sources, scenes, whole['names']) if sources else None,
+               Path(path), manifest, _dropped(scenes, manifest))
+
+def _last_written(folder):
+    "Changes when the manifest of a folder is replaced."
+    try: s = (Path(folder)/MANIFEST).stat()
+    except OSError: return None
+    return s.st_ino, s.st_mtime_ns
+
 
 # %% ../nbs/84_gallery_files.ipynb #1b65d447
 @patch(cls_method=True)
@@ -299,15 +346,12 @@ def open(cls: Gallery,
     if in_milvus(path): return MilvusGallery(path, _Pictures)
     if Path(path).suffix == '.npz': return cls.load(path)
     if parts := part_folders(path): return cls._side_by_side(parts)
-    manifest = read_manifest(path)
-    shards = [read_shard(path, s, manifest) for s in manifest['shards']]
-    whole = join_shards(shards, manifest['dim'])
-    order = 'image', 'boxes', 'scores', 'rows', 'names', 'cameras', 'times', 'sizes'
-    size, sources, scenes = manifest['size'], manifest['sources'], whole['scenes']
-    return cls(*(whole[k] for k in order), manifest['model'], manifest['matching'],
-               tuple(size) if isinstance(size, list) else size,
-               _Pictures(sources, scenes, whole['names']) if sources else None,
-               Path(path), manifest, _dropped(scenes, manifest))
+    written = _last_written(path)
+    while True:
+        try: return cls._of_folder(path)
+        except ValueError:
+            before, written = written, _last_written(path)
+            if written == before: raise
 
 # %% ../nbs/84_gallery_files.ipynb #6130b3a2
 _UNLIKE = ('the other gallery is of another network ({} numbers, fingerprint {}; here {}, {}): '
@@ -338,6 +382,8 @@ def _check_scale(self, other):
 @patch
 def _check_like(self: Gallery, other):
     "Raises ValueError for a gallery of another network, or of pictures at another scale."
+    if not isinstance(other, Gallery):
+        raise ValueError(f'{other!r:.60}: is no gallery; open it first, with Gallery.open')
     for g, source in (other, 'the other gallery'), (self, self._title):
         if len(getattr(g.det_feats, 'shape', ())) != 2: g.check(source)  # says what is wrong
     dims = other.det_feats.shape[1], self.det_feats.shape[1]
@@ -391,6 +437,7 @@ def append(self: Gallery,
         clear_leftovers(self.folder)
         manifest = read_manifest(self.folder)
         columns = other._as_stored('the other gallery', manifest['dtype'])
+        other._enter_origins(manifest, columns)
         add_shard(self.folder, manifest, columns)
     return Gallery.open(self.folder)
 

@@ -110,6 +110,7 @@ class MilvusGallery(Gallery):
     def _folder_of(self, scene): return self.base.place
     def __repr__(self): return f'MilvusGallery({self.base.place!r})'
     def __len__(self) -> int: return self._count
+    def __reduce__(self): return MilvusGallery, (self.base.place, self.pictures)  # opened again
 
     @cached_property
     def _count(self): return self.base.count(self.base.people)
@@ -191,7 +192,7 @@ def keep(self: MilvusGallery,
         out.append(f'scene not in {listed(wanted.exclude)}')
     if wanted.cameras is not None:
         self._check_known('camera', 'camera >= 0')
-        out.append(f'camera in {listed(wanted.cameras)}')
+        out.append(f'camera in {listed(c for c in wanted.cameras if c < 2 ** 63)}')
     if wanted.span is not None:
         self._check_known('time', f'time >= {-LATEST}')
         low, high = np.clip(wanted.span, -LATEST, LATEST).tolist()
@@ -274,18 +275,6 @@ def _match(self: MilvusGallery, row, similarity):
 # %% ../nbs/tools/milvus.ipynb #af11d6bb
 _THERE = '{}: there is a gallery already; append to it, or choose another name'
 
-def _origins(gallery):
-    "(sources, [source, key, stamp] of each scene that is still searched)."
-    sources, origins = [], []
-    for g in getattr(gallery, 'members', [gallery]):  # `Galleries` has several
-        mine = g.manifest.get('sources', [])
-        sources += [s for s in mine if s not in sources]
-        known = getattr(g.read, 'scenes', None) or [[-1, name, ''] for name in g.names]
-        gone = set() if g.dropped is None else set(g.dropped.tolist())
-        origins += [[sources.index(mine[s]) if 0 <= s < len(mine) else -1, key, stamp]
-                    for k, (s, key, stamp) in enumerate(known) if k not in gone]
-    return sources, origins
-
 def to_milvus(
     gallery: Gallery,
     place: str,            # 'milvus:URI/COLLECTION'; nothing may be there
@@ -297,10 +286,8 @@ def to_milvus(
     if not gallery.det_feats.shape[1]: raise ValueError(f'{place}: nobody is in this gallery yet')
     if (about := base.manifest()) and about['complete']: raise ValueError(_THERE.format(place))
     if about: base.drop()
-    about = new_about(**gallery._about(), engine=engine)
-    about['sources'], columns['scenes'] = _origins(gallery)
-    for k in ('model_file', 'least'):
-        if k in gallery.manifest: about[k] = gallery.manifest[k]
+    about = new_about(**gallery._about(), engine=engine) | gallery._made_with()
+    gallery._enter_origins(about, columns)
     base.add(about, columns)
     base.finish(about)
     return MilvusGallery(place, pictures)
@@ -315,8 +302,9 @@ def append(self: MilvusGallery,
 ) -> 'MilvusGallery':   # both
     "Add another gallery. Raises ValueError when another network made it."
     self._check_like(other)
-    columns = other._as_stored('the other gallery')
-    self.base.add(self.base.resume(), columns)
+    columns, about = other._as_stored('the other gallery'), self.base.resume()
+    other._enter_origins(about, columns)
+    self.base.add(about, columns)
     return MilvusGallery(self.base.place, self.pictures)
 
 @patch
@@ -324,8 +312,7 @@ def forget(self: MilvusGallery,
     scenes,             # numbers, or a mask of all
 ) -> 'MilvusGallery':   # without their people
     "Delete the people of some scenes; the scenes keep their numbers."
-    wanted = self._checked(self.manifest['scenes'], scenes, None, None, None)
-    self.base.forget(wanted.scenes.tolist())
+    self.base.forget(self._numbered(scenes, 'scenes').tolist())
     return MilvusGallery(self.base.place, self.pictures)
 
 @patch

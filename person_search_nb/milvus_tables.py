@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCHEME', 'WAIT', 'UNTIMED', 'ABOUT', 'INDEXES', 'PAGE', 'in_milvus', 'parse_place', 'Collections', 'listed', 'quoted',
-           'new_about']
+           'new_about', 'as_text']
 
 # %% ../nbs/tools/milvus_tables.ipynb #a6bfb603
 import json, logging, os, re
@@ -204,7 +204,10 @@ def create(self: Collections, about: dict):
         if of == 'scenes': self.write_about(about)
 
 # %% ../nbs/tools/milvus_tables.ipynb #799be6e2
-def _as_text(text, place):
+def as_text(
+    text: str,
+    place: str,  # for the message
+) -> str:
     "A text that Milvus can hold. Raises ValueError for one that is not UTF-8, or too long."
     try:
         if len(text.encode()) <= _TEXTS: return text
@@ -215,7 +218,7 @@ def _as_text(text, place):
 def _of_scenes(people, place):
     "What rows of people and of scenes share, for each scene."
     times = np.nan_to_num(people['times'], nan=UNTIMED).tolist()
-    names = [_as_text(name, place) for name in people['names']]
+    names = [as_text(name, place) for name in people['names']]
     rows = zip(names, people['cameras'].tolist(), times)
     return [dict(name=name, camera=camera, time=time) for name, camera, time in rows]
 
@@ -224,7 +227,7 @@ def _scene_rows(people, shared, first, place):
     rows = zip(shared, people['sizes'].tolist(), people['scenes'])
     for k, (known, size, (source, key, stamp)) in enumerate(rows):
         yield dict(number=first + k, **known, size=size, source=int(source), stamp=stamp,
-                   key=_as_text(key, place), gone=False, empty=[0., 0.], about='')
+                   key=as_text(key, place), gone=False, empty=[0., 0.], about='')
 
 def _person_rows(people, shared, first, first_scene):
     "Rows of the people, numbered from `first`."

@@ -16,7 +16,7 @@ from .shell import box_from_text
 
 # %% ../nbs/tools/query_files.ipynb #628385c4
 _COLUMNS = ['picture', 'x1', 'y1', 'x2', 'y2']
-_KINDS = ('{}: give the queries as a .csv file with the columns picture,x1,y1,x2,y2, or as a .npy '
+_KINDS = ('{}; give the queries as a .csv file with the columns picture,x1,y1,x2,y2, or as a .npy '
           'file of embeddings (Q, D)')
 
 def _table(file):
@@ -55,8 +55,9 @@ def read_queries(
 ):              # list of (picture,) or (picture, box), or an array (Q, D)
     "The queries in a file. Raises ValueError naming the file, and the line that is none."
     ending = Path(file).suffix.lower()
-    if ending not in ('.csv', '.npy'): raise ValueError(_KINDS.format(file))
-    if not os.path.exists(file): raise ValueError(f'{file}: no such file; {_KINDS.format("...")}')
+    why = '' if os.path.exists(file) else 'no such file'
+    if ending not in ('.csv', '.npy'): why = 'is neither .csv nor .npy'
+    if why: raise ValueError(_KINDS.format(f'{file}: {why}'))
     return _boxes(file) if ending == '.csv' else _vectors(file)
 
 # %% ../nbs/tools/query_files.ipynb #05a2e182

@@ -6,7 +6,7 @@
 __all__ = ['PAGE_MARK', 'hits_page', 'matches_strip']
 
 # %% ../nbs/85_search.ipynb #8b023b25
-import base64, html, importlib, io, warnings
+import base64, html, importlib, io, os, warnings
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -35,17 +35,21 @@ from .galleries import Galleries  # and Gallery save, load, open and append
 # %% ../nbs/85_search.ipynb #a430ed3c
 _NO_FAISS = ('{}: has an index ({}), and the package faiss is missing: searching exactly. '
              "pip install 'person_search_nb[search]'")
+_NO_INDEX = ('{}: its index is gone, as another process has written to the gallery since, or moved '
+             'it: searching exactly; open it again')
 
 @patch(as_prop=True)
 def engine(self: Gallery):
     "The index beside the rows, read when first needed; None: exact search."
     about = self.manifest.get('index')
     if not about or self._engine is not None: return self._engine
-    if importlib.util.find_spec('faiss'):
+    why = '' if importlib.util.find_spec('faiss') else _NO_FAISS.format(self.folder, about['name'])
+    if not why:
         file = gallery_file(self.folder, about['file'])
-        self._engine = Approximate.load(about['name'], self.det_feats, file)
-    else:
-        warnings.warn(_NO_FAISS.format(self.folder, about['name']))
+        try: self._engine = Approximate.load(about['name'], self.det_feats, file)
+        except FileNotFoundError: why = _NO_INDEX.format(self.folder)
+    if why:
+        warnings.warn(why)
         self.manifest = self.manifest | dict(index=None)
     return self._engine
 
@@ -60,10 +64,20 @@ def _check_numbers(number, top):
         if not isinstance(x, (int, np.integer)) or isinstance(x, bool) or x < 1:
             raise ValueError(f'{name}={x!r:.60}: give how many matches, a whole number from 1')
 
+def _as_floats(given, called):
+    "An array, float32. Raises ValueError for what holds no numbers, or rows of unequal length."
+    if isinstance(given, (list, tuple)): given = [*map(_detached, given)]
+    try: given = np.asarray(_detached(given))
+    except (TypeError, ValueError): given = np.array('?')
+    if given.dtype.kind in 'iuf': return given.astype(np.float32)
+    raise ValueError(f'{called} is no array of numbers; give embeddings, (D,) or (Q, D)')
+
+def _detached(x): return x.detach().cpu().float() if torch.is_tensor(x) else x
+
 @patch
-def _queries(self: Gallery, query):
+def _queries(self: Gallery, query: np.ndarray):
     "(Q, D) float32 of one query or several. Raises ValueError naming what cannot be compared."
-    given, dim = np.asarray(query, np.float32), self.det_feats.shape[1]
+    given, dim = query, self.det_feats.shape[1]
     if not dim and not len(self): raise ValueError(_NOBODY.format(self._title))
     if given.ndim not in (1, 2) or given.shape[-1] != dim:
         raise ValueError(_OTHER_SIZE.format(given.shape, dim))
@@ -132,7 +146,7 @@ def _lists(self: Gallery, queries, k, kept, exact, own):
 # %% ../nbs/85_search.ipynb #4869e8a2
 @patch
 def search(self: Gallery,
-    query: np.ndarray,             # (D,) unit length, from `model.embed` or `embed`; or (Q, D)
+    query,  # (D,) unit length, an array or tensor of `model.embed` or `embed`; or (Q, D)
     number: int = 10,              # matches wanted
     scenes=None,                   # only in these: numbers, or a mask of all; None: all
     score_threshold: float = 0.5,  # weaker detections are left out
@@ -149,11 +163,12 @@ def search(self: Gallery,
     """The people most similar to the query; among equals the earlier detection. Several queries
     are compared in one pass over the gallery."""
     _check_numbers(number, top)
+    query = _as_floats(query, 'query')
     queries = self._queries(query)
     self._check_rerank(rerank)
     exclude, own = _excluded(exclude, len(queries))
     kept = self.keep(scenes, score_threshold, camera, time, exclude)
-    k = min(max(number, top) if rerank else number, len(self))
+    k = int(min(max(number, top) if rerank else number, len(self)))
     lists = self._lists(queries, k, kept, exact, own)
     if rerank: lists = self._all_again(rerank, queries, lists, kept, context, np.ndim(query))
     found = [[self._match(r, c) for r, c in zip(rows[:number], s[:number])] for s, rows in lists]
@@ -181,8 +196,8 @@ _NO_CONTEXT = ('cbgm compares who stands beside: give context=, the embeddings o
 
 def _checked_context(context, dim):
     "(C, D) float32. Raises ValueError for embeddings of another length, or that are not finite."
-    context = np.asarray(context, np.float32)
-    if not context.size: return np.zeros((0, dim), np.float32)
+    if not len(context): return np.zeros((0, dim), np.float32)
+    context = _as_floats(context, 'context')
     if context.ndim != 2 or context.shape[1] != dim:
         raise ValueError(f'context has shape {context.shape}, this gallery holds {dim}-d '
                          'embeddings: embed both with one model')
@@ -254,6 +269,9 @@ def _only(self: Gallery, name):
     first = ', '.join(f'{i} {self.origin(i)}'.strip() for i in there[:3])
     raise ValueError(_SEVERAL.format(self._title, len(there), printable(name), printable(first)))
 
+_NO_PICTURE = ("{!r:.60}: is no picture; give a scene's number or name, a file, an array of uint8 "
+               '(height, width, 3), or a tensor (3, height, width) of floats from 0 to 1')
+
 @patch
 def seen(self: Gallery,
     picture,  # a scene's number or name, a file, (H, W, 3) uint8, or (3, H, W) float 0-1
@@ -263,8 +281,8 @@ def seen(self: Gallery,
     if isinstance(picture, np.ndarray): return 'the picture', as_picture(picture, 'the picture')
     if isinstance(picture, (int, np.integer)):
         if 0 <= picture < len(self.names): return self.names[picture], self.picture(int(picture))
-        raise ValueError(f'{self._title}: has no scene {picture}; there are {len(self.names)}, '
-                         'numbered from 0')
+        raise ValueError(self._no_scene(picture))
+    if not isinstance(picture, (str, os.PathLike)): raise ValueError(_NO_PICTURE.format(picture))
     if not Path(picture).is_file() and self._named(str(picture)):
         return str(picture), self.picture(self._only(str(picture)))
     return str(picture), read_picture(picture)
@@ -321,7 +339,8 @@ def _scaled(picture, box, s):
 # %% ../nbs/85_search.ipynb #04c00716
 def _checked_box(name, picture, box):
     "A query's box, (4,). Raises ValueError for several, or if it is not inside the picture."
-    box = np.asarray(box, np.float32)
+    try: box = np.asarray(box, np.float32)
+    except (TypeError, ValueError): box = np.zeros(0, np.float32)
     if box.shape == (1, 4): box = box[0]
     if box.shape != (4,):
         raise ValueError(f'{name}: the query box has shape {box.shape}; give one, x1, y1, x2, y2')
@@ -419,6 +438,13 @@ def own_scenes(self: Gallery,
     return own
 
 # %% ../nbs/85_search.ipynb #1555e13d
+def _check_asked(asked):
+    "Raises ValueError for what is no list of pictures and boxes."
+    for k, a in enumerate(asked if isinstance(asked, (list, tuple)) else [None]):
+        if not isinstance(a, (list, tuple)) or len(a) not in (1, 2):
+            raise ValueError(f'query {k}: is not (picture,) or (picture, box); give a list of '
+                             'these')
+
 @patch
 def find_all(self: Gallery,
     model,               # the network the gallery was made with
@@ -429,8 +455,13 @@ def find_all(self: Gallery,
 ) -> list:               # for each a list of `Match`, best first
     "Search for several people; the gallery's rows are read once for all of them."
     self._check_network(model)
+    _check_asked(asked)
     queries = np.zeros((len(asked), self.det_feats.shape[1]), np.float32)
-    for k, a in enumerate(asked): queries[k] = self._embedded(model, *a)
+    for k, a in enumerate(asked):
+        try: queries[k] = self._embedded(model, *a)
+        except ValueError as e:
+            if len(asked) == 1: raise
+            raise DataError(f'query {k}: {e}') from None
     if kw.get('rerank') == 'cbgm' and 'context' not in kw:
         kw['context'] = [self._company(model, *a) for a in asked]
     lists = self.search(queries, number, **kw)
@@ -475,12 +506,12 @@ def build_index(self: Gallery,
     if engine == 'auto': name, why = choose_engine(len(self), cosine)
     if name != 'exact' and not cosine: raise ValueError(_EXACT_ONLY.format(name))
     print(why)
-    built = None
-    if name != 'exact':
-        built = Approximate.build(name, self.det_feats, recall, progress=progress)
-        print(built)
-    if self.folder:
-        with nullcontext() if held else locked(self.folder, 'build_index'): self._keep(built)
+    built, free = None, held or not self.folder
+    with nullcontext() if free else locked(self.folder, 'build_index'):
+        if name != 'exact':
+            built = Approximate.build(name, self.det_feats, recall, progress=progress)
+            print(built)
+        if self.folder: self._keep(built)
     self._engine = built
     return self
 

@@ -63,6 +63,7 @@ class Item:
     stamp: str = '' # changes when the file changes
 
 # %% ../nbs/82_sources.ipynb #1cdee2a4
+_GONE_FILE = ('{}: is gone since it was indexed; put it back, or index again with changed=replace')
 _CHANGED = ('{}: has changed since it was indexed; put the old file back, or index again with '
             'changed=replace')
 
@@ -72,8 +73,9 @@ def file_stamp(path) -> str:
     return f'{s.st_size}.{s.st_mtime_ns}'
 
 def _check_unchanged(path, stamp):
-    "Raises `DataError` for a file that is not the one that was indexed."
-    if not stamp or not Path(path).exists(): return
+    "Raises `DataError` for a file that is gone, or is not the one that was indexed."
+    if not stamp: return
+    if not Path(path).exists(): raise DataError(_GONE_FILE.format(path))
     if file_stamp(path) != stamp: raise DataError(_CHANGED.format(path))
 
 # %% ../nbs/82_sources.ipynb #3085087c
@@ -343,6 +345,9 @@ def open_source(
     if isinstance(source, dict):
         kind = dict(folder=Folder, data=Data, film=Film)[source['kind']]
         return kind(source['path'], *(source[k] for k in ('split', 'every') if k in source))
+    if not isinstance(source, (str, os.PathLike)):
+        raise DataError(f'{source!r:.60}: is no source; give one folder, picture, film or data '
+                        'spec, and index several one after the other')
     path = user_path(source)
     ending = path.suffix.lower()
     if ending in FILMS and not path.is_dir():

@@ -1,4 +1,5 @@
 "A network as a function that is sent to other processes: a pool, Ray Data."
+import os
 import pickle
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -52,6 +53,20 @@ def test_bad_batches(tmp_path, scenes):
     (tmp_path/'broken.png').write_bytes(b'no picture')
     with pytest.warns(UserWarning, match='broken.png: left out, .*cannot be decoded'): nobody = embedder(dict(path=[tmp_path/'broken.png']))
     assert {k: v.shape for k, v in nobody.items()} == dict(scene=(0,), boxes=(0, 4), scores=(0,), embeddings=(0, embedder([scenes.picture(0)])['embeddings'].shape[1]))
+
+
+def test_what_would_be_left_out_in_silence(tmp_path, scenes):
+    "One path is not a list of letters, one picture no list of rows; every picture has a name, and every row all its columns."
+    embedder = Embedder(SHIPPED, device='cpu')
+    Image.fromarray(scenes.picture(0)).save(tmp_path/'a.png')
+    for one in (str(tmp_path/'a.png'), tmp_path/'a.png', scenes.picture(0), dict(path=str(tmp_path/'a.png')), dict(image=scenes.picture(0))):
+        with pytest.raises(ValueError, match='a batch holds several pictures or files; give a list'): embedder(one)
+    with pytest.raises(ValueError, match='a batch has 2 pictures, and 1 names'): embedder(dict(image=[scenes.picture(0)] * 2, path=['a']))
+    rows = embedder([os.fsencode(tmp_path/'a.png')])
+    assert set(rows['scene']) == {str(tmp_path/'a.png')}
+    with pytest.raises(ValueError, match='rows have no column scores'): embedder.gallery({k: v for k, v in rows.items() if k != 'scores'})
+    with pytest.raises(ValueError, match='^rows: '): embedder.gallery(rows | dict(scores=rows['scores'][:1]))
+    with pytest.raises(ValueError, match='least=7: give a score from 0 to 1'): Embedder(SHIPPED, least=7)
 
 
 def test_in_ray_data(scenes, whole, tmp_path):

@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from person_search_nb import neighbours
+from person_search_nb import gallery_files, neighbours
 from person_search_nb.distributed import spawn
 from person_search_nb.datasets import open_dataset
+from person_search_nb.files import BusyError, locked
 from person_search_nb.model_files import shipped_trunk
 from person_search_nb.reranking import cbgm, k_reciprocal
 from person_search_nb.models import load_model
@@ -255,6 +256,45 @@ def test_compact_keeps_every_row(net, shots, tmp_path):
     assert len(small.manifest['shards']) == 1 and len(list((tmp_path/'g').glob('*.npy'))) == 1
     np.testing.assert_array_equal(small.picture(4), made.picture(4))
     assert len(build(net, shots, tmp_path/'g').names) == 10
+
+
+def test_what_is_copied_or_appended_keeps_its_pictures(net, mine, tmp_path, capsys):
+    "And so it is known: indexing the same pictures adds nobody twice."
+    for part in (1, 2): build(net, mine, tmp_path/'parts', part=(part, 2), model_file='shipped:hdl-student-fast-taught')
+    parts = Gallery.open(tmp_path/'parts')
+    parts.save(tmp_path/'copy')
+    copy = Gallery.open(tmp_path/'copy')
+    assert people_of(copy) == people_of(parts) and copy.manifest['model_file'] == 'shipped:hdl-student-fast-taught'
+    for i, name in enumerate(copy.names): np.testing.assert_array_equal(copy.picture(i), np.asarray(Image.open(mine/name)))
+    assert len(build(net, mine, tmp_path/'copy')) == len(parts)
+    other = tmp_path/'other'
+    other.mkdir()
+    (other/'late.png').write_bytes((mine/'c1s1_000000.png').read_bytes())
+    grown = copy.append(build(net, other, tmp_path/'g'))
+    np.testing.assert_array_equal(grown.picture(10), copy.picture(copy.names.index('c1s1_000000.png')))
+    assert len(build(net, other, tmp_path/'copy').names) == 11
+    (other/'late.png').unlink()
+    (other/'new.png').write_bytes((mine/'c2s1_000025.png').read_bytes())
+    fewer = build(net, other, tmp_path/'copy', changed='replace')
+    assert fewer.dropped.tolist() == [10]
+    again = fewer.append(Gallery.open(tmp_path/'g'))                                               # what was forgotten, by hand
+    assert again.dropped.tolist() == [10] and again.names[12] == 'late.png'
+    with pytest.raises(ValueError, match='late.png: was added without its picture'): again.picture(12)
+    again.save(tmp_path/'last')
+    assert Gallery.open(tmp_path/'last').names == [n for i, n in enumerate(again.names) if i != 10]
+
+
+def test_opened_while_another_process_joins_its_shards(net, shots, tmp_path, monkeypatch):
+    made, read, times = build(net, shots, tmp_path/'g', shard=1), gallery_files.read_shard, []
+    def slow(*args):
+        times.append(1)
+        if len(times) == 2: compact(tmp_path/'g', most=2)                                          # between the manifest and its files
+        return read(*args)
+    monkeypatch.setattr(gallery_files, 'read_shard', slow)
+    same(made, Gallery.open(tmp_path/'g'))
+    (tmp_path/'g'/'000001.npz').unlink(missing_ok=True)
+    for p in (tmp_path/'g').glob('*.npz'): p.write_bytes(p.read_bytes()[:99])
+    with pytest.raises(ValueError, match='cut short, or changed; run person-search index'): Gallery.open(tmp_path/'g')
 
 
 def people_of(gallery):
@@ -623,6 +663,57 @@ def test_many_queries_at_once_are_each_alone(rerank):
     assert [len(found) for found in g.search(queries[:1], number=7)] == [7] and g.search(queries[:0]) == []
 
 
+def test_queries_as_they_come():
+    "Tensors that want a gradient, of half precision, in a list; numbers of numpy."
+    g = drawn()
+    x, plain = torch.tensor(g.det_feats[:2]), rows_of(g.search(g.det_feats[:2], 3))
+    assert rows_of(g.search(x.clone().requires_grad_(), np.int64(3))) == rows_of(g.search([*x.clone().requires_grad_()], 3)) == plain
+    assert rows_of([g.search(x[0].clone().requires_grad_(), 3)]) == plain[:1]
+    assert g.search(x[0].bfloat16(), 1)[0].detection == plain[0][0][1]
+    for wrong in ('who', None, [x[0], x[0][:3]], x.numpy().astype(complex)):
+        with pytest.raises(ValueError, match='query is no array of numbers; give embeddings'): g.search(wrong)
+    with pytest.raises(ValueError, match='context is no array of numbers'): g.search(x[0], rerank='cbgm', context='who')
+
+
+def test_a_picture_among_many_that_is_wrong_is_named(net, shots, tmp_path):
+    g = build(net, shots, tmp_path/'g')
+    asked = [(shots/g.names[0], g.det_boxes[0]), (shots/g.names[1], (1, 2, 9000, 4))]
+    with pytest.raises(ValueError, match='^query 1: .*give left, top, right, bottom'): g.find_all(net, asked)
+
+
+def test_what_is_no_gallery_network_picture_or_query_is_said(net, shots, tmp_path):
+    g = build(net, shots, tmp_path/'g')
+    box, scene = g.det_boxes[0], shots/g.names[0]
+    wrong = {'None: is no network; open its file with load_model': lambda: g.find(None, scene, box),
+             'model.safetensors.*: is no network': lambda: build(Path('model.safetensors'), shots, tmp_path/'new'),
+             'is no gallery; open it first': lambda: g.append(str(tmp_path/'g')),
+             'is no source; give one folder': lambda: build(net, [shots, shots], tmp_path/'new'),
+             'has no scene 99; there are 10, numbered from 0': lambda: g.picture(99),
+             'is no picture; give a scene': lambda: g.find(net, Image.open(scene), box),
+             'the query box has shape': lambda: g.find(net, scene, '1,2,3,4')}
+    for text, ask in wrong.items():
+        with pytest.raises(ValueError, match=text): ask()
+    for k, asked in (0, [str(scene)]), (0, scene), (1, [(scene, box), (scene, box, 5)]), (0, ((scene, box) for _ in 'ab')):
+        with pytest.raises(ValueError, match=f'^query {k}: is not .picture,. or .picture, box.'): g.find_all(net, asked)
+    assert not (tmp_path/'new').exists()
+
+
+def test_an_index_that_another_process_replaced(tmp_path):
+    pytest.importorskip('faiss', reason="needs pip install 'person_search_nb[search]'")
+    drawn().save(tmp_path/'g')
+    Gallery.open(tmp_path/'g').build_index('hnsw', progress=False)
+    early = Gallery.open(tmp_path/'g')
+    Gallery.open(tmp_path/'g').build_index('hnsw', .9, progress=False)
+    with pytest.warns(UserWarning, match='its index is gone, .*searching exactly; open it again'): found = early.search(drawn().det_feats[5], 3)
+    assert rows_of([found]) == rows_of([early.search(drawn().det_feats[5], 3, exact=True)])
+
+
+def test_a_folder_in_use_is_said_before_an_index_is_built(tmp_path, monkeypatch):
+    drawn().save(tmp_path/'g')
+    monkeypatch.setattr(Approximate, 'build', lambda *a, **kw: pytest.fail('hours were spent'))
+    with locked(tmp_path/'g', 'another'), pytest.raises(BusyError, match='in use by'): Gallery.open(tmp_path/'g').build_index('hnsw', progress=False)
+
+
 def test_it_says_in_a_line_what_it_is():
     g = drawn()
     assert repr(g) == f'Gallery({len(g)} people in {len(g.names)} scenes)'
@@ -742,7 +833,7 @@ def test_page_without_its_pictures(net, mine, tmp_path):
     assert hits_page(hits).count('data:image/jpeg') == 4
     (mine/hits[0].name).unlink()
     page = hits_page(hits)
-    assert page.count('data:image/jpeg') == 4 - sum(h.scene == hits[0].scene for h in hits) and 'no such picture' in page
+    assert page.count('data:image/jpeg') == 4 - sum(h.scene == hits[0].scene for h in hits) and 'is gone since it was indexed; put it back' in page
     assert drawn().search(drawn().det_feats[0], 1)[0].camera in (1, 2, 3)
     with pytest.raises(ValueError, match='made without pictures'): drawn().search(drawn().det_feats[0], 1)[0].thumbnail()
 

@@ -1,4 +1,5 @@
 """Galleries from strangers and by accident: names, fields, damaged files, two at once, what cannot be told apart from a gallery."""
+import errno
 import json
 import os
 import shutil
@@ -303,6 +304,19 @@ def test_a_lock_that_is_another_file_is_left_alone(net, tmp_path, pictures, link
     link(victim, tmp_path / 'g/.lock')
     with pytest.raises(OSError, match='is no lock of this library'): build_gallery(net, pictures, tmp_path / 'g', progress=False)
     assert victim.read_text() == 'precious'
+
+
+@pytest.mark.parametrize('call', ['open', 'mkdir'])
+def test_a_folder_that_may_only_be_read_is_said(net, tmp_path, pictures, monkeypatch, call):
+    "root may write everywhere, so the refusal is made here."
+    def refuse(path, *args, **kw):
+        if str(path).endswith(('/g', '/.lock')): raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+        return plain(path, *args, **kw)
+    plain = getattr(os, call)
+    if call == 'open': (tmp_path/'g').mkdir()
+    monkeypatch.setattr(os, call, refuse)
+    with pytest.raises(PermissionError, match='/g: cannot be written .Permission denied.; change its permissions, or use another folder$'):
+        build_gallery(net, pictures, tmp_path/'g', progress=False)
 
 
 def test_a_street_without_people(net, tmp_path):

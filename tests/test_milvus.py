@@ -1,6 +1,6 @@
 """A gallery on Milvus: equal to the exact gallery in memory, over the wire, never half-written, one line for every mistake.
 Milvus Lite stands in for the server, in this process and in another one; a cluster is not needed."""
-import os, shutil, subprocess, sys, time
+import os, pickle, shutil, subprocess, sys, time
 from functools import partial
 
 import numpy as np
@@ -10,7 +10,7 @@ from PIL import Image
 pytest.importorskip('pymilvus', reason="needs pip install 'person_search_nb[milvus]'")
 lite = pytest.importorskip('milvus_lite', reason="needs pip install 'person_search_nb[milvus]'")
 
-from person_search_nb import milvus, milvus_tables
+from person_search_nb import indexing, milvus, milvus_tables
 from person_search_nb.datasets import open_dataset
 from person_search_nb.files import BusyError
 from person_search_nb.indexing import build_gallery
@@ -239,6 +239,27 @@ def test_no_place(place, text):
     for ask in parse_place, Gallery.open, table().save:
         with pytest.raises(ValueError, match=text) as e: ask(place)
         assert '\n' not in str(e.value) and 'secret' not in str(e.value) and 'milvus:' in str(e.value)
+
+
+def test_what_it_takes(net, shots, lite_file, tmp_path):
+    "Numbers of numpy, a camera that no column holds, a pickled gallery, pictures that come along with what is appended."
+    place, g = f'milvus:{lite_file}/people', build(net, shots, tmp_path/'g')
+    there = to_milvus(table(), place)
+    same(table().search(table().det_feats[3], 4), there.search(table().det_feats[3], np.int64(4)))
+    assert there.search(table().det_feats[3], camera=2 ** 63) == []
+    assert len(pickle.loads(pickle.dumps(there))) == len(there)
+    with pytest.raises(ValueError, match='has no scene None; scenes= takes numbers'): there.forget(None)
+    g.save(f'milvus:{lite_file}/grown')
+    grown = Gallery.open(f'milvus:{lite_file}/grown').append(g)
+    for i in (1, 10): np.testing.assert_array_equal(grown.picture(i), g.picture(1))
+    grown.save(tmp_path/'back')
+    np.testing.assert_array_equal(Gallery.open(tmp_path/'back').picture(10), g.picture(1))
+
+
+def test_a_name_that_it_cannot_hold_is_said_first(net, shots, lite_file, monkeypatch):
+    (shots/os.fsdecode(b'z\xe9.png')).write_bytes(next(shots.iterdir()).read_bytes())
+    monkeypatch.setattr(indexing, 'find_people', lambda *a, **k: pytest.fail('hours were spent'))
+    with pytest.raises(ValueError, match='z.*png: Milvus holds names in UTF-8'): build(net, shots, f'milvus:{lite_file}/people')
 
 
 def test_mistakes_are_one_line(net, shots, lite_file, tmp_path):
