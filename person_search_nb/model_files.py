@@ -99,7 +99,7 @@ def read_size(
 
 # %% ../nbs/49_model_files.ipynb #6cd9caf7
 def shipped_trunk(
-    name: str,  # 'hdl-teacher', 'hdl-student-fast' or 'hdl-student-fast-taught'
+    name: str,  # 'hdl-teacher', 'hdl-student-fast-taught', 'resnet50-taught', ...
 ) -> Path:
     "A small model that comes with the package. Raises ValueError for other names."
     folder = Path(str(files('person_search_nb') / 'weights' / 'x')).parent
