@@ -207,7 +207,7 @@ def train(
 # %% ../nbs/97_model_commands.ipynb #8e0a2f8d
 @call_parse
 def distill(
-    teacher: str,                     # the trained teacher's model file
+    teacher: str,            # the trained teacher: a model file, 'shipped:NAME' or 'hf:owner/name'
     model: str = '',         # the student; '': hdl-student with preset paper, else hdl-student-fast
     data: str = None,        # the data the teacher was trained on; by default synth:tiny
     preset: str = None,      # the settings to begin with: paper (the default), fast or tiny
@@ -317,7 +317,7 @@ def _export_int8(net, out, spec, size, scenes):
 # %% ../nbs/97_model_commands.ipynb #ab88d5ef
 @call_parse
 def export(
-    # a model file, such as the model.safetensors of a training folder, or 'shipped:NAME'
+    # a model file, such as the model.safetensors of a training folder, 'shipped:NAME' or 'hf:...'
     model: str,
     # the file to write: .safetensors, .onnx or .pt2; the last two are a pair, OUT and OUT's .head
     out: str,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['flat', 'recipe_parts', 'try_parts', 'make_recipe', 'rules_for', 'changed', 'stage_recipes', 'fingerprint', 'values',
-           'source_of', 'check_here', 'preset_table', 'differences']
+           'source_of', 'setting_file', 'check_here', 'preset_table', 'differences']
 
 # %% ../nbs/76_presets.ipynb #168901bb
 import hashlib, inspect, json
@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 
-from .files import regular_file
+from .files import MissingPackage, regular_file
 from .datasets import parse_spec
 from .distillation import list_terms
-from .model_files import shipped_trunk
+from .model_files import model_file
 from .settings import check_device, PART, TrainConfig
 from .plugins import check_plugin, place_of, REGISTRIES
 from .callbacks import unchanged
@@ -331,7 +331,8 @@ def fingerprint(
     if not r['terms']: del r['terms']  # lambdas hold
     r['train'] = {k: v for k, v in r['train'].items() if k not in _FREE}
     for k in ('after', 'teacher', 'detector'):
-        if r[k]: r[k] = Path(r[k]).parent.name  # the run that made it, wherever it lies
+        # the run that made it, wherever it lies; shipped: and hf: have names of their own
+        if r[k] and not r[k].startswith(('shipped:', 'hf:')): r[k] = Path(r[k]).parent.name
     return hashlib.sha1(json.dumps(r, sort_keys=True, default=str).encode()).hexdigest()[:10]
 
 # %% ../nbs/76_presets.ipynb #df6cd6dd
@@ -411,6 +412,31 @@ def _has_imagenet(recipe):
     taken = 'weights' in inspect.signature(builder_of(recipe.model)).parameters
     return taken and not trunk_of(recipe.model, recipe.net).startswith('student-')
 
+# %% ../nbs/76_presets.ipynb #dafb460c
+def setting_file(
+    recipe: Recipe,  # without stages
+    name: str,       # 'start', 'after', 'teacher' or 'detector'
+):                   # Path; None where it is '' or 'imagenet'
+    """The file that a setting names. Raises ValueError for one that is not there, ConnectionError
+    where the hub cannot be reached; both name the setting."""
+    text = getattr(recipe, name)
+    if not text or name == 'start' and text == 'imagenet': return None
+    own = name == 'start' and text in ('shipped', 'shipped:')
+    try: return model_file(f'shipped:{recipe.model}' if own else text)
+    except MissingPackage as e: raise MissingPackage(f'{name}={text}: {e}') from None
+    except ValueError as e: raise ValueError(f'{name}={text:.255}: {e}') from None
+    except ConnectionError as e: raise ConnectionError(f'{name}={text}: {e}') from None
+
+def _check_file(recipe, name):
+    "Raises ValueError where a setting names a file that is not there."
+    text = getattr(recipe, name)
+    if (file := setting_file(recipe, name)) is None: return
+    try: regular_file(file)
+    except OSError as e:
+        if not isinstance(e, FileNotFoundError) and len(text) < 256: raise
+        raise ValueError(f'{name}={text:.255}: no such model file; give the path of one') from None
+
+
 # %% ../nbs/76_presets.ipynb #92893bc0
 def check_here(
     recipe: Recipe,
@@ -420,27 +446,10 @@ def check_here(
     check(recipe)
     check_device(recipe.train.device)
     for _, r in stage_recipes(recipe):
-        for name in ('teacher', 'detector', 'after', 'start'):
-            file = getattr(r, name)
-            if (
-                not file
-                or name == 'start'
-                and (file == 'imagenet' or file.partition(':')[0] == 'shipped')
-            ):
-                continue
-            try:
-                regular_file(file)
-            except OSError as e:
-                if not isinstance(e, FileNotFoundError) and len(file) < 256: raise
-                raise ValueError(
-                    f'{name}={file:.255}: no such model file; give the path of one'
-                ) from None
+        for name in ('teacher', 'detector', 'after', 'start'): _check_file(r, name)
         if r.start == 'imagenet' and not _has_imagenet(r):
             raise ValueError(f'start=imagenet: {r.model} has no ImageNet weights; leave start out, '
-                             'or give a model file, or shipped:NAME')
-        if r.start.partition(':')[0] == 'shipped':
-            try: shipped_trunk(r.start.partition(':')[2] or r.model)
-            except ValueError as e: raise ValueError(f'start={r.start}: {e}') from None
+                             'or give a model file, shipped:NAME or hf:owner/name')
         try_parts(r, values(r))
         _check_parts(r)
     return recipe

@@ -31,7 +31,7 @@ class Recipe:
     size: str | tuple | None = None   # what scenes are resized to: see `pictures.resize_rule`
     cache: bool = False               # keep all scenes in memory
     # '': random weights; 'imagenet'; 'shipped' or 'shipped:NAME': a small trunk that comes with the
-    # package; or a file
+    # package; a file, or 'hf:owner/name' on the Hugging Face hub
     start: str = ''
     # model file of the stage before, whose weights are taken on top of the start's
     after: str = ''
@@ -48,10 +48,11 @@ class Recipe:
     anchor_spacing: str = 'geometric'
     # further arguments of `build_model`, such as width=0.5 or id_loss='oim'
     net: dict = field(default_factory=dict)
-    teacher: str = ''                 # a trained model's file: learn from it
+    # a trained model to learn from: its file, 'shipped:NAME' or 'hf:owner/name'
+    teacher: str = ''
     # what: 'hdl' (notebook 65), 'table', 'detector' or 'table+detector' (notebook 67)
     teach: str = 'hdl'
-    detector: str = ''                # file of another teacher for 'detector'; '': the same
+    detector: str = ''                # another teacher, for 'detector'; '': the same
     # weights of a detector's advice: mu, nu, gamma, background, margin (notebook 67)
     detect: dict = field(default_factory=dict)
     # HDL's lambda_0 (PD against ID), lambda_1 (AD), lambda_2 (FD); with form 'mse' AD and FD shrink

@@ -23,7 +23,6 @@ from .datasets import in_common_warning, must_split, open_dataset, parse_spec
 from .person_search import PersonSearchNet
 from .plugins import need_plugins, wanted_plugins
 from .systems import imprint
-from .model_files import shipped_trunk
 from .evaluation import evaluate, run_detector
 from .settings import pick_precision, TrainConfig
 from .runs import as_json, CHECKPOINT, compare_run, data_record, digest, holding
@@ -35,19 +34,16 @@ from .kd_e2e import DetectorDistillation, freeze_table, teacher_table
 from .warm_start import start_text, warm_start
 from .models import build_model, load_model
 from .recipe_settings import check, Recipe
-from .presets import check_here, recipe_parts, stage_recipes
+from .presets import check_here, recipe_parts, setting_file, stage_recipes
 
 # %% ../nbs/77_recipes.ipynb #00aa4b93
 def _apply_start(model, recipe):
     "The start of a recipe, and then the stage before; the report."
-    named = recipe.start == 'shipped' or recipe.start.startswith('shipped:')
+    named = recipe.start.partition(':')[0] == 'shipped'
     told = f"start: {recipe.start or 'random weights'}"
     report = dict(start=recipe.start, after='')
-    if recipe.start not in ('', 'imagenet'):
-        path = (
-            shipped_trunk(recipe.start.partition(':')[2] or recipe.model) if named else recipe.start
-        )
-        # a package's own path helps nobody
+    if path := setting_file(recipe, 'start'):
+        # a path inside the package or a cache helps nobody
         try:
             found = warm_start(model, path, ('rpn.anchors.', *('id_loss.',) * named))
         except ValueError as e:
@@ -55,7 +51,7 @@ def _apply_start(model, recipe):
         report |= {k: v if k == 'weights' else len(v) for k, v in found.items()}
         told += '\n' + start_text(found)
     if recipe.after:
-        found = warm_start(model, recipe.after, both=False)
+        found = warm_start(model, setting_file(recipe, 'after'), both=False)
         report |= dict(after=Path(recipe.after).parent.name, weights_after=found['weights'])
         told += f'\nstage before: {start_text(found)}'
     return report | dict(text=told)
@@ -213,10 +209,8 @@ def recipe_record(
     }
     r['data'] = _data_name(recipe, folder)
     for k in ('start', 'after', 'teacher', 'detector'):
-        if r[k] and not (
-            k == 'start' and (r[k] == 'imagenet' or r[k].partition(':')[0] == 'shipped')
-        ):
-            r[k] = 'file ' + _content(r[k])
+        if k == 'start' and r[k].partition(':')[0] == 'shipped': continue  # by name
+        if file := setting_file(recipe, k): r[k] = 'file ' + _content(file)
     # heights and length follow from data and teacher
     return dict(
         recipe=r | {k: v for k, v in recipe.net.items() if k not in ('heights', 'dim', 'factored')}
