@@ -351,7 +351,7 @@ def test_over_the_wire(net, shots, server, tmp_path, monkeypatch, capsys):
         except ConnectionError: time.sleep(.1)
     with pytest.raises(ValueError, match='is not finished, 3 scenes so far'): Gallery.open(place)
 
-    command = 'from person_search_nb.cli import main; main()', 'index', shots, '--out', place, '--size', 'none'
+    command = 'from person_search_nb.cli import main; main()', 'index', shots, '--out', place, '--size', 'none', '--model', 'shipped:hdl-student-fast-taught'
     done = subprocess.run([sys.executable, '-c', *map(str, command)], capture_output=True, text=True, cwd=tmp_path, env=os.environ | dict(OMP_NUM_THREADS='1'))
     assert not done.returncode and 'people in 9 scenes' in done.stdout, done.stdout + done.stderr
     folder = build(net, shots, tmp_path/'gallery')
