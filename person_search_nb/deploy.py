@@ -50,20 +50,31 @@ NAMES = dict(
     head=(['pooled', 'boxes'], ['embeddings', 'scores', 'refined']),
 )
 
+_NO_GRAPH = ('{} cannot be exported: PyTorch can make no graph of its {} part that holds for every '
+             'size ({}); use another trunk, such as timm:resnet18, timm:mobilenetv3_large_100 or '
+             'timm:convnext_atto, or one of this library')
+
+def _program(k, part, given, about):
+    "A part as a graph. Raises ValueError in one line."
+    try: return torch.export.export(part, given, dynamic_shapes=AXES[k], strict=False)
+    except Exception as e:  # the exporter has errors of many kinds and many lines
+        config = about['config']
+        name = f"trunk={config['trunk']}" if 'trunk' in config else config.get('name', 'it')
+        why = f'{type(e).__name__}: {" ".join(str(e).split())}'
+        raise ValueError(_NO_GRAPH.format(name, k, why[:120])) from e
+
 def programs(
     parts: TwoParts, # of `deployable`
 ) -> dict:           # 'scene', 'head' -> torch.export.ExportedProgram
-    "Both parts as graphs; height, width and number of regions stay free."
+    """Both parts as graphs; height, width and number of regions stay free. Raises ValueError for a
+    network that looks at its sizes."""
     image, n = torch.rand(1, 3, 208, 240), parts.about['roi_size']
     with torch.no_grad():
         given = dict(
             scene=(image,),
             head=(torch.rand(5, parts.parts['scene'](image)[0].shape[1], n, n), torch.rand(5, 4)),
         )
-        return {
-            k: torch.export.export(f, given[k], dynamic_shapes=AXES[k], strict=False)
-            for k, f in parts.parts.items()
-        }
+        return {k: _program(k, f, given[k], parts.about) for k, f in parts.parts.items()}
 
 # %% ../nbs/88_deploy.ipynb #382d820f
 TOLERANCE = 1e-4 # of the largest value

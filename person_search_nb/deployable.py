@@ -29,11 +29,12 @@ def fold_norms(
     "Put each BatchNorm that directly follows a convolution into that convolution's weights."
     before = None
     for name, part in list(module.named_children()):
-        if isinstance(part, nn.BatchNorm2d) and before is not None:
+        # a norm of another class may do more, as timm's, which ends in an activation
+        if type(part) is nn.BatchNorm2d and before is not None:
             setattr(module, before, fuse_conv_bn_eval(getattr(module, before), part))
             setattr(module, name, nn.Identity())
         else: fold_norms(part)
-        before = name if isinstance(part, nn.Conv2d) else None
+        before = name if type(part) is nn.Conv2d else None
     return module
 
 # %% ../nbs/87_deployable.ipynb #496292cd
@@ -246,11 +247,39 @@ def one(self: TwoParts,
     return dict(boxes=boxes, scores=scores, embeddings=self.regions(features, boxes)[0])
 
 # %% ../nbs/87_deployable.ipynb #3d372435
+_BY_SIZE = ("trunk={} cannot be exported: how its {} pads depends on the picture's size, and a "
+            'graph holds for every size; networks with fixed padding can, such as timm:resnet18, '
+            'timm:mobilenetv3_large_100 (tf_ networks have one like it without tf_) and '
+            'timm:convnext_atto')
+
+def _refuse_padded_by_size(model):
+    "Raises ValueError for networks of timm whose sizes no exporter can follow."
+    trunk = str(getattr(model, 'config', {}).get('trunk', ''))
+    if not trunk.startswith('timm:'): return
+    for kind in (type(m).__name__ for m in model.modules()
+                 if type(m).__name__.endswith('Same') or hasattr(m, 'window_size')):
+        raise ValueError(_BY_SIZE.format(trunk, kind))
+
+# %% ../nbs/87_deployable.ipynb #9322bdf1
+@torch.no_grad()
+def _folded(net):
+    """A network with its norms folded; as it is where a block then says something else, since its
+    modules are called in another order than that of their names."""
+    x, folded = torch.linspace(-2, 2, 3 * 64 * 96).view(1, 3, 64, 96), fold_norms(copy.deepcopy(net))
+    for a, b in zip((net.stem, *net.blocks), (folded.stem, *folded.blocks)):
+        y = b(x)
+        x = a(x)
+        if (x - y).abs().max() > 1e-4 * x.abs().max(): return net
+    return folded
+
+
+# %% ../nbs/87_deployable.ipynb #4ef43dbc
 def deployable(
     model: PersonSearchNet, # stays as it is
 ) -> TwoParts:              # its copy, in PyTorch
     """The form that is exported: norms folded, attention factored. Raises ValueError for a system
-    that has parts beyond trunk, RPN and head."""
+    that has parts beyond trunk, RPN and head, or a trunk that pads by the picture's size."""
+    _refuse_padded_by_size(model)
     name = getattr(model, 'config', {}).get('name', type(model).__name__)
     if (
         type(model) is not PersonSearchNet
@@ -267,7 +296,7 @@ def deployable(
             'head with two norms and cosine matching can, as hdl-teacher, hdl-student, '
             'hdl-student-fast and oim of preset tiny'
         )
-    about, net = describe(model), fold_norms(copy.deepcopy(model).cpu().float().eval())
+    about, net = describe(model), _folded(copy.deepcopy(model).cpu().float().eval())
     for m in net.modules():
         if isinstance(m, ARM): m.factored = True
     return TwoParts(ScenePart(net).eval(), HeadPart(net).eval(), about)

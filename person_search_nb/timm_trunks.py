@@ -244,8 +244,8 @@ def cut_network(
     return backbone
 
 # %% ../nbs/tools/timm_trunks.ipynb #8ab65863
-_ONE_WIDTH = ('trunk=timm:{}: has its own width; leave width=1, and set rpn_channels= for narrower '
-              'region proposals')
+_ONE_WIDTH = ('trunk=timm:{}: has its own width; set width=1 (a preset may set another), and '
+              'rpn_channels= for narrower region proposals')
 _NO_WEIGHTS = ('trunk=timm:{}: timm names no weights of it on the hub; give a file '
                '(weights=PATH, in a recipe start=PATH), or train from random weights (start=)')
 _ELSEWHERE = ('trunk=timm:{}: {}; or take the file there on a connected machine and give '

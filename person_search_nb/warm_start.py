@@ -6,6 +6,9 @@
 __all__ = ['PREFIXES', 'read_state', 'warm_start', 'start_text']
 
 # %% ../nbs/68_warm_start.ipynb #32c07983
+import warnings
+from pickle import UnpicklingError
+
 import torch
 from safetensors import safe_open, SafetensorError
 
@@ -44,6 +47,16 @@ def _read_safetensors(path):
     raise error
 
 # %% ../nbs/68_warm_start.ipynb #0a2eb98e
+_OBJECTS = ('{}: not a file of weights, or one with Python objects beside them, which are not read '
+            'since they can run code; save model.state_dict() alone')
+_NO_WEIGHTS = '{}: holds no weights by name{}; save model.state_dict()'
+
+def _within(state):
+    "What a file holds in place of weights, in a few words."
+    if not isinstance(state, dict) or not state: return ''
+    tables = [str(k)[:40] for k, v in state.items() if isinstance(v, dict)][:4]
+    return f", but tables of them ({', '.join(tables)}): give one of these" if tables else ''
+
 def read_state(
     path,      # a model file, a training's checkpoint, or a file of weights of another library
 ) -> dict:     # name -> tensor
@@ -53,14 +66,17 @@ def read_state(
     except FileNotFoundError: raise ValueError(f'{path}: no such file') from None
     if path.suffix == '.safetensors': return _read_safetensors(path)
     try:
-        state = torch.load(path, map_location='cpu', weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of the way in which it was pickled
+            state = torch.load(path, map_location='cpu', weights_only=True)
+    except UnpicklingError: raise ValueError(_OBJECTS.format(path)) from None
     except Exception as e:
         raise ValueError(f'{path}: not a file of weights ({type(e).__name__})') from None
     for key in ('model', 'state_dict') * 2:
         state = state.get(key, state) if isinstance(state, dict) else {}
-    state = {k: v for k, v in state.items() if isinstance(k, str) and torch.is_tensor(v)}
-    if not state: raise ValueError(f'{path}: holds no weights by name; save model.state_dict()')
-    return _without_prefix(state)
+    found = {k: v for k, v in state.items() if isinstance(k, str) and torch.is_tensor(v)}
+    if not found: raise ValueError(_NO_WEIGHTS.format(path, _within(state)))
+    return _without_prefix(found)
 
 # %% ../nbs/68_warm_start.ipynb #7f4d8101
 # of a convolution or a linear layer
@@ -122,7 +138,8 @@ def _refuse_useless(model, path, own, state, found):
     if not found['weights'][0]:
         raise ValueError(
             f'{path}: none of its {len(state)} tensors is a convolution or linear layer with the '
-            f'name and shape of one of this model, such as {(weights or [None])[0]}'
+            f'name and shape of one of this model, such as {(weights or [None])[0]}; its first is '
+            f'{next(iter(state), None)!s:.80}: rename them, or start from another file'
         )
 
 # %% ../nbs/68_warm_start.ipynb #60e9b27a

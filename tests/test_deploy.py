@@ -165,6 +165,50 @@ def test_systems_that_cannot_be_cut():
         with pytest.raises(ValueError, match=f'{name} cannot be exported'): deployable(build_model(name, 5, width=0.125))
 
 
+@pytest.mark.parametrize('name', ['test_efficientnet', 'test_resnet'])
+def test_a_network_of_timm(tmp_path, name):
+    "Its norms end in an activation, which folding must not lose: the files say what the network says."
+    pytest.importorskip('timm')
+    net = lively('hdl-student-fast', 1., trunk=f'timm:{name}', rpn_channels=16)
+    image, boxes = torch.rand(3, 120, 150), torch.tensor([[10., 5, 50, 100], [-5, 30, 40, 130]])
+    with torch.no_grad(): want = net.embed([image], [boxes]), net.trunk((image[None] - net.mean) / net.std), net([image])[0]['scores']
+    for write, file in ((export_onnx, 'net.onnx'), (export_program, 'net.pt2')):
+        write(net, tmp_path/file)
+        other = trusted(tmp_path/file)
+        with torch.no_grad(): found = other.embed([image], [boxes]), other.parts['scene'](image[None])[0], other([image])[0]['scores']
+        for a, b in zip(found, want): torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
+        assert max(part_errors(deployable(net), other, sizes=((75, 203), (190, 66))).values()) < 1e-4
+
+
+def test_norms_of_a_users_trunk_are_not_lost():
+    "A norm of a class of its own, and one that is called before the convolution it stands behind, stay."
+    class Loud(nn.BatchNorm2d):
+        def forward(self, x): return super().forward(x).relu()
+    class Backwards(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(c, c, 3, padding=1), nn.BatchNorm2d(c)
+        def forward(self, x): return self.conv(self.norm(x))
+    for own in (lambda: nn.Sequential(nn.Conv2d(c, c, 3, padding=1), Loud(c)), Backwards):
+        net = build_model('hdl-student-fast', 5, width=0.125)
+        c = net.stem[0].out_channels
+        net.stem.append(own())
+        for m in net.eval().modules():
+            if isinstance(m, nn.BatchNorm2d): m.running_mean.uniform_(-.5, .5); m.running_var.uniform_(.5, 2)
+        image, boxes = torch.rand(3, 120, 150), torch.tensor([[10., 5, 50, 100]])
+        with torch.no_grad(): torch.testing.assert_close(deployable(net).embed([image], [boxes]), net.embed([image], [boxes]), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize('name, why', [('swin_tiny_patch4_window7_224', 'how its SwinTransformerBlock pads'), ('tf_efficientnet_lite0', 'how its Conv2dSame pads'),
+                                       ('efficientvit_b0', 'PyTorch can make no graph of its head part')])
+def test_networks_of_timm_that_look_at_sizes(tmp_path, name, why):
+    "Refused in one line that says what can be exported, before the exporter thinks about it for minutes."
+    pytest.importorskip('timm')
+    net = build_model('hdl-student-fast', 5, trunk=f'timm:{name}', rpn_channels=16).eval()
+    with pytest.raises(ValueError, match=f'^trunk=timm:{name} cannot be exported: {why}.*timm:resnet18') as e: export_onnx(net, tmp_path/'net.onnx')
+    assert '\n' not in str(e.value) and len(str(e.value)) < 500 and not list(tmp_path.iterdir())
+
+
 def test_difference_is_refused(tmp_path, student, monkeypatch):
     "An export that says something else is not written."
     monkeypatch.setattr(deploy, 'part_errors', lambda *a: {'scores': float('nan')})

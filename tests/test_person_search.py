@@ -124,6 +124,27 @@ def test_a_file_without_weights_by_name(tmp_path):
     for what in ([1, 2], {1: torch.zeros(2)}, dict(a='text'), torch.zeros(3)):
         torch.save(what, tmp_path/'w.pth')
         with pytest.raises(ValueError, match='w.pth: holds no weights by name'): read_state(tmp_path/'w.pth')
+    torch.save(dict(student=dict(w=torch.zeros(2)), teacher=dict(w=torch.zeros(2)), epoch=3), tmp_path/'w.pth')
+    with pytest.raises(ValueError, match=r'but tables of them \(student, teacher\): give one of these'): read_state(tmp_path/'w.pth')
+
+
+class _Evil:
+    def __reduce__(self): return eval, ("open('RAN', 'w')",)
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('protocol', [2, 4])
+def test_a_file_of_python_objects_is_not_run_and_says_what_to_save(tmp_path, monkeypatch, protocol):
+    monkeypatch.chdir(tmp_path)
+    for what in (torch.nn.Linear(2, 2), dict(state_dict=_Evil())):
+        torch.save(what, 'w.pth', pickle_protocol=protocol)
+        with pytest.raises(ValueError, match='w.pth: .*Python objects.*save model.state_dict\\(\\) alone'): read_state('w.pth')
+    assert not (tmp_path/'RAN').exists()
+
+
+def test_weights_of_other_names_are_shown(tmp_path):
+    torch.save({'encoder.conv1.weight': torch.zeros(3, 3)}, tmp_path/'w.pth')
+    with pytest.raises(ValueError, match='its first is encoder.conv1.weight: rename them'): warm_start(build_model('oim', 2, trunk='resnet18', width=.125), tmp_path/'w.pth')
 
 
 @pytest.mark.parametrize('boxes, why', [([[10., 20, 10, 60]], 'image 0, row 0'), ([[float('nan')] * 4], 'not finite'), ([[0., 0, 0, 0]], 'no area')])
