@@ -1243,6 +1243,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                           'person_search_nb/detector_reid.py'),
                                                 'person_search_nb.detector_reid.OnnxEmbedder.__init__': ( 'tools/detector_reid.html#onnxembedder.__init__',
                                                                                                           'person_search_nb/detector_reid.py'),
+                                                'person_search_nb.detector_reid._fault': ( 'tools/detector_reid.html#_fault',
+                                                                                           'person_search_nb/detector_reid.py'),
                                                 'person_search_nb.detector_reid._name': ( 'tools/detector_reid.html#_name',
                                                                                           'person_search_nb/detector_reid.py'),
                                                 'person_search_nb.detector_reid._names_code': ( 'tools/detector_reid.html#_names_code',

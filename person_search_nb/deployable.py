@@ -265,7 +265,8 @@ def _refuse_padded_by_size(model):
 def _folded(net):
     """A network with its norms folded; as it is where a block then says something else, since its
     modules are called in another order than that of their names."""
-    x, folded = torch.linspace(-2, 2, 3 * 64 * 96).view(1, 3, 64, 96), fold_norms(copy.deepcopy(net))
+    folded = fold_norms(copy.deepcopy(net))
+    x = torch.linspace(-2, 2, 3 * 64 * 96).view(1, 3, 64, 96)
     for a, b in zip((net.stem, *net.blocks), (folded.stem, *folded.blocks)):
         y = b(x)
         x = a(x)

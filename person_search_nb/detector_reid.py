@@ -20,7 +20,7 @@ from .boxes import check_boxes, clip_boxes, keep_large
 from .roi_align import roi_align
 from .person_search import evaluating
 from .distributed import device_of, init_distributed, own_device
-from .settings import check_device
+from .settings import check_device, check_setting, several, whole_number
 from .model_files import model_file
 from .models import load_model
 from .deployed import Deployed, LOADERS
@@ -61,6 +61,8 @@ class DetectorReID(nn.Module):
         batch: int = 64,            # cut-outs at a time
     ):
         super().__init__()
+        check_setting('crop_size', crop_size, several(whole_number(1, 10 ** 4), 2, 2))
+        check_setting('batch', batch, whole_number(1))
         self.detector, self.embedder, self.crop_size = detector, embedder, tuple(crop_size)
         self.label, self.score_threshold, self.batch = label, score_threshold, batch
         mean, std = (_MEAN, _STD) if normalise else ((0.,) * 3, (1.,) * 3)
@@ -81,7 +83,10 @@ class DetectorReID(nn.Module):
 def _rows(self: DetectorReID, cuts):
     "What the embedder says of cut-outs (N, 3, h, w), checked."
     rows = self.embedder((cuts - self.mean) / self.std)
-    if isinstance(rows, Tensor) and rows.ndim == 2 and len(rows) == len(cuts): return rows
+    if isinstance(rows, Tensor) and rows.ndim == 2 and len(rows) == len(cuts):
+        if torch.isfinite(rows).all(): return rows
+        raise ValueError(f'{_name(self.embedder)}: an embedding is not finite; its weights are '
+                         'damaged, or the training diverged: take an earlier file')
     raise ValueError(_ROWS.format(_name(self.embedder), tuple(cuts.shape), _shape(rows)))
 
 @patch
@@ -94,12 +99,34 @@ def _dim(self: DetectorReID):
 # %% ../nbs/tools/detector_reid.ipynb #d022a8d7
 _FOUND = ('{}: a detector gives a dict(boxes, scores, labels) for each picture; it gave {}')
 
+_KINDS = dict(boxes=('(N, 4)', 2), scores=('(N,)', 1), labels=('(N,)', 1))
+
+def _fault(boxes, scores, labels):
+    "What is wrong with what a detector found; '' for nothing."
+    for (k, (shape, ndim)), v in zip(_KINDS.items(), (boxes, scores, labels)):
+        ok = isinstance(v, Tensor) and v.ndim == ndim and len(v) == len(boxes)
+        if not ok or k == 'boxes' and v.shape[1] != 4:
+            return f'{k} are a tensor {shape} of numbers, one for each box; it gave {_shape(v)}'
+    if not len(boxes): return ''
+    if not (torch.isfinite(boxes).all() and torch.isfinite(scores).all()):
+        return 'a box or score is not finite; its weights are damaged, or the training diverged'
+    if scores.min() < 0 or scores.max() > 1:
+        return (f'a score is {scores.abs().max():.3g}; scores lie between 0 and 1, '
+                'so apply a sigmoid')
+    if (boxes[:, 2:] < boxes[:, :2]).any():
+        return 'a box ends before it begins; boxes are x1, y1, x2, y2, not x, y, width, height'
+    if boxes.max() <= 1:
+        return 'all boxes lie within 1 px; boxes are in px, not shares of the picture'
+    return ''
+
 @patch
 def _found(self: DetectorReID, found, image):
     "The people among what the detector found in a picture: boxes and scores, best first."
     if not isinstance(found, dict) or not {'boxes', 'scores', 'labels'} <= found.keys():
         said = ', '.join(found) if isinstance(found, dict) else type(found).__name__
         raise ValueError(_FOUND.format(_name(self.detector), said))
+    if fault := _fault(*(found[k] for k in _KINDS)):
+        raise ValueError(f'{_name(self.detector)}: {fault}')
     boxes, scores = clip_boxes(found['boxes'].float(), image.shape[1:]), found['scores'].float()
     keep = (found['labels'] == self.label) & (scores >= self.score_threshold)
     keep = (keep & keep_large(boxes, 1)).nonzero().squeeze(1)
@@ -124,7 +151,12 @@ def forward(self: DetectorReID,
         raise ValueError('detector+reid is not trained here: call .eval(), and train each part '
                          'where it comes from')
     out = []
-    for image, found in zip(images, self.detector(images), strict=True):
+    every = self.detector(images)
+    if not isinstance(every, (list, tuple)) or len(every) != len(images):
+        sized = hasattr(every, '__len__')
+        said = f'{len(every)} for {len(images)}' if sized else type(every).__name__
+        raise ValueError(_FOUND.format(_name(self.detector), said))
+    for image, found in zip(images, every):
         boxes, scores = self._found(found, image)
         out.append(dict(boxes=boxes, scores=scores, embeddings=self._described(image, boxes)))
     return out

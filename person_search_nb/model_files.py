@@ -43,14 +43,20 @@ def _named(config):
     return dict(model=config['name']) | names
 
 # %% ../nbs/49_model_files.ipynb #c263ca6a
+_NOT_OURS = ('{}: not written: a {} is not of build_model, so no file could be opened again; '
+             'save the state_dict of its parts, and have a file of Python make it (FILE.py:NAME)')
+
 def save_model(
     model: PersonSearchNet,  # with `.config`, as `build_model` makes them
     path,                    # ends in .safetensors
     half: bool = False,      # store float16: half the bytes, for shipped trunks
     **notes,                 # short strings kept beside the weights
 ):
-    "Write weights, recipe and `model.size` atomically. Raises ValueError for weights with a NaN."
+    """Write weights, recipe and `model.size` atomically. Raises ValueError for weights with a NaN,
+    and for a network that is not of `build_model`."""
     from safetensors.torch import save
+    if not {'name', 'num_ids'} <= getattr(model, 'config', {}).keys():
+        raise ValueError(_NOT_OURS.format(path, type(model).__name__))
     state = {k: (v.half() if half and v.is_floating_point() else v).contiguous()
              for k, v in model.state_dict().items()}
     check_finite(state, path)

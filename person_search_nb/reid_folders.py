@@ -94,6 +94,7 @@ class Person(NamedTuple):
     person: int  # -1 = a distractor
     camera: int
 
+_ENDINGS = '.jpg', '.jpeg', '.png'
 _NAME = r'(-?\d{1,9})_c(\d{1,3})(s\d{1,3})?(?:_.*)?'
 
 def _named(folder, part):
@@ -101,7 +102,7 @@ def _named(folder, part):
     where, found, junk = folder / MARKET[part], [], 0
     if not where.is_dir():
         raise DataError(f'{where}: no such folder; copy the complete set there')
-    for f in sorted(f for f in where.iterdir() if f.suffix.lower() in ('.jpg', '.png')):
+    for f in sorted(f for f in where.iterdir() if f.suffix.lower() in _ENDINGS):
         m = re.fullmatch(_NAME, f.stem, re.ASCII)
         if m is None:
             raise DataError(f'{f}: is not named like 0002_c1s1_000451_03.jpg or '
@@ -114,7 +115,7 @@ def _named(folder, part):
 # %% ../nbs/tools/reid_folders.ipynb #1509405c
 def _listed(folder, name, pictures):
     "[`Person`] of a list of MSMT17."
-    file, found = folder / f'list_{name}.txt', []
+    file, found, lines = folder / f'list_{name}.txt', [], {}
     for n, line in enumerate(text_lines(file), 1):
         if not line.strip(): continue
         place, _, who = line.strip().rpartition(' ')
@@ -123,6 +124,9 @@ def _listed(folder, name, pictures):
             raise DataError(f'{file}: line {n} is {line[:60]!r}; write a picture and a number, as '
                             'in 0000/0000_000_01_0303morning_0008_0.jpg 0 (01 is the camera)')
         path = data_file(folder, f'{pictures}/{place.strip()}', file)
+        if (before := lines.setdefault(path, n)) != n:
+            raise DataError(f'{file}: line {n} lists {place.strip()} again (before: line '
+                            f'{before}); delete one of the two')
         found.append(Person(path, int(who), int(m[1])))
     if not found: raise DataError(f'{file}: lists nobody; copy or download it again')
     return found

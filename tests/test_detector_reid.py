@@ -75,6 +75,37 @@ def test_a_detector_of_another_kind_is_refused(found):
     with pytest.raises(ValueError, match=r'a detector gives a dict\(boxes, scores, labels\)'): net([torch.rand(3, 9, 9)])
 
 
+GOOD = dict(boxes=torch.tensor([[10., 10, 30, 90], [40, 10, 70, 95]]), scores=torch.tensor([.9, .8]), labels=torch.ones(2))
+
+@pytest.mark.parametrize('change, why', [
+    (dict(scores=torch.tensor([.9])), r'scores are a tensor \(N,\) of numbers, one for each box; it gave \(1,\)'), (dict(boxes=torch.rand(2, 5)), r'boxes are a tensor \(N, 4\)'),
+    (dict(boxes=[[1, 2, 3, 4]]), 'boxes are a tensor.*it gave list'), (dict(labels=['person', 'person']), 'labels are a tensor.*it gave list'),
+    (dict(scores=torch.tensor([.9, float('nan')])), 'not finite'), (dict(boxes=GOOD['boxes'] * float('inf')), 'not finite'),
+    (dict(scores=torch.tensor([9., -3])), 'a score is 9; scores lie between 0 and 1'), (dict(boxes=torch.tensor([[60., 10, 30, 50]] * 2)), 'ends before it begins; boxes are x1, y1, x2, y2'),
+    (dict(boxes=torch.tensor([[.1, .2, .3, .4]] * 2)), 'in px, not shares')])
+def test_what_a_detector_gives_is_checked(change, why):
+    "Each was a shorter list of people, or an error that names neither the detector nor the mend."
+    def mine(images): return [GOOD | change for _ in images]
+    with pytest.raises(ValueError, match=f'mine: .*{why}') as e: DetectorReID(mine, colours).eval()([torch.rand(3, 100, 120)])
+    assert '\n' not in str(e.value)
+
+
+def test_pictures_left_out_bad_embeddings_and_sizes():
+    with pytest.raises(ValueError, match=r'it gave 0 for 1'): DetectorReID(lambda images: [], colours).eval()([torch.rand(3, 9, 9)])
+    with pytest.raises(ValueError, match='an embedding is not finite'): DetectorReID(detect, lambda cuts: cuts.mean((2, 3)) / 0 * 0)
+    for settings in (dict(crop_size=16), dict(crop_size='16x8'), dict(crop_size=(0, 8)), dict(batch=0)):
+        with pytest.raises(ValueError, match=next(iter(settings))): DetectorReID(detect, colours, **settings)
+
+
+def test_it_is_no_model_file(net, tmp_path):
+    "What could not be opened again is not written, and is not pushed."
+    from person_search_nb.model_cards import push_model
+    from person_search_nb.model_files import save_model
+    for write in (lambda: save_model(net, tmp_path/'m.safetensors'), lambda: push_model(net, 'some/one')):
+        with pytest.raises(ValueError, match='not written: a DetectorReID is not of build_model'): write()
+    assert not list(tmp_path.iterdir())
+
+
 def test_it_is_not_trained(net):
     with pytest.raises(ValueError, match='not trained here'): net.train()([torch.rand(3, 50, 50)])
 

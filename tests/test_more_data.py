@@ -188,6 +188,7 @@ def spoil_list(name, text): return lambda f: (f/name).write_text(text)
     ('msmt17', spoil_list('list_gallery.txt', '../../../etc/0000_000_01_x.jpg 0'), r"list_gallery.txt: .*leads out of its folder"),
     ('msmt17', spoil_list('list_query.txt', '0000/0000_000_01_x.jpg 0\nanna'), r"list_query.txt: line 2 is 'anna'; write a picture and a number"),
     ('msmt17', spoil_list('list_query.txt', '0000/0000_000_01_gone.jpg 0'), r'0000_000_01_gone.jpg: no such'),
+    ('msmt17', lambda f: (f/'list_gallery.txt').write_text((f/'list_gallery.txt').read_text() * 2), r'list_gallery.txt: line 27 lists .*jpg again \(before: line 1\); delete one of the two'),
     ('market-1501', lambda f: [p.unlink() for p in (f/'query').iterdir()], r'nobody is a query; copy the complete set there'),
     ('market-1501', lambda f: (f/'query').rename(f/'gone'), r'query: no such folder; copy'),
     ('market-1501', lambda f: next((f/'query').iterdir()).rename(f/'query/0000_c1s1_000001_00.jpg'), r'0000_c1s1_000001_00.jpg: is a distractor among the queries; take it away'),
@@ -201,6 +202,14 @@ def test_bad_input_names_the_file_and_the_way_out(copies, scheme, spoil, message
     with pytest.raises(DataError, match=message) as e:
         for s in SPLITS: open_dataset(f'{scheme}:{folder}', s, progress=False)
     assert '\n' not in str(e.value) and str(folder) in str(e.value)
+
+
+def test_every_ending_of_a_picture_counts(copies):
+    folder = copies('market-1501')
+    files = sorted((folder/'query').iterdir())
+    files[0].rename(files[0].with_suffix('.jpeg'))
+    files[1].rename(files[1].with_suffix('.JPEG'))
+    assert len(open_dataset(f'market-1501:{folder}', 'query', progress=False)) == len(files)
 
 
 @pytest.mark.parametrize('scheme', SCHEMES)
