@@ -65,6 +65,7 @@ class Trunk:
     style: str = 'plain'     # of the scenes: a key of `LOOKS`
     zoom: tuple = (.75, 1.2) # by how much at least and at most; of larger scenes a window of their former size is kept
     teacher: str = 'hdl-teacher'  # of `shipped_trunk`
+    scene: tuple | None = None    # (height, width) px into which the file says that pictures are fitted
     bf16: bool = False       # where it is faster: a processor with AMX
 
 
@@ -75,7 +76,7 @@ def plain(trunk, seconds): return Trunk(dict(name='oim', width=.25, anchors='ped
 def student(name, **kw): return dict(name=name, width=.625, rpn_channels=64, **kw)
 
 
-RICH = dict(style='rich', zoom=(.6, 1.6))
+RICH = dict(style='rich', zoom=(.6, 1.6), scene=(450, 800))
 STUDENT = (1000, 2e-3, 0), (1000, 1e-3, 0), (2000, 1e-3, 0)
 TRUNKS = {
     'hdl-teacher': Trunk(dict(name='hdl-teacher', width=.25, factored=True), ((1200, 1e-3, 0), (900, 7e-4, 0), (720, 5e-4, 0), (2000, 8e-4, 1000)), hows=('labels',)),
@@ -369,6 +370,7 @@ def make(name, how, makings, out, share=1., moments=None):
         save_model(model, done)
         keep.unlink(missing_ok=True)
         if moments and k < len(stages) - 1: save_model(model, Path(moments) / done.name, half=True)
+    model.size = trunk.scene
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(file.with_suffix('.md'), card(name, how, makings.number, stages, model, Path(makings.teacher).stem).encode())
     save_model(model, file, half=True, made_from='synth:tiny, seed 9001')  # last: the sign that all is there

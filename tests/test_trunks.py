@@ -60,7 +60,7 @@ def test_what_ships_has_a_card_and_is_small(trunks):
         card = file.with_suffix('.md').read_text()
         assert card.startswith(f'# {file.stem.replace("-taught", "")}, ') and 'Not for' in card and 'queries, one world' in card
         net, trunk = load_model(file), trunks.TRUNKS[file.stem.replace('-taught', '')]
-        assert net.config['name'] == trunk.model['name'] and f"{sum(p.numel() for p in net.parameters()):,} parameters" in card
+        assert net.config['name'] == trunk.model['name'] and net.size == trunk.scene and f"{sum(p.numel() for p in net.parameters()):,} parameters" in card
 
 
 def test_every_trunk_can_be_built_and_described(trunks):
