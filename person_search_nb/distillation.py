@@ -298,15 +298,17 @@ def parse_terms(
 # %% ../nbs/65_distillation.ipynb #592223cd
 def _check_pair(teacher, student, weights):
     "Raises ValueError for networks that have nothing to compare."
+    pair = ('teacher', teacher), ('student', student)
+    for who, net in pair:
+        if not getattr(net, 'head_identifies', False):
+            raise ValueError(f"the {who}'s head does not recognise people, so HDL has nothing to "
+                             'compare; such networks take part through a table or as detectors '
+                             '(notebook 67)')
     if teacher.num_ids != student.num_ids:
         raise ValueError(f'teacher knows {teacher.num_ids} identities and student '
                          f'{student.num_ids}: prediction distillation needs the same ones')
     wanted = [n for n, w in weights.items() if w and TERMS[n].needs_attention]
-    for who, net in (('teacher', teacher), ('student', student)):
-        if not net.head_identifies:
-            raise ValueError(f"the {who}'s head does not recognise people, so HDL has nothing to "
-                             'compare; such networks take part through a table or as detectors '
-                             '(notebook 67)')
+    for who, net in pair:
         if wanted and not any(getattr(a, 'attends', True) for a in net.attention):
             raise ValueError(f'the {who} has no attention to compare; leave out {wanted[0]}, or '
                              'give it the weight 0 (the second of lambdas is the weight of ad)')

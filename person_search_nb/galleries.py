@@ -59,8 +59,8 @@ def _check_alike(members):
     "The gallery that speaks for all. Raises ValueError naming two that cannot be compared."
     remote = [m._title for m in members if isinstance(m, MilvusGallery)]
     if remote: raise ValueError(_REMOTE.format(remote[0]))
-    twice = [f for f, n in Counter(os.path.realpath(m.folder) for m in members if m.folder).items()
-             if n > 1]
+    places = Counter(os.path.realpath(m._place) for m in members if m._place)
+    twice = [f for f, n in places.items() if n > 1]
     if twice: raise ValueError(f'{twice[0]}: is given twice; give each gallery once')
     first = next((m for m in members if len(m)), members[0])
     for m in members:
@@ -98,7 +98,12 @@ class Galleries(Gallery):
         k = int(np.searchsorted(self.scene_starts, scene, 'right')) - 1
         return self.members[k], int(scene - self.scene_starts[k])
 
-    def _folder_of(self, scene): return self.place(scene)[0].folder
+    def origin(self, scene) -> str:
+        "Where a scene came from; the gallery that holds it, if that is not known."
+        gallery, own = self.place(scene)
+        return gallery.origin(own) or gallery._title
+
+    def _place_of(self, scene): return self.place(scene)[0]._place
 
 # %% ../nbs/tools/galleries.ipynb #ae9d762c
 class _Reader:
@@ -108,10 +113,6 @@ class _Reader:
     def __call__(self, scene):
         gallery, own = self.galleries.place(scene)
         return gallery.picture(own)
-
-    def origin(self, scene):
-        gallery, own = self.galleries.place(scene)
-        return gallery.origin(own) or gallery._title
 
 @patch(cls_method=True)
 def _side_by_side(cls: Gallery, paths):

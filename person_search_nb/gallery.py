@@ -6,7 +6,7 @@
 __all__ = ['WIDEST', 'format_time', 'thumbnail', 'Match', 'fingerprint', 'Gallery']
 
 # %% ../nbs/83_gallery.ipynb #5cfccd3e
-import hashlib, json
+import hashlib, json, math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -82,8 +82,8 @@ class Match:
 
     @property
     def folder(self) -> Path | None:
-        "Where the gallery lies that holds the scene; None: in memory."
-        return None if self.gallery is None else self.gallery._folder_of(self.scene)
+        "The folder or .npz file of the gallery that holds the scene; None: in memory."
+        return None if self.gallery is None else self.gallery._place_of(self.scene)
 
     @property
     def camera(self) -> int:
@@ -151,6 +151,7 @@ class Gallery:
     manifest: dict = field(default_factory=dict, repr=False)
     dropped: np.ndarray | None = field(default=None, repr=False)  # scenes no longer searched
     data: str = ''  # in a .npz file: a digest of the data set, from who made it; '': not known
+    file: Path | None = None  # the .npz file it was read from
     _engine: Approximate | None = field(default=None, repr=False)
 
     def __len__(self) -> int: return len(self.det_image)
@@ -161,17 +162,22 @@ class Gallery:
         return int(np.isin(self.det_image, gone, invert=True).sum())
 
     def __repr__(self):  # not its arrays
-        where = f', {self.folder}' if self.folder else ''
+        where = f', {self._place}' if self._place else ''
         return f'Gallery({len(self):,} people in {len(self.names):,} scenes{where})'
 
     @property
-    def _title(self): return f'{self.folder or "this gallery"}'  # in error messages
+    def _place(self): return self.folder or self.file
 
-    def _folder_of(self, scene): return self.folder
+    @property
+    def _title(self): return f'{self._place or "this gallery"}'  # in error messages
+
+    def _place_of(self, scene): return self._place
 
 # %% ../nbs/83_gallery.ipynb #01b7282d
 def _is_number(x):
-    return isinstance(x, (int, float, np.number)) and not isinstance(x, bool) and x == x
+    if isinstance(x, bool) or not isinstance(x, (int, float, np.number)): return False
+    try: return not math.isnan(x)
+    except (OverflowError, TypeError): return False  # 10**400; complex numbers
 
 def _span(time):
     "(from, to) in seconds. Raises ValueError for what is no span of time."
@@ -351,5 +357,5 @@ def dataset(self: Gallery) -> SceneDataset:
     scenes = [Scene(name, tuple(map(int, size)), np.zeros((0, 4), np.float32),
                     np.zeros(0, np.int64), int(camera))
               for name, size, camera in zip(self.names, self.sizes, cameras)]
-    source = str(self.folder or 'gallery')
+    source = str(self._place or 'gallery')
     return SceneDataset(scenes, self.picture, size=self.size, source=source)

@@ -107,7 +107,7 @@ class MilvusGallery(Gallery):
 
     @property
     def _title(self): return self.base.place
-    def _folder_of(self, scene): return self.base.place
+    def _place_of(self, scene): return self.base.place
     def __repr__(self): return f'MilvusGallery({self.base.place!r})'
     def __len__(self) -> int: return self._count
     def __reduce__(self): return MilvusGallery, (self.base.place, self.pictures)  # opened again

@@ -5,8 +5,10 @@ from torch import nn
 
 from person_search_nb.datasets import open_dataset
 from person_search_nb.detector_reid import DetectorReID, load_searcher, OnnxEmbedder
+from person_search_nb.distillation import HDL
 from person_search_nb.evaluation import evaluate
 from person_search_nb.gallery import fingerprint
+from person_search_nb.models import build_model
 from person_search_nb.search import Gallery
 from person_search_nb.search_explorer import SearchExplorer
 
@@ -183,6 +185,11 @@ def test_commands(mine, command, tmp_path):
     assert done.returncode == 1 and 'may name shipped models and .safetensors files only' in done.stderr
     done = command('search', 'shipped:hdl-teacher', *asked)
     assert done.returncode == 1 and 'network' in done.stderr
+
+
+def test_it_teaches_no_hdl(net):
+    with pytest.raises(ValueError, match="the teacher's head does not recognise people"):
+        HDL(net, build_model('hdl-student-fast', num_ids=4, width=.125))
 
 
 def test_its_matches_are_explained_by_covering(mine):

@@ -765,6 +765,18 @@ def test_galleries_side_by_side_are_one(tmp_path, rerank):
     assert [(m.name, m.camera, m.time) for m in found if m.time == m.time] == [(m.name, m.camera, m.time) for m in whole.search(queries[0], 300, score_threshold=0) if m.time == m.time]
 
 
+def test_files_side_by_side_are_told_apart(tmp_path):
+    "A match names its file, the same file is not given twice, and errors name it."
+    files = [tmp_path/'a.npz', tmp_path/'b.npz']
+    for f in files: drawn(40).save(f)
+    both = Gallery.open(files)
+    found = both.search(np.asarray(both.det_feats[0], np.float32), 2)
+    assert {m.folder for m in found} == set(files) and all(m.where.endswith(f' of {m.folder})') for m in found)
+    with pytest.raises(ValueError, match='a.npz: is given twice'): Gallery.open([files[0], tmp_path/'.'/'a.npz'])
+    with pytest.raises(ValueError, match='b.npz: was made without pictures'): Gallery.open(files[1]).picture(0)
+    assert 'a.npz' in repr(Gallery.open(files[0]))
+
+
 def test_galleries_each_by_its_index(tmp_path, capsys):
     pytest.importorskip('faiss')
     g = drawn(3000)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from person_search_nb.benchmark_files import write_cuhk, write_movienet
@@ -158,6 +159,7 @@ def test_cut_outs_train_an_embedder(sets):
     data = open_dataset(f'market-1501:{sets["market-1501"]}', progress=False)
     cuts = crop_dataset(data, (32, 16), cache=True, workers=0, progress=False)
     assert len(cuts) == len(data) and [s.person_id[0] for s in cuts.scenes] == [s.person_id[0] for s in data.scenes]
+    torch.manual_seed(0)
     model = build_model('hdl-student-fast', num_ids=data.num_ids, width=.125)
     log = run(CropIdentity(model), cuts, TrainConfig(steps=2, batch_size=4, workers=0), progress=False)
     assert len(log) and np.isfinite([r['loss'] for r in log if 'loss' in r]).all()
