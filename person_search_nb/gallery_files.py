@@ -245,7 +245,8 @@ def _from_npz(cls: Gallery, path):
     _check_version(about, arrays)
     arrays['names'], size = arrays['names'].tolist(), about.get('size')
     gallery = cls(**arrays, model=about.get('model', ''), matching=about.get('matching', 'cosine'),
-                  size=tuple(size) if isinstance(size, list) else size, data=about.get('data', ''), file=Path(path))
+                  size=tuple(size) if isinstance(size, list) else size, data=about.get('data', ''),
+                  file=Path(path))
     gallery.check('its arrays')
     return gallery
 
