@@ -26,7 +26,8 @@ const $ = id => document.getElementById(id);
 
 // # What is loaded
 const networks = {}, galleries = {}, { runtime } = fromQuery(location.search);
-const sight = new Sight(networks);
+const few = navigator.hardwareConcurrency < 3;
+const sight = new Sight(networks, few ? { plain: 'taught' } : {});
 let data, names, sheet, state = { ...DEFAULTS };  // names: of the networks
 let image, own = null, seen = {};  // own: a picture of the reader's; seen: an entry of `sight`
 let chosen = null;                 // the box of whom we look for
