@@ -161,11 +161,11 @@ def look_around(e, busy):
     e.changes(lambda: e.press('Scene', 'ArrowLeft'), (SCENE, *three))
     e.changes(lambda: e.press('Level', 'ArrowLeft'), three)
     assert e.readout('Level') == '1'
-    here, seen = e.readout('Scene'), e.pictures.nth(SCENE).locator('.psnb-about').text_content()
+    here, seen = e.readout('Scene'), e.pictures.nth(SCENE).locator('canvas').get_attribute('aria-label')
     with busy():   # one after the other, while no picture comes
         for label, key in (('Scene', 'ArrowRight'), ('Level', 'ArrowRight'), ('Scene', 'ArrowLeft'), ('Level', 'ArrowLeft'), ('Level', 'ArrowLeft')): e.press(label, key)
     assert [e.readout('Scene'), e.readout('Level')] == [here, '0 (fine)']
-    wait(e.page, '([e, f, alt]) => e.textContent === alt && f.textContent.endsWith("level 0")', arg=[*(e.pictures.nth(i).locator('.psnb-about').element_handle() for i in (SCENE, PLAIN)), seen])
+    wait(e.page, '([e, f, alt]) => e.ariaLabel === alt && f.ariaLabel.endsWith("level 0")', arg=[*(e.pictures.nth(i).locator('canvas').element_handle() for i in (SCENE, PLAIN)), seen])
     e.changes(lambda: e.press('Level', 'ArrowRight'), three)
     assert [e.readout('Scene'), e.readout('Level')] == [here, '1']   # nothing was set back meanwhile
     e.changes(lambda: e.select('Show', label='attention A'), three)

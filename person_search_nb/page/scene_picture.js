@@ -30,10 +30,8 @@ export class ScenePicture {
     this.root = make('div', parent, { className: 'psnb-picture' });
     // JupyterLab would move to the next cell on an arrow key
     this.root.setAttribute('data-lm-suppress-shortcuts', 'true');
-    this.canvas = make('canvas', this.root);
-    this.canvas.setAttribute('aria-hidden', 'true');
-    this.about = make('div', this.root, { hidden: true, className: 'psnb-about' });  // instead
-    this.about.id = `${this.id}-about`;
+    this.canvas = make('canvas', this.root, { id: `${this.id}-picture` });
+    this.canvas.setAttribute('aria-hidden', 'true');  // it describes the list
     this.svg = draw('svg', this.root, { role: 'presentation' });
     this.note = make('div', this.root, { className: 'psnb-note', id: `${this.id}-note` });
     this.picture = null;
@@ -77,11 +75,11 @@ export class ScenePicture {
     root.tabIndex = people ? 0 : -1;
     root.setAttribute('role', people ? 'listbox' : 'img');  // a list holds nothing but options
     root.setAttribute('aria-label', people ? get('label') : get('alt'));
-    root.setAttribute('aria-describedby', [people ? this.about.id : '', this.note.id].join(' '));
+    root.setAttribute('aria-describedby', [people ? this.canvas.id : '', this.note.id].join(' '));
     root.classList.toggle('psnb-can-click', people > 0 || drag);
     svg.style.touchAction = drag ? 'none' : 'auto';
     svg.style.cursor = brush ? 'cell' : drag ? 'crosshair' : 'default';
-    this.about.textContent = get('alt');
+    this.canvas.setAttribute('aria-label', get('alt'));
     this.note.textContent = get('note');
     const current = this.cursor >= 0 && people > 0;
     if (current) root.setAttribute('aria-activedescendant', `${this.id}-${this.cursor}`);
