@@ -1,7 +1,7 @@
 """The page whose networks run in the browser: its JavaScript by itself (node), against Python, and as a visitor meets it (Chromium).
 
 Needs Node.js with npm, which fetches ONNX Runtime for browsers once, and Chromium with Playwright; skipped without. Screenshots: `pytest tests/test_page.py --basetemp=shots`."""
-import functools, http.server, json, os, shutil, subprocess, threading
+import functools, http.server, io, json, os, shutil, subprocess, threading
 from importlib.util import find_spec
 from pathlib import Path
 import numpy as np
@@ -175,7 +175,7 @@ def page(opened):
 
 
 def settled(page):
-    page.wait_for_function("/Done|Nobody|means nothing|not a picture/.test(document.getElementById('status').textContent)")
+    page.wait_for_function("/Done|Nobody|means? nothing|not a picture|Only a picture/.test(document.getElementById('status').textContent)")
     return page.inner_text('#status')
 
 
@@ -296,8 +296,30 @@ def test_the_tour(page):
         assert page.evaluate("document.querySelector('#panels canvas').getBoundingClientRect().top < document.getElementById('guide').getBoundingClientRect().top")   # what a step is about is in view
     assert page.evaluate('document.activeElement.id') == 'guide-end'   # and not nowhere, now that there is no next step
     assert len(seen) == 6 and seen[0].startswith('1 of 6') and 'attention=teacher' in page.url
-    page.locator('#guide-end').click()
+    page.keyboard.press('Escape')
     page.wait_for_function("document.getElementById('guide').hidden")
+    assert page.evaluate('document.activeElement.id') == 'tour'
+
+
+def test_a_tour_begins_at_its_first_button_and_shows_what_it_speaks_of(page):
+    "By keyboard; on a phone the students, where it speaks of them; and Back leads to what was there before."
+    moved(page, page.locator('#scenes button').nth(3).click)
+    page.set_viewport_size(dict(width=390, height=800))
+    page.locator('#tour').focus()
+    moved(page, lambda: page.keyboard.press('Enter'))
+    assert page.evaluate('document.activeElement.id') == 'guide-next'
+    seen = []
+    while True:
+        seen.append(page.evaluate("""() => Object.fromEntries([...document.querySelectorAll('#panels section')].map(s => {
+            const r = s.querySelector('.psnb-picture').getBoundingClientRect();
+            return [s.dataset.network, r.top >= 0 && r.bottom <= document.getElementById('guide').getBoundingClientRect().top]; }))"""))
+        if 'students' in page.inner_text('#guide-text'): assert seen[-1]['taught'], page.inner_text('#guide-text')
+        else: assert seen[-1]['teacher'], page.inner_text('#guide-text')
+        if page.locator('#guide-next').is_disabled(): break
+        moved(page, page.locator('#guide-next').click)
+    assert any(s['taught'] for s in seen)
+    moved(page, page.go_back)
+    assert 'scene=3' in page.url and not page.locator('#guide').is_visible()
 
 
 def test_keyboard(page):
@@ -310,6 +332,73 @@ def test_keyboard(page):
     assert 'person=1' in page.url and chosen(page, 'teacher') == [1]
     page.keyboard.press('End')
     assert page.evaluate("document.activeElement.getAttribute('aria-activedescendant')").endswith(f"-{page.locator('[data-network=teacher] [role=option]').count() - 1}")
+
+
+def test_what_a_screen_reader_is_told(page):
+    "A list holds nothing but people, in the order of their numbers, whoever is chosen, who is drawn on top; where nobody is found there is a picture."
+    moved(page, lambda: click(page, 'teacher', 1))
+    tree = page.context.new_cdp_session(page).send('Accessibility.getFullAXTree')['nodes']
+    nodes = {n['nodeId']: n for n in tree}
+    name = lambda n: n['name']['value']
+    def told(n):   # what is not ignored, below a node
+        for child in (nodes[k] for k in n.get('childIds', ()) if k in nodes):
+            if child.get('ignored'): yield from told(child)
+            else: yield child
+    lists = [n for n in tree if n.get('role', {}).get('value') == 'listbox']
+    assert len(lists) == 3
+    for n in lists:
+        people = list(told(n))
+        assert {p['role']['value'] for p in people} == {'option'}
+        assert [int(name(p).split()[1]) for p in people] == [*range(1, len(people) + 1)]
+        assert f'picture: {len(people)} people found' in n['description']['value']
+    x, y = page.locator('[data-network=teacher] [aria-selected=true] .psnb-line').evaluate("e => { const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; }")
+    seen = Image.open(io.BytesIO(page.screenshot(clip=dict(x=x - 4, y=y - 4, width=8, height=8)))).convert('RGB')
+    assert max(high for _, high in seen.getextrema()) > 20   # nothing but lines lies over the person
+    moved(page, lambda: page.set_input_files('#own', dict(name='red.png', mimeType='image/png', buffer=png(Image.new('RGB', (3000, 20), 'red')))))
+    empty = [e for n in NETWORKS if not (e := page.locator(f'[data-network={n}] .psnb-picture')).locator('[role=option]').count()]
+    assert empty
+    for e in empty: assert e.get_attribute('role') == 'img' and e.get_attribute('aria-label').endswith('0 people found')
+
+
+def png(image):
+    out = io.BytesIO()
+    image.save(out, 'PNG')
+    return out.getvalue()
+
+
+DROP = """async ([name, type, address]) => {
+  const all = new DataTransfer();
+  if (name) all.items.add(new File([await (await fetch(address)).blob()], name, { type }));
+  else all.setData('text/plain', 'words');
+  document.body.dispatchEvent(new DragEvent('drop', { dataTransfer: all, bubbles: true, cancelable: true }));
+}"""
+
+
+def test_pictures_of_all_kinds_are_dropped(site, visit):
+    "Turned as a camera says, half transparent, of one pixel, very large, very long; and what is no picture is refused, with what was there before left as it is."
+    page, folder = visit(), site[1]
+    scene = Image.open(folder/'scene3.jpg')
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    scene.transpose(Image.Transpose.ROTATE_90).save(folder/'turned.jpg', exif=turned)
+    scene.convert('RGBA').resize((100, 60)).save(folder/'alpha.png')
+    scene.save(folder/'scene.webp')
+    scene.resize((6000, 4000)).save(folder/'large.jpg')
+    Image.new('RGB', (1, 1)).save(folder/'pixel.png')
+    Image.new('RGB', (3000, 20)).save(folder/'long.png')
+    Image.new('RGB', (90, 90)).save(folder/f'{"long name " * 20}.png')
+    (folder/'drawn.svg').write_text('<svg xmlns="http://www.w3.org/2000/svg" width="90" height="90"><script>alert(1)</script></svg>')
+    (folder/'words.jpg').write_text('words')
+    (folder/'cut.jpg').write_bytes((folder/'large.jpg').read_bytes()[:50_000])
+    drop = lambda name: moved(page, lambda: page.evaluate(DROP, [name, f'image/{name.rpartition(".")[2]}', name]))
+    sizes = {'turned.jpg': [448, 256], 'alpha.png': [100, 60], 'scene.webp': [448, 256], 'large.jpg': [448, 299], 'pixel.png': [33, 33], 'long.png': [448, 33], f'{"long name " * 20}.png': [90, 90]}
+    shown = lambda: page.locator('[data-network=teacher] canvas').first.evaluate('c => [c.width, c.height]')
+    for name, size in sizes.items():
+        assert drop(name).startswith(('Done', 'Nobody')) and shown() == size, name
+        assert name.strip() in page.inner_text('#own-name') and page.evaluate('document.documentElement.scrollWidth') <= WINDOW['width']
+    for name in ('drawn.svg', 'words.jpg', 'cut.jpg', ''):
+        said = drop(name)
+        assert ('not a picture' if name else 'Only a picture') in said and shown() == [90, 90], name
 
 
 def test_a_picture_of_ones_own_and_what_is_none(site, page, tmp_path):
@@ -330,6 +419,32 @@ def test_a_picture_of_ones_own_and_what_is_none(site, page, tmp_path):
     assert 'no.png: not a picture' in said
     moved(page, page.locator('#scenes button').nth(2).click)
     assert '✓' in ' '.join(page.locator('[data-network=teacher] .psnb-hits li span').all_inner_texts())
+
+
+def test_back_and_forward_lead_through_what_was_chosen(visit, tmp_path):
+    "Scenes, people, kinds of map, a picture of one's own; sliders, which pass many values, are no steps; and a link is opened in one step."
+    page = visit('?scene=1')
+    picture = lambda: page.locator('[data-network=teacher] canvas').first.evaluate('c => c.toDataURL()')
+    state = lambda: (page.url, picture(), page.inner_text('#own-name'), page.input_value('[name=quantity]'), [chosen(page, n) for n in NETWORKS])
+    start, steps = page.evaluate('history.length'), [state()]
+    Image.effect_noise((300, 200), 80).save(tmp_path/'mine.png')
+    def step(act):
+        moved(page, act)
+        steps.append(state())
+    step(page.locator('#scenes button').nth(2).click)
+    step(lambda: click(page, 'taught', 1))
+    step(lambda: page.select_option('[name=quantity]', 'x'))
+    for level in '01': moved(page, lambda: page.locator('[name=level]').fill(level))
+    steps[-1] = state()
+    step(lambda: page.set_input_files('#own', tmp_path/'mine.png'))
+    moved(page, page.locator('#scenes button').nth(4).click)
+    moved(page, page.locator('#scenes button').nth(4).click)   # where the page is already
+    steps.append(state())
+    assert 'mine.png' in steps[-2][2] and 'mine.png' not in steps[-1][2]
+    assert page.evaluate('history.length') - start == len(steps) - 1
+    for k in (*reversed(range(len(steps) - 1)), *range(1, len(steps))):
+        moved(page, page.go_back if steps[k + 1:] and state() == steps[k + 1] else page.go_forward)
+        assert state() == steps[k], k
 
 
 def test_a_link_brings_the_page_back_and_is_not_trusted(page, visit):

@@ -16,22 +16,27 @@ import { TOUR } from './tour.js';
 
 const HITS = 10, QUIET = 150;  // people; ms before anything is computed ahead
 const MEANING = {
-  picture: 'Boxes: people found; point at one for its score.',
+  picture: 'Boxes: people found. Click one to look for this person; below are the most similar '
+    + 'ones, in drawn scenes with ✓ for the same person and ✗ for someone else.',
   x: 'Bright: the squares of the features in a cell, summed; from lowest to highest of a picture.',
   mean_a: 'Bright: attention A, mean over channels, in each picture from lowest to highest.',
   difference: 'Orange: the teacher has more energy than the student; purple: less. At unit length.'
     + ' Under Teacher: its own energy.',
 };
+const ALT = { picture: 'picture', x: 'feature energy', mean_a: 'attention',
+  difference: 'teacher minus student' };  // for those who cannot see it
 const $ = id => document.getElementById(id);
 
 // # What is loaded
 const networks = {}, galleries = {}, { runtime } = fromQuery(location.search);
-const sight = new Sight(networks);
+const few = navigator.hardwareConcurrency < 3;
+const sight = new Sight(networks, few ? { plain: 'taught' } : {});
 let data, names, sheet, state = { ...DEFAULTS };  // names: of the networks
-let image, own = null, seen = {};  // own: a picture of the reader's; seen: an entry of `sight`
+const pictures = new Map();  // key -> a picture that the reader has brought: { key, name, picture }
+let image, own = null, seen = {};  // own: one of `pictures`; seen: an entry of `sight`
 let chosen = null;                 // the box of whom we look for
 let pointed = -1, rounds = 0, timer;  // the scene that is pointed at; of `lookAhead`
-let bytes = 0, work = Promise.resolve(), moves = 0, done = 0, brought = 0, step = 0;
+let bytes = 0, work = Promise.resolve(), moves = 0, done = 0, step = 0;
 
 function say(text, bad = false) {
   $('status').textContent = text;
@@ -39,9 +44,11 @@ function say(text, bad = false) {
 }
 
 async function load() {
+  const expected = $('megabytes').textContent;
   const read = reader(n => {
     bytes += n;  // also while others still come after one has failed
-    if (!$('status').classList.contains('error')) say(`Loading: ${(bytes / 1e6).toFixed(1)} MB.`);
+    if ($('status').classList.contains('error')) return;
+    say(`Loading: ${(bytes / 1e6).toFixed(1)} of ${expected} MB.`);
   });
   const described = new TextDecoder().decode(await read('data.json'));
   data = await inFile('data.json', () => JSON.parse(described));
@@ -112,7 +119,8 @@ function connect() {
   $('controls').firstElementChild.disabled = false;
   for (const e of $('controls').elements) {
     if (!e.name) continue;
-    e.oninput = () => change({ [e.name]: e.type === 'range' ? Number(e.value) : e.value });
+    const slides = e.type === 'range';  // through many values, to which no one goes back
+    e.oninput = () => change({ [e.name]: slides ? Number(e.value) : e.value }, { back: !slides });
   }
   $('own').onchange = e => {
     if (e.target.files[0]) bring(e.target.files[0]);
@@ -125,6 +133,11 @@ function connect() {
     const dropped = [...e.dataTransfer.files];
     const picture = dropped.find(f => f.type.startsWith('image/')) ?? dropped[0];
     if (picture) bring(picture);
+    else say('Only a picture in a file can be dropped here.', true);
+  });
+  addEventListener('popstate', goBack);
+  addEventListener('keydown', e => {
+    if (e.key === 'Escape' && !$('guide').hidden) guide(-1);
   });
   $('save').onclick = save;
   $('reset').onclick = () => { own = null; $('guide').hidden = true; change({ ...DEFAULTS }); };
@@ -135,26 +148,30 @@ function connect() {
 }
 
 function guide(k) {
+  const starts = $('guide').hidden;
   step = k;
   $('guide').hidden = !(k in TOUR);
   if (!(k in TOUR)) { $('tour').focus(); return; }
-  const [wanted, text] = TOUR[k];
+  const [wanted, text, whose = 'teacher'] = TOUR[k];
   const focus = document.activeElement;  // a button that is disabled loses it
   $('guide-text').textContent = `${k + 1} of ${TOUR.length}. ${text}`;
   $('guide-next').disabled = k === TOUR.length - 1;
   $('guide-back').disabled = k === 0;
+  if (starts) $('guide-next').focus();
   if (focus.disabled) $('guide-end').focus();
-  $('panels').scrollIntoView();
+  panels[whose].root.scrollIntoView();  // on a phone they stand one below the other
   own = null;
-  change({ ...DEFAULTS, ...wanted });
+  change({ ...DEFAULTS, ...wanted }, { back: starts });
 }
 
 // # State to page
-function change(what) {
-  if ('scene' in what || 'person' in what) chosen = null;  // else the same person, whatever moves
+// box: where the person stands whom we look for, if known; back: whether the button Back of the
+// browser is to lead to what was shown before
+function change(what, { box = null, back = true } = {}) {
+  if ('scene' in what || 'person' in what) chosen = box;  // else the same person, whatever moves
   Object.assign(state, what);
   pointed = -1;
-  showAddress();
+  showAddress(back);
   showControls();
   return work = answer(++moves);
 }
@@ -176,9 +193,17 @@ function place() {
 }
 
 // Of a picture of one's own an address says nothing: whoever opens it has not got it.
-function showAddress() {
-  const text = own ? '' : toQuery({ ...state, at: place() }, runtime);
-  history.replaceState(null, '', location.pathname + text);
+function showAddress(back = false) {
+  const text = own ? '' : toQuery({ ...state, at: place() }, runtime), key = own?.key;
+  const other = text !== location.search || key !== history.state?.key;
+  history[back && other ? 'pushState' : 'replaceState']({ key }, '', location.pathname + text);
+}
+
+function goBack({ state: entry }) {  // or forward
+  const asked = fromQuery(location.search, data.scenes.length);
+  own = pictures.get(entry?.key) ?? null;
+  $('guide').hidden = true;
+  change({ ...asked.state, at: '' }, { box: boxIn(asked), back: false });
 }
 
 function showControls() {
@@ -190,6 +215,7 @@ function showControls() {
   // of what lies over the picture
   $('controls').elements.opacity.disabled = state.quantity === 'picture';
   $('meaning').textContent = MEANING[state.quantity];
+  $('own-name').textContent = own ? `Your picture: ${own.name}` : 'Your picture, or drop one';
   [...$('scenes').children].forEach((b, i) =>
     b.setAttribute('aria-pressed', !own && i === state.scene));
 }
@@ -201,10 +227,10 @@ async function receive(file, mine) {
   try {
     const picture = await toImage(file, data.scenes[0].width);
     if (mine !== moves) return;
-    own = picture;
-    brought++;
+    const key = `own ${performance.timeOrigin} ${pictures.size}`;  // of this visit alone
+    pictures.set(key, own = { key, name: file.name, picture });
   } catch {
-    if (mine === moves) await change({});  // what it may have interrupted
+    if (mine === moves) await change({}, { back: false });  // what it may have interrupted
     say(`${file.name}: not a picture this browser can read`, true);
     return;
   }
@@ -249,7 +275,7 @@ async function imageOf(scene) {
 }
 
 function subject(scene = state.scene, given = own) {  // a picture of the reader's, or a scene
-  return given ? { key: `own ${brought}`, picture: async () => given }
+  return given ? { key: given.key, picture: async () => given.picture }
     : { key: scene, picture: () => imageOf(scene) };
 }
 
@@ -343,7 +369,7 @@ function draw(name) {
     `person ${k + 1} of ${rows.length}, score ${scores[i].toFixed(2)}: find them`);
   panels[name].show(image, {
     heat: heatOf(name), labels, boxes: rows.map(i => [...boxes.subarray(4 * i, 4 * i + 4)]),
-    alt: `${name}: ${MEANING[state.quantity]} ${rows.length} people found`,
+    alt: `${panels[name].title}, ${ALT[state.quantity]}: ${rows.length} people found`,
     edition: `${seen.number} ${state.score}`,
   });
   panels[name].say(words(name));
@@ -419,8 +445,9 @@ function boxIn({ state: { at, scene }, ignored }) {
 
 function sayIgnored({ state: { person, at }, ignored }) {  // what an address says in vain
   const nobody = person > 0 && !at && !sure(state.by).includes(person);
-  const vain = nobody ? [...ignored, 'person'] : ignored;
-  if (vain.length) say(`In the address, ${vain.join(', ')} means nothing here.`);
+  const vain = [...new Set(nobody ? [...ignored, 'person'] : ignored)].map(v => v.slice(0, 30));
+  const verb = vain.length > 1 ? 'mean' : 'means';
+  if (vain.length) say(`In the address, ${vain.join(', ')} ${verb} nothing here.`);
 }
 
 // What is dropped opens here, or nowhere.
@@ -433,7 +460,7 @@ try {
   chosen = boxIn(asked);
   buildScenes();
   buildPanels();
-  await change({});
+  await change({}, { back: false });
   connect();
   if (!$('status').classList.contains('error')) sayIgnored(asked);
 } catch (e) { say(e.message, true); }

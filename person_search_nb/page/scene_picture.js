@@ -30,10 +30,10 @@ export class ScenePicture {
     this.root = make('div', parent, { className: 'psnb-picture' });
     // JupyterLab would move to the next cell on an arrow key
     this.root.setAttribute('data-lm-suppress-shortcuts', 'true');
-    this.canvas = make('canvas', this.root);
-    this.canvas.setAttribute('role', 'img');
+    this.canvas = make('canvas', this.root, { id: `${this.id}-picture` });
+    this.canvas.setAttribute('aria-hidden', 'true');  // it describes the list
     this.svg = draw('svg', this.root, { role: 'presentation' });
-    this.note = make('div', this.root, { className: 'psnb-note' });
+    this.note = make('div', this.root, { className: 'psnb-note', id: `${this.id}-note` });
     this.picture = null;
     this.cursor = -1;
     this.keys = [];     // since the focus came or a person was chosen
@@ -64,8 +64,7 @@ export class ScenePicture {
     this.describe(boxes.length);
     this.get('strokes').forEach(points => this.stroke(points));
     boxes.forEach((box, i) => this.option(box, i, chosen));
-    const last = this.svg.querySelector('.psnb-chosen');
-    if (last) this.svg.append(last);  // on top of its neighbours
+    if (chosen in boxes) this.onTop(chosen);
     this.rubber = this.path ? this.stroke(this.path) : null;
     const box = this.dragged();
     if (!this.path && box.length === 4) this.rubber = this.frame('psnb-chosen psnb-dragged', box);
@@ -74,8 +73,9 @@ export class ScenePicture {
   describe(people) {  // for those who cannot see it, and for the mouse
     const { root, svg, get } = this, brush = get('can_brush'), drag = get('can_drag') || brush;
     root.tabIndex = people ? 0 : -1;
-    root.setAttribute('role', people ? 'listbox' : 'group');
-    root.setAttribute('aria-label', get('label'));
+    root.setAttribute('role', people ? 'listbox' : 'img');  // a list holds nothing but options
+    root.setAttribute('aria-label', people ? get('label') : get('alt'));
+    root.setAttribute('aria-describedby', [people ? this.canvas.id : '', this.note.id].join(' '));
     root.classList.toggle('psnb-can-click', people > 0 || drag);
     svg.style.touchAction = drag ? 'none' : 'auto';
     svg.style.cursor = brush ? 'cell' : drag ? 'crosshair' : 'default';
@@ -106,6 +106,10 @@ export class ScenePicture {
     g.setAttribute('aria-setsize', this.get('boxes').length);
     g.setAttribute('aria-label', label);
     draw('title', g).textContent = label;
+  }
+
+  onTop(i) {  // of its neighbours; read aloud it stays between them
+    draw('use', this.svg, { href: `#${this.id}-${i}`, class: 'psnb-on-top', 'aria-hidden': true });
   }
 
   stroke(points) {  // grey over a part of someone

@@ -6,9 +6,10 @@ import { AS_LEARNED, OFF } from './network.js';
 const KEPT = 48;  // pictures, each under one kind of attention
 
 export class Sight {
-  // networks: name -> RemoteNetwork; the teacher is among them
-  constructor(networks) {
-    Object.assign(this, { networks, kept: new Map(), turns: {}, number: 0 });
+  // networks: name -> RemoteNetwork; the teacher is among them. after: name -> another network
+  // that has its turn first, where there are fewer processors than networks
+  constructor(networks, after = {}) {
+    Object.assign(this, { networks, after, kept: new Map(), turns: {}, number: 0 });
   }
 
   // the entry of a picture, perhaps an empty one; `key` says which picture it is
@@ -39,11 +40,18 @@ export class Sight {
       if (name === 'teacher') { await this.seeAsLearned(entry, image, wanted); return; }
       await this.see(entry, 'teacher', image, wanted);  // its maps are what students need
     }
-    const turn = (this.turns[name] ?? Promise.resolve()).then(async () => {
+    const turn = this.before(entry, name).then(async () => {
       if (!entry[name] && wanted()) entry[name] = await this.search(entry, name, image);
     });
     this.turns[name] = turn.catch(() => {});  // a failure is told to whoever asked, not to the next
     await turn;
+  }
+
+  // When a network may begin. Side by side on two processors, two students would slow the teacher
+  // down, for whom all wait; where the teacher has nothing to do they need not take turns.
+  before({ teacher }, name) {
+    const first = teacher ? undefined : this.after[name];
+    return Promise.all([this.turns[name], this.turns[first]]);
   }
 
   // Its own attention is nothing new to the teacher.

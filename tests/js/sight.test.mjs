@@ -61,6 +61,50 @@ test('a network does one thing after another, and nothing that nobody wants any 
   assert.equal(sight.entry(1, 'learned').taught, undefined);
 });
 
+// Networks that answer when `end` says so; begun: those that are at work.
+function held(names, after) {
+  const begun = [], end = {};
+  const map = { data: Float32Array.of(1), dims: [1, 1, 1] }, maps = Array(3).fill({ mean_a: map });
+  const network = name => ({ look: async () => ({ maps }), search: () => new Promise(done => {
+    begun.push(name);
+    end[name] = () => done({ maps });
+  }) });
+  const networks = Object.fromEntries(names.map(name => [name, network(name)]));
+  return [begun, end, new Sight(networks, after)];
+}
+const soon = () => new Promise(done => { setTimeout(done, 5); });
+
+test('a network may have its turn after another one, and goes on if that fails', async () => {
+  const names = ['teacher', 'taught', 'plain'];
+  const [begun, end, sight] = held(names, { plain: 'taught' });
+  const see = entry => names.map(name => sight.see(entry, name, 'image'));
+  const seen = see(sight.entry(0, 'learned'));
+  await soon();
+  assert.deepEqual(begun, ['teacher', 'taught']);
+  end.taught();
+  await soon();
+  assert.deepEqual(begun, names);
+  for (const name of names) end[name]();
+  await Promise.all(seen);
+  sight.networks.taught.search = async () => { throw new Error('too small'); };
+  const next = see(sight.entry(1, 'learned'));
+  await assert.rejects(next[1], /too small/);
+  await soon();
+  assert.deepEqual(begun, [...names, 'teacher', 'plain']);
+});
+
+test('students look side by side where the teacher has nothing to do', async () => {
+  const names = ['teacher', 'taught', 'plain'];
+  const [begun, end, sight] = held(names, { plain: 'taught' }), learned = sight.entry(0, 'learned');
+  const teacher = sight.see(learned, 'teacher', 'image');
+  await soon();
+  end.teacher();
+  await teacher;
+  for (const name of ['taught', 'plain']) sight.see(sight.entry(0, 'teacher'), name, 'image');
+  await soon();
+  assert.deepEqual(begun.toSorted(), names.toSorted());
+});
+
 test('after a failure the next picture is looked at', async () => {
   const [, sight] = pair(), { search } = sight.networks.taught, entry = sight.entry(0, 'learned');
   sight.networks.taught.search = async () => { throw new Error('too small'); };
