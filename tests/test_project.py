@@ -141,6 +141,34 @@ def test_tutorials_start_on_a_bare_machine(path):
     assert path not in badges['stale']()
 
 
+def rows_before_picture(cells):
+    "About how many lines JupyterLab shows above the first picture, at 1280 px: folded code is one."
+    rows = 0
+    for c in cells:
+        text = ''.join(c['source'])
+        if c['cell_type'] == 'markdown': rows += sum(1 + len(line) // 110 + line.startswith('#') for line in text.splitlines()) + 1
+        else: rows += 2 if c['metadata'].get('jupyter', {}).get('source_hidden') else len(text.splitlines()) + 2
+        for o in c.get('outputs', []):
+            if any(k.startswith('image/') for k in o.get('data', {})): return rows
+            rows += ''.join(o.get('text', '')).count('\n')
+    return rows
+
+
+@pytest.mark.parametrize('path', [p for p in NUMBERED if p.parent.name == 'tutorials'], ids=lambda p: p.name)
+def test_a_tutorial_opens_on_a_picture(path):
+    "It begins on the first screen of JupyterLab; what installs and imports stands behind one line."
+    cells = json.loads(path.read_text(encoding='utf-8'))['cells']
+    imports = [c for c in cells[:4] if c['cell_type'] == 'code' and re.match(r'(import|from) ', ''.join(c['source']))]
+    assert imports and all(c['metadata'].get('jupyter', {}).get('source_hidden') for c in imports)
+    assert rows_before_picture(cells) <= 29
+
+
+@pytest.mark.parametrize('path', [p for p in NUMBERED if p.parent.name == 'tutorials' and p.name[:2] != '19'], ids=lambda p: p.name)
+def test_a_tutorial_asks_two_or_three_questions(path):
+    "They check themselves. The cheat sheet has none."
+    assert 2 <= len(re.findall(r'(?m)^(?:ask|check_answer)\(', '\n'.join(code(path)))) <= 3
+
+
 def test_numbers_name_one_notebook_each():
     "Two digits, unique in the repository: tutorials below 20, notebooks from 20, the first digit their part."
     numbers = {folder: [p.name[:2] for p in NUMBERED if p.parent.name == folder] for folder in ('nbs', 'tutorials')}
