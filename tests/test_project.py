@@ -165,8 +165,12 @@ def test_a_tutorial_opens_on_a_picture(path):
 
 @pytest.mark.parametrize('path', [p for p in NUMBERED if p.parent.name == 'tutorials' and p.name[:2] != '19'], ids=lambda p: p.name)
 def test_a_tutorial_asks_two_or_three_questions(path):
-    "They check themselves. The cheat sheet has none."
-    assert 2 <= len(re.findall(r'(?m)^(?:ask|check_answer)\(', '\n'.join(code(path)))) <= 3
+    "They check themselves, and are seen: a cell shows its last line only. The cheat sheet has none."
+    asking = [c for c in cells(path) if c['cell_type'] == 'code' and re.search(r'(?m)^(?:ask|check_answer)\(', source(c))]
+    assert 2 <= len(asking) <= 3
+    shown = [''.join(map(as_text, c['outputs'])) for c in asking]
+    assert all('Replace ... by' in s or '✓ Right.' in s for s in shown), shown
+    assert not any(re.search(r'Right\.</b> (?:Right|No)\b', s) for s in shown), 'said twice'
 
 
 def test_numbers_name_one_notebook_each():
