@@ -173,6 +173,13 @@ def test_a_tutorial_asks_two_or_three_questions(path):
     assert not any(re.search(r'Right\.</b> (?:Right|No)\b', s) for s in shown), 'said twice'
 
 
+@pytest.mark.parametrize('path', [p for p in NUMBERED if p.parent.name == 'tutorials'], ids=lambda p: p.name)
+def test_exercises_find_what_they_need_after_run_all(path):
+    "Folders go when the kernel ends, and not in a last cell; nothing is emptied."
+    text = '\n'.join(code(path))
+    assert not re.search(r'\.cleanup\(\)|rmtree|(?m:^\w+(?: = \w+)* = None$)', text)
+
+
 def test_numbers_name_one_notebook_each():
     "Two digits, unique in the repository: tutorials below 20, notebooks from 20, the first digit their part."
     numbers = {folder: [p.name[:2] for p in NUMBERED if p.parent.name == folder] for folder in ('nbs', 'tutorials')}
