@@ -252,7 +252,17 @@ def test_run_all_leaves_out_slow_cells(path):
     cells = [c for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
     marked = [c for c in cells if ''.join(c['source']).startswith(('#| slow', '#| cuda'))]
     assert any('skip_slow_cells()' in ''.join(c['source']) for c in cells) or not marked
+    assert not any('Not run, because' in as_text(o) for c in marked for o in c['outputs']), 'outputs of Run All are no results'
     assert not any('progress=False' in part for c in marked for part in re.findall(r'(?:train|run_recipe|run_ablation)\([^()]*', ''.join(c['source']))), 'show a bar'
+
+
+@pytest.mark.parametrize('path', [p for p in NUMBERED if p.parent.name == 'tutorials'], ids=lambda p: p.name)
+def test_slow_cells_say_how_long_they_take(path):
+    "In the text before them, or in the heading of their section."
+    said = ''
+    for c in cells(path):
+        if c['cell_type'] == 'markdown': said = source(c) if '# ' not in source(c) else source(c)[source(c).index('# '):]
+        elif source(c).startswith('#| slow'): assert re.search('second|minute|hour', said), said
 
 
 def test_no_cell_is_empty():
