@@ -1,6 +1,7 @@
 """What drawn scenes teach about photographs: scores on a few real frames, and what each kind of randomness is worth.
 
     python benchmarks/real.py FRAMES --models shipped:hdl-student-fast-taught runs/a/model.safetensors
+    python benchmarks/real.py FRAMES --models shipped:hdl-student-fast-rich --scales 1,2   # each picture in two sizes
     python benchmarks/real.py FRAMES --ablation --out runs/real       # every kind left out alone, three seeds; goes on
     python benchmarks/real.py FRAMES --ablation --seeds 0 --steps .02 --out runs/try      # proves only that it runs
 
@@ -18,6 +19,7 @@ from person_search_nb.datasets import open_dataset
 from person_search_nb.evaluation import evaluate
 from person_search_nb.files import atomic_write, read_json
 from person_search_nb.model_files import load_model
+from person_search_nb.multi_scale import MultiScale
 from person_search_nb.presets import make_recipe
 from person_search_nb.recipes import run_recipe
 from person_search_nb.streets import RANDOMISED
@@ -27,11 +29,11 @@ EPOCHS = 4.  # 200 steps of 4 scenes, from the start of preset `tiny`
 MEASURES = dict(ap='AP', recall='recall', mAP='mAP', top1='top-1', told='mAP, told the boxes')
 
 
-def score(model, frames, size):
+def score(model, frames, size, scales=(1,)):
     "Detection in all frames; search for every person with all other cameras for a gallery, by its own boxes and by the true ones."
     spec = f'coco:{frames}?train=*&gallery=*&query=*&protocol=cross-camera'
     gallery, queries = (open_dataset(spec, s, size=size, progress=False) for s in ('gallery', 'query'))
-    model = load_model(model).eval()
+    model = MultiScale(load_model(model), scales).eval()
     own, told = (evaluate(model, gallery, queries, true_boxes=t, progress=False) for t in (False, True))
     return dict(ap=own['det_ap'], recall=own['det_recall'], mAP=own['mAP'], top1=own['top1'], told=told['mAP'], queries=own['queries'])
 
@@ -76,11 +78,13 @@ def main():
     p.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     p.add_argument('--steps', type=float, default=1., help='share of the steps, for a quick try')
     p.add_argument('--size', default='450x800', help='HEIGHTxWIDTH of the frames')
+    p.add_argument('--scales', default='1', help='of the pictures, such as 1,2: looked at in several sizes')
     p.add_argument('--out', type=Path, default=Path('runs/real'))
     a = p.parse_args()
     torch.set_num_threads(1)
     size = tuple(map(int, a.size.split('x')))
-    rows = {m: [score(m, a.frames, size)] for m in a.models}
+    scales = tuple(map(float, a.scales.split(',')))
+    rows = {m: [score(m, a.frames, size, scales)] for m in a.models}
     if a.ablation:
         rows |= {f'without {k}' if k else 'all kinds': v for k, v in ablation(a.frames, a.seeds, a.out, a.steps, size).items()}
     print(table(rows))

@@ -245,7 +245,8 @@ def _from_npz(cls: Gallery, path):
     _check_version(about, arrays)
     arrays['names'], size = arrays['names'].tolist(), about.get('size')
     gallery = cls(**arrays, model=about.get('model', ''), matching=about.get('matching', 'cosine'),
-                  size=tuple(size) if isinstance(size, list) else size, data=about.get('data', ''), file=Path(path))
+                  size=tuple(size) if isinstance(size, list) else size, data=about.get('data', ''),
+                  file=Path(path))
     gallery.check('its arrays')
     return gallery
 
@@ -282,8 +283,8 @@ class _Pictures:
 # %% ../nbs/84_gallery_files.ipynb #5b7c0e22
 @patch
 def _made_with(self: Gallery):
-    "What a copy says, too: the network's file, and the least score that was kept."
-    return {k: self.manifest[k] for k in ('model_file', 'least') if k in self.manifest}
+    "What a copy says, too: the network's file, the least score that was kept, the scales."
+    return {k: self.manifest[k] for k in ('model_file', 'least', 'scales') if k in self.manifest}
 
 @patch
 def _enter_origins(self: Gallery, manifest, columns):

@@ -260,7 +260,8 @@ _EVERY = ('{}: holds {} with every={}; its people would be there twice: give the
 def _check_settings(manifest, given, folder):
     "Raises ValueError for other settings than a gallery was begun with."
     for key, value in given.items():
-        before = manifest.setdefault(key, value)  # a saved gallery does not know them all
+        # a saved gallery does not know them all, and one without scales has looked once
+        before = manifest.setdefault(key, [1.] if key == 'scales' else value)
         if before == value: continue
         if key == 'model': raise ValueError(_NETWORK.format(folder, before, value))
         raise ValueError(_BEGUN.format(folder, key, before, key, value))
@@ -481,7 +482,8 @@ def _build(model, source, folder, size, every, batch_size, shard, workers, least
     opened = open_source(source, every)
     given = dict(model=fingerprint(model), matching=getattr(model, 'matching', 'cosine'),
                  size=[int(v) for v in size] if isinstance(size, (tuple, list)) else size,
-                 dtype='float16' if half else 'float32', least=float(least))
+                 dtype='float16' if half else 'float32', least=float(least),
+                 scales=list(getattr(model, 'scales', [1.])))
     manifest, number, todo, total = begin(folder, opened, given, changed, model_file)
     with tqdm(total=total, initial=total - len(todo), desc='indexing', unit='scene',
               disable=not progress) as bar:

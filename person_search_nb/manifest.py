@@ -86,6 +86,10 @@ def _is_skipped(s):
 
 def _every(f): return lambda x: isinstance(x, list) and all(map(f, x))
 
+def _are_scales(x):
+    fits = isinstance(x, list) and 0 < len(x) <= 8
+    return fits and all(type(v) is float and 0 < v <= 8 for v in x)
+
 WIDEST_ROW = 2 ** 16  # numbers in an embedding, at most
 
 FIELDS = dict(  # name -> whether a value is of its kind
@@ -142,6 +146,8 @@ def check_manifest(
         raise ValueError(f'{path}: its field \'model_file\' is not a name; {way_out}')
     if type(m.get('least', 0.5)) not in (int, float) or not 0 <= m.get('least', 0.5) <= 1:
         raise ValueError(f'{path}: its field \'least\' is not a score; {way_out}')
+    if not _are_scales(m.get('scales', [1.0])):
+        raise ValueError(f'{path}: its field \'scales\' is no list of numbers; {way_out}')
 
 # %% ../nbs/tools/manifest.ipynb #161b0d98
 def manifest_bytes(

@@ -36,6 +36,14 @@ def _size_of(net, size):
         print(f'scenes in {spell(used)}, {"as in training" if used == own else given}')
     return used
 
+# %% ../nbs/98_search_commands.ipynb #5dc6df81
+def _at_scales(net, text):
+    "The network looking in the sizes that were typed; itself where none were."
+    from person_search_nb.multi_scale import MultiScale
+    from person_search_nb.settings import parse_value
+    if not text: return net
+    return MultiScale(net, tuple(parse_value(v) for v in text.split(','))).eval()
+
 # %% ../nbs/98_search_commands.ipynb #3fd84884
 def _trained_on(model, data, gallery, queries):
     "A warning where a model's run was trained on what is searched; '' where nothing is known."
@@ -214,6 +222,7 @@ def evaluate(
     # HEIGHTxWIDTH the scenes are fitted into, or a paper's rule, such as hdl-prw;
     # '' as in the model's training, 'none' keeps theirs
     size: str = '',
+    scales: str = '',           # 1,2: look also at twice that size, for small people
     batch_size: int = 4,        # scenes per call
     workers: int = 0,           # processes that read scenes
     rerank: str = '',           # 'cbgm' or 'k-reciprocal'
@@ -242,14 +251,17 @@ def evaluate(
         check_report_page(report)
     rules = dict(score_threshold=score_threshold, iou_threshold=iou, min_height=min_height)
     if predictions:
-        _refuse_of_model(predictions, model, size=size, true_boxes=true_boxes, trust=trust,
-                         query_guided=query_guided, save_predictions=save_predictions)
+        _refuse_of_model(predictions, model, size=size, scales=scales, true_boxes=true_boxes,
+                         trust=trust, query_guided=query_guided, save_predictions=save_predictions)
         return _evaluate_predictions(predictions, query_embeddings, matching or 'cosine', data,
                                      reranking, out, report, **rules)
     _refuse_of_predictions(model, query_embeddings, matching, save_predictions)
     net = _network(model, device, trust)
-    _refuse(model, net, rerank, query_guided, true_boxes=true_boxes, out=out,
+    _refuse(model, net, rerank, query_guided, true_boxes=true_boxes, scales=scales, out=out,
             report=report, save_predictions=save_predictions)
+    if scales and true_boxes:
+        raise ValueError('--true-boxes looks for nobody, so --scales has no effect; leave it out')
+    net = _at_scales(net, scales)
     return _evaluate_model(model, net, data, size, batch_size, workers, rules, reranking,
                            true_boxes, query_guided, out, report, save_predictions)
 
@@ -280,6 +292,7 @@ def index(
     # HEIGHTxWIDTH the pictures are fitted into, or a paper's rule;
     # '' as in the model's training, 'none' keeps theirs
     size: str = '',
+    scales: str = '',             # 1,2: look also at twice that size, for small people
     every: float = 1.,            # seconds between two frames of a film
     batch_size: int = 4,          # pictures per call
     workers: int = 0,             # processes that read ahead
@@ -297,7 +310,7 @@ def index(
     "Find and embed all people in pictures or films, once, for `search --gallery`."
     from person_search_nb.indexing import build_gallery
     part, model = _part(part), model or _shipped_for(pictures)
-    net = _network(model, device, trust, alone=True)
+    net = _at_scales(_network(model, device, trust, alone=True), scales)
     if not model.startswith(('shipped:', 'hf:')): model = str(Path(model).resolve())
     return build_gallery(net, pictures, out, _size_of(net, size), every, batch_size,
                          workers=workers, engine=engine, recall=recall, changed=changed,
