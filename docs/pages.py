@@ -52,10 +52,11 @@ def without_widget(data):
     if data.pop('application/vnd.jupyter.widget-view+json', None) and set(data) <= {'text/plain'}: data['text/plain'] = '(controls and pictures that answer them: open the notebook)'
 
 
-def fold(metadata):
-    "Imports stand behind one line, on the site as in Jupyter."
+def fold(metadata, source):
+    "Imports, and what draws a first picture, stand behind one line, on the site as in Jupyter."
+    what = 'imports' if re.match('import |from ', source) else 'code'
     metadata['tags'] = ['hide-input']
-    metadata['mystnb'] |= dict(code_prompt_show='Imports', code_prompt_hide='Hide the imports')
+    metadata['mystnb'] |= dict(code_prompt_show=what.capitalize(), code_prompt_hide=f'Hide the {what}')
 
 
 def notebook(path):
@@ -70,7 +71,7 @@ def notebook(path):
             for o in cell['outputs']: without_widget(o.get('data', {}))
             said = c.source.strip().splitlines()[-1].strip().rstrip(';')
             cell['metadata'] = {'mystnb': {'image': {'alt': f'Picture drawn by the code above: {said}'}}}
-            if c.metadata.get('jupyter', {}).get('source_hidden'): fold(cell['metadata'])
+            if c.metadata.get('jupyter', {}).get('source_hidden'): fold(cell['metadata'], c.source)
             if minutes(c): cells.append(markdown_cell(minutes(c)))
         else: cell['source'] = re.sub(r'(\]\([^)\s]+\.ipynb)#([^)\s]+)\)', lambda m: f'{m[1]}#{slug(m[2])})', cell['source'])
         cells.append(cell)

@@ -127,7 +127,10 @@ def _make_controls(self: AttentionExplorer, start):
 def above(self: AttentionExplorer) -> list:
     "Training, quantity and level, and what is changed."
     w = self.ipw
-    row = w.HBox([self.play, self.moment], layout=w.Layout(width='100%', align_items='center'))
+    row = w.HBox([self.play, self.moment],
+                 layout=w.Layout(width='100%', align_items='center', flex_flow='row wrap'))
+    self.moment.layout.flex, self.moment.layout.width = '1 1 240px', 'auto'   # below, on a phone
+    self.moment.add_class('psnb-wide')
     row.layout.display = self.progress.layout.display = '' if self.moments else 'none'
     return [row, self.grid([self.quantity, self.level, self.edit, self.where], 270)]
 

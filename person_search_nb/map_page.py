@@ -222,8 +222,9 @@ def above(self: MapPage) -> list:
 @patch
 def below(self: MapPage) -> list:
     "Controls that stand below the maps."
-    row = self.ipw.Layout(flex_flow='row wrap', margin='2px 0 0 150px')
+    row = self.ipw.Layout(flex_flow='row wrap')
     ticks = self.ipw.HBox([self.difference, self.same], layout=row)
+    ticks.add_class('psnb-inset')
     return [self.grid([self.scene, self.person, self.opacity, ticks], 330), self.table]
 
 @patch

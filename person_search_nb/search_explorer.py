@@ -106,8 +106,8 @@ def _make_panels(self: SearchExplorer):
 def _arrange(self: SearchExplorer):
     "What stands where on the page."
     w = self.ipw
-    files = w.HBox([self.upload, self.back],
-                   layout=w.Layout(flex_flow='row wrap', margin='2px 0 4px 150px'))
+    files = w.HBox([self.upload, self.back], layout=w.Layout(flex_flow='row wrap'))
+    files.add_class('psnb-inset')
     controls = self.stack(self.scene, self.source, self.person, self.score, self.alike, self.number,
                           files, self.whom)
     self._make_panels()

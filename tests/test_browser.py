@@ -313,9 +313,12 @@ def test_voila(serve, page, tmp_path):
     search_around(b, tmp_path, serve.busy)
     b.fits()
     page.screenshot(path=tmp_path/'search-after.png')
-    page.set_viewport_size(dict(width=900, height=900))
-    a.fits(); b.fits()
-    page.screenshot(path=tmp_path/'narrow.png')
+    for width in (900, 390, 320):
+        page.set_viewport_size(dict(width=width, height=900))
+        a.fits(); b.fits()
+        page.screenshot(path=tmp_path/f'{width}.png')
+    training, whole = (x.bounding_box()['width'] for x in (a.control('Training').locator('.noUi-target'), a.root))
+    assert training > whole / 3   # twelve moments must be told apart on a phone
     a.no_error(); b.no_error()
     assert not page.errors, page.errors
 

@@ -141,6 +141,45 @@ def test_tutorials_start_on_a_bare_machine(path):
     assert path not in badges['stale']()
 
 
+def rows_before_picture(cells):
+    "About how many lines JupyterLab shows above the first picture, at 1280 px: folded code is one."
+    rows = 0
+    for c in cells:
+        text = ''.join(c['source'])
+        if c['cell_type'] == 'markdown': rows += sum(1 + len(line) // 110 + line.startswith('#') for line in text.splitlines()) + 1
+        else: rows += 2 if c['metadata'].get('jupyter', {}).get('source_hidden') else len(text.splitlines()) + 2
+        for o in c.get('outputs', []):
+            if any(k.startswith('image/') for k in o.get('data', {})): return rows
+            rows += ''.join(o.get('text', '')).count('\n')
+    return rows
+
+
+@pytest.mark.parametrize('path', [p for p in NUMBERED if p.parent.name == 'tutorials'], ids=lambda p: p.name)
+def test_a_tutorial_opens_on_a_picture(path):
+    "It begins on the first screen of JupyterLab; what installs and imports stands behind one line."
+    cells = json.loads(path.read_text(encoding='utf-8'))['cells']
+    imports = [c for c in cells[:4] if c['cell_type'] == 'code' and re.match(r'(import|from) ', ''.join(c['source']))]
+    assert imports and all(c['metadata'].get('jupyter', {}).get('source_hidden') for c in imports)
+    assert rows_before_picture(cells) <= 29
+
+
+@pytest.mark.parametrize('path', [p for p in NUMBERED if p.parent.name == 'tutorials' and p.name[:2] != '19'], ids=lambda p: p.name)
+def test_a_tutorial_asks_two_or_three_questions(path):
+    "They check themselves, and are seen: a cell shows its last line only. The cheat sheet has none."
+    asking = [c for c in cells(path) if c['cell_type'] == 'code' and re.search(r'(?m)^(?:ask|check_answer)\(', source(c))]
+    assert 2 <= len(asking) <= 3
+    shown = [''.join(map(as_text, c['outputs'])) for c in asking]
+    assert all('Replace ... by' in s or '✓ Right.' in s for s in shown), shown
+    assert not any(re.search(r'Right\.</b> (?:Right|No)\b', s) for s in shown), 'said twice'
+
+
+@pytest.mark.parametrize('path', [p for p in NUMBERED if p.parent.name == 'tutorials'], ids=lambda p: p.name)
+def test_exercises_find_what_they_need_after_run_all(path):
+    "Folders go when the kernel ends, and not in a last cell; nothing is emptied."
+    text = '\n'.join(code(path))
+    assert not re.search(r'\.cleanup\(\)|rmtree|(?m:^\w+(?: = \w+)* = None$)', text)
+
+
 def test_numbers_name_one_notebook_each():
     "Two digits, unique in the repository: tutorials below 20, notebooks from 20, the first digit their part."
     numbers = {folder: [p.name[:2] for p in NUMBERED if p.parent.name == folder] for folder in ('nbs', 'tutorials')}
@@ -213,7 +252,17 @@ def test_run_all_leaves_out_slow_cells(path):
     cells = [c for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
     marked = [c for c in cells if ''.join(c['source']).startswith(('#| slow', '#| cuda'))]
     assert any('skip_slow_cells()' in ''.join(c['source']) for c in cells) or not marked
+    assert not any('Not run, because' in as_text(o) for c in marked for o in c['outputs']), 'outputs of Run All are no results'
     assert not any('progress=False' in part for c in marked for part in re.findall(r'(?:train|run_recipe|run_ablation)\([^()]*', ''.join(c['source']))), 'show a bar'
+
+
+@pytest.mark.parametrize('path', [p for p in NUMBERED if p.parent.name == 'tutorials'], ids=lambda p: p.name)
+def test_slow_cells_say_how_long_they_take(path):
+    "In the text before them, or in the heading of their section."
+    said = ''
+    for c in cells(path):
+        if c['cell_type'] == 'markdown': said = source(c) if '# ' not in source(c) else source(c)[source(c).index('# '):]
+        elif source(c).startswith('#| slow'): assert re.search('second|minute|hour', said), said
 
 
 def test_no_cell_is_empty():
