@@ -137,7 +137,7 @@ def measure_page(folder, chromium, again=5):
         print(f'| of it: from loaded to answered, as the page counts |  |  | {statistics.median(v[3] for v in visits):.0f} | {again} |')
         moves = functools.partial(page_moves, page)
         new = moves('#scenes button:nth-child({})', [2, 3, 4, 5, 6, 7])
-        row('new scene, at once: three networks run side by side', new)
+        row('new scene, at once: three networks run', new)
         first_row(new)
         row('another person', moves('[data-network=teacher] .psnb-picture', [['Home', 'ArrowRight', 'Enter'], ['Home', 'Enter']] * 2))
         for name, values in dict(quantity=['x', 'mean_a', 'difference'] * 2, level=[0, 1, 2] * 2, opacity=[.1, .3, .5, .7, .9], score=[.3, .5, .7, .5]).items():
@@ -151,7 +151,7 @@ def measure_page(folder, chromium, again=5):
                 moves('[name=attention]', ['learned'])
             return out
         off = fresh('off', (8, 9, 10))
-        row('attention off: three networks run side by side', off)
+        row('attention off: three networks run', off)
         first_row(off)
         row("the teacher's attention: two students run level by level", fresh('teacher', (2, 3, 4)))
         page.reload()

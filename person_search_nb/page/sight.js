@@ -47,8 +47,8 @@ export class Sight {
     await turn;
   }
 
-  // When a network may begin. Side by side on two processors, two students would slow the teacher
-  // down, for whom all wait; where the teacher has nothing to do they need not take turns.
+  // When a network may begin. On two processors the first answer comes sooner when two students take
+  // turns, and the last no later; where the teacher has nothing to do they need not.
   before({ teacher }, name) {
     const first = teacher ? undefined : this.after[name];
     return Promise.all([this.turns[name], this.turns[first]]);
