@@ -47,7 +47,7 @@ export class Sight {
     await turn;
   }
 
-  // When a network may begin. On two processors the first answer comes sooner when two students take
+  // When a network may begin. On two processors the first answer comes sooner when students take
   // turns, and the last no later; where the teacher has nothing to do they need not.
   before({ teacher }, name) {
     const first = teacher ? undefined : this.after[name];
