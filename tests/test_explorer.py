@@ -292,10 +292,13 @@ def test_a_match_says_how_far_it_moved():
 
 
 def test_an_answer_that_has_to_be_computed_is_announced(models, scenes):
-    page, said = AttentionExplorer(*models, scenes), []
-    page.ranking.observe(lambda c: said.append(c['new']), 'value')
+    "The changed maps are there before all scenes are searched."
+    page, said, drawn = AttentionExplorer(*models, scenes), [], []
+    before = pictures(page)
+    page.ranking.observe(lambda c: (said.append(c['new']), drawn.append(changed(page, before))), 'value')
     page.edit.value = 'off'
     assert 'computing' in said[0] and 'computing' not in said[-1]
+    assert drawn[0] == drawn[-1] == {'distilled'}
     said.clear()
     page.edit.value = ''
     page.edit.value = 'off'
