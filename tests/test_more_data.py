@@ -157,10 +157,10 @@ def test_market_protocol_and_names(sets, copies, world):
 def test_cut_outs_train_an_embedder(sets):
     "The whole of each picture is cut, nobody's surroundings are background, and a step of training runs."
     data = open_dataset(f'market-1501:{sets["market-1501"]}', progress=False)
-    cuts = crop_dataset(data, (32, 16), cache=True, workers=0, progress=False)
+    cuts = crop_dataset(data, (64, 32), cache=True, workers=0, progress=False)
     assert len(cuts) == len(data) and [s.person_id[0] for s in cuts.scenes] == [s.person_id[0] for s in data.scenes]
     torch.manual_seed(0)
-    model = build_model('hdl-student-fast', num_ids=data.num_ids, width=.125)
+    model = build_model('hdl-student-fast', num_ids=data.num_ids, width=.25)
     log = run(CropIdentity(model), cuts, TrainConfig(steps=2, batch_size=4, workers=0), progress=False)
     assert len(log) and np.isfinite([r['loss'] for r in log if 'loss' in r]).all()
 

@@ -192,15 +192,17 @@ function place() {
   return listed ? '' : [...chosen].map(Math.round).join(',');
 }
 
-// Of a picture of one's own an address says nothing: whoever opens it has not got it.
+// Of a picture of one's own an address says nothing: whoever opens it has not got it. The browser's
+// history, which is this visitor's, keeps the state of that, too.
 function showAddress(back = false) {
-  const text = own ? '' : toQuery({ ...state, at: place() }, runtime), key = own?.key;
-  const other = text !== location.search || key !== history.state?.key;
-  history[back && other ? 'pushState' : 'replaceState']({ key }, '', location.pathname + text);
+  const text = toQuery({ ...state, at: place() }, runtime), key = own?.key, before = history.state;
+  const other = text !== before?.text || key !== before?.key;
+  const address = location.pathname + (own ? '' : text);
+  history[back && other ? 'pushState' : 'replaceState']({ key, text }, '', address);
 }
 
 function goBack({ state: entry }) {  // or forward
-  const asked = fromQuery(location.search, data.scenes.length);
+  const asked = fromQuery(entry?.text ?? location.search, data.scenes.length);
   own = pictures.get(entry?.key) ?? null;
   $('guide').hidden = true;
   change({ ...asked.state, at: '' }, { box: boxIn(asked), back: false });
