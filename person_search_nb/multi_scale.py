@@ -80,6 +80,7 @@ def _together(self: MultiScale, found):
     "One picture's people in all sizes, without those that are found twice."
     if len(found) == 1: return found[0]
     all_of = {k: torch.cat([f[k] for f in found]) for k in found[0]}
-    threshold = getattr(self.net, 'nms_threshold', .4)
+    about = getattr(self.net, 'about', {})  # of an exported network
+    threshold = getattr(self.net, 'nms_threshold', about.get('nms_threshold', .4))
     keep = nms(all_of['boxes'].float(), all_of['scores'].float(), threshold)
     return {k: v[keep] for k, v in all_of.items()}

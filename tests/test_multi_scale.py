@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from person_search_nb.datasets import open_dataset
+from person_search_nb.deployable import deployable
 from person_search_nb.evaluation import evaluate
 from person_search_nb.gallery import fingerprint
 from person_search_nb.indexing import build_gallery
@@ -51,6 +52,15 @@ def test_more_is_found_and_the_same_person_is_found_once(net):
     inter = (rb - lt).clamp(min=0).prod(2)
     iou = inter / (a[:, None] + a - inter)
     assert (iou - torch.eye(len(a))).max() <= net.nms_threshold + 1e-5
+
+
+def test_an_exported_network_keeps_its_threshold():
+    net = load_model('shipped:hdl-student-fast-taught').eval()
+    net.nms_threshold = .1
+    image = [open_dataset(SPEC, 'gallery', size=SIZE, progress=False)[0][0]]
+    with torch.no_grad(): own, exported = (MultiScale(m).eval()(image)[0]['boxes'] for m in (net, deployable(net)))
+    assert len(own) > 1
+    torch.testing.assert_close(exported, own, atol=.05, rtol=0)
 
 
 def test_a_gallery_goes_on_with_its_scales(net, tmp_path):
