@@ -87,6 +87,7 @@ TRUNKS = {
     'resnet50-attention': Trunk(dict(name='hdl-teacher', width=.25, factored=True), ((1000, 1e-3, 0),)),
     'vgg16': Trunk(dict(name='e2e-rss', width=.125, anchors='pedestrian', id_loss='softmax', batch_norm=True), ((1000, 1e-3, 0),), (112, 112)),
     'hdl-teacher-rich': Trunk(dict(name='hdl-teacher', width=.25, factored=True), ((3000, 6e-4, 1000),), seconds=.6, hows=('labels',), **RICH | dict(start='hdl-teacher', style='bare', bf16=True)),
+    'hdl-teacher-longer': Trunk(dict(name='hdl-teacher', width=.25, factored=True), ((3000, 6e-4, 1000),), seconds=.6, hows=('labels',), **RICH | dict(start='hdl-teacher', style='plain', bf16=True)),
     'hdl-student-fast-rich': Trunk(student('hdl-student-fast'), ((3000, 1e-3, 0),), seconds=.5, **RICH | dict(start='hdl-student-fast-taught', teacher='hdl-teacher-rich')),
     **{name: plain(name, seconds) for name, seconds in (('resnet18', .5), ('resnet50', .8), ('googlenet', .8), ('densenet121', 1.))},
 }

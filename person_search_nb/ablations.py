@@ -23,7 +23,7 @@ from .runs import set_aside
 from .figures import plot_runs
 from .models import load_model
 from .presets import check_here, differences, stage_recipes
-from .paper_tables import Row, SEARCHES, Table
+from .paper_tables import CURVES, Row, SEARCHES, Table
 from .tables import TABLES
 from .ablation_rows import measure, network_of, overridden, Plan, STUDENT, train_all
 
@@ -308,6 +308,9 @@ def _own_table(name, rows):
     rows = table.rows
     if isinstance(rows, (str, dict, Row)) or not isinstance(rows, Iterable):
         raise ValueError(_NO_LIST.format(name, rows))
+    for what, known in (('measure', [*_MEASURES]), ('curve', ['', *CURVES])):
+        if (given := getattr(table, what)) not in known:
+            raise ValueError(f"{name}: {what}={given!r}, not one of {', '.join(known).strip(', ')}")
     rows, files = tuple(rows), {}
     if not rows: raise ValueError(f'{name}: give at least one row')
     labels = {r.label for r in rows if isinstance(r, Row) and r.model}
