@@ -134,7 +134,7 @@ def exact_neighbours(
     queries: np.ndarray,   # (Q, D)
     k: int = 10,           # wanted of each
     keep=None,             # (M,) bool: only these rows; None: all
-    block: int = 16384,    # rows at a time
+    block: int = 16384,    # rows widened at a time; four times as many where none are
     longest: float | None = None,  # length no row exceeds; None: measured on the way
 ) -> tuple:               # ((Q, k) float64 inner products, (Q, k) rows)
     """The rows with the largest inner products, falling, among equals the earlier row; the same
@@ -144,7 +144,7 @@ def exact_neighbours(
     sims, rows = np.full((n, k), -np.inf), np.full((n, k), -1, np.int64)
     if not n or not k: return sims, rows
     half = n == 1 and bool(longest) and feats.dtype == np.float16
-    for numbers, chunk in _blocks(feats, block, keep, widen=not half):
+    for numbers, chunk in _blocks(feats, 4 * block if half else block, keep, widen=not half):
         s, error = _products(queries, chunk)
         if not np.isfinite(s.sum()): _refuse_rows(chunk, numbers, queries)
         bound = sims[:, -1]
