@@ -189,6 +189,9 @@ def _queries(folder, asked, gallery, source, protocol, **kw):
     if protocol == 'standard': queries.candidates = other_views(queries, gallery)
     return under_protocol(queries, gallery.cameras, protocol, gallery.scenes)
 
+_CUT = ('every picture is one person, cut out, with nothing to detect: '
+        'evaluate with true boxes (--true-boxes)')
+
 def _open(scheme, folder, options, split, part, **kw):
     "A split; `part` gives the people of one and what was left out."
     protocol = choose(scheme, options, 'protocol', REID_PROTOCOLS)
@@ -198,6 +201,7 @@ def _open(scheme, folder, options, split, part, **kw):
     options = kw if split != 'query' else dict(progress=False)
     data = _people_dataset(folder, people, first, f'{scheme} {first}', **options)
     data.left_out.update(left)
+    if first == 'gallery': data.notes.append(_CUT)
     if split != 'query': return data
     asked, left = part('query')
     if not asked: raise DataError(f'{folder}: nobody is a query; copy the complete set there')

@@ -296,6 +296,18 @@ def test_the_command_data_says_what_was_left_out(command, copies, tmp_path):
     assert done.returncode == 0 and 'folders in bounding_box_test, not looked into (gallery)' in done.stdout and '  1 folders in query, not looked into (query)' in done.stdout
 
 
+@pytest.mark.parametrize('scheme', ('market-1501', 'msmt17'))
+def test_it_is_said_that_cut_outs_have_nothing_to_detect(command, sets, scheme):
+    "A detector's scores on them read like those of a bad embedder."
+    spec = f'{scheme}:{sets[scheme]}'
+    note = 'every picture is one person, cut out, with nothing to detect: evaluate with true boxes (--true-boxes)'
+    assert f'  {note}' in command('data', spec, '--scenes', 0).stdout
+    done = command('evaluate', 'shipped:hdl-student-fast', '--data', spec, '--true-boxes')
+    assert done.returncode == 0 and f'note: {note}' in done.stderr and 'Detector: AP 100.0, recall 100.0.' in done.stdout, done.stderr
+    done = command('evaluate', 'shipped:hdl-student-fast-rich', '--data', spec)   # it finds next to nobody: no table without rows
+    assert done.returncode == 0 and f'note: {note}' in done.stderr and not re.search(r'--- \|\s*(\n\n|$)', done.stdout), done.stdout
+
+
 @pytest.mark.parametrize('scheme,spoil,message', [
     ('posetrack21', lambda f: (f/'posetrack_person_search/query.json').unlink(), 'query.json: no such file; is the layout complete?'),
     ('movienet-ps', lambda f: (f/'annotation/Images.mat').write_bytes(b'\x80\x04pickle' * 40), 'Images.mat: is no MATLAB 5 file'),
