@@ -2,6 +2,8 @@
 
     python benchmarks/real.py FRAMES --models shipped:hdl-student-fast-taught runs/a/model.safetensors
     python benchmarks/real.py FRAMES --models shipped:hdl-student-fast-rich --scales 1,2   # each picture in two sizes
+    python benchmarks/real.py FRAMES --heights 120,260 --models shipped:hdl-student-fast-rich   # and who is found, by height
+    python benchmarks/real.py FRAMES --histogram                      # colours of true boxes, without a network
     python benchmarks/real.py FRAMES --ablation --out runs/real       # every kind left out alone, three seeds; goes on
     python benchmarks/real.py FRAMES --ablation --seeds 0 --steps .02 --out runs/try      # proves only that it runs
 
@@ -9,14 +11,19 @@ FRAMES is a folder in COCO form with person_id and cameras, such as PRW's; no ne
 """
 import argparse
 import json
+import math
 import statistics
 import sys
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from person_search_nb.baselines import histogram_baseline
+from person_search_nb.boxes import box_iou
 from person_search_nb.datasets import open_dataset
-from person_search_nb.evaluation import evaluate
+from person_search_nb.evaluation import evaluate, gallery_truth, run_detector
 from person_search_nb.files import atomic_write, read_json
 from person_search_nb.model_files import load_model
 from person_search_nb.multi_scale import MultiScale
@@ -29,10 +36,36 @@ EPOCHS = 4.  # 200 steps of 4 scenes, from the start of preset `tiny`
 MEASURES = dict(ap='AP', recall='recall', mAP='mAP', top1='top-1', told='mAP, told the boxes')
 
 
+def opened(frames, size):
+    "The frames as gallery and queries; a person is searched for in those of other cameras."
+    spec = f'coco:{frames}?train=*&gallery=*&query=*&protocol=cross-camera'
+    return [open_dataset(spec, s, size=size, progress=False) for s in ('gallery', 'query')]
+
+
+def histogram(frames, size):
+    "Colours of body strips, told the boxes: what a network has to beat."
+    found = histogram_baseline(*opened(frames, size), progress=False)
+    return dict(told=found['mAP'])
+
+
+def by_height(model, frames, size, scales, edges):
+    "[(from px, to px, people, found)] by their height in the frames as they are; found: as for the recall, each other's best overlap, 0.5 or more."
+    gallery, _ = opened(frames, size)
+    own, truth = run_detector(MultiScale(load_model(model), scales).eval(), gallery, progress=False), gallery_truth(gallery)
+    right = np.zeros(len(truth['gt_image']), bool)
+    for i in np.unique(truth['gt_image']):
+        rows, some = np.flatnonzero(truth['gt_image'] == i), (own['det_image'] == i) & (own['det_scores'] >= .01)
+        if not some.any(): continue
+        iou = box_iou(torch.from_numpy(truth['gt_boxes'][rows]), torch.as_tensor(own['det_boxes'][some])).numpy()
+        best = iou.argmax(1)
+        right[rows] = (iou.max(1) >= .5) & (iou.argmax(0)[best] == np.arange(len(rows)))
+    height = truth['gt_boxes'][:, 3] - truth['gt_boxes'][:, 1]
+    return [(low, high, int(some.sum()), int(right[some].sum())) for low, high in pairwise((0, *edges, math.inf)) for some in [(height >= low) & (height < high)]]
+
+
 def score(model, frames, size, scales=(1,)):
     "Detection in all frames; search for every person with all other cameras for a gallery, by its own boxes and by the true ones."
-    spec = f'coco:{frames}?train=*&gallery=*&query=*&protocol=cross-camera'
-    gallery, queries = (open_dataset(spec, s, size=size, progress=False) for s in ('gallery', 'query'))
+    gallery, queries = opened(frames, size)
     model = MultiScale(load_model(model), scales).eval()
     own, told = (evaluate(model, gallery, queries, true_boxes=t, progress=False) for t in (False, True))
     return dict(ap=own['det_ap'], recall=own['det_recall'], mAP=own['mAP'], top1=own['top1'], told=told['mAP'], queries=own['queries'])
@@ -67,7 +100,7 @@ def table(rows):
         low, high = 100 * min(values), 100 * max(values)
         return f'{100 * statistics.mean(values):.1f}' + (f' ({low:.1f}–{high:.1f})' if len(values) > 1 else '')
     head = ['|  | ' + ' | '.join(MEASURES.values()) + ' |', '|---' * (1 + len(MEASURES)) + '|']
-    return '\n'.join(head + [f'| {label} | ' + ' | '.join(cell([s[k] for s in scores]) for k in MEASURES) + ' |' for label, scores in rows.items()])
+    return '\n'.join(head + [f'| {label} | ' + ' | '.join(cell([s[k] for s in scores]) if k in scores[0] else '' for k in MEASURES) + ' |' for label, scores in rows.items()])
 
 
 def main():
@@ -79,15 +112,21 @@ def main():
     p.add_argument('--steps', type=float, default=1., help='share of the steps, for a quick try')
     p.add_argument('--size', default='450x800', help='HEIGHTxWIDTH of the frames')
     p.add_argument('--scales', default='1', help='of the pictures, such as 1,2: looked at in several sizes')
+    p.add_argument('--histogram', action='store_true', help='a row for colours of true boxes')
+    p.add_argument('--heights', default='', help='px of the frames as they are, such as 120,260: how many people below, between and above are found')
     p.add_argument('--out', type=Path, default=Path('runs/real'))
     a = p.parse_args()
     torch.set_num_threads(1)
     size = tuple(map(int, a.size.split('x')))
     scales = tuple(map(float, a.scales.split(',')))
     rows = {m: [score(m, a.frames, size, scales)] for m in a.models}
+    if a.histogram: rows['colour histogram'] = [histogram(a.frames, size)]
     if a.ablation:
         rows |= {f'without {k}' if k else 'all kinds': v for k, v in ablation(a.frames, a.seeds, a.out, a.steps, size).items()}
     print(table(rows))
+    for m in a.models if a.heights else ():
+        for low, high, people, found in by_height(m, a.frames, size, scales, map(float, a.heights.split(','))):
+            print(f'\n{m}: {found} of {people} people of {low:g} to {high:g} px')
 
 
 if __name__ == '__main__': main()

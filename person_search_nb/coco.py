@@ -303,7 +303,10 @@ def coco_lists(
     file,
 ) -> dict:  # with lists of images and annotations
     "What a COCO file holds; its four lists are lists. Raises `DataError`."
-    data, hold = read_json(file, DataError), 'COCO files hold the lists images and annotations'
+    hold = 'COCO files hold the lists images and annotations'
+    try: data = read_json(file, DataError)
+    except FileNotFoundError:
+        raise DataError(f'{file}: no such file; is the layout complete?') from None
     for key in ('images', 'annotations'):
         if not isinstance(required_key(data, key, file, 'the file', hold), list):
             raise DataError(f'{file}: {key!r} is not a list; {hold}')

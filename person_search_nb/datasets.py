@@ -167,6 +167,13 @@ def _protocol_counts(p):
 
 def _add_new(known, lines): known += [line for line in lines if line not in known]
 
+def _add_protocol(out, name, p):
+    "Put the counts of a protocol, and what its queries left out, into a summary."
+    asked = p.queries.dataset  # its files can be others than the gallery's
+    out['protocols'][name] = _protocol_counts(p)
+    _add_new(out['notes'], asked.notes)
+    if asked.left_out != out['left_out']['gallery']: out['left_out']['query'] = dict(asked.left_out)
+
 # %% ../nbs/39_datasets.ipynb #39283683
 def summary(
     spec: str,              # a data spec
@@ -188,7 +195,7 @@ def summary(
             nobody = not out['splits']['gallery']['labelled']
             if not nobody and name != f'protocol={CAMERAS[1]}': raise
             out['notes'].append(str(e))
-        else: out['protocols'][name or 'standard'] = _protocol_counts(p)
+        else: _add_protocol(out, name or 'standard', p)
     return out
 
 # %% ../nbs/39_datasets.ipynb #345bc778
@@ -227,7 +234,8 @@ def _protocol_lines(protocols):
 # %% ../nbs/39_datasets.ipynb #3b125999
 def _left_out_lines(left):
     "What each split left out; once when both left out the same."
-    if left['train'] == left['gallery']: left = {'': left['train']}
+    if left['train'] == left['gallery']:
+        left = {'': left['train'], **{k: v for k, v in left.items() if k == 'query'}}
     return [f"  {n:,} {reason}{f' ({split})' if split else ''}"
             for split, some in left.items() for reason, n in some.items()]
 

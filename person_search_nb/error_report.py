@@ -226,7 +226,8 @@ def report_text(
         score_table(r['search'], title='queries (95 % of draws of people)'),
         f"Detector: AP {100 * d['ap']:.1f}, recall {100 * d['recall']:.1f}.",
         score_table({'points': lost}, tuple(lost), 'where 100 go'),
-        score_table(sweep, ('mAP', 'top1', 'top5', 'top10'), f"detector's recall{_by(r)}")])
+        *([score_table(sweep, ('mAP', 'top1', 'top5', 'top10'), f"detector's recall{_by(r)}")]
+          if sweep else [])])
 
 # %% ../nbs/57_error_report.ipynb #57e4d881
 def _show_curves(r, search, detector, fewer):

@@ -178,7 +178,7 @@ def identified_scenes(
         what = f'{file}: p{who}, scene {name}'
         if name not in scenes:
             raise DataError(f'{what}: the scene is not one of the {some} scenes of Images.mat '
-                            'and pool.mat; correct one of the files')
+                            'and the pool; correct one of the files')
         if fault := _identify(scenes[name], box, who, what): faults.append(fault)
     return list(scenes.values()), [*images['faults'].tolist(), *corrected_faults(faults, known)]
 
@@ -370,7 +370,10 @@ def text_lines(
     try: return regular_file(file, DataError).read_text(encoding='utf-8-sig').splitlines()
     except FileNotFoundError:
         raise DataError(f'{file}: no such file; is the layout complete?') from None
-    except (OSError, UnicodeDecodeError) as e:
+    except UnicodeDecodeError as e:
+        raise DataError(f'{file}: is not text in UTF-8 ({e.reason} at byte {e.start}); '
+                        'save it as UTF-8') from None
+    except OSError as e:
         raise DataError(f'{file}: cannot be read ({e}); copy or download it again') from None
 
 def prw_queries(

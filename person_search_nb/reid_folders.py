@@ -15,7 +15,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .files import DataError
-from .pictures import check_picture, data_file, Files
+from .pictures import check_picture, data_file, Files, pictures_in
 from .scenes import CAMERAS, choose, QuerySet, Scene, SceneDataset
 from .scenes import under_protocol
 from .specs import opener
@@ -94,15 +94,17 @@ class Person(NamedTuple):
     person: int  # -1 = a distractor
     camera: int
 
-_ENDINGS = '.jpg', '.jpeg', '.png'
 _NAME = r'(-?\d{1,9})_c(\d{1,3})(s\d{1,3})?(?:_.*)?'
 
 def _named(folder, part):
-    "([`Person`], how many junk pictures were left out) of a folder in Market-1501's form."
+    "([`Person`], {reason: how many were left out}) of a folder in Market-1501's form."
     where, found, junk = folder / MARKET[part], [], 0
     if not where.is_dir():
         raise DataError(f'{where}: no such folder; copy the complete set there')
-    for f in sorted(f for f in where.iterdir() if f.suffix.lower() in _ENDINGS):
+    pictures, left = pictures_in(where)
+    if left and not pictures:
+        raise DataError(f'{where}: holds folders and no pictures; move the pictures into it')
+    for f in pictures:
         m = re.fullmatch(_NAME, f.stem, re.ASCII)
         if m is None:
             raise DataError(f'{f}: is not named like 0002_c1s1_000451_03.jpg or '
@@ -110,7 +112,7 @@ def _named(folder, part):
         who, file = int(m[1]), data_file(folder, f'{MARKET[part]}/{f.name}', where)
         if who < 0: junk += 1
         else: found.append(Person(file, -1 if who == 0 and m[3] else who, int(m[2])))
-    return found, junk
+    return found, left | ({'junk pictures (identity -1)': junk} if junk else {})
 
 # %% ../nbs/tools/reid_folders.ipynb #1509405c
 def _listed(folder, name, pictures):
@@ -187,19 +189,25 @@ def _queries(folder, asked, gallery, source, protocol, **kw):
     if protocol == 'standard': queries.candidates = other_views(queries, gallery)
     return under_protocol(queries, gallery.cameras, protocol, gallery.scenes)
 
+_CUT = ('every picture is one person, cut out, with nothing to detect: '
+        'evaluate with true boxes (--true-boxes)')
+
 def _open(scheme, folder, options, split, part, **kw):
-    "A split; `part` gives the people of one and how many were junk."
+    "A split; `part` gives the people of one and what was left out."
     protocol = choose(scheme, options, 'protocol', REID_PROTOCOLS)
-    people, junk = part('train' if split == 'train' else 'gallery')
+    people, left = part('train' if split == 'train' else 'gallery')
     if not people: raise DataError(f'{folder}: nobody is for {split}; copy the complete set there')
     first = split if split != 'query' else 'gallery'
     options = kw if split != 'query' else dict(progress=False)
     data = _people_dataset(folder, people, first, f'{scheme} {first}', **options)
-    if junk: data.left_out['junk pictures (identity -1)'] = junk
+    data.left_out.update(left)
+    if first == 'gallery': data.notes.append(_CUT)
     if split != 'query': return data
-    asked, _ = part('query')
+    asked, left = part('query')
     if not asked: raise DataError(f'{folder}: nobody is a query; copy the complete set there')
-    return _queries(folder, asked, data, f'{scheme} query', protocol, **kw)
+    queries = _queries(folder, asked, data, f'{scheme} query', protocol, **kw)
+    queries.dataset.left_out.update(left)
+    return queries
 
 # %% ../nbs/tools/reid_folders.ipynb #13932220
 @opener('market-1501')
@@ -223,5 +231,5 @@ def open_msmt17(
     "MSMT17: every cut-out is a scene with one person; lists say who."
     folder = layout_folder('msmt17', path, options, 'protocol', 'val')
     val = choose('msmt17', options, 'val', ('no', 'yes')) == 'yes'
-    return _open('msmt17', folder, options, split, lambda part: (_msmt17(folder, part, val), 0),
+    return _open('msmt17', folder, options, split, lambda part: (_msmt17(folder, part, val), {}),
                  **kw)

@@ -17,7 +17,7 @@ from .annotation_checks import corners, cut_note, whole_numbers
 from .files import DataError
 from .matfile import MatFile
 from .mot_files import read_film, read_mot
-from .pictures import check_picture, data_file
+from .pictures import check_picture, data_file, pictures_in
 from .scenes import CAMERAS, choose, Scene, under_protocol
 from .specs import opener, SPLITS
 from .coco import query_set
@@ -215,8 +215,7 @@ def _reid_list(folder, split):
     places = folder / _REID[split], folder / 'DukeMTMC-reID' / _REID[split]
     where = next((d for d in places if d.is_dir()), None)
     if where is None: return None
-    files = [f for f in sorted(where.iterdir()) if f.suffix.lower() in ('.jpg', '.png')]
-    return _numbers_in(files, r'(\d{1,9})_c(\d{1,3})_f(\d{1,9})',
+    return _numbers_in(pictures_in(where)[0], r'(\d{1,9})_c(\d{1,3})_f(\d{1,9})',
                        '0005_c2_f0046985.jpg (identity, camera, frame)')
 
 # %% ../nbs/38_tracks.ipynb #560aad3c

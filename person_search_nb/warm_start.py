@@ -19,8 +19,8 @@ from .model_files import check_finite, read_weights
 from .checkpoints import load_tree
 
 # %% ../nbs/68_warm_start.ipynb #add832f2
-# of DataParallel, wrappers, torchvision's detectors, other detectors
-PREFIXES = 'module.', 'model.', 'backbone.body.', 'backbone.'
+# of DataParallel, torch.compile, wrappers, torchvision's detectors, other detectors
+PREFIXES = 'module.', '_orig_mod.', 'model.', 'backbone.body.', 'backbone.'
 
 def _without_prefix(state):
     "Names without what stands before all of them, or before all of a trunk inside a detector."

@@ -235,7 +235,7 @@ def query(text): return lambda folder: (folder/'query_info.txt').write_bytes(tex
     (query('7 40 10 20 40 c1s1_000001\n'), r'query_info.txt: line 1 .*its box is that of identity 8; correct identity or box'),
     (query('7 75 10 20 40 c1s1_000001\n'), r'query_info.txt: line 1 .*the person is elsewhere in this scene, with the corners \[10.0, 10.0, 30.0, 50.0\]'),
     (query('7 10 10 20 40 c1s1_000001\n8 40 10 20 40 c1s1_000001\n7 10 10 20 40.0 c1s1_000001.jpg\n'), r'query_info.txt: line 3 .*is line 1 again; delete one'),
-    (query('\n \n'), r'query_info.txt: lists no queries'), (query(b'\xff\xfe7 1'), r'query_info.txt: cannot be read'),
+    (query('\n \n'), r'query_info.txt: lists no queries'), (query(b'\xff\xfe7 1'), r'query_info.txt: is not text in UTF-8'),
     (lambda f: (f/'query_info.txt').unlink(), r'query_info.txt: no such file'),
     (lambda f: save(f/'frame_test.mat', img_index_test=cell(['c1s1_000001'] * 2)), r'frame_test.mat: lists c1s1_000001 twice'),
     (lambda f: save(f/'frame_test.mat', img_index_test=cell(['c1s1_000000'])), r'frame_test.mat: frame c1s1_000000 is in frame_train.mat, too'),

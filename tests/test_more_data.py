@@ -174,6 +174,19 @@ def rewrite(file, change):
 def spoil_list(name, text): return lambda f: (f/name).write_text(text)
 
 
+def into_folders(where, n):
+    "Put the first n pictures into a folder for each identity, as some tools do."
+    for p in sorted(where.iterdir())[:n]:
+        (where/p.name[:4]).mkdir(exist_ok=True)
+        p.rename(where/p.name[:4]/p.name)
+
+
+def unknown_gallery_scene(file):
+    lists = scipy_io.loadmat(file)['TestG2']
+    lists[0, 0]['Gallery'][0, 0]['imname'] = np.array(['nowhere.jpg'])
+    scipy_io.savemat(file, dict(TestG2=lists))
+
+
 @pytest.mark.parametrize('scheme,spoil,message', [
     ('movienet-ps', lambda f: [p.unlink() for p in f.glob('*/test/train_test/TestG*.mat')], r'train_test: has no TestG\*.mat; copy'),
     ('movienet-ps', lambda f: (f/'annotation/pool_2.mat').unlink(), r'pool_2.mat: no such file'),
@@ -197,6 +210,11 @@ def spoil_list(name, text): return lambda f: (f/name).write_text(text)
     ('market-1501', lambda f: (f/'query/p1.jpg').write_bytes(b''), r'p1.jpg: is not named like .*; rename it or take it away'),
     ('market-1501', lambda f: next((f/'query').iterdir()).write_bytes(b''), r'query/.*.jpg: '),
     ('g2aps', lambda f: (f/'annotation/test/train_test/TestG4.mat').unlink(), r'train_test: has no TestG\*.mat; copy'),
+    ('posetrack21', lambda f: (f/'posetrack_person_search/train.json').unlink(), r'train.json: no such file; is the layout complete\?'),
+    ('posetrack21', lambda f: (f/'posetrack_person_search/query.json').unlink(), r'query.json: no such file; is the layout complete\?'),
+    ('msmt17', lambda f: (f/'list_gallery.txt').write_text((f/'list_gallery.txt').read_text(), 'utf-16'), r'list_gallery.txt: is not text in UTF-8 \(.* at byte 0\); save it as UTF-8'),
+    ('market-1501', lambda f: into_folders(f/'query', 99), r'query: holds folders and no pictures; move the pictures into it'),
+    ('movienet-ps', lambda f: unknown_gallery_scene(f/'annotation/test/train_test/TestG2.mat'), r'not one of the test scenes of Images.mat and the pool; correct'),
 ])
 def test_bad_input_names_the_file_and_the_way_out(copies, scheme, spoil, message):
     folder = copies(scheme)
@@ -212,6 +230,95 @@ def test_every_ending_of_a_picture_counts(copies):
     files[0].rename(files[0].with_suffix('.jpeg'))
     files[1].rename(files[1].with_suffix('.JPEG'))
     assert len(open_dataset(f'market-1501:{folder}', 'query', progress=False)) == len(files)
+
+
+@pytest.mark.parametrize('ending', ('.bmp', '.webp', '.tiff', '.PNG'))
+def test_pictures_of_every_kind_that_is_read_count(copies, ending):
+    "They were left out in silence, and the scores were of a smaller gallery."
+    folder = copies('market-1501')
+    files = sorted((folder/'bounding_box_test').iterdir())
+    for p in files[:4]:
+        Image.open(p).save(p.with_suffix(ending))
+        p.unlink()
+    (folder/'bounding_box_test/._0002_c1s1_000001_00.jpg').write_bytes(b'of macOS')
+    gallery = open_dataset(f'market-1501:{folder}', 'gallery', progress=False)
+    assert len(gallery) == len(files) and gallery.picture(0).ndim == 3
+
+
+@pytest.mark.parametrize('scheme', SCHEMES)
+def test_every_file_taken_away_damaged_or_a_folder_is_one_clear_line(sets, copies, scheme):
+    names = [p.relative_to(sets[scheme]) for p in sorted(sets[scheme].rglob('*')) if p.is_file() and p.suffix != '.jpg']
+    folder = copies(scheme)
+    for name in names:
+        file = folder/name
+        whole, told = file.read_bytes(), 0
+        for spoil in (file.unlink, file.mkdir, lambda: (file.rmdir(), file.write_bytes(whole[:len(whole) // 2])), lambda: file.write_bytes(b'')):
+            spoil()
+            for s in SPLITS:
+                try: open_dataset(f'{scheme}:{folder}', s, progress=False)
+                except DataError as e:
+                    told += 1
+                    assert '\n' not in str(e) and str(folder) in str(e), e
+        file.write_bytes(whole)
+        assert told or 'G4' in name.name or 'app9' in name.name or name.name in ('pool_4.mat', 'list_val.txt') or 'subset' in str(name), name
+
+
+# -- person-search data -----------------------------------------------------------------------------------------------
+
+def numbers(line): return re.findall(r'\d[\d,.]*', line)
+
+
+@pytest.mark.parametrize('scheme', SCHEMES)
+def test_the_command_data_recognises_and_counts(command, sets, world, tmp_path, scheme):
+    done = command('data', sets[scheme], '--out', tmp_path/'sheet.png')
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f'{scheme}:{sets[scheme]}') and (tmp_path/'sheet.png').is_file()
+    train, gallery = (next(line for line in lines if line.startswith(s)) for s in ('train ', 'gallery '))
+    learned, searched = (open_dataset(f'{scheme}:{sets[scheme]}', s, progress=False) for s in SPLITS[:2])
+    for line, data in ((train, learned), (gallery, searched)):
+        assert numbers(re.sub(r'\[.*?\]', '', line)) == [str(n) for n in (len(data), sum(len(s.boxes) for s in data.scenes), sum(int((s.person_id >= 0).sum()) for s in data.scenes), data.num_ids, len(set(data.cameras.tolist()) - {-1}))]
+    for name in protocols(f'{scheme}:{sets[scheme]}'):
+        row = next(line for line in lines if line.startswith(name))
+        assert numbers(re.sub(r'\[.*?\]', '', row.removeprefix(name)))[0] == '5' and row.split()[-1] == '0'
+
+
+def test_the_command_data_says_what_was_left_out(command, copies, tmp_path):
+    folder = copies('posetrack21')
+    rewrite(folder/'posetrack_person_search/query.json', lambda d: (d['annotations'][0].update(person_id=99999), d['annotations'][1].update(bbox=[1000, 1000, 9, 9])))
+    done = command('data', f'posetrack21:{folder}', '--out', tmp_path/'a.png')
+    assert done.returncode == 0 and '  1 queries are in no other frame and are left out' in done.stdout
+    assert '  1 boxes of which less than a quarter is inside their picture (query)' in done.stdout
+    folder = copies('market-1501')
+    into_folders(folder/'bounding_box_test', 5)
+    into_folders(folder/'query', 1)
+    done = command('data', f'market-1501:{folder}', '--out', tmp_path/'b.png')
+    assert done.returncode == 0 and 'folders in bounding_box_test, not looked into (gallery)' in done.stdout and '  1 folders in query, not looked into (query)' in done.stdout
+
+
+@pytest.mark.parametrize('scheme', ('market-1501', 'msmt17'))
+def test_it_is_said_that_cut_outs_have_nothing_to_detect(command, sets, scheme):
+    "A detector's scores on them read like those of a bad embedder."
+    spec = f'{scheme}:{sets[scheme]}'
+    note = 'every picture is one person, cut out, with nothing to detect: evaluate with true boxes (--true-boxes)'
+    assert f'  {note}' in command('data', spec, '--scenes', 0).stdout
+    done = command('evaluate', 'shipped:hdl-student-fast', '--data', spec, '--true-boxes')
+    assert done.returncode == 0 and f'note: {note}' in done.stderr and 'Detector: AP 100.0, recall 100.0.' in done.stdout, done.stderr
+    done = command('evaluate', 'shipped:hdl-student-fast-rich', '--data', spec)   # it finds next to nobody: no table without rows
+    assert done.returncode == 0 and f'note: {note}' in done.stderr and not re.search(r'--- \|\s*(\n\n|$)', done.stdout), done.stdout
+
+
+@pytest.mark.parametrize('scheme,spoil,message', [
+    ('posetrack21', lambda f: (f/'posetrack_person_search/query.json').unlink(), 'query.json: no such file; is the layout complete?'),
+    ('movienet-ps', lambda f: (f/'annotation/Images.mat').write_bytes(b'\x80\x04pickle' * 40), 'Images.mat: is no MATLAB 5 file'),
+    ('msmt17', lambda f: (f/'list_train.txt').write_text('anna'), "list_train.txt: line 1 is 'anna'; write"),
+    ('market-1501', lambda f: next((f/'query').iterdir()).write_bytes(b''), 'cannot be decoded'),
+])
+def test_the_command_data_on_a_broken_set(command, copies, tmp_path, scheme, spoil, message):
+    folder = copies(scheme)
+    spoil(folder)
+    done = command('data', f'{scheme}:{folder}', '--out', tmp_path/'a.png')
+    assert done.returncode == 1 and message in done.stderr and len(done.stderr.splitlines()) == 1 and not done.stdout and not (tmp_path/'a.png').exists()
 
 
 @pytest.mark.parametrize('scheme', SCHEMES)

@@ -109,7 +109,7 @@ def test_a_file_keeps_the_rules_it_is_judged_by(tmp_path):
     assert protocol_of(None) == dict(score_threshold=.5, iou_threshold=.5, min_height=0.)
 
 
-@pytest.mark.parametrize('prefix', ['', 'module.', 'model.', 'backbone.body.', 'module.backbone.body.'])
+@pytest.mark.parametrize('prefix', ['', 'module.', 'model.', 'backbone.body.', 'module.backbone.body.', '_orig_mod.', 'module._orig_mod.', '_orig_mod.module.'])
 def test_weights_start_a_trunk_whatever_stands_before_their_names(tmp_path, prefix):
     from torchvision.models import resnet18
     state = resnet18(weights=None).state_dict()
