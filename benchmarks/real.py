@@ -36,21 +36,21 @@ EPOCHS = 4.  # 200 steps of 4 scenes, from the start of preset `tiny`
 MEASURES = dict(ap='AP', recall='recall', mAP='mAP', top1='top-1', told='mAP, told the boxes')
 
 
-def opened(frames, size):
-    "The frames as gallery and queries; a person is searched for in those of other cameras."
-    spec = f'coco:{frames}?train=*&gallery=*&query=*&protocol=cross-camera'
+def opened(frames, size, protocol):
+    "The frames as gallery and queries; a person is searched for in those of other cameras, or in all others."
+    spec = f'coco:{frames}?train=*&gallery=*&query=*&protocol={protocol}'
     return [open_dataset(spec, s, size=size, progress=False) for s in ('gallery', 'query')]
 
 
-def histogram(frames, size):
+def histogram(*frames):
     "Colours of body strips, told the boxes: what a network has to beat."
-    found = histogram_baseline(*opened(frames, size), progress=False)
+    found = histogram_baseline(*opened(*frames), progress=False)
     return dict(told=found['mAP'])
 
 
-def by_height(model, frames, size, scales, edges):
+def by_height(model, frames, scales, edges):
     "[(from px, to px, people, found)] by their height in the frames as they are; found: as for the recall, each other's best overlap, 0.5 or more."
-    gallery, _ = opened(frames, size)
+    gallery, _ = opened(*frames)
     own, truth = run_detector(MultiScale(load_model(model), scales).eval(), gallery, progress=False), gallery_truth(gallery)
     right = np.zeros(len(truth['gt_image']), bool)
     for i in np.unique(truth['gt_image']):
@@ -63,9 +63,9 @@ def by_height(model, frames, size, scales, edges):
     return [(low, high, int(some.sum()), int(right[some].sum())) for low, high in pairwise((0, *edges, math.inf)) for some in [(height >= low) & (height < high)]]
 
 
-def score(model, frames, size, scales=(1,)):
-    "Detection in all frames; search for every person with all other cameras for a gallery, by its own boxes and by the true ones."
-    gallery, queries = opened(frames, size)
+def score(model, frames, scales=(1,)):
+    "Detection in all frames; search for every person, by its own boxes and by the true ones."
+    gallery, queries = opened(*frames)
     model = MultiScale(load_model(model), scales).eval()
     own, told = (evaluate(model, gallery, queries, true_boxes=t, progress=False) for t in (False, True))
     return dict(ap=own['det_ap'], recall=own['det_recall'], mAP=own['mAP'], top1=own['top1'], told=told['mAP'], queries=own['queries'])
@@ -81,14 +81,14 @@ def trained(kind, seed, out, share):
     return folder / 'model.safetensors'
 
 
-def ablation(frames, seeds, out, share, size):
+def ablation(frames, seeds, out, share):
     "kind -> a score for each seed; '' is everything."
     kept = out / 'scores.json'
     scores = read_json(kept) if kept.exists() else {}
     for seed in seeds:
         for kind in ('', *RANDOMISED):
             if f'{kind} {seed}' in scores: continue
-            scores[f'{kind} {seed}'] = {k: float(v) for k, v in score(trained(kind, seed, out, share), frames, size).items()}
+            scores[f'{kind} {seed}'] = {k: float(v) for k, v in score(trained(kind, seed, out, share), frames).items()}
             atomic_write(kept, json.dumps(scores).encode())
             print(f"{kind or 'all kinds'}, seed {seed}: AP {100 * scores[f'{kind} {seed}']['ap']:.1f}", file=sys.stderr, flush=True)
     return {kind: [scores[f'{kind} {s}'] for s in seeds] for kind in ('', *RANDOMISED)}
@@ -111,21 +111,22 @@ def main():
     p.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     p.add_argument('--steps', type=float, default=1., help='share of the steps, for a quick try')
     p.add_argument('--size', default='450x800', help='HEIGHTxWIDTH of the frames')
+    p.add_argument('--protocol', default='cross-camera', help='or all: search in all frames but the own one, also of the same camera')
     p.add_argument('--scales', default='1', help='of the pictures, such as 1,2: looked at in several sizes')
     p.add_argument('--histogram', action='store_true', help='a row for colours of true boxes')
     p.add_argument('--heights', default='', help='px of the frames as they are, such as 120,260: how many people below, between and above are found')
     p.add_argument('--out', type=Path, default=Path('runs/real'))
     a = p.parse_args()
     torch.set_num_threads(1)
-    size = tuple(map(int, a.size.split('x')))
+    frames = a.frames, tuple(map(int, a.size.split('x'))), a.protocol
     scales = tuple(map(float, a.scales.split(',')))
-    rows = {m: [score(m, a.frames, size, scales)] for m in a.models}
-    if a.histogram: rows['colour histogram'] = [histogram(a.frames, size)]
+    rows = {m: [score(m, frames, scales)] for m in a.models}
+    if a.histogram: rows['colour histogram'] = [histogram(*frames)]
     if a.ablation:
-        rows |= {f'without {k}' if k else 'all kinds': v for k, v in ablation(a.frames, a.seeds, a.out, a.steps, size).items()}
+        rows |= {f'without {k}' if k else 'all kinds': v for k, v in ablation(frames, a.seeds, a.out, a.steps).items()}
     print(table(rows))
     for m in a.models if a.heights else ():
-        for low, high, people, found in by_height(m, a.frames, size, scales, map(float, a.heights.split(','))):
+        for low, high, people, found in by_height(m, frames, scales, map(float, a.heights.split(','))):
             print(f'\n{m}: {found} of {people} people of {low:g} to {high:g} px')
 
 
