@@ -77,6 +77,7 @@ def student(name, **kw): return dict(name=name, width=.625, rpn_channels=64, **k
 
 
 RICH = dict(style='rich', zoom=(.6, 1.6), scene=(450, 800))
+RICH_TEACHER = Trunk(dict(name='hdl-teacher', width=.25, factored=True), ((3000, 6e-4, 1000),), seconds=.6, hows=('labels',), **RICH | dict(start='hdl-teacher', style='bare', bf16=True))
 STUDENT = (1000, 2e-3, 0), (1000, 1e-3, 0), (2000, 1e-3, 0)
 TRUNKS = {
     'hdl-teacher': Trunk(dict(name='hdl-teacher', width=.25, factored=True), ((1200, 1e-3, 0), (900, 7e-4, 0), (720, 5e-4, 0), (2000, 8e-4, 1000)), hows=('labels',)),
@@ -86,8 +87,8 @@ TRUNKS = {
     'hdl-student-no-attention': Trunk(student('hdl-student', attention='none', factored=True), STUDENT, seconds=.7),
     'resnet50-attention': Trunk(dict(name='hdl-teacher', width=.25, factored=True), ((1000, 1e-3, 0),)),
     'vgg16': Trunk(dict(name='e2e-rss', width=.125, anchors='pedestrian', id_loss='softmax', batch_norm=True), ((1000, 1e-3, 0),), (112, 112)),
-    'hdl-teacher-rich': Trunk(dict(name='hdl-teacher', width=.25, factored=True), ((3000, 6e-4, 1000),), seconds=.6, hows=('labels',), **RICH | dict(start='hdl-teacher', style='bare', bf16=True)),
-    'hdl-teacher-longer': Trunk(dict(name='hdl-teacher', width=.25, factored=True), ((3000, 6e-4, 1000),), seconds=.6, hows=('labels',), **RICH | dict(start='hdl-teacher', style='plain', bf16=True)),
+    'hdl-teacher-rich': RICH_TEACHER,
+    'hdl-teacher-longer': replace(RICH_TEACHER, style='plain'),  # as many steps on plain scenes, to tell what the drawings bring
     'hdl-student-fast-rich': Trunk(student('hdl-student-fast'), ((3000, 1e-3, 0),), seconds=.5, **RICH | dict(start='hdl-student-fast-taught', teacher='hdl-teacher-rich')),
     **{name: plain(name, seconds) for name, seconds in (('resnet18', .5), ('resnet50', .8), ('googlenet', .8), ('densenet121', 1.))},
 }

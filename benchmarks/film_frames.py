@@ -4,7 +4,8 @@ which comes with the source distribution of opencv-python (opencv/samples/data).
     python benchmarks/film_frames.py vtest.avi runs/film
     python benchmarks/real.py runs/film --protocol all --size 576x768 --models shipped:hdl-teacher shipped:hdl-teacher-rich
 
-Boxes were drawn by eye on every 90th frame, before any network had looked at them. Who is mostly hidden or cut off by the edge is left out. Six people who
+Boxes were drawn by eye on every 90th frame, before any network had looked at them. Left out are two at an edge of whom little is seen (130, 220)
+and two behind a car (670, 760). Six people who
 can be told apart by their clothes have an identity (0 red and blue jacket, 1 light hair and black coat, 2 red jacket, 3 little hair and dark jacket, 4 black
 jacket and jeans, 5 black, with a sheet of paper); of those in black whom the eye could not tell apart with certainty none has.
 """

@@ -167,7 +167,7 @@ def pictures_in(
     folder = Path(folder)
     there = [f for f in sorted(folder.iterdir()) if not f.name.startswith('.')]
     pictures = [f for f in there if f.suffix.lower() in PICTURES]
-    inside = sum(f.is_dir() for f in there if f not in set(pictures))
+    inside = sum(f.is_dir() for f in there if f.suffix.lower() not in PICTURES)
     return pictures, {f'folders in {folder.name}, not looked into': inside} if inside else {}
 
 # %% ../nbs/tools/pictures.ipynb #34ed4fb0
