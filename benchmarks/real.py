@@ -17,14 +17,13 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from person_search_nb.baselines import histogram_baseline
-from person_search_nb.boxes import box_iou
 from person_search_nb.datasets import open_dataset
 from person_search_nb.evaluation import evaluate, gallery_truth, run_detector
 from person_search_nb.files import atomic_write, read_json
+from person_search_nb.matching import box_heights, match_detections
 from person_search_nb.model_files import load_model
 from person_search_nb.multi_scale import MultiScale
 from person_search_nb.presets import make_recipe
@@ -49,18 +48,16 @@ def histogram(*frames):
 
 
 def by_height(model, frames, scales, edges):
-    "[(from px, to px, people, found)] by their height in the frames as they are; found: as for the recall, each other's best overlap, 0.5 or more."
+    "[(from px, to px, people, found)] by their height in the frames as they are; found as for the recall, among the people of that height."
     gallery, _ = opened(*frames)
     own, truth = run_detector(MultiScale(load_model(model), scales).eval(), gallery, progress=False), gallery_truth(gallery)
-    right = np.zeros(len(truth['gt_image']), bool)
-    for i in np.unique(truth['gt_image']):
-        rows, some = np.flatnonzero(truth['gt_image'] == i), (own['det_image'] == i) & (own['det_scores'] >= .01)
-        if not some.any(): continue
-        iou = box_iou(torch.from_numpy(truth['gt_boxes'][rows]), torch.as_tensor(own['det_boxes'][some])).numpy()
-        best = iou.argmax(1)
-        right[rows] = (iou.max(1) >= .5) & (iou.argmax(0)[best] == np.arange(len(rows)))
-    height = truth['gt_boxes'][:, 3] - truth['gt_boxes'][:, 1]
-    return [(low, high, int(some.sum()), int(right[some].sum())) for low, high in pairwise((0, *edges, math.inf)) for some in [(height >= low) & (height < high)]]
+    height, found = box_heights(truth['gt_boxes']), [own[k] for k in ('det_image', 'det_boxes', 'det_scores')]
+    out = []
+    for low, high in pairwise((0, *edges, math.inf)):
+        some = (height >= low) & (height < high)
+        match = match_detections(*found, truth['gt_image'][some], truth['gt_boxes'][some])
+        out.append((low, high, int(some.sum()), int(match.correct.sum())))
+    return out
 
 
 def score(model, frames, scales=(1,)):

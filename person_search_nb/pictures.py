@@ -163,11 +163,13 @@ PICTURES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff'}  # ending
 def pictures_in(
     folder,
 ) -> tuple:  # (list of `Path`, in the order of their names; {what was left out: how many})
-    "The pictures directly in a folder, by their endings, hidden files left out."
+    "The pictures directly in a folder, by their endings. `DataError` if all are in folders of it."
     folder = Path(folder)
     there = [f for f in sorted(folder.iterdir()) if not f.name.startswith('.')]
     pictures = [f for f in there if f.suffix.lower() in PICTURES]
     inside = sum(f.is_dir() for f in there if f.suffix.lower() not in PICTURES)
+    if inside and not pictures:
+        raise DataError(f'{folder}: holds folders and no pictures; move the pictures into it')
     return pictures, {f'folders in {folder.name}, not looked into': inside} if inside else {}
 
 # %% ../nbs/tools/pictures.ipynb #34ed4fb0

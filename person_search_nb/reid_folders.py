@@ -102,8 +102,6 @@ def _named(folder, part):
     if not where.is_dir():
         raise DataError(f'{where}: no such folder; copy the complete set there')
     pictures, left = pictures_in(where)
-    if left and not pictures:
-        raise DataError(f'{where}: holds folders and no pictures; move the pictures into it')
     for f in pictures:
         m = re.fullmatch(_NAME, f.stem, re.ASCII)
         if m is None:

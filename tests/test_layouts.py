@@ -377,6 +377,9 @@ def test_duke(tmp_path):
     with pytest.raises(DataError, match='trainval.mat: has no row of camera 1, id 3, frame 540'): open_dataset(spec, 'query')
     (tmp_path/'DukeMTMC-reID'/'query'/'anna.jpg').touch()
     with pytest.raises(DataError, match='anna.jpg: is not named like'): open_dataset(spec, 'query')
+    crops = tmp_path/'DukeMTMC-reID/bounding_box_train'
+    (crops.rename(tmp_path/'1').parent/'DukeMTMC-reID/bounding_box_train').mkdir(); (tmp_path/'1').rename(crops/'1')
+    with pytest.raises(DataError, match='bounding_box_train: holds folders and no pictures; move'): open_dataset(spec)
 
 def test_duke_without_lists(tmp_path):
     spec = write_duke(tmp_path, False)
