@@ -6,7 +6,7 @@
 __all__ = ['ENGINES', 'who_is_who', 'crowd', 'Rows', 'exact_neighbours', 'choose_engine', 'Approximate', 'check_recall', 'recall']
 
 # %% ../nbs/80_neighbours.ipynb #493d807e
-import importlib.util, json, warnings
+import ctypes, importlib.util, json, sys, warnings
 
 import numpy as np
 import torch
@@ -134,7 +134,7 @@ def exact_neighbours(
     queries: np.ndarray,   # (Q, D)
     k: int = 10,           # wanted of each
     keep=None,             # (M,) bool: only these rows; None: all
-    block: int = 16384,    # rows widened at a time; four times as many where none are
+    block: int = 16384,    # rows widened at a time; sixteen times as many where none are
     longest: float | None = None,  # length no row exceeds; None: measured on the way
 ) -> tuple:               # ((Q, k) float64 inner products, (Q, k) rows)
     """The rows with the largest inner products, falling, among equals the earlier row; the same
@@ -144,7 +144,7 @@ def exact_neighbours(
     sims, rows = np.full((n, k), -np.inf), np.full((n, k), -1, np.int64)
     if not n or not k: return sims, rows
     half = n == 1 and bool(longest) and feats.dtype == np.float16
-    for numbers, chunk in _blocks(feats, 4 * block if half else block, keep, widen=not half):
+    for numbers, chunk in _blocks(feats, 16 * block if half else block, keep, widen=not half):
         s, error = _products(queries, chunk)
         if not np.isfinite(s.sum()): _refuse_rows(chunk, numbers, queries)
         bound = sims[:, -1]
@@ -152,7 +152,8 @@ def exact_neighbours(
             bound = np.maximum(bound, np.partition(s, -k, axis=1)[:, -k])
         most = longest or float(np.sqrt(np.einsum('nd,nd->n', chunk, chunk).max()))
         margin = 2 * error * length * most
-        q, j = np.nonzero(s >= (bound - margin)[:, None])
+        near = np.flatnonzero(s >= (bound - margin).astype(np.float32)[:, None])
+        q, j = np.divmod(near, s.shape[1])
         if not len(q): continue
         held, new = np.nonzero(rows >= 0), _exactly(queries, q, chunk[j])
         sims, rows = _best(k, n, np.r_[held[0], q], np.r_[sims[held], new],
@@ -187,6 +188,23 @@ def choose_engine(
     return 'ivf-pq', f'ivf-pq: {n:,} rows, from {_MANY:,} on {ENGINES["ivf-pq"]}'
 
 
+# %% ../nbs/80_neighbours.ipynb #186fbc18
+_TOGETHER = 25  # MADV_COLLAPSE of Linux 6.1; an older one says no, and all stays as it was
+_LARGE = 2 ** 21  # bytes of a large page
+
+def _large_pages(memory):
+    "Ask Linux to keep an array in pages of 2 MB: True if it does. Its contents stay."
+    begin = -(-memory.ctypes.data // _LARGE) * _LARGE
+    whole = (memory.ctypes.data + memory.nbytes - begin) // _LARGE * _LARGE
+    if sys.platform != 'linux' or whole <= 0: return False
+    where, size = ctypes.c_void_p(begin), ctypes.c_size_t(whole)
+    return ctypes.CDLL(None).madvise(where, size, _TOGETHER) == 0
+
+def _graph_in_large_pages(faiss, index):
+    "The rows of a graph and its links."
+    codes, links = faiss.downcast_index(index.storage).codes, index.hnsw.neighbors
+    return all([_large_pages(faiss.rev_swig_ptr(v.data(), v.size())) for v in (codes, links)])
+
 # %% ../nbs/80_neighbours.ipynb #fd5033e1
 class Approximate:
     """A FAISS index over the first rows of a table; what it nominates is compared again by the rows
@@ -201,6 +219,7 @@ class Approximate:
     ):
         self.name, self.feats, self.index, self.effort = name, feats, index, effort
         self.recall, self.reached = recall, reached
+        if name == 'hnsw': _graph_in_large_pages(_faiss('this index'), index)
 
     def __repr__(self):
         return (f'{self.name}: finds {self.reached:.3f} of the ten nearest; '
