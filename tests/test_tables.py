@@ -189,6 +189,21 @@ def test_printed_numbers_stand_below_what_differs(page):
     shown = [n for n, line in enumerate(lines) if line.startswith('|') and 'paper: mAP' in line]
     assert shown
     for n in shown:
-        level = '## ' if page == 'training.md' else '### '  # one paragraph for Tables 6 and 5
+        level = '## ' if page == 'training.md' else '### '
         top = max(k for k in range(n) if lines[k].startswith(level))
         assert any('What differs from the paper' in line for line in lines[top:n]), lines[n]
+
+
+QUOTED = {'tutorials/03_teacher.ipynb': ('HDL, Table 5: attention', r'\| (\d+\.\d) \| (\d+\.\d) \| (\+[^|]+\)) \|', 2),
+          'README.md': ('HDL, Table 6: which distillation', r'(\+13\.\d) points of mAP', 1)}
+
+
+@pytest.mark.parametrize('file', QUOTED)
+def test_what_is_quoted_of_the_claims_stands_there(file):
+    title, pattern, count = QUOTED[file]
+    section = (PAGE.parent / 'claims.md').read_text().partition(f'## {title}\n')[2].partition('\n## ')[0]
+    found = re.findall(pattern, (PAGE.parents[1] / file).read_text())
+    assert len(found) == count and section
+    for numbers in found:
+        for number in [numbers] if isinstance(numbers, str) else numbers:
+            assert number in section, f'{file}: {number} is not in {title} of benchmarks/claims.md'
