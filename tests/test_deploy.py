@@ -221,6 +221,13 @@ def test_difference_is_refused(tmp_path, student, folder, traced, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_graphs_of_another_network_are_refused(tmp_path, folder, traced):
+    "Of the same shapes, and with other weights."
+    for write in (export_onnx, export_program):
+        with pytest.raises(ValueError, match='not written.*something else'): write(load_model(shipped_trunk('hdl-student-fast')), tmp_path/'s', traced)
+    assert not list(tmp_path.iterdir())
+
+
 def test_metadata(student, folder, forms):
     import onnx
     about = json.loads({p.key: p.value for p in onnx.load(folder/'s.onnx').metadata_props}['person_search_nb'])
