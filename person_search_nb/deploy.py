@@ -237,6 +237,7 @@ def export_onnx(
     model: PersonSearchNet, # what `deployable` takes
     # STUDENT.onnx for the scene part; STUDENT.head.onnx is written beside it
     path,
+    traced: dict | None = None, # `programs` of this model's parts, for several forms of it
 ) -> dict:                  # of `part_errors`
     """Write a model as two ONNX files, compared with PyTorch before they are written. Raises
     ValueError when they differ by more than `TOLERANCE`."""
@@ -247,7 +248,7 @@ def export_onnx(
             k: torch.onnx.export(
                 p, dynamo=True, verbose=False, input_names=NAMES[k][0], output_names=NAMES[k][1]
             ).model_proto
-            for k, p in programs(parts).items()
+            for k, p in (traced or programs(parts)).items()
         }
     full = with_pooling(protos['head'], parts.about)
     errors = part_errors(
@@ -269,11 +270,12 @@ def export_onnx(
 def export_program(
     model: PersonSearchNet, # what `deployable` takes
     path,                   # STUDENT.pt2 for the scene part; STUDENT.head.pt2 is written beside it
+    traced: dict | None = None, # `programs` of this model's parts, for several forms of it
 ) -> dict:                  # of `part_errors`
     "Write a model as two programs of torch.export, compared with PyTorch before they are written."
     parts = deployable(model)
     with quietly():
-        made = programs(parts)
+        made = traced or programs(parts)
         errors = part_errors(
             parts, TwoParts(*(made[k].module() for k in ('scene', 'head')), parts.about)
         )

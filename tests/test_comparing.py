@@ -252,7 +252,7 @@ def wait_for(what, process):
 @pytest.mark.parametrize('workers, how', [(1, signal.SIGKILL), (2, signal.SIGINT)])
 def test_a_sweep_that_is_ended_goes_on(workers, how, tmp_path, child):
     "Killed in the first run, or Ctrl-C in both: the second call ends with the losses of an unbroken one."
-    long = dict(steps=40, checkpoint_every=2)
+    long = dict(steps=24, checkpoint_every=2)
     first = tmp_path / 'out/seed=0/checkpoint.safetensors'
     process = child(swept, tmp_path / 'out', workers, long)
     log = lambda: (first.parent / 'log.csv').exists() and (first.parent / 'log.csv').read_text().count('\n') > 0
@@ -263,7 +263,7 @@ def test_a_sweep_that_is_ended_goes_on(workers, how, tmp_path, child):
     assert process.exitcode and not (tmp_path / 'out/seed=0/done').exists()
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / 'out').rglob('done')}
     table = sweep(student(**long), dict(seed=[0, 1]), tmp_path / 'out', progress=False)
-    assert [len(r.log) for r in table] == [40, 40] and all(p.stat().st_mtime_ns == t for p, t in before.items())
+    assert [len(r.log) for r in table] == [24, 24] and all(p.stat().st_mtime_ns == t for p, t in before.items())
     whole = sweep(student(**long), dict(seed=[0]), tmp_path / 'whole', progress=False)
     assert [r['loss'] for r in table['seed=0'].log] == [r['loss'] for r in whole[0].log]
 

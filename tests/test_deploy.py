@@ -50,7 +50,13 @@ def student():
 
 
 @pytest.fixture(scope='module')
-def folder(student, tmp_path_factory):
+def traced():
+    "Both parts of the shipped student as graphs, once `folder` has been made."
+    return {}
+
+
+@pytest.fixture(scope='module')
+def folder(student, traced, tmp_path_factory):
     "The shipped student in all three forms; it is traced once, and the ONNX graph of the command is kept before it is quantised."
     d = tmp_path_factory.mktemp('deploy')
     save_model(student, d/'student.safetensors')
@@ -58,7 +64,6 @@ def folder(student, tmp_path_factory):
         errors = export_onnx(net, path)
         for made, kept in ((path, d/'s.onnx'), (head_path(path), d/'s.head.onnx')): shutil.copy(made, kept)
         return errors
-    traced = {}
     def trace(parts, programs=deploy.programs): return traced or traced.update(programs(parts)) or traced
     with pytest.MonkeyPatch.context() as m:
         m.setattr(deploy, 'programs', trace)
@@ -208,10 +213,18 @@ def test_networks_of_timm_that_look_at_sizes(tmp_path, name, why):
     assert '\n' not in str(e.value) and len(str(e.value)) < 500 and not list(tmp_path.iterdir())
 
 
-def test_difference_is_refused(tmp_path, student, monkeypatch):
+def test_difference_is_refused(tmp_path, student, folder, traced, monkeypatch):
     "An export that says something else is not written."
+    monkeypatch.setattr(deploy, 'programs', lambda parts: traced)
     monkeypatch.setattr(deploy, 'part_errors', lambda *a: {'scores': float('nan')})
     with pytest.raises(ValueError, match='not written.*scores by nan'): export_program(student, tmp_path/'s.pt2')
+    assert not list(tmp_path.iterdir())
+
+
+def test_graphs_of_another_network_are_refused(tmp_path, folder, traced):
+    "Of the same shapes, and with other weights."
+    for write in (export_onnx, export_program):
+        with pytest.raises(ValueError, match='not written.*something else'): write(load_model(shipped_trunk('hdl-student-fast')), tmp_path/'s', traced)
     assert not list(tmp_path.iterdir())
 
 

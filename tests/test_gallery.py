@@ -350,15 +350,23 @@ def test_each_worker_takes_one_stretch_of_a_film(net, tmp_path):
     assert list(Gallery.open(tmp_path/'g').names) == list(Gallery.open(tmp_path/'one').names)
 
 
-def test_two_machines_of_torchrun(shots, tmp_path):
+def _agent(words, said):
+    "An agent of torchrun, what it and its process say in a file."
+    for number in (1, 2): os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    from torch.distributed.run import main
+    main(words)
+
+
+def test_two_machines_of_torchrun(shots, tmp_path, child):
     "Two agents on this host, as on two machines: each process writes a gallery of its own, and one name opens both."
-    import socket, subprocess, sys
+    import socket, sys
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
-    agent = [sys.executable, '-m', 'torch.distributed.run', '--nnodes', '2', '--nproc-per-node', '1', '--rdzv-backend', 'c10d', '--rdzv-endpoint', f'localhost:{port}', '--rdzv-id', 'g', '--no-python',
+    agent = ['--nnodes', '2', '--nproc-per-node', '1', '--rdzv-backend', 'c10d', '--rdzv-endpoint', f'localhost:{port}', '--rdzv-id', 'g', '--no-python',
              sys.executable, '-c', 'from person_search_nb.cli import main; main()', 'index', shots, '--out', tmp_path/'g', '--device', 'cpu']
-    agents = [subprocess.Popen([str(a) for a in agent], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
-    said = [a.communicate(timeout=600)[0] for a in agents]
-    assert [a.returncode for a in agents] == [0, 0], said
+    said = [tmp_path/f'{k}.txt' for k in 'ab']
+    agents = [child(_agent, [str(a) for a in agent], str(f)) for f in said]
+    for a in agents: a.join()
+    assert [a.exitcode for a in agents] == [0, 0], [f.read_text() for f in said]
     both = Gallery.open(tmp_path/'g')
     assert [m.folder.name for m in both.members] == ['1-of-2', '2-of-2'] and len(both.names) == 10 and all(len(m.names) for m in both.members)
 

@@ -4,9 +4,7 @@ import shutil
 import subprocess
 import sys
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
 
 @pytest.fixture
@@ -47,6 +45,8 @@ def test_run_all_leaves_out_slow_cells_and_shows_what_they_gave(tmp_path, monkey
     "In a kernel, as Jupyter runs it: the stored text and picture are there afterwards, the cell has not run."
     monkeypatch.delenv('IN_TEST', raising=False)
     picture = dict(output_type='display_data', metadata={}, data={'image/png': 'aGVsbG8=', 'text/plain': ['<Figure>']})
+    import nbformat  # with nbclient it builds 38 grammars, for seconds: only in the worker that runs this
+    from nbclient import NotebookClient
     new = nbformat.v4.new_code_cell
     cells = [new('from person_search_nb.slow_cells import skip_slow_cells\nskip_slow_cells()\nimport os; os.makedirs("else"); os.chdir("else")'),
              new('#| slow\nran = True', outputs=[nbformat.v4.new_output('stream', text='mAP 0.31\n'), nbformat.from_dict(picture)]),

@@ -374,9 +374,9 @@ DROP = """async ([name, type, address]) => {
 }"""
 
 
-def test_pictures_of_all_kinds_are_dropped(site, visit):
+def test_pictures_of_all_kinds_are_dropped(site, page):
     "Turned as a camera says, half transparent, of one pixel, very large, very long; and what is no picture is refused, with what was there before left as it is."
-    page, folder = visit(), site[1]
+    folder = site[1]
     scene = Image.open(folder/'scene3.jpg')
     turned = Image.Exif()
     turned[0x0112] = 6
