@@ -6,6 +6,10 @@ And in a gallery of embeddings that a trained network made, an hour of `person-s
 
     person-search index 'synth:tiny?test_scenes=40000&test_ids=20000&gallery=39990&queries=10&seed=77' --out runs/gallery --engine exact
     python benchmarks/search.py --sizes --gallery runs/gallery
+
+And, printed only, what a graph in pages of 2 MB saves:
+
+    python benchmarks/search.py --sizes --pages 2e5
 """
 import argparse, json, os, platform, tempfile, time
 from datetime import date
@@ -16,6 +20,7 @@ import torch
 from person_search_nb.files import atomic_write
 from person_search_nb.gallery_files import Gallery
 from person_search_nb.manifest import read_manifest
+from person_search_nb import neighbours
 from person_search_nb.neighbours import Approximate, crowd, exact_neighbours, recall, Rows
 
 HERE = Path(__file__).parent
@@ -23,7 +28,7 @@ DIM, VIEWS, QUERIES, K = 256, 20, 200, 10
 RECALLS, ENGINES = (.9, .95, .99), ('ivf-pq', 'hnsw')
 TRIED = ('The settings: at 2 x 10^5, of the hundred rows that codes over all of them nominate, 0.63 of the ten nearest are there with 64 pieces of half a byte (0.36 ms), 0.94 with RaBitQ of one bit a number after a rotation (1.4 ms), 0.91 with 128 pieces (0.67 ms), '
          '0.998 with 128 pieces after a rotation (0.66 ms): these are taken. A graph with `efConstruction` 40 over float16 reaches 0.991 with 128 candidates (0.81 ms, built in 50 CPU s), with 100 over bytes 0.998 (0.70 ms, 97 CPU s). Ten million people were measured with the settings before, '
-         'a graph over float16 with `efConstruction` 40 (recall@10 of 0.52 in 3 ms, 6,706 CPU s to build) and codes of a byte for four numbers (0.86 in 59 ms), and not with these. The graph of 10^6 was built once, by a script of its own with the same settings over another draw of the same kind of crowd, and kept; its build is given without choosing the effort. Since the table was made exact search reads 262,144 rows at a time instead of 16,384: 63% instead of 47% of what the process could read at best (medians of twelve queries in turns), of which the multiplication alone takes 70%; and a graph lies in pages of 2 MB: at 2 x 10^5 rows a query takes 0.74 to 0.82 of the time (efforts of 32 to 512, with and without in turns in one process).')
+         'a graph over float16 with `efConstruction` 40 (recall@10 of 0.52 in 3 ms, 6,706 CPU s to build) and codes of a byte for four numbers (0.86 in 59 ms), and not with these. The graph of 10^6 was built once, by a script of its own with the same settings over another draw of the same kind of crowd, and kept; its build is given without choosing the effort. Since the table was made exact search reads 262,144 rows at a time instead of 16,384: 63% instead of 47% of what the process could read at best (medians of twelve queries in turns), of which the multiplication alone takes 70%; and a graph lies in pages of 2 MB: at 2 x 10^5 rows a query takes 0.73 to 0.78 of the time (efforts of 32 to 512; `python benchmarks/search.py --sizes --pages 2e5`).')
 
 
 def bandwidth(megabytes=256, repeats=5):
@@ -51,6 +56,19 @@ def drawn(n, folder):
     feats = crowd((n + QUERIES) // VIEWS, VIEWS, DIM, seed=1)
     np.save(folder/f'{n}.npy', feats[:n])
     return Rows([np.load(folder/f'{n}.npy', mmap_mode='c')]), feats[n:].astype(np.float32)
+
+
+def pages(n, folder, efforts=(32, 64, 128, 512), turns=3):
+    "Effort -> processor time of a query in a graph that lies in pages of 2 MB, over that in one that does not."
+    mapped, queries = drawn(n, folder)
+    faiss.omp_set_num_threads(1)
+    Approximate.build('hnsw', mapped).save(folder/'graph.faiss')
+    ask, took = neighbours._graph_in_large_pages, {(e, large): [] for e in efforts for large in (False, True)}
+    for large in (False, True) * turns:
+        neighbours._graph_in_large_pages = ask if large else lambda *_: None
+        graph = Approximate.load('hnsw', mapped, folder/'graph.faiss')
+        for graph.effort in efforts: took[graph.effort, large].append(timed(lambda q: graph.search(q, K, longest=1.01), queries)[1]['cpu'])
+    return {e: f'{min(took[e, True]) / min(took[e, False]):.2f}' for e in efforts}
 
 
 def found(gallery, folder):
@@ -161,6 +179,7 @@ if __name__ == '__main__':
     p.add_argument('--engines', nargs='*', choices=ENGINES, default=ENGINES, help='beside exact search')
     p.add_argument('--threads', type=int, default=1, help='that build an index; queries are asked with one')
     p.add_argument('--gallery', help='a folder of `person-search index`, whose embeddings are measured as well')
+    p.add_argument('--pages', type=float, help='people in a graph that is searched with and without pages of 2 MB')
     p.add_argument('--again', action='store_true', help='only write the report from search.json')
     a = p.parse_args()
     kept = HERE/'search.json'
@@ -173,6 +192,7 @@ if __name__ == '__main__':
         for n in () if a.again else map(int, map(float, a.sizes)):
             lines[:] = [r for r in lines if r['n'] != n or 'command' in r or r['engine'] in set(ENGINES) - set(a.engines)]
             measure(*drawn(n, Path(folder)), a.engines, a.threads, say)
+        if a.pages: print('time with pages of 2 MB over time without, by effort:', pages(int(a.pages), Path(folder)))
         if a.gallery:
             lines[:] = [r for r in lines if 'command' not in r]
             rows, queries = found(a.gallery, Path(folder))

@@ -201,9 +201,9 @@ def _large_pages(memory):
     return ctypes.CDLL(None).madvise(where, size, _TOGETHER) == 0
 
 def _graph_in_large_pages(faiss, index):
-    "The rows of a graph and its links."
+    "Ask for the rows of a graph and its links."
     codes, links = faiss.downcast_index(index.storage).codes, index.hnsw.neighbors
-    return all([_large_pages(faiss.rev_swig_ptr(v.data(), v.size())) for v in (codes, links)])
+    for v in (codes, links): _large_pages(faiss.rev_swig_ptr(v.data(), v.size()))
 
 # %% ../nbs/80_neighbours.ipynb #fd5033e1
 class Approximate:

@@ -365,7 +365,7 @@ def test_two_machines_of_torchrun(shots, tmp_path, child):
              sys.executable, '-c', 'from person_search_nb.cli import main; main()', 'index', shots, '--out', tmp_path/'g', '--device', 'cpu']
     said = [tmp_path/f'{k}.txt' for k in 'ab']
     agents = [child(_agent, [str(a) for a in agent], str(f)) for f in said]
-    for a in agents: a.join()
+    for a in agents: a.join(600)
     assert [a.exitcode for a in agents] == [0, 0], [f.read_text() for f in said]
     both = Gallery.open(tmp_path/'g')
     assert [m.folder.name for m in both.members] == ['1-of-2', '2-of-2'] and len(both.names) == 10 and all(len(m.names) for m in both.members)
