@@ -5,9 +5,9 @@
 And in a gallery of embeddings that a trained network made, an hour of `person-search index`:
 
     person-search index 'synth:tiny?test_scenes=40000&test_ids=20000&gallery=39990&queries=10&seed=77' --out runs/gallery --engine exact
-    python benchmarks/search.py --sizes --gallery runs/gallery
+    python benchmarks/search.py --sizes --gallery runs/gallery --like 1e6
 
-And, printed only, what a graph in pages of 2 MB saves:
+with `--like` also among more people, drawn from these. And, printed only, what a graph in pages of 2 MB saves:
 
     python benchmarks/search.py --sizes --pages 2e5
 """
@@ -80,6 +80,19 @@ def found(gallery, folder):
     return Rows([np.load(folder/'found.npy', mmap_mode='c')]), np.asarray(feats[order[:QUERIES]], np.float32)
 
 
+def like(n, rows, folder, some=20_000):
+    "n rows drawn from these: each is one of them, moved as far as another lies from its nearest neighbour."
+    rng, moved = np.random.default_rng(1), np.lib.format.open_memmap(folder/'like.npy', 'w+', np.float16, (n, rows.shape[1]))
+    asked = np.asarray(rows[np.sort(rng.choice(len(rows), min(some, len(rows)), replace=False))], np.float32)
+    steps = asked - rows[exact_neighbours(rows, asked, 2, longest=1.01)[1][:, 1]].astype(np.float32)
+    for a in range(0, n, 65536):
+        x = rows[np.arange(a, min(a + 65536, n)) % len(rows)].astype(np.float32)
+        x += steps[rng.integers(len(steps), size=len(x))]
+        moved[a:a + 65536] = x / np.linalg.norm(x, axis=1, keepdims=True)
+    moved.flush()
+    return Rows([np.load(folder/'like.npy', mmap_mode='c')])
+
+
 def directions(rows):
     "How many directions 99 of 100 parts of the variance lie in."
     x = np.asarray(rows[np.linspace(0, len(rows) - 1, 20000).astype(int)], np.float64)
@@ -122,9 +135,10 @@ def row(r, people):
 def trained(lines):
     "The section on embeddings that a network made."
     if not lines: return []
-    first = lines[0]
-    return ['## Embeddings of a trained network', '', f'`{first["command"]}` found {first["n"] + QUERIES:,} people in {first["scenes"]:,} scenes, after which it was stopped; {QUERIES} of them, taken out, are the queries. An embedding has {first["dim"]} numbers, and 99% of their variance lies in {first["directions"]} directions (of the drawn ones above in {first["directions_drawn"]} of {DIM}). '
-            f'Load {first["cpu_load"]:.1f}.', '', *HEAD, *(row(r, f'{r["n"]:,}') for r in lines), '']
+    first, more = lines[0], sorted({r['n'] for r in lines if 'like' in r})
+    return ['## Embeddings of a trained network', '', f'`{first["command"]}` found {first["n"] + QUERIES:,} people in {first["scenes"]:,} scenes; {QUERIES} of them, taken out, are the queries. An embedding has {first["dim"]} numbers, and 99% of their variance lies in {first["directions"]} directions (of the drawn ones above in {first["directions_drawn"]} of {DIM}). '
+            + ''.join(f'The {n:,} rows are drawn from these: each is one of them, moved as far as another lies from its nearest neighbour; the queries are the same, as the network gave them. ' for n in more)
+            + f'Load {min(r["cpu_load"] for r in lines):.1f} to {max(r["cpu_load"] for r in lines):.1f}.', '', *HEAD, *(row(r, f'{r["n"]:,}') for r in lines), '']
 
 
 def report(lines):
@@ -179,6 +193,7 @@ if __name__ == '__main__':
     p.add_argument('--engines', nargs='*', choices=ENGINES, default=ENGINES, help='beside exact search')
     p.add_argument('--threads', type=int, default=1, help='that build an index; queries are asked with one')
     p.add_argument('--gallery', help='a folder of `person-search index`, whose embeddings are measured as well')
+    p.add_argument('--like', type=float, help='and so many people drawn from those of the gallery')
     p.add_argument('--pages', type=float, help='people in a graph that is searched with and without pages of 2 MB')
     p.add_argument('--again', action='store_true', help='only write the report from search.json')
     a = p.parse_args()
@@ -196,7 +211,8 @@ if __name__ == '__main__':
         if a.gallery:
             lines[:] = [r for r in lines if 'command' not in r]
             rows, queries = found(a.gallery, Path(folder))
-            data = read_manifest(Path(a.gallery))['sources'][0]['path']
-            measure(rows, queries, a.engines, a.threads, say, command=f'person-search index {data!r}', scenes=len(Gallery.open(a.gallery).names), directions=directions(rows), directions_drawn=directions(Rows([crowd(10**5 // VIEWS, VIEWS, DIM)])))
-    lines.sort(key=lambda r: (r['n'], ['exact', *ENGINES].index(r['engine'])))
+            about = dict(command=f"person-search index {read_manifest(Path(a.gallery))['sources'][0]['path']!r}", scenes=len(Gallery.open(a.gallery).names))
+            measure(rows, queries, a.engines, a.threads, say, directions=directions(rows), directions_drawn=directions(Rows([crowd(10**5 // VIEWS, VIEWS, DIM)])), **about)
+            if a.like: measure(like(int(a.like), rows, Path(folder)), queries, a.engines, a.threads, say, like=True, **about)
+    lines.sort(key=lambda r: ('like' in r, r['n'], ['exact', *ENGINES].index(r['engine'])))
     atomic_write(HERE/"search.md", report(lines).encode())

@@ -211,12 +211,14 @@ def _numbers_in(files, pattern, like):
     return [tuple(map(int, m.groups())) for m in found]
 
 def _reid_list(folder, split):
-    "(identity, camera, frame) of each crop of a DukeMTMC-reID folder; None without the folder."
+    """([(identity, camera, frame)] of the crops of a DukeMTMC-reID folder, what was left out); None
+    without the folder."""
     places = folder / _REID[split], folder / 'DukeMTMC-reID' / _REID[split]
     where = next((d for d in places if d.is_dir()), None)
-    if where is None: return None
-    return _numbers_in(pictures_in(where)[0], r'(\d{1,9})_c(\d{1,3})_f(\d{1,9})',
-                       '0005_c2_f0046985.jpg (identity, camera, frame)')
+    if where is None: return None, {}
+    pictures, left = pictures_in(where)
+    return _numbers_in(pictures, r'(\d{1,9})_c(\d{1,3})_f(\d{1,9})',
+                       '0005_c2_f0046985.jpg (identity, camera, frame)'), left
 
 # %% ../nbs/38_tracks.ipynb #560aad3c
 class _Duke:
@@ -229,7 +231,8 @@ class _Duke:
             raise DataError(f'{self.file}: has rows of {rows.shape[1]} numbers; '
                             'write camera, id, frame, left, top, width, height')
         self.camera, self.frame = (self.column(rows, *c) for c in ((0, 'camera'), (2, 'frame')))
-        self.lists = {s: _reid_list(folder, s) for s in SPLITS}
+        named = {s: _reid_list(folder, s) for s in SPLITS}
+        self.lists, self.left = {s: rows for s, (rows, _) in named.items()}, named[split][1]
         self.by_time = None in self.lists.values()
         self.choose_frames(every)
         self.tracks = self.sampled(rows)
@@ -307,6 +310,7 @@ def open_duke(
     scenes = _track_scenes(duke.tracks, duke.frames, duke.ids, _duke_name, 'row {}'.format)
     files = [duke.file] * len(scenes)
     data = checked_dataset(scenes, duke.paths(), files, split, f'duke {split}', **kw)
+    data.left_out.update(duke.left)
     if split != 'query': return data
     if duke.by_time: return _made_queries(data, str(folder), protocol)
     gallery = open_duke(path, options, 'gallery', progress=False)

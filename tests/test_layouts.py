@@ -381,6 +381,14 @@ def test_duke(tmp_path):
     (crops.rename(tmp_path/'1').parent/'DukeMTMC-reID/bounding_box_train').mkdir(); (tmp_path/'1').rename(crops/'1')
     with pytest.raises(DataError, match='bounding_box_train: holds folders and no pictures; move'): open_dataset(spec)
 
+def test_folders_beside_the_crops_of_duke_are_counted(tmp_path):
+    spec = write_duke(tmp_path)
+    (tmp_path/'DukeMTMC-reID/bounding_box_test/more').mkdir()
+    left = {split: open_dataset(spec, split, progress=False) for split in SPLITS}
+    left = {split: (data.dataset if split == 'query' else data).left_out for split, data in left.items()}
+    assert left['gallery'] == {'folders in bounding_box_test, not looked into': 1} and not left['train'] and not left['query']
+
+
 def test_duke_without_lists(tmp_path):
     spec = write_duke(tmp_path, False)
     train, gallery, query = (open_dataset(spec, s) for s in SPLITS)
