@@ -193,7 +193,7 @@ if __name__ == '__main__':
     p.add_argument('--engines', nargs='*', choices=ENGINES, default=ENGINES, help='beside exact search')
     p.add_argument('--threads', type=int, default=1, help='that build an index; queries are asked with one')
     p.add_argument('--gallery', help='a folder of `person-search index`, whose embeddings are measured as well')
-    p.add_argument('--like', type=float, help='and so many people drawn from those of the gallery')
+    p.add_argument('--like', type=float, nargs='*', default=[], help='and so many people, drawn from those of the gallery')
     p.add_argument('--pages', type=float, help='people in a graph that is searched with and without pages of 2 MB')
     p.add_argument('--again', action='store_true', help='only write the report from search.json')
     a = p.parse_args()
@@ -203,16 +203,21 @@ if __name__ == '__main__':
         lines.append(line)
         print({k: round(v, 3) if isinstance(v, float) else v for k, v in line.items()}, flush=True)
         atomic_write(kept, json.dumps(lines, indent=1).encode())
+    def forget(n, of_network):
+        "Lines that are measured anew."
+        lines[:] = [r for r in lines if (r['n'], 'command' in r) != (n, of_network) or r['engine'] in set(ENGINES) - set(a.engines)]
     with tempfile.TemporaryDirectory() as folder:
         for n in () if a.again else map(int, map(float, a.sizes)):
-            lines[:] = [r for r in lines if r['n'] != n or 'command' in r or r['engine'] in set(ENGINES) - set(a.engines)]
+            forget(n, False)
             measure(*drawn(n, Path(folder)), a.engines, a.threads, say)
         if a.pages: print('time with pages of 2 MB over time without, by effort:', pages(int(a.pages), Path(folder)))
         if a.gallery:
-            lines[:] = [r for r in lines if 'command' not in r]
             rows, queries = found(a.gallery, Path(folder))
             about = dict(command=f"person-search index {read_manifest(Path(a.gallery))['sources'][0]['path']!r}", scenes=len(Gallery.open(a.gallery).names))
+            forget(len(rows), True)
             measure(rows, queries, a.engines, a.threads, say, directions=directions(rows), directions_drawn=directions(Rows([crowd(10**5 // VIEWS, VIEWS, DIM)])), **about)
-            if a.like: measure(like(int(a.like), rows, Path(folder)), queries, a.engines, a.threads, say, like=True, **about)
+            for n in map(int, a.like):
+                forget(n, True)
+                measure(like(n, rows, Path(folder)), queries, a.engines, a.threads, say, like=True, **about)
     lines.sort(key=lambda r: ('like' in r, r['n'], ['exact', *ENGINES].index(r['engine'])))
     atomic_write(HERE/"search.md", report(lines).encode())

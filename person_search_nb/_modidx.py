@@ -2942,6 +2942,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'person_search_nb/neighbours.py'),
                                              'person_search_nb.neighbours._like_new': ( 'neighbours.html#_like_new',
                                                                                         'person_search_nb/neighbours.py'),
+                                             'person_search_nb.neighbours._may_be_first': ( 'neighbours.html#_may_be_first',
+                                                                                            'person_search_nb/neighbours.py'),
                                              'person_search_nb.neighbours._products': ( 'neighbours.html#_products',
                                                                                         'person_search_nb/neighbours.py'),
                                              'person_search_nb.neighbours._refuse_rows': ( 'neighbours.html#_refuse_rows',

@@ -67,6 +67,7 @@ class Rows:
         if len(rows) and not -len(self) <= rows.min() <= rows.max() < len(self):
             raise IndexError(f'there are rows 0 to {len(self) - 1}')
         rows = rows % max(len(self), 1)
+        if len(self.parts) == 1: return np.asarray(np.take(self.parts[0], rows, 0))
         out = np.empty((len(rows), self.shape[1]), self.dtype)
         part = np.searchsorted(self.start, rows, 'right') - 1
         for p in np.unique(part): out[part == p] = self.parts[p][rows[part == p] - self.start[p]]
@@ -307,6 +308,15 @@ def _settings(self: Approximate, count, keep):
     cells = faiss.SearchParametersIVF(nprobe=min(self.effort, self._most), **kw)
     return faiss.SearchParametersPreTransform(index_params=cells)
 
+def _may_be_first(k, queries, q, feats, row):
+    """Which pairs of a query and a row, both of length one, may be among the first k of their
+    query, by products that are rounded."""
+    if len(queries) > 1: feats = torch.from_numpy(np.require(feats, requirements='W')).float().numpy()
+    s, error = _products(queries, feats)
+    s = s[q, row]
+    bound = _best(k, len(queries), q, s, row)[0][:, -1]
+    return s >= bound[q] - 2 * 1.05 * error
+
 @patch
 def _nominated(self: Approximate, queries, k, keep):
     "(query, float64 similarity, row) of what the index finds, compared again by the rows."
@@ -314,7 +324,10 @@ def _nominated(self: Approximate, queries, k, keep):
     rows = self.index.search(queries, count, params=self._settings(count, keep))[1]
     q, j = np.nonzero(rows >= 0)  # -1: there is none
     r, inverse = np.unique(rows[q, j], return_inverse=True)
-    return q, _exactly(queries, q, self.feats[r][inverse]), rows[q, j]
+    feats = self.feats[r]
+    near = _may_be_first(k, queries, q, feats, inverse)
+    q, inverse = q[near], inverse[near]
+    return q, _exactly(queries, q, feats[inverse]), r[inverse]
 
 @patch
 def _added(self: Approximate, queries, k, keep, longest):
