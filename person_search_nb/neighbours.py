@@ -261,6 +261,19 @@ def _some(feats, count, seed):
     return np.asarray(feats[np.sort(rows)], np.float32)
 
 # %% ../nbs/80_neighbours.ipynb #8b5d91f0
+def _parted(feats, n):
+    "The first n rows and those behind them, not copied."
+    if not isinstance(feats, Rows): return feats[:n], feats[n:]
+    cut = [(p, min(max(n - a, 0), len(p))) for p, a in zip(feats.parts, feats.start)]
+    return (Rows([p[:k] for p, k in cut], feats.shape[1]),
+            Rows([p[k:] for p, k in cut], feats.shape[1]))
+
+def _add(index, feats, bar):
+    "Add rows to FAISS's index, block by block."
+    for numbers, chunk in _blocks(feats, 8192, None):
+        index.add(np.ascontiguousarray(chunk))
+        bar.update(len(numbers))
+
 _FEWEST = {'hnsw': 1, 'ivf-pq': 16}  # rows: codes of 4 bits are learned from 16 examples
 _TOO_FEW = "{}: is built over {} rows and more, here are {}; take engine='exact'"
 
@@ -286,12 +299,13 @@ def build(cls: Approximate,
     faiss, n = _faiss(f'the engine {name}'), len(feats)
     if n < _FEWEST[name]: raise ValueError(_TOO_FEW.format(name, _FEWEST[name], n))
     index = _TRAINED[name](faiss, _some(feats, max(20_000, 40 * _cells(n)), seed), n, seed)
+    first, last = _parted(feats, n - min(200, n // 5))
     with tqdm(total=n, desc=f'{name} index', unit='row', unit_scale=True,
               disable=not progress) as bar:
-        for numbers, chunk in _blocks(feats, 8192, None):
-            index.add(np.ascontiguousarray(chunk))
-            bar.update(len(numbers))
-    return cls(name, feats, index, 1, recall)._choose_effort(seed)
+        _add(index, first, bar)
+        trial = cls(name, first, index, 1, recall)._choose_effort(last)
+        _add(index, last, bar)
+    return trial._over(feats)
 
 # %% ../nbs/80_neighbours.ipynb #9549770b
 _NOMINATED = {'hnsw': 2, 'ivf-pq': 40}  # times k; a code is rougher than a byte a number
@@ -311,7 +325,8 @@ def _settings(self: Approximate, count, keep):
 def _may_be_first(k, queries, q, feats, row):
     """Which pairs of a query and a row, both of length one, may be among the first k of their
     query, by products that are rounded."""
-    if len(queries) > 1: feats = torch.from_numpy(np.require(feats, requirements='W')).float().numpy()
+    if len(queries) != 1:  # one is multiplied as it is
+        feats = torch.from_numpy(np.require(feats, requirements='W')).float().numpy()
     s, error = _products(queries, feats)
     s = s[q, row]
     bound = _best(k, len(queries), q, s, row)[0][:, -1]
@@ -325,8 +340,9 @@ def _nominated(self: Approximate, queries, k, keep):
     q, j = np.nonzero(rows >= 0)  # -1: there is none
     r, inverse = np.unique(rows[q, j], return_inverse=True)
     feats = self.feats[r]
-    near = _may_be_first(k, queries, q, feats, inverse)
-    q, inverse = q[near], inverse[near]
+    if count > 4 * k:  # most are far
+        near = _may_be_first(k, queries, q, feats, inverse)
+        q, inverse = q[near], inverse[near]
     return q, _exactly(queries, q, feats[inverse]), r[inverse]
 
 @patch
@@ -362,13 +378,6 @@ def search(self: Approximate,
     return sims, rows
 
 # %% ../nbs/80_neighbours.ipynb #99c6f13d
-def _like_new(feats, count, seed):
-    "(Q, D) drawn queries: rows, moved as far as another row is from its nearest neighbour."
-    rows = _some(feats, count, seed + 1)
-    near = exact_neighbours(feats, rows, 2, longest=1.01)[1][:, -1]
-    x = rows + np.roll(rows - feats[near].astype(np.float32), 1, 0)
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
-
 _LESS = ("{}: finds {:.3f} of the ten nearest at its highest effort, and recall={:g} was named; "
          "engine='exact' misses nothing")
 
@@ -379,16 +388,25 @@ def _most(self: Approximate):
     return _faiss('this index').extract_index_ivf(self.index).nlist
 
 @patch
-def _choose_effort(self: Approximate, seed):
-    "The least effort whose recall is the one that was named, in steps of a factor 1.4."
-    asked, k = _like_new(self.feats, 200, seed), min(10, len(self.feats))
+def _choose_effort(self: Approximate, queries):
+    """The least effort whose recall on these is the one that was named, in steps of a factor 1.4;
+    `tried` is the recall of every effort up to it."""
+    asked, k, self.tried = np.asarray(queries, np.float32), min(10, len(self.feats)), {}
     bound = exact_neighbours(self.feats, asked, k, longest=1.01)[0][:, -1:]
     steps = (4 * 2 ** (np.arange(40) / 2)).astype(int)
     for self.effort in [*map(int, steps[steps < self._most]), self._most]:
-        self.reached = float((self.search(asked, k, longest=1.01)[0] >= bound).mean())
+        found = self.search(asked, k, longest=1.01)[0] >= bound
+        self.tried[self.effort] = self.reached = float(found.mean()) if len(asked) else 1.
         if self.reached >= self.recall: return self
     warnings.warn(_LESS.format(self.name, self.reached, self.recall))
     return self
+
+@patch
+def _over(self: Approximate, feats):
+    "The same index when all rows of a table have joined it."
+    full = Approximate(self.name, feats, self.index, self.effort, self.recall, self.reached)
+    full.tried = self.tried
+    return full
 
 # %% ../nbs/80_neighbours.ipynb #01445b68
 _FORMAT = 2
