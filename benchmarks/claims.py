@@ -110,7 +110,7 @@ CLAIMS = {
     'table6-paper-student': Claim('table6', 8, _TABLE6, {'': SHIPPED, 'hdl-student': RANDOM | TAUGHT}, 'hdl-student', other="the paper's student"),
     'table5': Claim('table5', 1.5, _TABLE5, {'': RANDOM}),
     'table2': Claim('table2', 1.5, _TABLE2[:4], COMPARED, only=_ITS_OWN, other='its own rows'),
-    'table2-others': Claim('table2', 4, _TABLE2, COMPARED),
+    'table2-all': Claim('table2', 4, _TABLE2, COMPARED),
     'figure6': Claim('figure6', 1.5, _TABLE2[:3], COMPARED, only=_ITS_OWN),  # the networks of Table 2
     'table7': Claim('table7', .7, (('softmax', 'centre'), ('softmax', 'softmax + centre')), {'': SHIPPED}),
     'table8': Claim('table8', 2, (('ARM', 'no attention'), ('non-local', 'ARM')), {'': RANDOM}),

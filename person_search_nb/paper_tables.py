@@ -116,7 +116,7 @@ _TAUGHT = (
     'Feature and attention distillation take the mean of squares over the cells, not the printed '
     'norm: '
     'with the printed weights the norm is larger than all other losses together.',
-    'The student starts from random weights; the paper does not say what it starts from.',
+    'The paper does not say what the student starts from; preset paper has random weights.',
 )
 
 _NOT_OURS = {
