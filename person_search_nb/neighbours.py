@@ -220,6 +220,7 @@ class Approximate:
     ):
         self.name, self.feats, self.index, self.effort = name, feats, index, effort
         self.recall, self.reached = recall, reached
+        self.tried = {}  # effort -> recall, where it was built
         if name == 'hnsw': _graph_in_large_pages(_faiss('this index'), index)
 
     def __repr__(self):
