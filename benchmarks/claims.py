@@ -55,6 +55,7 @@ class Claim:
     student_model: str = 'hdl-student-fast'
     only: tuple = ()      # rows of the table; none: all
     other: str = ''       # what is other in this one, where there are several claims of one table
+    note: str = ''        # what else a reader should know
 
     @property
     def rows(self): return [r for r in TABLES[self.table].rows if r.label in self.only or not self.only]
@@ -85,6 +86,8 @@ _TABLE6 = (PD, ALONE), (FD, ALONE), (AD, ALONE), ('FD + AD', ALONE), (ALL, ALONE
 _TABLE2 = ('HDL(T)', 'HDL(S)'), ('HDL(S)', 'OIM'), ('HDL(T)', 'OIM'), ('HDL(T)', 'OIM, as long as HDL(T)'), ('CLSA', 'HDL(T)'), ('QEEPS, query-guided', 'OIM')
 _ITS_OWN = 'OIM', 'OIM, as long as HDL(T)', 'HDL(T)', 'HDL(S)'
 COMPARED = {'': SHIPPED, 'hdl-student': SHIPPED | TAUGHT}
+_GROWN = ('All weights of HDL(T) start from the file that ships, which grew up in this very network; OIM takes 58 of its 59 from that file and leaves the attention; the fast student starts from its own file, '
+          'which learned without a teacher. So a part of what lies between HDL(T) and OIM may be the start.')
 _TABLE5 = tuple((f'{who}, with attention', f'{who}, without attention') for who in ('teacher', 'student'))
 _E2E6 = ('RSS, cut-outs first', 'softmax, cut-outs first'), ('softmax, cut-outs first', 'softmax, from ImageNet'), ('RSS, cut-outs first', 'RSS, from ImageNet')
 _E2E2 = (('E2E', 'Deep + IDNet'), ('Deep + IDNet', 'Deep + BoW'), ('Deep + IDNet', 'Deep + colours'), ('GT + IDNet', 'Deep + IDNet'),
@@ -109,9 +112,9 @@ CLAIMS = {
     'table6-longer': Claim('table6', 1.5, ((PD, ALONE),), {'': SHIPPED, 'hdl-student': RANDOM | TAUGHT | dict(epochs=20.)}, only=(ALONE, PD), other='twice as long'),
     'table6-paper-student': Claim('table6', 8, _TABLE6, {'': SHIPPED, 'hdl-student': RANDOM | TAUGHT}, 'hdl-student', other="the paper's student"),
     'table5': Claim('table5', 1.5, _TABLE5, {'': RANDOM}),
-    'table2': Claim('table2', 1.5, _TABLE2[:4], COMPARED, only=_ITS_OWN, other='its own rows'),
-    'table2-all': Claim('table2', 4, _TABLE2, COMPARED),
-    'figure6': Claim('figure6', 1.5, _TABLE2[:3], COMPARED, only=_ITS_OWN),  # the networks of Table 2
+    'table2': Claim('table2', 1.5, _TABLE2[:4], COMPARED, only=_ITS_OWN, other='its own rows', note=_GROWN),
+    'table2-all': Claim('table2', 4, _TABLE2, COMPARED, note=_GROWN),
+    'figure6': Claim('figure6', 1.5, _TABLE2[:3], COMPARED, only=_ITS_OWN, note=_GROWN),  # the networks of Table 2
     'table7': Claim('table7', .7, (('softmax', 'centre'), ('softmax', 'softmax + centre')), {'': SHIPPED}),
     'table8': Claim('table8', 2, (('ARM', 'no attention'), ('non-local', 'ARM')), {'': RANDOM}),
     'e2e-figure6': Claim('e2e-figure6', 2, _E2E6, {'': VGG}),
@@ -144,6 +147,7 @@ def verdict(result, better, other):
 
 def trained(folder):
     "The folder of a network, and those of all that was trained for it before."
+    folder = folder.resolve()  # one network may be reached by several paths
     recipe = read_json(folder / 'recipe.json')
     before = [Path(recipe[k]).parent for k in ('teacher', 'detector', 'after') if recipe[k]]
     return {folder, *(f for b in before for f in trained(b))}
@@ -175,7 +179,7 @@ def section(name, out):
     lines = [f'## {title(name)}', '', *(f'* {verdict(result, *g)}' for g in CLAIMS[name].gains), '',
              f"`python benchmarks/claims.py {name} --seeds {' '.join(map(str, result['seeds']))}`: {networks} networks of {steps} steps, on one thread each, {took:.0f} minutes by the clock "
              f"together, beside other work; worlds {', '.join(f'10{s}' for s in result['seeds'])}, {result['rows'][0]['runs'][0]['queries']} queries in each.", '',
-             f'* Set for this page: {settings_text(name)}.']
+             f'* Set for this page: {settings_text(name)}.', *[f'* {CLAIMS[name].note}'] * bool(CLAIMS[name].note)]
     return '\n'.join(lines) + '\n' + ablation_table(result).partition('\n\n')[2]
 
 
