@@ -114,7 +114,7 @@ CLAIMS = {
     'table5': Claim('table5', 1.5, _TABLE5, {'': RANDOM}),
     'table2': Claim('table2', 1.5, _TABLE2[:4], COMPARED, only=_ITS_OWN, other='its own rows', note=_GROWN),
     'table2-all': Claim('table2', 4, _TABLE2, COMPARED, note=_GROWN),
-    'figure6': Claim('figure6', 1.5, _TABLE2[:3], COMPARED, only=_ITS_OWN, note=_GROWN),  # the networks of Table 2
+    'figure6': Claim('figure6', 1.5, _TABLE2[1:3], COMPARED, only=_ITS_OWN, note=_GROWN),  # the networks of Table 2
     'table7': Claim('table7', .7, (('softmax', 'centre'), ('softmax', 'softmax + centre')), {'': SHIPPED}),
     'table8': Claim('table8', 2, (('ARM', 'no attention'), ('non-local', 'ARM')), {'': RANDOM}),
     'e2e-figure6': Claim('e2e-figure6', 2, _E2E6, {'': VGG}),
@@ -143,6 +143,18 @@ def verdict(result, better, other):
     shows = 'one seed shows nothing' if len(gains) < 2 else '**shows in every seed**' if min(gains) > 0 else '**the reverse shows in every seed**' if max(gains) < 0 else '**does not show** beyond the seeds'
     words = f'{better} over {other}: {sum(gains) / len(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f}), {shows}'
     return words + (f' (paper: {printed[0]:+.1f})' if printed else '')
+
+
+def with_scenes(result, n):
+    "The result of a figure over the size of the gallery, when a query searches n scenes."
+    return result | dict(rows=[r | dict(runs=[run['curve'][n][0] for run in r['runs']], paper={}) for r in result['rows']])
+
+
+def over_sizes(result, sizes):
+    "Markdown: mAP of each row, for every number of scenes."
+    cell = lambda row: (lambda m: f'{sum(m) / len(m):.1f} ({min(m):.1f}–{max(m):.1f})')([100 * run['mAP'] for run in row['runs']])
+    rows = [f"| {n} | {' | '.join(map(cell, with_scenes(result, n)['rows']))} |" for n in sizes]
+    return '\n'.join(['', f"| scenes searched | {' | '.join(r['label'] for r in result['rows'])} |", '|---' * (1 + len(result['rows'])) + '|', *rows, ''])
 
 
 def trained(folder):
@@ -176,11 +188,13 @@ def section(name, out):
     "Markdown of a claim: what shows, what it cost, and its table."
     result = read_json(out / name / 'results.json')
     took, networks, steps = minutes(result)
-    lines = [f'## {title(name)}', '', *(f'* {verdict(result, *g)}' for g in CLAIMS[name].gains), '',
+    sizes = list(result['rows'][0]['runs'][0]['curve']) if result['curve'] == 'gallery sizes' else []
+    found = [verdict(with_scenes(result, n), *g).replace(':', f', {n} scenes:', 1) for n in sizes[:1] + sizes[-1:] for g in CLAIMS[name].gains]
+    lines = [f'## {title(name)}', '', *(f'* {v}' for v in found or [verdict(result, *g) for g in CLAIMS[name].gains]), '',
              f"`python benchmarks/claims.py {name} --seeds {' '.join(map(str, result['seeds']))}`: {networks} networks of {steps} steps, on one thread each, {took:.0f} minutes by the clock "
              f"together, beside other work; worlds {', '.join(f'10{s}' for s in result['seeds'])}, {result['rows'][0]['runs'][0]['queries']} queries in each.", '',
              f'* Set for this page: {settings_text(name)}.', *[f'* {CLAIMS[name].note}'] * bool(CLAIMS[name].note)]
-    return '\n'.join(lines) + '\n' + ablation_table(result).partition('\n\n')[2]
+    return '\n'.join(lines) + '\n' + ablation_table(result).partition('\n\n')[2] + (over_sizes(result, sizes) if sizes else '')
 
 
 HEAD = """# What of the papers' claims shows at laptop size

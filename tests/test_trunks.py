@@ -198,3 +198,13 @@ def test_moments_in_miniature(script, tmp_path, monkeypatch):
     moments.main()
     again = Moments(*files)
     assert again.rows == kept.rows and all(torch.equal(v, last[k]) for k, v in again['finished'].state_dict().items())
+
+
+def test_a_claim_over_the_size_of_the_gallery(script):
+    "Compared with few scenes and with all of them; a table for every number of scenes."
+    claims = script('benchmarks/claims.py')
+    row = lambda label, *curves: dict(label=label, paper=dict(cuhk=dict(mAP=1.)), runs=[dict(mAP=.9, curve={n: [dict(mAP=m)] for n, m in c.items()}) for c in curves])
+    result = dict(measure='mAP', rows=[row('plain', {'10': .5, '100': .2}, {'10': .6, '100': .4}), row('taught', {'10': .6, '100': .5}, {'10': .5, '100': .5})])
+    assert claims.verdict(claims.with_scenes(result, '100'), 'taught', 'plain') == 'taught over plain: +20.0 (+10.0 to +30.0), **shows in every seed**'
+    assert claims.verdict(claims.with_scenes(result, '10'), 'taught', 'plain').endswith('(-10.0 to +10.0), **does not show** beyond the seeds')
+    assert claims.over_sizes(result, ['10', '100']).splitlines()[1:] == ['| scenes searched | plain | taught |', '|---|---|---|', '| 10 | 55.0 (50.0–60.0) | 55.0 (50.0–60.0) |', '| 100 | 30.0 (20.0–40.0) | 50.0 (50.0–50.0) |']
