@@ -2901,8 +2901,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                 'person_search_nb/neighbours.py'),
                                              'person_search_nb.neighbours.Approximate._nominated': ( 'neighbours.html#approximate._nominated',
                                                                                                      'person_search_nb/neighbours.py'),
-                                             'person_search_nb.neighbours.Approximate._over': ( 'neighbours.html#approximate._over',
-                                                                                                'person_search_nb/neighbours.py'),
                                              'person_search_nb.neighbours.Approximate._settings': ( 'neighbours.html#approximate._settings',
                                                                                                     'person_search_nb/neighbours.py'),
                                              'person_search_nb.neighbours.Approximate._write': ( 'neighbours.html#approximate._write',

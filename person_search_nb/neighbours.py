@@ -306,7 +306,9 @@ def build(cls: Approximate,
         _add(index, first, bar)
         trial = cls(name, first, index, 1, recall)._choose_effort(last)
         _add(index, last, bar)
-    return trial._over(feats)
+    trial.feats = feats
+    if name == 'hnsw': _graph_in_large_pages(faiss, index)  # it may have moved
+    return trial
 
 # %% ../nbs/80_neighbours.ipynb #9549770b
 _NOMINATED = {'hnsw': 2, 'ivf-pq': 40}  # times k; a code is rougher than a byte a number
@@ -401,13 +403,6 @@ def _choose_effort(self: Approximate, queries):
         if self.reached >= self.recall: return self
     warnings.warn(_LESS.format(self.name, self.reached, self.recall))
     return self
-
-@patch
-def _over(self: Approximate, feats):
-    "The same index when all rows of a table have joined it."
-    full = Approximate(self.name, feats, self.index, self.effort, self.recall, self.reached)
-    full.tried = self.tried
-    return full
 
 # %% ../nbs/80_neighbours.ipynb #01445b68
 _FORMAT = 2
