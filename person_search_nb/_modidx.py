@@ -2897,6 +2897,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                  'person_search_nb/neighbours.py'),
                                              'person_search_nb.neighbours.Approximate._choose_effort': ( 'neighbours.html#approximate._choose_effort',
                                                                                                          'person_search_nb/neighbours.py'),
+                                             'person_search_nb.neighbours.Approximate._cost': ( 'neighbours.html#approximate._cost',
+                                                                                                'person_search_nb/neighbours.py'),
                                              'person_search_nb.neighbours.Approximate._most': ( 'neighbours.html#approximate._most',
                                                                                                 'person_search_nb/neighbours.py'),
                                              'person_search_nb.neighbours.Approximate._nominated': ( 'neighbours.html#approximate._nominated',

@@ -7,6 +7,7 @@ __all__ = ['ENGINES', 'who_is_who', 'crowd', 'Rows', 'exact_neighbours', 'choose
 
 # %% ../nbs/80_neighbours.ipynb #493d807e
 import ctypes, importlib.util, json, sys, warnings
+from itertools import product
 
 import numpy as np
 import torch
@@ -215,12 +216,14 @@ class Approximate:
         feats,        # (M, D) array or `Rows`, unit length
         index,        # of FAISS, over the first M' <= M rows
         effort: int,  # hnsw: candidates on the way (efSearch); ivf-pq: cells opened (nprobe)
+        nominated: int,  # rows that are compared again, for each match wanted
         recall: float = 0.99,      # what the effort was chosen for
         reached: float = np.nan,   # what it reaches
     ):
-        self.name, self.feats, self.index, self.effort = name, feats, index, effort
+        self.name, self.feats, self.index = name, feats, index
+        self.effort, self.nominated = effort, nominated
         self.recall, self.reached = recall, reached
-        self.tried = {}  # effort -> recall, where it was built
+        self.tried = {}  # (effort, nominated) -> recall, where it was built
         if name == 'hnsw': _graph_in_large_pages(_faiss('this index'), index)
 
     def __repr__(self):
@@ -304,15 +307,13 @@ def build(cls: Approximate,
     with tqdm(total=n, desc=f'{name} index', unit='row', unit_scale=True,
               disable=not progress) as bar:
         _add(index, first, bar)
-        trial = cls(name, first, index, 1, recall)._choose_effort(last)
+        trial = cls(name, first, index, 1, 1, recall)._choose_effort(last)
         _add(index, last, bar)
     trial.feats = feats
     if name == 'hnsw': _graph_in_large_pages(faiss, index)  # it may have moved
     return trial
 
 # %% ../nbs/80_neighbours.ipynb #9549770b
-_NOMINATED = {'hnsw': 2, 'ivf-pq': 40}  # times k; a code is rougher than a byte a number
-
 @patch
 def _settings(self: Approximate, count, keep):
     "What FAISS is told about one search."
@@ -338,7 +339,7 @@ def _may_be_first(k, queries, q, feats, row):
 @patch
 def _nominated(self: Approximate, queries, k, keep):
     "(query, float64 similarity, row) of what the index finds, compared again by the rows."
-    count = min(_NOMINATED[self.name] * k, self.index.ntotal)
+    count = min(self.nominated * k, self.index.ntotal)
     rows = self.index.search(queries, count, params=self._settings(count, keep))[1]
     q, j = np.nonzero(rows >= 0)  # -1: there is none
     r, inverse = np.unique(rows[q, j], return_inverse=True)
@@ -390,28 +391,41 @@ def _most(self: Approximate):
     if self.name == 'hnsw': return min(2048, self.index.ntotal)
     return _faiss('this index').extract_index_ivf(self.index).nlist
 
+_NOMINATED = {'hnsw': [2], 'ivf-pq': [20, 40, 80, 160]}  # a code is rougher than a byte a number
+
+@patch
+def _cost(self: Approximate, effort, nominated):
+    "Of a search for ten, in rows that are compared again: about 1.4 us each."
+    if self.name == 'hnsw': return effort
+    codes = self.index.ntotal / self._most  # in a cell
+    return effort * (6 + codes / 128) + 10 * nominated
+
 @patch
 def _choose_effort(self: Approximate, queries):
-    """The least effort whose recall on these is the one that was named, in steps of a factor 1.4;
-    `tried` is the recall of every effort up to it."""
+    """The cheapest effort, and number of rows nominated, whose recall on these queries is the one
+    that was named; `tried` is the recall of all that are cheaper, too."""
     asked, k, self.tried = np.asarray(queries, np.float32), min(10, len(self.feats)), {}
     bound = exact_neighbours(self.feats, asked, k, longest=1.01)[0][:, -1:]
-    steps = (4 * 2 ** (np.arange(40) / 2)).astype(int)
-    for self.effort in [*map(int, steps[steps < self._most]), self._most]:
+    steps = (4 * 2 ** (np.arange(40) / 2)).astype(int)  # a factor of 1.4 each
+    efforts = [*map(int, steps[steps < self._most]), self._most]
+    pairs = sorted(product(efforts, _NOMINATED[self.name]), key=lambda p: self._cost(*p))
+    for self.effort, self.nominated in pairs:
         found = self.search(asked, k, longest=1.01)[0] >= bound
-        self.tried[self.effort] = self.reached = float(found.mean()) if len(asked) else 1.
+        self.reached = float(found.mean()) if len(asked) else 1.
+        self.tried[self.effort, self.nominated] = self.reached
         if self.reached >= self.recall: return self
     warnings.warn(_LESS.format(self.name, self.reached, self.recall))
     return self
 
 # %% ../nbs/80_neighbours.ipynb #01445b68
-_FORMAT = 2
+_FORMAT = 3
+_KEPT = 'effort', 'nominated', 'recall', 'reached'
 
 @patch
 def _write(self: Approximate, take):
     "Hand the index over piece by piece: a second copy of it may not fit in memory."
     faiss = _faiss('an index')
-    about = {k: getattr(self, k) for k in ('name', 'effort', 'recall', 'reached')}
+    about = {k: getattr(self, k) for k in ('name', *_KEPT)}
     take(json.dumps(dict(person_search_nb=_FORMAT) | about).encode() + b'\n')
     faiss.write_index(self.index, faiss.PyCallbackIOWriter(take))
 
@@ -429,20 +443,22 @@ def save(self: Approximate, path):
 
 # %% ../nbs/80_neighbours.ipynb #0d3675ca
 _NOT_ITS_INDEX = '{}: an index of {} rows of {} numbers, for a table of {} of {}; {}'
-_OLD = ('{}: an index of an earlier version, which does not know what recall it reaches; build it '
-        'again: Gallery.open(FOLDER).build_index(), or person-search index on its pictures again')
+_OLD = ('{}: an index of an earlier version; build it again: Gallery.open(FOLDER).build_index(), '
+        'or person-search index on its pictures again')
 
 def _about(file, path, name, repair):
     "The line at the beginning of a saved index."
     line = file.readline(1000)
-    if line[:2] in (b'IH', b'Iw'): raise ValueError(_OLD.format(path))  # FAISS's bytes alone
+    earlier = *(b'{"person_search_nb": %d,' % f for f in range(1, _FORMAT)), b'IH', b'Iw'
+    if line.startswith(earlier): raise ValueError(_OLD.format(path))  # or FAISS's bytes alone
     try:
         about = json.loads(line)
         check_recall(about['recall'])
         if about.pop('person_search_nb') != _FORMAT: raise ValueError('another version')
         if about.pop('name') != name: raise ValueError('another engine')
-        if not (type(about['effort']) is int and about['effort'] > 0): raise ValueError('effort')
-        return {k: about[k] for k in ('effort', 'recall', 'reached')}
+        for k in ('effort', 'nominated'):
+            if not (type(about[k]) is int and about[k] > 0): raise ValueError(k)
+        return {k: about[k] for k in _KEPT}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f'{path}: not a readable index; {repair}') from None
 

@@ -122,7 +122,7 @@ def test_engines(name, tmp_path):
     np.testing.assert_array_equal(sims[found], truth[0][found])                                    # similarities are those of the rows, not of codes
     keep = np.arange(len(feats)) % 3 == 0
     assert (engine.search(asked, 10, keep)[1] % 3 == 0).all()
-    grown = Approximate(name, Rows([feats, asked[:2].astype(np.float16)]), engine.index, engine.effort)             # two rows came after the index
+    grown = Approximate(name, Rows([feats, asked[:2].astype(np.float16)]), engine.index, engine.effort, engine.nominated)  # two rows came after the index
     assert (np.sort(grown.search(asked[:2], 2)[1], 1) == [[0, 3000], [1, 3001]]).all()
     engine.save(tmp_path/'i')
     np.testing.assert_array_equal(Approximate.load(name, feats, tmp_path/'i').search(asked, 10)[1], rows)
@@ -156,7 +156,7 @@ def test_an_index_finds_the_share_that_was_named(name, wanted, tmp_path):
     assert engine.reached >= wanted and recall(engine.search(asked, 10)[1], exact_neighbours(feats, asked, 10)[1]) > wanted - .03
     engine.save(tmp_path/'i')
     again = Approximate.load(name, feats, tmp_path/'i')
-    assert (again.effort, again.recall, again.reached) == (engine.effort, wanted, engine.reached) and f'recall={wanted}' in repr(again)
+    assert (again.effort, again.nominated, again.recall, again.reached) == (engine.effort, engine.nominated, wanted, engine.reached) and f'recall={wanted}' in repr(again)
 
 
 def test_more_recall_takes_more_effort_and_too_much_is_said():
@@ -168,7 +168,7 @@ def test_more_recall_takes_more_effort_and_too_much_is_said():
     alike = np.ones(64) + 1e-3 * rng.standard_normal((2000, 64))  # nearer to each other than codes can tell
     alike = (alike / np.linalg.norm(alike, axis=1, keepdims=True)).astype(np.float32)
     with pytest.warns(UserWarning, match="at its highest effort, and recall=1 was named; engine='exact' misses nothing"): engine = Approximate.build('ivf-pq', alike, 1, progress=False)
-    assert engine.reached < 1 and engine.effort == engine._most
+    assert engine.reached < 1 and (engine.effort, engine.nominated) == (engine._most, 160)
 
 
 @pytest.mark.parametrize('wrong', [1.5, 0, -.1, float('nan'), 'x', True, None])
@@ -208,7 +208,7 @@ def test_an_index_of_an_earlier_version(tmp_path, capsys):
     file.write_bytes(faiss.serialize_index(opened.engine.index).tobytes())  # without the line that says what it is
     write_manifest(tmp_path/'g', read_manifest(tmp_path/'g', files=False) | dict(index=dict(name='hnsw', file=file.name, rows=3000, bytes=file.stat().st_size)))
     old = Gallery.open(tmp_path/'g')
-    with pytest.raises(ValueError, match='an index of an earlier version, .* build it again: .*build_index.., or person-search index'): old.search(g.det_feats[3], 5)
+    with pytest.raises(ValueError, match='an index of an earlier version; build it again: .*build_index.., or person-search index'): old.search(g.det_feats[3], 5)
     assert old.search(g.det_feats[3], 5, exact=True)
     assert Gallery.open(tmp_path/'g').build_index('hnsw', progress=False).search(g.det_feats[3], 5, score_threshold=0)[0].detection == 3
 
