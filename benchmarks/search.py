@@ -139,13 +139,21 @@ def row(r, people):
     return f'| {people} | {r["engine"]} | {known} | {r.get("build_cpu", 0):.1f} | {r["bytes"]:.0f} | {r.get("index", 0):.0f} | {r["cpu"]:.2f} | {r["many"]:.2f} | {r["p50"]:.2f} | {r["p99"]:.2f} | {r["recall1"]:.3f} | {r["recall10"]:.3f} |'
 
 
+def soonest(lines, people):
+    "Which engine finds these shares of the ten nearest soonest: a line for each size."
+    def cell(n, share):
+        r = min((r for r in lines if r['n'] == n and r['recall10'] >= share), key=lambda r: r['p50'])
+        return f'{r["p50"]:.2f} ms, {r["engine"]}' + (f' built for {r["named"]}, finds {r["recall10"]:.3f}' if r['named'] else '')
+    return ['', '| people | 0.95 found soonest (p50) | 0.99 found soonest (p50) |', '|---|---|---|', *(f'| {people(n)} | {cell(n, .95)} | {cell(n, .99)} |' for n in sorted({r['n'] for r in lines}))]
+
+
 def trained(lines):
     "The section on embeddings that a network made."
     if not lines: return []
     first, more = lines[0], sorted({r['n'] for r in lines if 'like' in r})
     return ['## Embeddings of a trained network', '', f'`{first["command"]}` found {first["n"] + QUERIES:,} people in {first["scenes"]:,} scenes; {QUERIES} of them, taken out, are the queries. An embedding has {first["dim"]} numbers, and 99% of their variance lies in {first["directions"]} directions (of the drawn ones above in {first["directions_drawn"]} of {DIM}). '
             + (f'The {" and ".join(f"{n:,}" for n in more)} rows are drawn from these: each is one of them, moved as far as another lies from its nearest neighbour; the queries are the same, as the network gave them. ' + LIKE) * bool(more)
-            + f'Load {min(r["cpu_load"] for r in lines):.1f} to {max(r["cpu_load"] for r in lines):.1f}.', '', *HEAD, *(row(r, f'{r["n"]:,}') for r in lines), '']
+            + f'Load {min(r["cpu_load"] for r in lines):.1f} to {max(r["cpu_load"] for r in lines):.1f}.', '', *HEAD, *(row(r, f'{r["n"]:,}') for r in lines), *soonest(lines, '{:,}'.format), '']
 
 
 def report(lines):
@@ -162,7 +170,7 @@ def report(lines):
            f'Embeddings of {DIM} numbers drawn by `neighbours.crowd`: {VIEWS} views of each person around a common direction, kept as float16 in a memory-mapped file that fits into the page cache. {QUERIES} queries are further views of the same people, which no index has seen; {K} matches wanted; recall is the share of '
            f'the first 1 and 10 of exact search that is found. Named is the recall an index was built for, measured what its build says it reaches, for the last two hundred rows, which wait outside while the effort is chosen. The load was {min(r["cpu_load"] for r in lines):.1f} to {max(r["cpu_load"] for r in lines):.1f} on {os.cpu_count()} cores. '
            'The columns marked CPU are processor time of this process; p50 and p99 are what the clock said.', '',
-           *HEAD, *(row(r, big(r['n'])) for r in lines)]
+           *HEAD, *(row(r, big(r['n'])) for r in lines), *soonest(lines, big)]
     speed, limit = top * exact['bytes'] / exact['cpu'] / 1e6, max(r['bandwidth'] for r in lines)
     missing = [f'{e} at {big(n)}' for n in sizes for e in ENGINES if not any(r['n'] == n and r['engine'] == e for r in lines)]
     if missing: out += ['', f'Not measured: {", ".join(missing)}.']
