@@ -31,7 +31,7 @@ TRIED = ('The settings: at 2 x 10^5, of the hundred rows that codes over all of 
          '0.998 with 128 pieces after a rotation (0.66 ms): these are taken. A graph with `efConstruction` 40 over float16 reaches 0.991 with 128 candidates (0.81 ms, built in 50 CPU s), with 100 over bytes 0.998 (0.70 ms, 97 CPU s). Ten million drawn people were measured with the settings before, '
          'a graph over float16 with `efConstruction` 40 (recall@10 of 0.52 in 3 ms, 6,706 CPU s to build) and codes of a byte for four numbers (0.86 in 59 ms), and not with these. Exact search reads 262,144 rows at a time: 63% of what the process could read at best (medians of twelve queries in turns; with 16,384 at a time 47%), of which the multiplication alone takes 70%. '
          'A graph lies in pages of 2 MB: at 2 x 10^5 rows a query takes 0.73 to 0.78 of the time (efforts of 32 to 512; `python benchmarks/search.py --sizes --pages 2e5`). '
-         'Trainings ran beside this while indexes were built, and stood still while queries were timed.')
+         'Trainings ran beside this while indexes were built, and stood still while queries were timed. The graph of 10^6 drawn people is of the day before, when an index still chose its effort for queries drawn near its rows; other work ran beside its queries.')
 
 
 LIKE = ("What a build says it reaches is of rows like those of its table, and so it is what other embeddings of the network find among its own. Rows that are drawn have siblings of one origin, and the network's queries have none: there codes find less than their build says, and a graph more. ")
