@@ -171,6 +171,25 @@ def test_more_recall_takes_more_effort_and_too_much_is_said():
     assert engine.reached < 1 and (engine.effort, engine.nominated) == (engine._most, 160)
 
 
+def test_codes_take_the_cheapest_pair_that_finds_enough(tmp_path):
+    "More cells where cells are closed, more rows compared again where codes are unlucky: four hundred rows of one origin, whose codes are nearly the same."
+    pytest.importorskip('faiss')
+    rng = np.random.default_rng(0)
+    alike = crowd(10, 1, 64, dtype=np.float32).repeat(400, 0) + .02 * rng.standard_normal((4000, 64)).astype(np.float32)
+    alike = rng.permutation(alike / np.linalg.norm(alike, axis=1, keepdims=True)).astype(np.float16)
+    few, many = (Approximate.build('ivf-pq', alike, r, progress=False) for r in (.6, .99))
+    for engine in (few, many):
+        *cheaper, last = engine.tried.values()
+        assert all(r < engine.recall for r in cheaper) and last == engine.reached >= engine.recall
+        assert list(engine.tried)[-1] == (engine.effort, engine.nominated)
+    assert few.nominated < many.nominated
+    many.save(tmp_path/'i')
+    whole = (tmp_path/'i').read_bytes()
+    for wrong in (b'0', b'-1', b'1.5', b'"2"', b'null'):
+        (tmp_path/'i').write_bytes(whole.replace(b'"nominated": %d' % many.nominated, b'"nominated": ' + wrong, 1))
+        with pytest.raises(ValueError, match='i: not a readable index; delete it'): Approximate.load('ivf-pq', alike, tmp_path/'i')
+
+
 @pytest.mark.parametrize('wrong', [1.5, 0, -.1, float('nan'), 'x', True, None])
 def test_a_recall_that_is_none(wrong):
     for use in (lambda: Approximate.build('hnsw', crowd(5, 4, 16), wrong), lambda: drawn(10).build_index('exact', wrong)):
