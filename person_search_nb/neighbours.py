@@ -395,7 +395,7 @@ _NOMINATED = {'hnsw': [2], 'ivf-pq': [20, 40, 80, 160]}  # a code is rougher tha
 
 @patch
 def _cost(self: Approximate, effort, nominated):
-    "Of a search for ten, in rows that are compared again: about 1.4 us each."
+    "About what a search for ten takes, counted in rows that are compared again."
     if self.name == 'hnsw': return effort
     codes = self.index.ntotal / self._most  # in a cell
     return effort * (6 + codes / 128) + 10 * nominated
