@@ -8,12 +8,14 @@ And in a gallery of embeddings that a trained network made, half an hour of `per
     python benchmarks/search.py --sizes --gallery runs/gallery --like 1e6
     python benchmarks/search.py --sizes --gallery runs/gallery --like 1e7 --engines ivf-pq
 
-with `--like` also among more people, drawn from these. And, printed only, what a graph in pages of 2 MB saves:
+with `--like` also among more people, drawn from these. And, printed only, what a graph in pages of 2 MB saves, and what the work of codes costs (the price of `Approximate._cost`):
 
     python benchmarks/search.py --sizes --pages 2e5
+    python benchmarks/search.py --sizes --price 1e5 1e6
 """
 import argparse, json, os, platform, tempfile, time
 from datetime import date
+from itertools import product
 from pathlib import Path
 import faiss
 import numpy as np
@@ -75,6 +77,23 @@ def pages(n, folder, efforts=(32, 64, 128, 512), turns=3):
         graph = Approximate.load('hnsw', mapped, folder/'graph.faiss')
         for graph.effort in efforts: took[graph.effort, large].append(timed(lambda q: graph.search(q, K, longest=1.01), queries)[1]['cpu'])
     return {e: f'{min(took[e, True]) / min(took[e, False]):.2f}' for e in efforts}
+
+
+def price(sizes, folder, efforts=(16, 64, 256, 512), nominated=(20, 40, 80, 160)):
+    """What of a search by codes takes how long, in us of processor time: opening a cell, scanning a code in it, comparing a row again.
+    Fitted by least squares of relative errors to the medians of all pairs of an effort and a number of rows."""
+    faiss.omp_set_num_threads(1)
+    work, took = [], []
+    for n in sizes:
+        mapped, queries = drawn(n, folder)
+        codes = Approximate.build('ivf-pq', mapped, progress=False)
+        for codes.effort, codes.nominated in product(efforts, nominated):
+            took.append(1e3 * min(timed(lambda q: codes.search(q, K, longest=1.01), queries)[1]['cpu'] for _ in range(2)))
+            work.append((1, codes.effort, codes.effort * n / codes._most, K * codes.nominated))
+    work, took = np.array(work), np.array(took)
+    us = np.linalg.lstsq(work / took[:, None], np.ones(len(took)))[0]
+    print('largest relative error of the fit:', f'{abs(work @ us / took - 1).max():.2f}')
+    return dict(zip(('a search', 'a cell', 'a code', 'a row'), us.round(4).tolist()))
 
 
 def found(gallery, folder):
@@ -211,6 +230,7 @@ if __name__ == '__main__':
     p.add_argument('--gallery', help='a folder of `person-search index`, whose embeddings are measured as well')
     p.add_argument('--like', type=float, nargs='*', default=[], help='and so many people, drawn from those of the gallery')
     p.add_argument('--pages', type=float, help='people in a graph that is searched with and without pages of 2 MB')
+    p.add_argument('--price', type=float, nargs='*', default=[], help='people whose codes are searched in all ways, to fit the price of the work')
     p.add_argument('--again', action='store_true', help='only write the report from search.json')
     a = p.parse_args()
     kept = HERE/'search.json'
@@ -227,6 +247,7 @@ if __name__ == '__main__':
             forget(n, False)
             measure(*drawn(n, Path(folder)), a.engines, a.threads, say)
         if a.pages: print('time with pages of 2 MB over time without, by effort:', pages(int(a.pages), Path(folder)))
+        if a.price: print('us of processor time:', price(list(map(int, a.price)), Path(folder)))
         if a.gallery:
             rows, queries = found(a.gallery, Path(folder))
             about = dict(command=f"person-search index {read_manifest(Path(a.gallery))['sources'][0]['path']!r}", scenes=len(Gallery.open(a.gallery).names))

@@ -109,7 +109,7 @@ def pulls(
     from person_search_nb.models import load_model
     from person_search_nb.presets import check_here, make_recipe
     from person_search_nb.recipes import hdl_of
-    from person_search_nb.settings import check_setting, whole_number
+    from person_search_nb.kinds import check_setting, whole_number
     from person_search_nb.terms import pull_rows
     for file in (teacher, student): refuse_exported(file)
     check_setting('scenes', scenes, whole_number(1, 1000))
@@ -187,7 +187,7 @@ def _as_values(model, key, text):
     "The values that a text gives a setting: one, or several with commas."
     import re
     from person_search_nb.recipe_settings import kind_of, RECIPE_KINDS, parse_setting
-    from person_search_nb.settings import parse_value, TEXT
+    from person_search_nb.kinds import parse_value, TEXT
     key, value = parse_setting(f'{key}={text}')
     parts = re.split(r',(?![^(\[{]*[)\]}])', text.rstrip(', '))  # not at commas within brackets
     name = key.rpartition('.')[2]

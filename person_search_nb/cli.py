@@ -23,7 +23,7 @@ COMMANDS = {f.__name__.replace('_', '-'): f for f in _ALL}
 
 def _kinds():
     "What the options of the commands may be."
-    from person_search_nb.settings import maybe, number, several, whole_number
+    from person_search_nb.kinds import maybe, number, several, whole_number
     seed = whole_number(0, 2 ** 32 - 1)
     return dict(
         batch_size=whole_number(1, 2**16), workers=whole_number(0, 1024),
@@ -43,7 +43,8 @@ def _refuse_as_setting(settings, names):
 
 def _check_options(command, options):
     "Raises ValueError for an option of no sense, before any work."
-    from person_search_nb.settings import check_device, check_setting
+    from person_search_nb.kinds import check_setting
+    from person_search_nb.settings import check_device
     defaults = {k: p.default for k, p in inspect.signature(command).parameters.items()}
     kinds = _kinds()
     _refuse_as_setting(options.get('set'), defaults)

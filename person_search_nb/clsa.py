@@ -22,7 +22,9 @@ from .oim import check_ids, ID_LOSSES, labelled_cross_entropy
 from .oim import SoftmaxLoss
 from .roi_head import at_least_float32, batch_norm, RoIs
 from .person_search import PersonSearchNet
-from .systems import choose_anchors, network_parts, register_model
+from .kinds import FLAG, maybe, number, several, whole_number
+from .systems import choose_anchors, NET_KINDS, network_parts
+from .systems import register_model
 from .distillation import prediction_distillation
 
 # %% ../nbs/70_clsa.ipynb #f1185662
@@ -320,6 +322,13 @@ def _second(width, weights, dim, levels, top_down, scales, branches):
         return ReIDPyramid(trunk, length, levels, top_down=top_down, scales=scales)
     if not branches: return pyramid(scales)
     return ScaleBranches([pyramid((1.,)) for _ in scales], scales)
+
+NET_KINDS.update(
+    crop_size=several(whole_number(8, 2048), 2, 2),
+    levels=maybe(several(whole_number(0, 3), 1, 4)), align_temperature=number(above=True),
+    detach=FLAG, top_down=whole_number(0, 2**14),
+    scales=maybe(several(number(0, 1, above=True), 1, 8)), branches=FLAG,
+)
 
 @register_model('clsa')
 def build(

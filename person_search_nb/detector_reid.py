@@ -20,7 +20,8 @@ from .boxes import check_boxes, clip_boxes, keep_large
 from .roi_align import roi_align
 from .person_search import evaluating
 from .distributed import device_of, init_distributed, own_device
-from .settings import check_device, check_setting, several, whole_number
+from .kinds import check_setting, several, whole_number
+from .settings import check_device
 from .model_files import model_file
 from .models import load_model
 from .deployed import Deployed, LOADERS

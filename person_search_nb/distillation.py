@@ -20,7 +20,7 @@ from .plugins import expect, Registry
 from .distributed import mean_number
 from .person_search import at_least_float32, PersonSearchNet, record_levels
 from .person_search import true_cells
-from .settings import is_number, parse_value
+from .kinds import is_number, parse_value
 from .systems import build_model
 
 # %% ../nbs/65_distillation.ipynb #e3b44e5e

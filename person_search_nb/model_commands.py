@@ -329,7 +329,7 @@ def export(
 ):
     "Write a model for deployment or as a starting trunk."
     from person_search_nb.model_files import model_file, read_size, save_model
-    from person_search_nb.settings import check_setting, whole_number
+    from person_search_nb.kinds import check_setting, whole_number
     from person_search_nb.models import load_model
     from person_search_nb.deploy import export_onnx, export_program, head_path, KEY
     to = _form_of(out, to, int8, half, trunk)

@@ -13,7 +13,7 @@ from torch import nn, Tensor
 
 from .boxes import clip_boxes, nms
 from .files import sound_size
-from .settings import check_setting, number, several
+from .kinds import check_setting, number, several
 
 # %% ../nbs/tools/multi_scale.ipynb #ad6499f6
 _LARGE = ('a picture of {} x {} px is too large at scale {:g}: at most 20,000 px a side and 100 '

@@ -23,7 +23,9 @@ from .roi_head import at_least_float32, batch_norm, HeadOutput
 from .person_search import evaluating
 from .roi_head import RoIs
 from .person_search import PersonSearchNet, sound_targets
-from .systems import choose_anchors, network_parts, register_model
+from .kinds import check_setting, FLAG, one_of, whole_number
+from .systems import choose_anchors, NET_KINDS, network_parts
+from .systems import register_model
 
 # %% ../nbs/71_qeeps.ipynb #61d505e9
 class Excitation(nn.Sequential):
@@ -155,9 +157,7 @@ def _check_parts(net, qsse, qrpn, qsim, transformer):
     "Raises ValueError for parts that do not exist, or do not fit the network."
     if net.id_loss is None or net.with_background or net.matching != 'cosine':
         raise ValueError(_NEEDS)
-    if qsse not in QSSE: raise ValueError(f"qsse={qsse!r}: choose one of {', '.join(QSSE)}")
-    for name, part in (('qrpn', qrpn), ('qsim', qsim)):
-        if not isinstance(part, bool): raise ValueError(f'{name}={part!r}: write True or False')
+    for k, v in dict(qsse=qsse, qrpn=qrpn, qsim=qsim).items(): check_setting(k, v, NET_KINDS[k])
     if qsse == 'all' and transformer: raise ValueError(_NO_TRANSFORMER)
 
 # %% ../nbs/71_qeeps.ipynb #f95aa3d6
@@ -461,6 +461,10 @@ def search(self: QEEPS,
         return [self.search_scene(self.look(i), query)[0] for i in images]
 
 # %% ../nbs/71_qeeps.ipynb #f4f10c2b
+NET_KINDS.update(
+    reduction=whole_number(1, 2**14), qsse=one_of(QSSE), qrpn=FLAG, qsim=FLAG,
+)
+
 @register_model('qeeps')
 def build(
     num_ids: int,          # training identities

@@ -40,7 +40,7 @@ def _size_of(net, size):
 def _at_scales(net, text):
     "The network looking in the sizes that were typed; itself where none were."
     from person_search_nb.multi_scale import MultiScale
-    from person_search_nb.settings import parse_value
+    from person_search_nb.kinds import parse_value
     if not text: return net
     return MultiScale(net, tuple(parse_value(v) for v in text.split(','))).eval()
 

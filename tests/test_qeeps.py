@@ -330,7 +330,7 @@ def test_a_checkpoint_of_the_trunk_starts_all_layers(data):
         for k in a: torch.testing.assert_close(a[k], b[k], rtol=1e-3, atol=1e-2)
 
 
-@pytest.mark.parametrize('change,message', [(dict(qsse='some'), "qsse='some': choose one of trunk, all, none"), (dict(qsse=False), 'qsse=False'), (dict(qrpn='no'), "qrpn='no': write True or False"),
+@pytest.mark.parametrize('change,message', [(dict(qsse='some'), "qsse='some': expected one of trunk, all, none"), (dict(qsse=False), 'qsse=False'), (dict(qrpn='no'), "qrpn='no': expected True or False"),
                                             (dict(qsim=0), 'qsim=0'), (dict(qsse='all', transformer=True), 'spatial transformer')])
 def test_switches_that_mean_nothing_are_refused(change, message):
     with pytest.raises(ValueError, match=message): fresh(**change)

@@ -1,7 +1,6 @@
 "Settings and options: what is no setting, or not what a setting may be, is one line before any work, and leaves nothing behind."
 import json
 import math
-import time
 
 import pytest
 import torch
@@ -62,11 +61,9 @@ OPTIONS = [['evaluate', 'shipped:hdl-student-fast', '--batch-size', '0'], ['eval
 
 @pytest.mark.parametrize('call', OPTIONS, ids=' '.join)
 def test_a_wrong_option_is_one_line_before_any_work(call, tmp_path, command):
-    began = time.time()
     ran = command(*call, cwd=tmp_path)
     assert ran.returncode == 1 and 'Traceback' not in ran.stderr and len(ran.stderr.strip().splitlines()) == 1, ran.stderr
     assert ran.stderr.startswith(f'person-search {call[0]}: ') and not list(tmp_path.iterdir())
-    assert time.time() - began < 20
 
 
 def test_a_student_without_its_teacher_waits_for_nothing(command, tmp_path):
@@ -107,6 +104,13 @@ def test_classes_get_their_names_and_nameless_functions_the_way_out(registries):
 
 
 def lambda_free(width=1., weights=None): return resnet_backbone(18, width)
+
+
+@pytest.mark.parametrize('setting', ["dim='big'", "width='1'", 'width=1e9', 'width=-1', 'roi_size=2.5', 'proposals=5', "matching='cos'", 'queue=-1', 'rss_classes=0', "norms='yes'", 'iou=2.', 'heights=5', "heights=['a']", "num_ids='a'",
+                                     'num_ids=-3', 'detections=0', "rpn_nms=float('nan')", "anchors='square'", "options=dict(id_loss=3)"])
+def test_no_network_is_built_of_what_a_setting_cannot_be(setting):
+    name = setting.partition('=')[0]
+    with pytest.raises(ValueError, match=f'^{name}=|^{name} is'): systems.build_model('oim', **dict(num_ids=5) | eval(f'dict({setting})'))
 
 
 def test_a_recipes_file_is_checked_like_what_is_typed(tmp_path):
