@@ -8,7 +8,7 @@ __all__ = ['AXES', 'NAMES', 'TOLERANCE', 'KEY', 'need_onnx', 'quietly', 'head_pa
            'export_program']
 
 # %% ../nbs/88_deploy.ipynb #64c5f275
-import io, json, logging, warnings
+import gc, io, json, logging, warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,13 +24,17 @@ def need_onnx(*names): return require(*names, why='an ONNX file', extra='deploy'
 # %% ../nbs/88_deploy.ipynb #6eff1d28
 @contextmanager
 def quietly():
-    "Within the block: no warnings and no log lines of the exporters."
+    """Within the block: no warnings and no log lines of the exporters, and no search for garbage
+    among the millions of small objects that they make."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        before = logging.root.manager.disable
+        before, collects = logging.root.manager.disable, gc.isenabled()
         logging.disable(logging.WARNING)
+        gc.disable()
         try: yield
-        finally: logging.disable(before)
+        finally:
+            logging.disable(before)
+            if collects: gc.enable()
 
 def head_path(
     path, # of the scene part

@@ -93,8 +93,10 @@ def _free_port():
 
 def _method():
     "How processes begin: as copies of a server that has imported once, where there is one."
-    there = torch.multiprocessing.get_all_start_methods()
-    return 'forkserver' if 'forkserver' in there else 'spawn'
+    if 'forkserver' not in torch.multiprocessing.get_all_start_methods(): return 'spawn'
+    server = torch.multiprocessing.get_context('forkserver')
+    server.set_forkserver_preload(['__main__', 'torch', 'torchvision'])  # heard when it starts
+    return 'forkserver'
 
 def spawn(
     f,              # function of a module
