@@ -218,10 +218,9 @@ def search_macs(
     size: tuple = (800, 800),    # (h, w) px of the scenes
     each: int | None = None,     # scenes each query searches; None: all
     kept: bool = True,           # what is a scene's or a query's own runs once; False: per pair
-    counted: tuple | None = None,  # (`count_macs`, `pair_macs`) of model and size, if known
 ) -> tuple:                      # (MACs guided, MACs without: embeddings compared by dot products)
     "The MACs of searching scenes for all queries."
-    one, pair = counted or (count_macs(model, size), pair_macs(model, size))
+    one, pair = count_macs(model, size), pair_macs(model, size)
     n = model.rpn.post_nms[1] + model.detections
     pairs = queries * (scenes if each is None else each)
     own = scenes * pair['scene'] + queries * pair['query']

@@ -98,23 +98,25 @@ def lacking(what):
 
 
 @pytest.fixture(scope='module')
-def vendor(root, tmp_path_factory):
+def vendor(root, made_once):
     if not shutil.which('npm'): lacking('no npm here')
-    folder = tmp_path_factory.mktemp('vendor')
-    done = subprocess.run([root/'.ci/fetch-onnxruntime-web', folder], capture_output=True, text=True)
-    if done.returncode: lacking(f'the npm registry does not answer: {done.stderr[-200:]}')
-    return folder
+    def fetch(folder):
+        done = subprocess.run([root/'.ci/fetch-onnxruntime-web', folder], capture_output=True, text=True)
+        if done.returncode: lacking(f'the npm registry does not answer: {done.stderr[-200:]}')
+    return made_once('vendor', fetch)
 
 
 @pytest.fixture(scope='module')
-def site(vendor, tmp_path_factory):
+def site(vendor, made_once):
     "The address of the page, served by Python, and its folder."
-    folder = tmp_path_factory.mktemp('page')
-    size = write_page(folder, vendor, SPEC, progress=False)
-    assert size < 20e6, 'what a visitor downloads'
     scenes = open_dataset(SPEC, 'gallery', progress=False)
-    (folder/'blank.html').write_text('<link rel=icon href=data:,><p id=status>Done</p>')   # for its modules alone
-    for i in range(len(scenes)): scenes.image(i).numpy().tofile(folder/f'exact{i}.bin')
+    def write(folder):
+        size = write_page(folder, vendor, SPEC, progress=False)
+        assert size < 20e6, 'what a visitor downloads'
+        (folder/'blank.html').write_text('<link rel=icon href=data:,><p id=status>Done</p>')   # for its modules alone
+        for i in range(len(scenes)): scenes.image(i).numpy().tofile(folder/f'exact{i}.bin')
+        kinds_of_pictures(folder)
+    folder = made_once('page', write)
     quiet = type('Quiet', (http.server.SimpleHTTPRequestHandler,), dict(log_message=lambda *a: None))
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(quiet, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -127,7 +129,8 @@ def chromium():
     if find_spec('playwright') is None or not CHROMIUM: lacking('no Playwright or no Chromium here')
     from playwright.sync_api import sync_playwright
     with sync_playwright() as p:
-        b = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu'])
+        # WebAssembly is compiled once: to compile it again, optimised, takes longer than these pages live
+        b = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--js-flags=--liftoff-only'])
         yield b
         b.close()
 
@@ -171,6 +174,7 @@ def page(opened):
     page.emulate_media(color_scheme='light')
     moved(page, page.locator('#reset').click)
     yield page
+    page.locator('#scenes button').first.hover()   # pointed at a scene, it does not look at all the others while tests have pages of their own
     assert not wrong, wrong
 
 
@@ -223,9 +227,9 @@ RUN = """async ([name, runtime, boxes]) => {
 
 @pytest.mark.parametrize('name', list(NETWORKS))
 def test_the_page_finds_what_python_finds(site, visit, name):
-    "Ten scenes: the same people, boxes, scores and embeddings, and the same ranking of all of them."
+    "Five scenes: the same people, boxes, scores and embeddings, and the same ranking of all of them."
     scenes, model = site[2], load_model(shipped_trunk(NETWORKS[name][1])).eval()
-    truth = [scenes.truth(i)['boxes'] for i in range(10)]
+    truth = [scenes.truth(i)['boxes'] for i in range(5)]
     _, told = visit('blank.html').evaluate(RUN, [name, 'wasm', [b.tolist() for b in truth]])
     galleries = [], []
     for i, (boxes, scores, embeddings, given) in enumerate(told):
@@ -264,7 +268,7 @@ def test_a_visitor(page, tmp_path_factory):
     for quantity in ('x', 'mean_a', 'difference'):
         moved(page, lambda: page.select_option('[name=quantity]', quantity))
         assert picture('taught') != plain
-        page.screenshot(path=shots/f'{quantity}.png', full_page=True)
+    page.screenshot(path=shots/'difference.png', full_page=True)
     for name, value in (('level', '0'), ('opacity', '0.2'), ('score', '0.9')):
         before = picture('teacher')
         moved(page, lambda: page.locator(f'[name={name}]').fill(value))
@@ -277,7 +281,6 @@ def test_a_visitor(page, tmp_path_factory):
     for attention in ('off', 'teacher'):
         moved(page, lambda: page.select_option('[name=attention]', attention))
         assert (ranking('taught'), words('taught')) != learned
-        page.screenshot(path=shots/f'attention-{attention}.png', full_page=True)
     with page.expect_download() as got: page.locator('#save').click()
     saved = Image.open(got.value.path())
     assert saved.size == (3 * 448 + 16, 280) and len(saved.convert('RGB').getcolors(10 ** 6)) > 1000
@@ -366,17 +369,8 @@ def png(image):
     return out.getvalue()
 
 
-DROP = """async ([name, type, address]) => {
-  const all = new DataTransfer();
-  if (name) all.items.add(new File([await (await fetch(address)).blob()], name, { type }));
-  else all.setData('text/plain', 'words');
-  document.body.dispatchEvent(new DragEvent('drop', { dataTransfer: all, bubbles: true, cancelable: true }));
-}"""
-
-
-def test_pictures_of_all_kinds_are_dropped(site, page):
-    "Turned as a camera says, half transparent, of one pixel, very large, very long; and what is no picture is refused, with what was there before left as it is."
-    folder = site[1]
+def kinds_of_pictures(folder):
+    "What `test_pictures_of_all_kinds_are_dropped` drops."
     scene = Image.open(folder/'scene3.jpg')
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -390,6 +384,18 @@ def test_pictures_of_all_kinds_are_dropped(site, page):
     (folder/'drawn.svg').write_text('<svg xmlns="http://www.w3.org/2000/svg" width="90" height="90"><script>alert(1)</script></svg>')
     (folder/'words.jpg').write_text('words')
     (folder/'cut.jpg').write_bytes((folder/'large.jpg').read_bytes()[:50_000])
+
+
+DROP = """async ([name, type, address]) => {
+  const all = new DataTransfer();
+  if (name) all.items.add(new File([await (await fetch(address)).blob()], name, { type }));
+  else all.setData('text/plain', 'words');
+  document.body.dispatchEvent(new DragEvent('drop', { dataTransfer: all, bubbles: true, cancelable: true }));
+}"""
+
+
+def test_pictures_of_all_kinds_are_dropped(page):
+    "Turned as a camera says, half transparent, of one pixel, very large, very long; and what is no picture is refused, with what was there before left as it is."
     drop = lambda name: moved(page, lambda: page.evaluate(DROP, [name, f'image/{name.rpartition(".")[2]}', name]))
     sizes = {'turned.jpg': [448, 256], 'alpha.png': [100, 60], 'scene.webp': [448, 256], 'large.jpg': [448, 299], 'pixel.png': [33, 33], 'long.png': [448, 33], f'{"long name " * 20}.png': [90, 90]}
     shown = lambda: page.locator('[data-network=teacher] canvas').first.evaluate('c => [c.width, c.height]')
@@ -423,7 +429,8 @@ def test_a_picture_of_ones_own_and_what_is_none(site, page, tmp_path):
 
 def test_back_and_forward_lead_through_what_was_chosen(visit, tmp_path):
     "Scenes, people, kinds of map, a picture of one's own; sliders, which pass many values, are no steps; and a link is opened in one step."
-    page = visit('?scene=1')
+    page = visit('?runtime=wasm&scene=1&person=1')
+    assert page.inner_text('#runtime') == 'WebAssembly' and chosen(page, 'teacher') == [1]
     picture = lambda: page.locator('[data-network=teacher] canvas').first.evaluate('c => c.toDataURL()')
     state = lambda: (page.url, picture(), page.inner_text('#own-name'), page.input_value('[name=quantity]'), [chosen(page, n) for n in NETWORKS])
     start, steps = page.evaluate('history.length'), [state()]
@@ -448,23 +455,26 @@ def test_back_and_forward_lead_through_what_was_chosen(visit, tmp_path):
 
 
 def test_a_link_brings_the_page_back_and_is_not_trusted(page, visit):
-    moved(page, page.locator('#scenes button').nth(2).click)
-    moved(page, lambda: click(page, 'teacher', 1))
-    moved(page, lambda: page.select_option('[name=quantity]', 'x'))
+    "Also the person, who has another number under other attention."
+    moved(page, page.locator('#scenes button').nth(1).click)
+    moved(page, lambda: click(page, 'taught', 1))
+    for name, value in (('attention', 'off'), ('quantity', 'x')): moved(page, lambda: page.select_option(f'[name={name}]', value))
     for name, value in (('level', '1'), ('opacity', '0.3')): moved(page, lambda: page.locator(f'[name={name}]').fill(value))
     query = page.url.rpartition('/')[2]
-    assert all(part in query for part in ('scene=2', 'person=1', 'quantity=x', 'level=1', 'opacity=0.3'))
+    assert all(part in query for part in ('scene=1', 'by=taught', 'attention=off', 'quantity=x', 'level=1', 'opacity=0.3'))
     text = page.locator('[data-network=taught] .caption').inner_text()
+    hits = lambda p: p.locator('[data-network=plain] .psnb-hits li span').all_inner_texts()
     again = visit(query)
     assert again.input_value('[name=quantity]') == 'x' and again.input_value('[name=level]') == '1'
     assert again.locator('[data-network=taught] .caption').inner_text() == text
+    assert len(hits(page)) == 10 and [h[0] for h in hits(again)] == [h[0] for h in hits(page)]
+    again.close()
     odd = visit('?scene=99&level=7&quantity=%3Cimg%3E&colour=red&opacity=nan&person=99')
     assert '?' not in odd.url and all(w in odd.inner_text('#status') for w in ('scene', 'level', 'quantity', 'colour', 'opacity', 'person'))
 
 
-def test_the_runtime_is_the_one_in_the_address_or_the_one_that_works(chromium, site, visit):
-    "Without a graphics card WebGPU cannot start, and the page goes on in WebAssembly."
-    assert visit('?runtime=wasm').inner_text('#runtime') == 'WebAssembly'
+def test_without_a_graphics_card_webgpu_goes_on_in_webassembly(chromium, site):
+    "That the address may name WebAssembly, too, is seen where Back and Forward are tried."
     page = chromium.new_page()
     page.set_default_timeout(300_000)
     page.goto(f'{site[0]}/?runtime=webgpu&scene=1')
@@ -503,6 +513,7 @@ def test_quick_moves_end_where_slow_ones_do(visit):
             document.querySelectorAll('#scenes button')[k].click();
             await new Promise(done => setTimeout(done, 30)); } }""", list(scenes))
     moved(page, lambda: quick(5, 6, 7))
+    page.locator('#scenes button').nth(7).hover()   # so that it does not look at all the others meanwhile
     page.wait_for_timeout(3000)   # what was interrupted would be drawn by now
     seen = state()
     moved(page, lambda: page.locator('#scenes button').nth(0).click())
@@ -518,15 +529,6 @@ def test_quick_moves_end_where_slow_ones_do(visit):
     assert state() == seen
 
 
-def test_a_link_keeps_the_person_under_other_attention(page, visit):
-    moved(page, page.locator('#scenes button').nth(1).click)
-    moved(page, lambda: click(page, 'taught', 1))
-    moved(page, lambda: page.select_option('[name=attention]', 'off'))
-    hits = lambda p: p.locator('[data-network=plain] .psnb-hits li span').all_inner_texts()
-    again = visit(page.url.rpartition('/')[2])
-    assert len(hits(page)) == 10 and [h[0] for h in hits(again)] == [h[0] for h in hits(page)]
-
-
 def test_controls_have_names(page):
     for role, names in dict(slider=('Level', 'Opacity', 'Minimum score'), combobox=('Show', 'Attention')).items():
         for name in names: assert page.get_by_role(role, name=name).count() == 1, name
@@ -540,15 +542,6 @@ COUNT = """async () => {
 }"""   # searches that have ended, and what the status line has said
 
 
-def test_what_is_likely_next_is_computed_while_nobody_moves(visit):
-    "After a moment of quiet; then the move finds its answer there."
-    page = visit()
-    page.evaluate(COUNT)
-    page.wait_for_function('window.searched >= 3')
-    moved(page, lambda: page.select_option('[name=attention]', 'off'))
-    assert page.evaluate('window.said').count('Looking.') == 0
-
-
 BEGUN = """async () => {
   const { RemoteNetwork } = await import('./remote_network.js'), search = RemoteNetwork.prototype.search;
   const names = ['teacher', 'taught', 'plain'], none = () => Object.fromEntries(names.map(n => [n, 0]));
@@ -558,18 +551,6 @@ BEGUN = """async () => {
   new MutationObserver(() => said.push(document.getElementById('status').textContent)).observe(document.getElementById('status'), { childList: true, characterData: true, subtree: true });
   window.after = () => names.map(n => before ? ended[n] - before[n] : 0);
 }"""   # searches of each network since the pointer came over a scene; the page itself hears of that a moment later
-
-
-def test_a_scene_is_looked_at_when_it_is_pointed_at(visit):
-    "Out of turn, so that a click finds its answer there: whatever a network was at, the next thing it sees is this scene, and nothing follows."
-    page = visit()
-    page.evaluate(BEGUN)
-    last = page.locator('#scenes button').last
-    last.hover()
-    page.wait_for_function('after().every(n => n > 0)')
-    assert page.evaluate('said.length = 0, after()') == [1, 1, 1]
-    moved(page, last.click)
-    assert page.evaluate('said').count('Looking.') == 0
 
 
 HOLD = """async held => {   // what networks are asked is noted; answers of these wait for release[name]()
@@ -584,6 +565,37 @@ HOLD = """async held => {   // what networks are asked is noted; answers of thes
     return answer;
   };
 }"""
+
+
+def test_networks_are_asked_ahead_and_never_twice(visit):
+    "What is likely next is computed while nobody moves, a scene when it is pointed at; a move finds its answer there. And the teacher's attention does not run the teacher again."
+    page = visit()
+    page.evaluate(COUNT)
+    page.wait_for_function('window.searched >= 3')
+    moved(page, lambda: page.select_option('[name=attention]', 'off'))
+    assert page.evaluate('window.said').count('Looking.') == 0
+
+    # out of turn: whatever a network was at, the next thing it sees is the scene that is pointed at, and nothing follows
+    moved(page, page.locator('#reset').click)
+    page.evaluate(BEGUN)
+    last = page.locator('#scenes button').last
+    last.hover()
+    page.wait_for_function('after().every(n => n > 0)')
+    assert page.evaluate('said.length = 0, after()') == [1, 1, 1]
+    moved(page, last.click)
+    assert page.evaluate('said').count('Looking.') == 0
+
+    # nor do students look with learned attention again; the scene is still pointed at, so nothing else is computed
+    page.evaluate(HOLD, [])
+    asked = page.evaluate("""() => new Promise(done => {
+        const s = document.getElementById('status'), control = document.querySelector('[name=attention]');
+        const settled = then => new MutationObserver((_, o) => { if (/^Done/.test(s.textContent)) { o.disconnect(); then(); } }).observe(s, { childList: true, characterData: true, subtree: true });
+        settled(() => {
+            window.asked = [];
+            settled(() => done(window.asked));
+            control.value = 'teacher'; control.dispatchEvent(new Event('input', { bubbles: true })); });
+        document.querySelectorAll('#scenes button')[9].click(); })""")
+    assert sorted(asked) == sorted(['teacher regions'] + [f'{n} {what}' for n in ('taught', 'plain') for what in ('look', 'look', 'search', 'regions')])
 
 
 def test_each_panel_is_drawn_when_its_network_has_answered(page, visit):
@@ -605,45 +617,32 @@ def test_each_panel_is_drawn_when_its_network_has_answered(page, visit):
     until(['plain'], ['plain'])                      # the next scene, and one student is still at the last
     held.evaluate('release.plain()')
     assert settled(held).startswith('Done') and not busy('') and not busy(' .psnb-hits') and 'scene=10' in held.url
+    told = lambda page: [page.inner_text(f'[data-network={n}] {part}') for part in ('.caption', '.psnb-hits') for n in NETWORKS]
+    said, last = told(held), held.locator('#scenes button').last   # the last: not yet looked at ahead
+
+    # an error in a worker reaches the status line, and the page goes on
+    held.evaluate("fail = 'plain'")
+    last.click()
+    held.wait_for_function("document.getElementById('status').className === 'error'")
+    assert '16 x 16 px is too small' in held.inner_text('#status') and held.locator('[aria-busy]').count() == 0
+    held.locator('[data-network=plain] .psnb-picture').focus()
+    held.keyboard.press('Home'); held.keyboard.press('Enter')   # people of an earlier scene: nothing to find
+    held.evaluate('fail = null')
+    assert moved(held, last.click).startswith('Done')
+
     moved(page, page.locator('#scenes button').nth(10).click)
-    for part in ('.caption', '.psnb-hits'):
-        for n in NETWORKS: assert held.inner_text(f'[data-network={n}] {part}') == page.inner_text(f'[data-network={n}] {part}')
+    assert said == told(page)
 
 
-def test_an_error_in_a_worker_reaches_the_status_line(chromium, site, visit):
-    "And the page goes on; a file that is missing or broken is an error too."
-    page = visit()
-    page.evaluate(HOLD, [])
-    page.evaluate("fail = 'plain'")
-    page.locator('#scenes button').nth(9).click()
+@pytest.mark.parametrize('file, said', [('network_worker.js', 'A file of this page is missing'), ('plain.head.onnx', 'protobuf'), ('plain.people.bin', 'plain.people.bin is missing or broken: 8 bytes'), ('people.jpg', 'people.jpg is missing')])
+def test_a_file_that_is_missing_or_broken_is_named(chromium, site, file, said):
+    page = chromium.new_page()
+    if not file.endswith(('.js', '.onnx')): page.route('**/network_worker.js', lambda route: route.fulfill(content_type='text/javascript', body=''))   # networks that never answer: they are not to open while others fail
+    page.route(f'**/{file}', lambda route: route.fulfill(status=404) if file.endswith('.js') else route.fulfill(body=b'no model'))
+    page.goto(site[0])
     page.wait_for_function("document.getElementById('status').className === 'error'")
-    assert '16 x 16 px is too small' in page.inner_text('#status') and page.locator('[aria-busy]').count() == 0
-    page.locator('[data-network=plain] .psnb-picture').focus()
-    page.keyboard.press('Home'); page.keyboard.press('Enter')   # people of an earlier scene: nothing to find
-    page.evaluate('fail = null')
-    assert moved(page, page.locator('#scenes button').nth(9).click).startswith('Done')
-    for file, said in (('network_worker.js', 'A file of this page is missing'), ('plain.head.onnx', 'protobuf'), ('plain.people.bin', 'plain.people.bin is missing or broken: 8 bytes'), ('people.jpg', 'people.jpg is missing')):
-        page = chromium.new_page()
-        page.route(f'**/{file}', lambda route: route.fulfill(status=404) if file.endswith('.js') else route.fulfill(body=b'no model'))
-        page.goto(site[0])
-        page.wait_for_function("document.getElementById('status').className === 'error'")
-        assert said in page.inner_text('#status')
-        page.close()
-
-
-def test_the_teachers_attention_does_not_run_the_teacher_again(visit):
-    "Nor do students look with learned attention again."
-    page = visit()
-    page.evaluate(HOLD, [])
-    asked = page.evaluate("""() => new Promise(done => {
-        const s = document.getElementById('status'), control = document.querySelector('[name=attention]');
-        const settled = then => new MutationObserver((_, o) => { if (/^Done/.test(s.textContent)) { o.disconnect(); then(); } }).observe(s, { childList: true, characterData: true, subtree: true });
-        settled(() => {
-            window.asked = [];
-            settled(() => done(window.asked));
-            control.value = 'teacher'; control.dispatchEvent(new Event('input', { bubbles: true })); });
-        document.querySelectorAll('#scenes button')[9].click(); })""")
-    assert sorted(asked) == sorted(['teacher regions'] + [f'{n} {what}' for n in ('taught', 'plain') for what in ('look', 'look', 'search', 'regions')])
+    assert said in page.inner_text('#status')
+    page.close()
 
 
 def test_phone_and_dark(page, tmp_path_factory):
