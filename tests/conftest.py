@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,6 +92,23 @@ def shell(child, tmp_path_factory):
         process.join()
         return SimpleNamespace(returncode=process.exitcode, **{k: f.read_text(encoding='utf-8') for k, f in zip(('stdout', 'stderr'), files)})
     return run
+
+
+@pytest.fixture(scope='session')
+def made_once(tmp_path_factory):
+    "`made_once('page', make)`: the folder that `make(folder)` has filled, once for all workers of a run; nobody changes it afterwards."
+    base = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ: base = base.parent
+
+    def get(name, make):
+        folder, done = base/'once'/name, base/'once'/f'{name}.done'
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(base/'once'/f'{name}.lock'):
+            if not done.exists():
+                make(folder)
+                done.touch()
+        return folder
+    return get
 
 
 @pytest.fixture(scope='module')

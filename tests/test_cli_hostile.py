@@ -220,18 +220,15 @@ def test_scenes_are_for_calibration(command, model, tmp_path):
 # -- what an export would replace -----------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('ending', ['.safetensors', '.onnx', '.pt2'])
-def test_an_export_replaces_exports_only(command, model, tmp_path, ending, monkeypatch):
+def test_an_export_replaces_exports_only(command, model, tmp_path, ending):
     "A model of a long training, or a text, was replaced without a word."
     other, out = tmp_path / f'other{ending}', tmp_path / f'out{ending}'
     other.write_bytes(model.read_bytes())
     refused(command, f'other{ending}: is there already, was not written by export', 'export', model, other)
     assert other.read_bytes() == model.read_bytes()
-    if ending != '.onnx':  # takes minutes
-        assert command('export', model, out).returncode == 0
-        again = []
-        if ending == '.pt2': monkeypatch.setattr('person_search_nb.deploy.export_program', lambda net, path: again.append(path))
-        assert command('export', model, out).returncode == 0 and len(again) == (ending == '.pt2')  # its own is replaced
-    if ending == '.safetensors': return
+    if ending == '.safetensors':  # of the others, tests/test_deploy.py has some that are written
+        for _ in range(2): assert command('export', model, out).returncode == 0  # its own is replaced
+        return
     head = tmp_path / f'other.head{ending}'
     other.unlink()
     head.write_text('mine')
