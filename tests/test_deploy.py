@@ -2,7 +2,6 @@
 import json, shutil, sys
 from copy import copy
 from pathlib import Path
-from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
@@ -245,16 +244,11 @@ def test_difference_is_refused(tmp_path, student, folder, traced, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_graphs_of_another_network_are_refused(tmp_path, folder, traced, monkeypatch):
-    "Of the same shapes, and with other weights. The graphs that ONNX is made of are those of `folder`: to make them again takes longer than all else."
-    import onnx
-    protos = dict(scene=onnx.load(folder/'s.onnx'), head=deploy.without_pooling(onnx.load(folder/'s.head.onnx')))
-    monkeypatch.setattr(torch.onnx, 'export', lambda program, **kw: SimpleNamespace(model_proto=protos[next(k for k, p in traced.items() if p is program)]))
+def test_graphs_of_another_network_are_refused(tmp_path, folder, traced):
+    "Of the same shapes, and with other weights."
     for write in (export_onnx, export_program):
         with pytest.raises(ValueError, match='not written.*something else'): write(load_model(shipped_trunk('hdl-student-fast')), tmp_path/'s', traced)
     assert not list(tmp_path.iterdir())
-    export_onnx(load_model(shipped_trunk('hdl-student-fast-taught')), tmp_path/'s.onnx', traced)   # and of this network they are taken
-    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_metadata(student, folder, forms):

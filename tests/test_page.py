@@ -227,9 +227,9 @@ RUN = """async ([name, runtime, boxes]) => {
 
 @pytest.mark.parametrize('name', list(NETWORKS))
 def test_the_page_finds_what_python_finds(site, visit, name):
-    "Five scenes: the same people, boxes, scores and embeddings, and the same ranking of all of them."
+    "Ten scenes: the same people, boxes, scores and embeddings, and the same ranking of all of them."
     scenes, model = site[2], load_model(shipped_trunk(NETWORKS[name][1])).eval()
-    truth = [scenes.truth(i)['boxes'] for i in range(5)]
+    truth = [scenes.truth(i)['boxes'] for i in range(10)]
     _, told = visit('blank.html').evaluate(RUN, [name, 'wasm', [b.tolist() for b in truth]])
     galleries = [], []
     for i, (boxes, scores, embeddings, given) in enumerate(told):
@@ -461,7 +461,7 @@ def test_a_link_brings_the_page_back_and_is_not_trusted(page, visit):
     for name, value in (('attention', 'off'), ('quantity', 'x')): moved(page, lambda: page.select_option(f'[name={name}]', value))
     for name, value in (('level', '1'), ('opacity', '0.3')): moved(page, lambda: page.locator(f'[name={name}]').fill(value))
     query = page.url.rpartition('/')[2]
-    assert all(part in query for part in ('scene=1', 'by=taught', 'attention=off', 'quantity=x', 'level=1', 'opacity=0.3'))
+    assert all(part in query for part in ('scene=1', 'person=', 'by=taught', 'attention=off', 'quantity=x', 'level=1', 'opacity=0.3'))
     text = page.locator('[data-network=taught] .caption').inner_text()
     hits = lambda p: p.locator('[data-network=plain] .psnb-hits li span').all_inner_texts()
     again = visit(query)

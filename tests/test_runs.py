@@ -285,7 +285,8 @@ def typed(*words):
     main()
 
 
-@pytest.mark.parametrize('name, how', [('distill', signal.SIGKILL), ('ablate', signal.SIGKILL), ('ablate', signal.SIGINT)])
+@pytest.mark.parametrize('name', COMMANDS)
+@pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGINT])
 def test_killed_and_called_again_it_ends_as_if_nothing_had_been(name, how, made, tmp_path, child, command, whole):
     out = tmp_path / 'out'
     call = [*map(str, COMMANDS[name](made, out))]
@@ -332,7 +333,8 @@ def fail_at(monkeypatch, number):
     monkeypatch.setattr(files.os, 'fsync', fsync)
 
 
-@pytest.mark.parametrize('name, number', [('distill', 1), ('ablate', 8)])
+@pytest.mark.parametrize('name', COMMANDS)
+@pytest.mark.parametrize('number', [1, 8])
 def test_no_room_on_the_disk_is_one_line_and_goes_on_after_room_is_made(name, number, made, tmp_path, command, whole, monkeypatch):
     out = tmp_path / 'out'
     with monkeypatch.context() as m:
