@@ -216,7 +216,7 @@ def contrast(e, ids, picture=None, others=None, temperature=.1):
 
 def optimise(model, steps, lr, name, losses, keep):
     "AdamW with a warm-up and a cosine; `losses()` gives the dict of losses of one step. Every `KEPT` steps all is kept in the file `keep`, to go on from."
-    opt, first = torch.optim.AdamW(model.parameters(), lr, weight_decay=.05), 0
+    opt, first = torch.optim.AdamW(model.parameters(), lr, weight_decay=.05, fused=True), 0
     if keep.exists():
         kept = torch.load(keep, weights_only=True)
         model.load_state_dict(kept['model']); opt.load_state_dict(kept['opt']); torch.set_rng_state(kept['rng'])

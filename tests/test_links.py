@@ -48,17 +48,18 @@ def tags(html):
 
 
 def links_of(text):
-    "([links], [(picture, its text)]) of a piece of Markdown: what stands in code is no link, nor is what stands in a formula."
+    "([links], [(picture, its text)], [what is left of others]) of a piece of Markdown: what stands in code is no link, nor is what stands in a formula."
     text = re.sub(r'\$\$.+?\$\$|(?<![\w$\\])\$(?! )[^$\n`]+?(?<![ \\])\$(?![\w$])', 'formula', text, flags=re.S)
-    links, pictures = [], []
+    links, pictures, halves = [], [], []
     for block in MD.parse(text):
         for token in [block, *(block.children or [])]:
             if token.type == 'link_open': links.append(token.attrs['href'])
             elif token.type == 'image': pictures.append((token.attrs['src'], token.content))
+            elif token.type == 'text' and '](' in token.content: halves.append(token.content.strip())   # no link holds another
             elif token.type in ('html_block', 'html_inline'):
                 inside = tags(token.content)
                 links, pictures = links + inside.links, pictures + inside.pictures
-    return links, pictures
+    return links, pictures, halves
 
 
 def headings(path):
@@ -82,7 +83,8 @@ def broken(root):
     for path in pages(root):
         say = lambda what: wrong.append(f'{path.relative_to(root).as_posix()}: {what}')
         for text in texts(path):
-            links, pictures = links_of(text)
+            links, pictures, halves = links_of(text)
+            for half in halves: say(f'{half[:40]}: half of a link')
             for src, alt in pictures:
                 if not alt.strip(): say(f'the picture {src} has no text for those who do not see it')
             for link in [*links, *(src for src, _ in pictures)]:
@@ -102,7 +104,7 @@ def external(root):
     found = {}
     for path in pages(root):
         for text in texts(path):
-            links, pictures = links_of(text)
+            links, pictures, _ = links_of(text)
             for link in [*links, *(src for src, _ in pictures)]:
                 if urlsplit(link).scheme: found.setdefault(link, set()).add(path.relative_to(root).as_posix())
     return found
@@ -148,11 +150,11 @@ def test_broken_links_are_found(tmp_path):
     (tmp_path/'there.png').write_bytes(b'')
     (tmp_path/'README.md').write_text('# Top\n\n[a](nbs/00_a.ipynb) [gone](nbs/99_gone.ipynb) [b](CHANGELOG.md#second-part-2) [c](CHANGELOG.md#third) [d](#top) [e](#bottom)\n\n'
         '![seen](there.png) ![](there.png) ![lost](lost.png) <img src="there.png"> <a href="gone.html">x</a> `[code](no.md)` $[p](q)$\n\n```\n[code](no.md)\n```\n\n'
-        '[web](https://example.org/x) [plain](http://example.org) [up](../elsewhere.md) <ftp://example.org> [ref]\n\n[ref]: nowhere.md\n', encoding='utf-8')
+        '[web](https://example.org/x) [plain](http://example.org) [up](../elsewhere.md) <ftp://example.org> [ref]\n\n[Top [a](nbs/00_a.ipynb)](#top) `[a](b)](c)`\n\n[ref]: nowhere.md\n', encoding='utf-8')
     (tmp_path/'CHANGELOG.md').write_text('# Log\n\n## Second part, 2\n', encoding='utf-8')
     (tmp_path/'nbs/00_a.ipynb').write_text(notebook('# A\n[x](../tutorials/t.ipynb#The-table)', '[y](../tutorials/t.ipynb#the-table) [z](../there.png)\n<details><summary>S</summary>\n\n[w](lost.ipynb)\n\n</details>'), encoding='utf-8')
     (tmp_path/'tutorials/t.ipynb').write_text(notebook('# T', '## The table'), encoding='utf-8')
-    assert broken(tmp_path) == ['README.md: the picture there.png has no text for those who do not see it', 'README.md: the picture there.png has no text for those who do not see it',
+    assert broken(tmp_path) == ['README.md: ](#top): half of a link', 'README.md: the picture there.png has no text for those who do not see it', 'README.md: the picture there.png has no text for those who do not see it',
         'README.md: nbs/99_gone.ipynb: no such file', 'README.md: CHANGELOG.md#third: no such heading', 'README.md: #bottom: no such heading', 'README.md: gone.html: no such file',
         'README.md: http://example.org: not https', 'README.md: ../elsewhere.md: outside the repository', 'README.md: ftp://example.org: not https', 'README.md: nowhere.md: no such file',
         'README.md: lost.png: no such file', 'nbs/00_a.ipynb: ../tutorials/t.ipynb#the-table: no such heading', 'nbs/00_a.ipynb: lost.ipynb: no such file']
