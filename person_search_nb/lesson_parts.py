@@ -142,7 +142,7 @@ def learn(
 ):                           # generates (step, net)
     "Train a network on cut-outs with AdamW; now and then gives the step and the network."
     dice = torch.Generator().manual_seed(seed)
-    opt = torch.optim.AdamW(net.parameters(), lr, weight_decay=.05, fused=True)
+    opt = torch.optim.AdamW(net.parameters(), lr, weight_decay=.05)
     h, w = pictures.shape[2:]
     boxes = [torch.tensor([[0., 0., w, h]])] * batch
     for step in range(steps):
