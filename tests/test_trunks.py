@@ -156,16 +156,17 @@ def test_a_claim_runs_and_has_its_section(root, script, tmp_path, monkeypatch, c
     claims = script('benchmarks/claims.py')
     monkeypatch.setattr(claims, 'WORLD', TINY + '&seed={seed}&size=64x112')
     small = dict(width=.125, rpn_channels=16, rois_per_image=4, proposals=(12, 8), start='', imprint=False, epochs=.5, device='cpu', precision='fp32')
-    monkeypatch.setitem(claims.CLAIMS, 'table7', replace(claims.CLAIMS['table7'], settings={'': small}))
+    monkeypatch.setitem(claims.CLAIMS, 'table7', replace(claims.CLAIMS['table7'], settings={'': small}, detection=True))
     def call(*args):
         monkeypatch.setattr(sys, 'argv', ['claims', *args, '--out', str(tmp_path)])
         claims.main()
     call('table7', '--seeds', '3')
-    assert '* softmax over centre: ' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert '* softmax over centre: ' in said and '* detection AP, softmax over centre: ' in said
     call('--page', str(tmp_path / 'page.md'))
     text = (tmp_path / 'page.md').read_text()
     assert '## HDL, Table 7: identity losses' in text and 'of the centre loss' in text and '(paper: +15.5)' in text and '3 networks of 1 steps' in text
-    assert '| softmax + centre |' in text and '**Result.** Of 2 comparisons' in text
+    assert '| softmax + centre |' in text and '**Result.** Of 4 comparisons' in text
     older = (root / 'benchmarks/claims.md').read_text()
     (tmp_path / 'page.md').write_text(older)
     call('--page', str(tmp_path / 'page.md'))  # the tables of other machines stay as they are
