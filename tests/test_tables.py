@@ -196,13 +196,15 @@ def test_printed_numbers_stand_below_what_differs(page):
 
 
 T6, E6 = 'HDL, Table 6: which distillation', 'E2E, Fig. 6: how to train'
-T2 = 'HDL, Table 2: against other systems, CUHK-SYSU'
+T2, KD = 'HDL, Table 2: against other systems, CUHK-SYSU', "KD-E2E: which of the detector's advice"
 QUOTED = [('benchmarks/systems.md', T2, r'the teacher is (\d+\.\d) points of mAP above OIM [^,]+, and the fast student, [^,]+, (\d+\.\d) below', 1),
           ('benchmarks/README.md', T2, r'its teacher above OIM (\+\d+\.\d)', 1),
           ('README.md', T6, r'brings most: (\+\d+\.\d) points of mAP', 1),
           ('README.md', f'{T6} (twice as long)', r'and (\+\d+\.\d) twice as long, where labels alone reach (\d+\.\d)', 1),
           ('tutorials/03_teacher.ipynb', 'HDL, Table 5: attention', r'\| (\d+\.\d) \| (\d+\.\d) \| (\+[^|]+\)) \|', 2),
           ('tutorials/05_distil.ipynb', T6, r'\| (\d+\.\d) \| ([-+]\d[^|]+\)) \| \+', 7),
+          ('tutorials/12_kd_e2e.ipynb', KD, r'detection AP of (\d+\.\d), a detector alone (\d+\.\d)\. .+ give (\+\d\.\d \([^)]+\)) of detection', 1),
+          ('benchmarks/README.md', KD, r'brings the joint network (\+\d\.\d) of detection AP, .+ joint training has (\d+\.\d), a detector alone (\d+\.\d)', 1),
           ('tutorials/09_e2e_rss.ipynb', E6, r'are worth (\+\d\.\d) points of mAP (\([^)]+\)), from (\d\.\d) to (\d\.\d)', 1),
           ('tutorials/09_e2e_rss.ipynb', f'{E6} (scenes half as large again)', r'E2E reaches (\d+\.\d). RSS stays without gain: ([-+.\d]+ \([^)]+\))', 1)]
 
