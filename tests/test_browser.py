@@ -439,12 +439,12 @@ def test_a_link_shows_the_same_page(searching, page, pages):
     wait(e.page, "location.search.includes('match=1')")
     link, words = e.page.url, e.root.locator('.psnb-query').inner_text()
     assert 'source=true' in link and 'number=7' in link and 'scene=' in link
-    again = open_search(page, f'{link}&box=1,2&shirt=plaid&theme=light')
+    again = open_search(page, f'{link}&box=1,2&shirt=plaid&light=99&theme=light')
     again.until('covering: bright strips')
     assert again.root.locator('.psnb-query').inner_text() == words and again.readout('Matches') == '7'
     again.root.locator('.psnb-said').wait_for()
     said = again.root.locator('.psnb-said').inner_text()
-    assert 'box=1,2' in said and 'shirt=plaid' in said and 'theme' not in said   # a word of another program
+    assert 'box=1,2' in said and 'shirt=plaid' in said and 'light=99' in said and 'theme' not in said   # a word of another program
     words_of = lambda address: dict(parse_qsl(urlsplit(address).query))
     wait(page, "() => !location.search.includes('box=')")
     assert words_of(page.url) == words_of(link) | dict(theme='light')
