@@ -7,6 +7,7 @@ __all__ = ['STUDENT', 'STAGES', 'SIZES', 'lambdas_of', 'embedding_length', 'Plan
            'train_all', 'search_features', 'measure']
 
 # %% ../nbs/94_ablation_rows.ipynb #ad870dff
+import re
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,8 +20,9 @@ from fastcore.basics import patch
 
 from .distributed import run_jobs
 from .files import read_json
-from .datasets import open_dataset, parse_spec, with_options
+from .datasets import open_dataset, parse_spec, protocols, with_options
 from .matching import match_detections
+from .ranking import search_metrics
 from .evaluation import embed_queries, embed_truth, gallery_truth, protocol_of
 from .evaluation import run_detector, score_detections, search_truth
 from .baselines import appearance_features
@@ -133,10 +135,13 @@ def network_of(
     "The network of a row, with everything that has to be trained before."
     recipe, needs = plan.recipe(row, rows), ()
     if row.teacher and row.terms != '':
-        teacher = network_of(row.teacher, plan, root, rows)
+        # a teacher that is shown the student's batches learns from scenes of that size
+        beside = replace(plan, settings=plan.settings | dict(size=recipe.size))
+        own = plan if 'table' in recipe.teach else beside
+        teacher = network_of(row.teacher, own, root, rows)
         recipe, needs = replace(recipe, teacher=teacher.file), (teacher,)
         if row.detector:
-            detector = network_of(row.detector, plan, root, rows)
+            detector = network_of(row.detector, beside, root, rows)
             recipe, needs = replace(recipe, detector=detector.file), (*needs, detector)
     after = ()
     for name, r in stage_recipes(recipe):
@@ -211,15 +216,36 @@ def _detector_recall(found, query_feats, gallery, queries, rules):
     truth = search_truth(queries, gallery), gallery_truth(gallery)
     return [_plain(x) for x in recall_sweep(found, query_feats, *truth, **_overlap(rules))]
 
-def _gallery_sizes(found, query_feats, gallery, queries, rules):
-    "Search scores for several numbers of scenes per query."
+
+# %% ../nbs/94_ablation_rows.ipynb #5e1f06c3
+def _own_lists(spec, size):
+    "{scenes: queries} of the lists that a data set has for sizes of the gallery."
+    if 'subset' in parse_spec(spec)[2]: return {}  # has lists of one size
+    named = [re.fullmatch(r'gallery=(\d+)', name) for name in protocols(spec)]
+    return {int(m[1]): open_dataset(with_options(spec, gallery=m[1]), 'query', size=size,
+                                    progress=False) for m in named if m}
+
+def _rows_among(some, queries):
+    "Where queries stand among others, by scene and box; [] if one is not there."
+    key = lambda q: [(q.dataset.names[s], *box) for s, box in zip(q.scene, q.boxes.tolist())]
+    place = {k: row for row, k in enumerate(key(queries))}
+    rows = [place.get(k, -1) for k in key(some)]
+    return [] if -1 in rows else rows
+
+def _gallery_sizes(found, query_feats, gallery, queries, rules, lists={}):
+    "Search scores for several numbers of scenes per query; `lists` as of `_own_lists`."
     wide = copy(queries)
     wide.candidates = None  # the same queries, searching every scene
     truth = search_truth(wide, gallery)
     most = truth['candidates'].shape[1]
-    sizes = tuple(sorted({s for s in SIZES if s < most} | {most}))
-    curve = gallery_size_curve(found, query_feats, truth, sizes, **rules)
-    return {str(s): [_plain(r) for r in rows] for s, rows in curve.items()}
+    curve = {}
+    for n, own in lists.items():
+        if n < most and (rows := _rows_among(own, queries)):
+            curve[n] = [search_metrics(**found, query_feats=query_feats[rows],
+                                       **search_truth(own, gallery), **rules)]
+    sizes = tuple(sorted({s for s in SIZES if s < most and s not in curve} | {most}))
+    curve |= gallery_size_curve(found, query_feats, truth, sizes, **rules)
+    return {str(n): [_plain(r) for r in curve[n]] for n in sorted(curve)}
 
 _DRAWN = {'precision-recall': _precision_recall, 'detector recall': _detector_recall,
           'gallery sizes': _gallery_sizes}
@@ -278,5 +304,7 @@ def measure(
     out = _numbers(scores)
     if curve == 'subsets':
         out['subsets'] = _subsets(data, spec, how, net, size, training, rules, scores)
-    elif curve in _DRAWN: out['curve'] = _DRAWN[curve](*features, gallery, queries, rules)
+    elif curve in _DRAWN:
+        lists = dict(lists=_own_lists(spec, size)) if curve == 'gallery sizes' else {}
+        out['curve'] = _DRAWN[curve](*features, gallery, queries, rules, **lists)
     return out

@@ -309,7 +309,9 @@ def _identity_loss(id_loss, reid, num_ids, temperature=3., detach=True):
     if id_loss not in ID_LOSSES:
         names = ', '.join(ID_LOSSES)
         raise ValueError(f"id_loss='{id_loss}' for a second network: choose clsa, {names}")
-    return ID_LOSSES[id_loss](reid.dim, num_ids)
+    loss = ID_LOSSES[id_loss](reid.dim, num_ids)
+    loss.dim = reid.dim  # its own class need not tell
+    return loss
 
 # %% ../nbs/70_clsa.ipynb #f0511b83
 def _second(width, weights, dim, levels, top_down, scales, branches):

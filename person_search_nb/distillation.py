@@ -266,6 +266,9 @@ def _check_term(name, told):
         if not _is_like(v, known[k]) or k == 'weight' and v < 0:
             what = 'a number from 0' if k == 'weight' else f'something like {known[k]!r}'
             raise ValueError(f'the term {name}: {k} is {what}, not {v!r}')
+    if name == 'pd' and told['weight'] > 1:
+        raise ValueError(f"the term pd: weight is at most 1, not {told['weight']!r}: the labels' "
+                         'loss keeps 1 - weight (HDL, Eq. 10), and would be unlearned')
 
 def check_terms(
     terms: dict,  # name -> weight, or dict(weight=..., and settings)

@@ -23,7 +23,7 @@ from .distillation import Distillation
 # %% ../nbs/67_kd_e2e.ipynb #4f9e3a09
 def teacher_table(
     teacher: PersonSearchNet,    # good at telling people apart
-    dataset,                     # the student's training scenes: (image, dict(boxes, person_id))
+    dataset,                     # scenes of the teacher's size: (image, dict(boxes, person_id))
     num_ids: int | None = None,  # identities of the data; None: as many as the teacher's
     batch_size: int = 8,         # scenes at a time
     progress: bool = True,       # a bar

@@ -301,7 +301,7 @@ class SoftmaxCentreLoss(nn.Module):
         weight: float = 0.003, # of the centre loss, as Wen et al.; HDL doesn't print its own
     ):
         super().__init__()
-        self.num_ids, self.weight = num_ids, weight
+        self.dim, self.num_ids, self.weight = dim, num_ids, weight
         self.softmax, self.centre = SoftmaxLoss(dim, num_ids), CentreLoss(dim, num_ids)
 
     def logits(self,

@@ -161,15 +161,15 @@ def embed_boxes(self: PersonSearchNet,
 # %% ../nbs/47_person_search.ipynb #d9fce09e
 @patch
 def gallery_vectors(self: PersonSearchNet, embedding: Tensor) -> Tensor:
-    "(N, D') gallery vectors, compared with `asked`: unit length; if Euclidean (x, -|x|²/2)."
+    "(N, D') gallery vectors, to match `query_vectors`: unit length; if Euclidean (x, -|x|²/2)."
     x = embedding.float()
     if self.matching == 'cosine': return F.normalize(x, dim=1)
     return torch.cat([x, -x.square().sum(1, keepdim=True) / 2], 1)
 
 @patch
 def query_vectors(self: PersonSearchNet, embedding: Tensor) -> Tensor:
-    """(N, D') query vectors whose dot product with `searched` ranks by similarity: unit length;
-    if Euclidean (q, 1), so that (q, 1)·(x, -|x|²/2) decreases as |q - x| grows."""
+    """(N, D') query vectors whose dot product with `gallery_vectors` ranks by similarity: unit
+    length; if Euclidean (q, 1), so that (q, 1)·(x, -|x|²/2) decreases as |q - x| grows."""
     x = embedding.float()
     if self.matching == 'cosine': return F.normalize(x, dim=1)
     return torch.cat([x, torch.ones_like(x[:, :1])], 1)
@@ -292,7 +292,7 @@ def refine(self: PersonSearchNet,
 # %% ../nbs/47_person_search.ipynb #181c5063
 @patch
 def detect(self: PersonSearchNet, images: list) -> list:
-    "Boxes, scores and embeddings (`searched`) of the people in each image, best first."
+    "Boxes, scores and embeddings (`gallery_vectors`) of the people in each image, best first."
     x, sizes = self.batch(images)
     features = self.trunk(x)
     found = self.refine(features, sizes, *self.rpn(features, sizes)[:2])
@@ -319,7 +319,7 @@ def embed(self: PersonSearchNet,
     boxes: list,   # per image (N_i, 4) px
     searched: bool = False,  # as rows of a gallery, not as queries
 ) -> Tensor:       # (sum N_i, D')
-    "Embeddings of given boxes, as `asked` or `searched`. Raises ValueError for a bad box."
+    "`query_vectors` or `gallery_vectors` of given boxes. Raises ValueError for a bad box."
     for i, (img, b) in enumerate(zip(images, boxes)): check_boxes(b, name=f'boxes of image {i}')
     x, _ = self.batch(images)
     return (self.gallery_vectors if searched else self.query_vectors)(

@@ -361,8 +361,9 @@ _SOURCES = {  # of settings that no rule of `paper` needs to set
         'crops', 'crops_from', 'imprint', 'stages', 'weights', 'group', 'pairs', 'freeze', 'frozen',
         'norm', 'parts', 'detect', 'augment', 'ema', 'queue', 'options', 'own',
     ),
-    'not used by this system': (
-        'lambdas', 'temperature', 'form', 'hinton', 'oim_scale', 'oim_momentum', 'rss_classes',
+    'not used by this system': ('lambdas', 'temperature', 'form', 'hinton'),
+    'ours: only with the identity loss of that name; 30 as in later code': (
+        'oim_scale', 'oim_momentum', 'rss_classes',
     ),
     'HDL, Eq. 10: pd, ad and fd, by lambdas': ('terms',),
     'ours: eleven geometric steps, where pedestrian anchors are used': ('anchor_spacing',),

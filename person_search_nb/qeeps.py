@@ -307,11 +307,12 @@ def _proposals(self: QEEPS, features, patch, sizes, targets, asked):
     anchors = self.rpn.anchors(features.shape[-2:], device=features.device)
     inside = self.rpn.inside(anchors, sizes)                                      # (B, M)
     objectness, deltas = self.rpn.predict(features)
-    losses = self.rpn.losses(objectness, deltas, anchors, inside, targets)
+    learning = self.rpn.learning(anchors, sizes)                                  # (B, M)
+    losses = self.rpn.losses(objectness, deltas, anchors, learning, targets)
     if self.qrpn:
         guided = self.query_rpn(features, patch.mean((2, 3)))                     # (B, M)
         query = [t['boxes'][t['person_id'] == who] for t, who in zip(targets, asked)]
-        with_query = inside & (asked >= 0)[:, None]                               # (B, M)
+        with_query = learning & (asked >= 0)[:, None]                              # (B, M)
         sample = self.rpn.sample(anchors, with_query, [dict(boxes=b) for b in query])
         losses['query_rpn'] = self.query_rpn.judge(guided, deltas.detach(), sample)['rpn_cls']
         objectness = objectness + guided

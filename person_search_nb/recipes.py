@@ -166,6 +166,26 @@ def _teachers(recipe, data):
         )
     return guide, load_model(recipe.detector) if recipe.detector else guide, teach
 
+def _sees_its_size(teacher, recipe):
+    "Whether the student's scenes are of the size a teacher learned from, as far as its file says."
+    return teacher.size in (None, recipe.size)
+
+_OTHER_SIZE = ('warning: {} learned from scenes of size {!r} and is shown those of its student, '
+               '{!r}; train both with one size=')
+
+def _heights(recipe, data, advisor):
+    "Heights for the anchors: those of a teacher that has to have the same, or fitted to the data."
+    compared = advisor and (recipe.teach != 'table' or _sees_its_size(advisor, recipe))
+    if compared: return advisor.config['heights']
+    return fit_heights(data.heights(), spacing=recipe.anchor_spacing)
+
+def _table(recipe, guide, data, progress):
+    "The table of a teacher, from scenes of the teacher's own size."
+    if not _sees_its_size(guide, recipe):
+        data = open_dataset(recipe.data, 'train', size=guide.size, progress=progress)
+    guide.to(init_distributed(recipe.train.device))
+    return broadcast(teacher_table(guide, data, data.num_ids, progress=progress).cpu())
+
 def _content(path):
     "A file's digest, in place of its name."
     # the order of its header changes from one writing to the next
@@ -265,11 +285,9 @@ def _one_stage(recipe, out, extend, progress, say, callbacks, stage=''):
         recipe.data, 'train', size=recipe.size, cache=recipe.cache, progress=progress
     )
     guide, advisor, teach = _teachers(recipe, data)
-    heights = (
-        advisor.config['heights']
-        if advisor
-        else fit_heights(data.heights(), spacing=recipe.anchor_spacing)
-    )
+    if advisor and recipe.teach != 'table' and not _sees_its_size(advisor, recipe):
+        say(_OTHER_SIZE.format(recipe.detector or recipe.teacher, advisor.size, recipe.size))
+    heights = _heights(recipe, data, advisor)
     # as long as the table's rows
     long = dict(dim=guide.id_loss.dim) if 'table' in teach and guide.id_loss is not None else {}
     recipe = _resolved(
@@ -281,16 +299,7 @@ def _one_stage(recipe, out, extend, progress, say, callbacks, stage=''):
     # random weights know nobody yet, and a detector has nobody to imprint
     if recipe.imprint and recipe.start and not going and model.id_loss is not None:
         imprint(model, data, progress=progress)
-    if 'table' in teach and not going:
-        freeze_table(
-            model,
-            broadcast(
-                teacher_table(
-                    guide.to(init_distributed(recipe.train.device)), data, data.num_ids,
-                    progress=progress,
-                ).cpu()
-            ),
-        )
+    if 'table' in teach and not going: freeze_table(model, _table(recipe, guide, data, progress))
     grade = _grader(recipe, data, say, progress)
     notes = {
         name: json.dumps(x, indent=1).encode()

@@ -104,7 +104,7 @@ def list_roi_ops() -> list:
     return ROI_OPS.names()
 
 # %% ../nbs/46_roi_head.ipynb #516d9451
-for _name, _op, _cell in (('align', roi_align, 0.5), ('pool', roi_pool, 0.5),
+for _name, _op, _cell in (('align', roi_align, 0.5), ('pool', roi_pool, 0.),
                           ('crop', crop_resize_pool, 0.)):
     register_roi_op(_name, _cell)(_op)
 

@@ -115,6 +115,8 @@ class RPN(nn.Module):
         high: float = 0.7, # IoU from which an anchor is a person
         low: float = 0.3, # IoU below which it is background
         min_size: float = 4.0, # px, smaller proposals are dropped
+        # only anchors that lie wholly in the image learn, as in Faster R-CNN, section 3.1.3
+        whole_anchors: bool = False,
     ):
         super().__init__()
         self.anchors = anchors
@@ -131,6 +133,7 @@ class RPN(nn.Module):
             ]
         else:
             convs = [nn.Conv2d(in_channels, channels, 3, padding=1)]
+        self.whole_anchors = whole_anchors
         self.judge = AnchorLosses()
         self.hidden = nn.Sequential(*convs, nn.ReLU(inplace=True))
         self.objectness = nn.Conv2d(channels, anchors.num_anchors, 1)
@@ -155,6 +158,12 @@ def predict(self: RPN,
     return objectness.to(dtype), deltas.to(dtype)
 
 # %% ../nbs/23_rpn.ipynb #29fee220
+def _limits(
+    sizes: list[tuple[int, int]], # (h, w) px
+    like: Tensor, # of the type and device wanted
+) -> Tensor: # (B, 1, 2) w, h
+    return torch.tensor([(w, h) for h, w in sizes], dtype=like.dtype, device=like.device)[:, None]
+
 @patch
 def inside(self: RPN,
     anchors: Tensor, # (M, 4) xyxy px
@@ -162,9 +171,19 @@ def inside(self: RPN,
 ) -> Tensor: # (B, M) bool
     "Anchors centred in the true image: the others only see the batch's padding."
     centre = (anchors[:, :2] + anchors[:, 2:]) / 2 # (M, 2) x, y
-    # (B, 2)
-    limit = torch.tensor([(w, h) for h, w in sizes], dtype=centre.dtype, device=centre.device)
-    return (centre < limit[:, None]).all(2)
+    return (centre < _limits(sizes, centre)).all(2)
+
+# %% ../nbs/23_rpn.ipynb #7be20f14
+@patch
+def learning(self: RPN,
+    anchors: Tensor, # (M, 4) xyxy px
+    sizes: list[tuple[int, int]], # (h, w) px of each true image, before padding to the batch
+) -> Tensor: # (B, M) bool
+    "Anchors that may enter the losses: those `inside`, with `whole_anchors` in all their extent."
+    inside = self.inside(anchors, sizes)
+    if not self.whole_anchors: return inside
+    crosses = (anchors[:, :2] < 0).any(1) | (anchors[:, 2:] > _limits(sizes, anchors)).any(2)
+    return inside & ~crosses
 
 # %% ../nbs/23_rpn.ipynb #5909b384
 @patch
@@ -244,6 +263,8 @@ def forward(self: RPN,
     anchors = self.anchors(features.shape[-2:], device=features.device) # (M, 4)
     inside = self.inside(anchors, sizes)
     losses = (
-        {} if targets is None else self.losses(objectness, deltas, anchors, inside, targets)
+        {} if targets is None else self.losses(
+            objectness, deltas, anchors, self.learning(anchors, sizes), targets
+        )
     )
     return *self.propose(objectness, deltas, anchors, inside, sizes), losses

@@ -44,7 +44,8 @@ def _rpn(s, channels):
                pre_nms=tuple(s.pre_nms or (8 * p for p in s.proposals)),
                post_nms=tuple(s.proposals), nms_threshold=s.rpn_nms,
                batch_size=s.rpn_batch, positive_fraction=s.rpn_fraction,
-               high=s.rpn_high, low=s.rpn_low, min_size=s.min_size)
+               high=s.rpn_high, low=s.rpn_low, min_size=s.min_size,
+               whole_anchors=s.whole_anchors)
 
 def _head(s, attention, mask):
     "The RoI head on the backbone's last block."
@@ -59,7 +60,9 @@ def _identity_loss(s, dim):
     if s.id_loss == 'none': return None
     shared = getattr(ID_LOSSES[s.id_loss], 'settings', {})
     own = {k: getattr(s, setting) for k, setting in shared.items()} | s.options.get('id_loss', {})
-    return ID_LOSSES.build(s.id_loss, dim, s.num_ids, **own)
+    loss = ID_LOSSES.build(s.id_loss, dim, s.num_ids, **own)
+    loss.dim = dim  # its own class need not tell
+    return loss
 
 # %% ../nbs/48_systems.ipynb #c4c723e1
 PARTS = dict(attention=ATTENTION, id_loss=ID_LOSSES, roi_op=ROI_OPS, trunk=BACKBONES)
@@ -108,6 +111,7 @@ def network_parts(
     rpn_low: float = 0.3,           # overlap below which an anchor is background
     rpn_batch: int = 256,           # anchors per image in the RPN's losses
     rpn_fraction: float = 0.5,      # at most this share of them people
+    whole_anchors: bool = False,    # only anchors that lie wholly in the scene learn
     rpn_nms: float = 0.7,           # overlap above which the weaker proposal goes
     pre_nms: tuple | None = None,   # anchors kept before NMS; None: eight times `proposals`
     min_size: float = 4.,           # px of the resized scene: smaller proposals are dropped
@@ -157,7 +161,7 @@ NET_KINDS = dict(  # of `network_parts`
     rpn_channels=whole_number(1, 2**14), separable_rpn=FLAG, roi_size=whole_number(1, 64),
     roi_op=one_of(ROI_OPS), norms=FLAG, one_norm=FLAG, rescore=FLAG, refine=FLAG,
     matching=one_of(('cosine', 'euclidean')), rpn_high=_SHARE, rpn_low=_SHARE,
-    rpn_batch=whole_number(1, 10**6), rpn_fraction=_SHARE, rpn_nms=_SHARE,
+    rpn_batch=whole_number(1, 10**6), rpn_fraction=_SHARE, whole_anchors=FLAG, rpn_nms=_SHARE,
     pre_nms=maybe(several(whole_number(1, 10**6), 2, 2)), min_size=number(0, 1e5),
     proposals=several(whole_number(1, 10**5), 2, 2), rois_per_image=whole_number(1, 10**5),
     positive_fraction=_SHARE, positive_iou=_SHARE, background_iou=_SHARE, box_iou=maybe(_SHARE),
@@ -246,7 +250,7 @@ def _hdl_student_resnet18(num_ids, heights, width, weights=None, trunk='resnet18
 @register_model('oim', 'oim-hdl')
 def _oim(num_ids, heights, width, weights=None, trunk='resnet50', anchors='faster-rcnn',
          cut=None, **kw):
-    "OIM, Xiao 2017, section 3: a ResNet-50 (-hdl: as in the tables of HDL)."
+    "OIM, Xiao 2017, section 3: a ResNet-50 (-hdl: in HDL's setting)."
     options = dict(cut=cut) if cut else {}
     backbone = _backbone(trunk, width, weights, kw, **options)
     own = dict(attention='none', id_loss='oim', dim=256, rpn_channels=int(512 * width),

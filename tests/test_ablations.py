@@ -1,18 +1,24 @@
 "Every table of the papers by its name: what each row starts from at every preset, and one step of each row, to its table and plot."
 import json
+from dataclasses import replace
 from functools import cache
 
 import pytest
 import torch
 
+from person_search_nb.datasets import open_dataset
+from person_search_nb.evaluation import protocol_of
+from person_search_nb.streets import SYNTH
+from person_search_nb.synthetic import write_dataset
 from person_search_nb.model_files import shipped_trunk
 from person_search_nb.warm_start import read_state, warm_start
-from person_search_nb.models import build_model
+from person_search_nb.models import build_model, load_model
 from person_search_nb.presets import make_recipe, stage_recipes
 from person_search_nb.recipes import build_started
-from person_search_nb.paper_tables import Row
+from person_search_nb.paper_tables import Row, Table
 from person_search_nb.tables import TABLES
-from person_search_nb.ablation_rows import network_of, overridden, Plan
+from person_search_nb.ablation_rows import _gallery_sizes, measure, network_of, overridden, Plan
+from person_search_nb.ablation_rows import search_features, train_all
 from person_search_nb.ablations import ablation_table, list_tables, run_ablation
 from person_search_nb.bench_commands import ablate
 
@@ -125,6 +131,31 @@ def test_printed_numbers_stand_beside_their_data_set_only():
     assert 'paper, prw, mAP' in prw and '26.3' in prw and '63.8' not in prw
     assert 'printed, of other data: cuhk-sysu, mAP' in synth and 'paper, ' not in synth
     assert 'paper, cuhk-sysu, mAP' in coco and '63.8' in coco and '26.3' not in coco
+
+
+def test_a_size_of_the_gallery_with_a_list_is_searched_by_that_list(tmp_path):
+    "The point of a curve is the protocol's own score, whatever order its queries have; other sizes, and lists of other queries, are drawn."
+    scipy_io = pytest.importorskip('scipy.io')
+    world = replace(SYNTH['tiny'], size=(96, 160), train_scenes=4, test_scenes=24, train_ids=6, test_ids=16, queries=8, gallery=12, cameras=2)
+    spec = f"cuhk-sysu:{write_dataset(world, tmp_path / 'set', workers=1, galleries=(6, 12), progress=False)}"
+    file = tmp_path / 'set/annotation/test/train_test/TestG6.mat'
+    scipy_io.savemat(file, dict(TestG6=scipy_io.loadmat(file)['TestG6'][:, ::-1]))  # its queries the other way round
+    row, plan = Row('network', 'hdl-teacher', dict(attention='none')), Plan(spec, 'tiny', settings=STEP | dict(detections=8))
+    network = network_of(row, plan, tmp_path / 'networks')
+    train_all([network], progress=False)
+    curve = measure(row, network, TABLES['figure6'], spec)['curve']
+    assert list(curve) == ['6', '10', '12', '23']
+    alone = {n: measure(row, network, Table('one size', (row,), ('cuhk-sysu',), options={'cuhk-sysu': f'gallery={n}'}), spec) for n in ('6', '12', 'full')}
+    for n, at in (('6', '6'), ('12', '12'), ('full', '23')):
+        assert {k: curve[at][0][k] for k in ('mAP', 'top1', 'top5', 'queries')} == {k: alone[n][k] for k in ('mAP', 'top1', 'top5', 'queries')}
+    gallery, queries = (open_dataset(spec + '?gallery=full', s, progress=False) for s in ('gallery', 'query'))
+    net = load_model(network.file)
+    given = *search_features('', net, gallery, queries, None), gallery, queries, protocol_of(net)
+    drawn = _gallery_sizes(*given)
+    assert list(drawn) == ['10', '23'] and drawn['10'] == curve['10']
+    other = open_dataset(spec + '?gallery=6', 'query', progress=False)
+    other.boxes = other.boxes + 1
+    assert _gallery_sizes(*given, {6: other}) == drawn
 
 
 def test_rows_share_networks_and_stages(tmp_path):

@@ -13,6 +13,7 @@ from person_search_nb.training import train
 from person_search_nb.distillation import HDL
 from person_search_nb.warm_start import read_state, warm_start
 from person_search_nb.models import build_model, list_models, load_model, model_settings
+from person_search_nb.oim import list_id_losses
 from person_search_nb.presets import make_recipe
 from person_search_nb.recipes import run_recipe
 from person_search_nb.grad_cam import grad_cam
@@ -64,6 +65,12 @@ def test_trains_resumes_and_searches(name, tmp_path):
 
     row = cost_table(dict(a=again), (96, 160), latency=False)[0]
     assert row['params'] > 1e4 and row['macs_scene'] > 1e6 and row['macs_person'] > 1e4
+
+
+@pytest.mark.parametrize('id_loss', list_id_losses())
+def test_every_identity_loss_tells_how_long_an_embedding_is(id_loss):
+    net = build_model('oim', 3, [50., 80.], width=0.125, id_loss=id_loss, dim=24)
+    assert net.id_loss.dim == 24 == net.eval()([torch.rand(3, 96, 160)])[0]['embeddings'].shape[1]
 
 
 @pytest.mark.parametrize('name', list_models())

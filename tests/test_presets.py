@@ -13,22 +13,22 @@ from person_search_nb.bench_commands import presets as presets_command
 
 CUHK, PRW = 'cuhk-sysu:PATH', 'prw:PATH'
 FASTER_RCNN = dict(rpn_high=0.7, rpn_low=0.3, rpn_batch=256, rpn_nms=0.7, rois_per_image=128, positive_fraction=0.25, positive_iou=0.5, background_iou=0.5, nms_threshold=0.3,
-                   detections=100, proposals=(2000, 300), pre_nms=(12000, 6000), min_size=16., clip=0., warmup=0)
+                   detections=100, proposals=(2000, 300), pre_nms=(12000, 6000), min_size=16., clip=0., warmup=0, whole_anchors=True)
 OIM = dict(batch_size=2, lr=0.001, steps=50_000, milestones=(40_000,), freeze=1, norm='frozen-trunk', cut=3, roi_op='pool', roi_size=14, norms=False, oim_scale=10.,
-           queue=5000, start='imagenet', id_loss='oim')
+           nms_threshold=0.4, queue=5000, start='imagenet', id_loss='oim')
 PRINTED = {  # what the papers print, by hand: section 4 of HDL, and so on
     ('hdl-teacher', CUHK): dict(size='hdl-cuhk-sysu', batch_size=8, lr=0.005, epochs=60, milestones=(50,), gamma=0.1, momentum=0.9, weight_decay=5e-4, optimizer='sgd',
                                 attention='arm', roi_size=7, rpn_channels=512, anchor_spacing='quantile', start='imagenet') | FASTER_RCNN,
     ('hdl-teacher', PRW): dict(size='hdl-prw', batch_size=4),
     ('hdl-student', CUHK): dict(epochs=150, milestones=(50, 100), gamma=0.2, lambdas=(0.9, 2e4, 2e3), temperature=4., hinton=False, head_padding=1, start='', clip=0., augment=None),
     ('oim', CUHK): OIM, ('oim', PRW): OIM | dict(queue=500),
-    ('oim-hdl', CUHK): dict(batch_size=8, lr=0.005, epochs=60, size='hdl-cuhk-sysu', norms=True, roi_op='align', freeze=0),
+    ('oim-hdl', CUHK): dict(batch_size=8, lr=0.005, epochs=60, size='hdl-cuhk-sysu', norms=True, roi_op='align', freeze=0, oim_scale=10.),
     ('qeeps', CUHK): dict(pairs=True, size='attention-embedding') | {k: v for k, v in OIM.items() if k != 'id_loss'},
     ('e2e-rss', CUHK): FASTER_RCNN | dict(batch_size=2, lr=0.001, steps=120_000, milestones=(100_000,), rss_classes=100, roi_op='pool', matching='euclidean', search_threshold=0.,
-                                          min_height=50., start='imagenet', dim=256),
+                                          min_height=50., start='imagenet', dim=256, freeze=2, nms_threshold=0.4),
     ('e2e-rss', PRW): dict(steps=120_000, milestones=(100_000,), min_height=0.),
     ('attention-embedding', CUHK): FASTER_RCNN | dict(lr=0.001, epochs=50, milestones=(25,), positive_iou=0.75, background_iou=0.75, box_iou=0.5, iou=0.75, queue=2048, roi_op='pool',
-                                                      roi_size=14, augment='attention-embedding'),
+                                                      roi_size=14, augment='attention-embedding', oim_scale=10., norms=False),
     ('clsa', PRW): dict(lr=0.01, weight_decay=1e-5, batch_size=64, epochs=100, milestones=(40, 80), crops=(256, 128), crops_from='true+found', align_temperature=3., levels=(1, 2, 3),
                         detections=256),
     ('detector+idnet', CUHK): dict(crops=(224, 224), batch_size=256, search_threshold=0., min_height=50., refine=False),
@@ -43,7 +43,10 @@ def test_paper_holds_what_the_paper_prints(model, data):
 
 def test_stages_hold_what_the_papers_print():
     (e2e,), (clsa,), (idnet,) = (make_recipe(m, PRW).stages for m in ('e2e-rss', 'clsa', 'detector+idnet'))
-    assert {k: e2e[k] for k in ('crops', 'batch_size', 'id_loss')} == dict(crops=(224, 224), batch_size=256, id_loss='softmax+background')
+    cutouts = dict(crops=(224, 224), batch_size=256, id_loss='softmax+background', steps=30_000, milestones=(20_000,))
+    assert {k: e2e[k] for k in cutouts} == cutouts
+    alone = {preset: values(make_recipe('e2e-rss', PRW, f'{preset}-crops')) for preset in ('paper', 'fast', 'tiny')}
+    assert {k: alone['paper'][k] for k in cutouts} == cutouts and all(v['id_loss'] == 'softmax+background' for v in alone.values())
     want = dict(model='detector', batch_size=1, lr=0.001, weight_decay=1e-4, steps=110_000, milestones=(30_000, 60_000, 90_000), freeze=2, norm='frozen-backbone', rois_per_image=256,
                 proposals=(2000, 256), min_size=1., start='imagenet')
     assert {k: clsa[k] for k in want} == want

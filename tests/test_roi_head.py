@@ -98,7 +98,7 @@ def test_a_head_trains_alone():
     torch.testing.assert_close(one.embedding, head.embedding_norm(F.linear(x, head.project.weight, head.project.bias)))
 
 
-@pytest.mark.parametrize('op, centre, shift', [('align', 0., 7.5), ('align', 7.5, 0.), ('pool', 14., -6.5), ('crop', 0., -.5), ('crop', 7.5, -8.)])
+@pytest.mark.parametrize('op, centre, shift', [('align', 0., 7.5), ('align', 7.5, 0.), ('pool', 0., -.5), ('pool', 7.5, -8.), ('pool', 14., -14.5), ('crop', 0., -.5), ('crop', 7.5, -8.)])
 def test_boxes_move_to_where_cells_are(op, centre, shift):
     assert RoIPooler(op, centre=centre).shift == shift
 

@@ -33,6 +33,23 @@ def test_matching_equals_torchvisions(seed, high, low, force):
     assert torch.equal(match_boxes(candidates, truths, high, low, force), theirs)
 
 
+def test_anchors_across_the_border_learn_only_where_they_may():
+    x, sizes, targets = torch.randn(2, 8, 8, 10), [(128, 160), (100, 90)], [dict(boxes=random_boxes(3)), dict(boxes=random_boxes(2, (100, 90)))]
+    loose, strict = make(batch_size=10**6), make(batch_size=10**6, whole_anchors=True)
+    anchors = loose.anchors((8, 10))
+    for net in (loose, strict):
+        learns, inside = net.learning(anchors, sizes), net.inside(anchors, sizes)
+        for (h, w), row, centred in zip(sizes, learns, inside):
+            whole = torch.tensor([x1 >= 0 and y1 >= 0 and x2 <= w and y2 <= h for x1, y1, x2, y2 in anchors.tolist()])
+            assert torch.equal(row, whole if net is strict else centred) and 0 < whole.sum() < centred.sum()
+        sampled = net.sample(anchors, learns, targets).rows
+        assert set(sampled.tolist()) <= set(learns.flatten().nonzero()[:, 0].tolist())
+    (a, _, few), (b, _, all_) = strict.eval()(x, sizes, targets), loose.eval()(x, sizes, targets)
+    assert all(map(torch.equal, a, b)) and few['rpn_cls'] != all_['rpn_cls'], 'it changes what is learned, not what is proposed'
+    nowhere = strict.train()(x, [(9, 9)] * 2, [dict(boxes=torch.tensor([[1., 1, 4, 8]]))] * 2)[2]  # no anchor fits into it
+    assert all(v == 0 for v in nowhere.values())
+
+
 def test_a_truth_out_of_reach_forces_nothing():
     far = torch.tensor([[1000., 1000, 1010, 1020]])
     assert (match_boxes(random_boxes(50), far, .7, .3, force_best=True) == -1).all()

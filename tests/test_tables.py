@@ -87,6 +87,14 @@ def test_what_is_equal_has_a_control():
         assert all(not r.paper for r in everyone(rows) if r.teacher and r.teacher.model == 'hdl-teacher')
 
 
+def test_published_numbers_of_oim_stand_beside_the_published_network():
+    "HDL prints the numbers of OIM that CLSA prints; only on DukeMTMC-PS, its own set, are they of an OIM that HDL trained."
+    printed = lambda name: [(r.model, r.paper) for r in TABLES[name].rows if r.label.startswith('OIM') and r.paper]
+    for ours, theirs in (('table2', 'clsa-table2'), ('table3', 'clsa-table3')):
+        assert printed(ours) == printed(theirs) and [m for m, _ in printed(ours)] == ['oim']
+    assert [m for m, _ in printed('table4')] == ['oim-hdl']
+
+
 def test_rows_that_cannot_carry_the_printed_number():
     "The printed DenseSIFT + ColorHist numbers do not stand beside our colour strips."
     for table in TABLES.values():

@@ -109,7 +109,7 @@ def test_terms_as_text_and_as_dict_are_the_same():
     assert a.own['fgd'].levels == (1, 2)
 
 
-@pytest.mark.parametrize('terms', ('rdk=1', 'pd', 'pd=', 'pd=x', 'pd=-1', 'pd=nan', 'rkd=1,angel=2', 'rkd=1,angle=x', 'pd=1 pd=2',
+@pytest.mark.parametrize('terms', ('rdk=1', 'pd', 'pd=', 'pd=x', 'pd=-1', 'pd=2', 'pd=nan', 'rkd=1,angel=2', 'rkd=1,angle=x', 'pd=1 pd=2',
                                    'fgd=1,levels=2', 'fgd=1,levels=(3,)', dict(pd=True), dict(rkd=dict(weight=None)), dict(dkd=[1])))
 def test_bad_terms_are_one_line(terms):
     with pytest.raises(ValueError) as e: HDL(*networks(), terms=terms)

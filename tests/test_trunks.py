@@ -119,6 +119,7 @@ def test_claims_train_what_they_say(script, tmp_path):
         nets = networks(claims, claim, tmp_path)
         students = [n.recipe for n in nets if n.recipe.model == claim.student_model]
         assert all(not r.hinton and r.temperature == 4. and r.lambdas[0] in (0., .9) for r in students if r.teacher)
+        if claim.table in ('table2', 'figure6'): assert {'oim-hdl'} == {n.recipe.model for n in nets if 'oim' in n.recipe.model}  # as the page says
         if claim.table not in ('table5', 'table6'): continue
         assert students and all((r.start, r.imprint, r.train.epochs) == ('', False, 20. if name == 'table6-longer' else 10.) for r in students)
         of = {n.recipe.teacher for n in nets if n.recipe.teacher}
