@@ -4026,6 +4026,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'person_search_nb/roi_head.py'),
                                            'person_search_nb.roi_head.list_roi_ops': ( 'roi_head.html#list_roi_ops',
                                                                                        'person_search_nb/roi_head.py'),
+                                           'person_search_nb.roi_head.pool_cells': ( 'roi_head.html#pool_cells',
+                                                                                     'person_search_nb/roi_head.py'),
                                            'person_search_nb.roi_head.register_roi_op': ( 'roi_head.html#register_roi_op',
                                                                                           'person_search_nb/roi_head.py')},
             'person_search_nb.rpn': { 'person_search_nb.rpn.AnchorLosses': ('rpn.html#anchorlosses', 'person_search_nb/rpn.py'),

@@ -310,7 +310,7 @@ def _identity_loss(id_loss, reid, num_ids, temperature=3., detach=True):
         names = ', '.join(ID_LOSSES)
         raise ValueError(f"id_loss='{id_loss}' for a second network: choose clsa, {names}")
     loss = ID_LOSSES[id_loss](reid.dim, num_ids)
-    loss.dim = reid.dim  # its own class need not tell
+    if not hasattr(loss, 'dim'): loss.dim = reid.dim  # a class of yours need not tell
     return loss
 
 # %% ../nbs/70_clsa.ipynb #f0511b83

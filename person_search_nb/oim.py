@@ -33,7 +33,7 @@ def check_ids(
     dim: int, # D the loss was built for
     limit: int, # ids must be below this
 ) -> None:
-    "Raise `ValueError` naming the first row an identity loss can't use."
+    "Raise `ValueError` naming the first row an identity loss cannot use."
     if features.ndim != 2 or features.shape[1] != dim or person_id.shape != features.shape[:1]:
         raise ValueError(
             f"expected features (R, {dim}) and person_id (R,), got {tuple(features.shape)} and "
@@ -298,7 +298,7 @@ class SoftmaxCentreLoss(nn.Module):
     def __init__(self,
         dim: int, # D, length of a feature
         num_ids: int, # training identities
-        weight: float = 0.003, # of the centre loss, as Wen et al.; HDL doesn't print its own
+        weight: float = 0.003, # of the centre loss, as Wen et al.; HDL prints none
     ):
         super().__init__()
         self.dim, self.num_ids, self.weight = dim, num_ids, weight

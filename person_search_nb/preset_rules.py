@@ -46,7 +46,7 @@ PY_FASTER_RCNN = 'py-faster-rcnn, on which the paper builds'
 PERSON_SEARCH = 'person_search, the code of the authors of E2E and OIM'
 _COMMON = [
     rule('*', '*', PY_FASTER_RCNN, **_DETECTOR),
-    rule('*', '*', 'Faster R-CNN, section 3.1.3: anchors across the border are left out',
+    rule('*', '*', 'Faster R-CNN, section 3.3: anchors across the border are left out',
          whole_anchors=True),
     rule(
         '*', '*', PY_FASTER_RCNN, optimizer='sgd', momentum=0.9, weight_decay=5e-4, gamma=0.1,
@@ -153,6 +153,7 @@ _OIM = [
 ]
 
 # %% ../nbs/75_preset_rules.ipynb #91665694
+_CUTOUT_STEPS = PERSON_SEARCH + ': 30,000 steps (of 128 there), a tenth after 20,000'
 _CUTOUTS = dict(
     crops=(224, 224), batch_size=256, id_loss='softmax+background', steps=30_000,
     milestones=(20_000,),
@@ -170,7 +171,7 @@ _E2E = [
     rule('e2e-rss detector+idnet', '*', 'py-faster-rcnn: 600 px, at most 1000', size='faster-rcnn'),
     rule('e2e-rss', '*', 'E2E, section 4.2: K = 100', rss_classes=100),
     rule(
-        'e2e-rss', '*', PERSON_SEARCH + ': conv1 and conv2 are constant', freeze=2,
+        'e2e-rss detector+idnet', '*', PERSON_SEARCH + ': conv1 and conv2 are constant', freeze=2,
         nms_threshold=0.4,
     ),
     rule(
@@ -186,7 +187,7 @@ _E2E = [
         'e2e-rss',
         '*',
         'E2E, section 4.2: cut-outs of 224 px with as much background, softmax, 256 a step; '
-        + PERSON_SEARCH + ': 30,000 steps, a tenth after 20,000',
+        + _CUTOUT_STEPS,
         stages=(dict(name='cutouts', **_CUTOUTS),),
     ),
     rule(
@@ -196,15 +197,15 @@ _E2E = [
         stages=(
             dict(
                 name='detector', model='detector', trunk='vgg16', lr=0.001, steps=120_000,
-                milestones=(100_000,), batch_size=2, search_threshold=0.0,
+                milestones=(100_000,), batch_size=2, freeze=2, nms_threshold=0.4,
+                search_threshold=0.0,
             ),
         ),
     ),
     rule(
         'detector+idnet', '*',
-        'E2E, section 5.1: IDNet learns from cut-outs alone; 4.2: 224 px, 256 a step; 20 epochs '
-        'and the milestone are ours',
-        crops=(224, 224), batch_size=256, steps=0, epochs=20.0, milestones=(16.0,),
+        'E2E, section 5.1: IDNet learns from cut-outs alone; 4.2: 224 px, 256 a step; '
+        + _CUTOUT_STEPS, **{k: v for k, v in _CUTOUTS.items() if k != 'id_loss'},
     ),
 ]
 
@@ -255,7 +256,8 @@ _CLSA = [
     rule('clsa faster-rcnn-r50', '*', 'CLSA, section 3.1: from ImageNet', start='imagenet'),
     rule('clsa faster-rcnn-r50', '*', TF_FASTER_RCNN + '600 px, at most 1000', size='faster-rcnn'),
     rule(
-        'clsa faster-rcnn-r50 detector', '*', TF_FASTER_RCNN + 'no further BatchNorm', norms=False,
+        'clsa faster-rcnn-r50 detector:resnet50', '*', TF_FASTER_RCNN + 'no further BatchNorm',
+        norms=False,
     ),
     rule(
         'clsa faster-rcnn-r50', '*',
@@ -432,7 +434,7 @@ _PAPER_CROPS = [
         batch_size=64,
     ),
     rule('detector+idnet', '*', 'E2E, section 4.2', crops=(224, 224), batch_size=256),
-    rule('e2e-rss', '*', 'E2E, section 4.2; ' + PERSON_SEARCH, **_CUTOUTS),
+    rule('e2e-rss', '*', 'E2E, section 4.2; ' + _CUTOUT_STEPS, **_CUTOUTS),
 ]
 
 # %% ../nbs/75_preset_rules.ipynb #7b4952d7

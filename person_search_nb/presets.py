@@ -362,9 +362,9 @@ _SOURCES = {  # of settings that no rule of `paper` needs to set
         'norm', 'parts', 'detect', 'augment', 'ema', 'queue', 'options', 'own',
     ),
     'not used by this system': ('lambdas', 'temperature', 'form', 'hinton'),
-    'ours: only with the identity loss of that name; 30 as in later code': (
-        'oim_scale', 'oim_momentum', 'rss_classes',
-    ),
+    'ours: 30 as in later code; only OIM has one': ('oim_scale',),
+    'Xiao 2017, section 3.3; only OIM has one': ('oim_momentum',),
+    'E2E, section 4.2: K = 100; only RSS draws': ('rss_classes',),
     'HDL, Eq. 10: pd, ad and fd, by lambdas': ('terms',),
     'ours: eleven geometric steps, where pedestrian anchors are used': ('anchor_spacing',),
     "the benchmarks' rule: IoU of 0.5, scores of at least 0.5, every height": (

@@ -167,8 +167,8 @@ def _teachers(recipe, data):
     return guide, load_model(recipe.detector) if recipe.detector else guide, teach
 
 def _sees_its_size(teacher, recipe):
-    "Whether the student's scenes are of the size a teacher learned from, as far as its file says."
-    return teacher.size in (None, recipe.size)
+    "Whether the student's scenes are of the size a teacher learned from; None: as the data are."
+    return teacher.size == recipe.size
 
 _OTHER_SIZE = ('warning: {} learned from scenes of size {!r} and is shown those of its student, '
                '{!r}; train both with one size=')

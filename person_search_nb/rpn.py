@@ -45,7 +45,7 @@ def sample_balanced(
     positive_fraction: float, # at most this share of them people
     generator: torch.Generator | None = None, # by default torch's global one
 ) -> tuple[Tensor, Tensor]: # rows of people, rows of background
-    """Draw a training sample in which background can't drown the people; missing people are
+    """Draw a training sample in which background cannot drown the people; missing people are
     replaced by background."""
     def take(rows, n):
         return rows[torch.randperm(len(rows), generator=generator, device=rows.device)[:n]]
@@ -115,7 +115,7 @@ class RPN(nn.Module):
         high: float = 0.7, # IoU from which an anchor is a person
         low: float = 0.3, # IoU below which it is background
         min_size: float = 4.0, # px, smaller proposals are dropped
-        # only anchors that lie wholly in the image learn, as in Faster R-CNN, section 3.1.3
+        # only anchors that lie wholly in the image learn, as in Faster R-CNN, section 3.3
         whole_anchors: bool = False,
     ):
         super().__init__()

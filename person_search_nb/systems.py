@@ -61,7 +61,7 @@ def _identity_loss(s, dim):
     shared = getattr(ID_LOSSES[s.id_loss], 'settings', {})
     own = {k: getattr(s, setting) for k, setting in shared.items()} | s.options.get('id_loss', {})
     loss = ID_LOSSES.build(s.id_loss, dim, s.num_ids, **own)
-    loss.dim = dim  # its own class need not tell
+    if not hasattr(loss, 'dim'): loss.dim = dim  # a class of yours need not tell
     return loss
 
 # %% ../nbs/48_systems.ipynb #c4c723e1

@@ -152,7 +152,8 @@ def warm_start(
     # taken, other_shape, missing (stays as it is), unused: lists of names; weights: (taken, all) of
     # convolutions and linear layers
 ) -> dict:
-    """Take all weights of the same name and shape. Raises ValueError when the file can't be read,
+    """Take all weights of the same name and shape. Raises ValueError when the file cannot be
+    read,
     when a trunk has other shapes, or when nothing that counts fits."""
     own, state = _own_and_given(model, path, skip, both)
     _check_numbers(own, {k: v for k, v in state.items() if k in own}, path)

@@ -433,30 +433,32 @@ def test_qeeps_teaches_oim_by_its_table(tmp_path):
         torch.testing.assert_close(who.embed([image], [target['boxes']]), by_hand, atol=1e-4, rtol=1e-3)
 
 
-def test_a_table_is_made_from_scenes_of_the_teachers_size(tmp_path, capsys):
+@pytest.mark.parametrize('native', (False, True))
+def test_a_table_is_made_from_scenes_of_the_teachers_size(native, tmp_path, capsys):
     "Not of the student's, whose anchors are fitted to its own scenes; a teacher that looks at the student's batches is named in a warning."
     from person_search_nb.anchors import fit_heights
     from person_search_nb.datasets import open_dataset
     from person_search_nb.presets import make_recipe
     from person_search_nb.recipes import run_recipe
-    spec = 'synth:tiny?train_scenes=6&test_scenes=6&train_ids=6&test_ids=4&queries=2&gallery=3&size=128x224&cameras=2'
+    spec = f"synth:tiny?train_scenes=6&test_scenes=6&train_ids=6&test_ids=4&queries=2&gallery=3&size={'64x112' if native else '128x224'}&cameras=2"
+    its = None if native else (64, 112)  # None: as the data have it
     small = dict(trunk='resnet18', width=0.125, rpn_channels=16, steps=1, batch_size=2, warmup=0, start='', imprint=False, precision='fp32', device='cpu')
-    who, _ = run_recipe(make_recipe('oim', spec, 'tiny', size=(64, 112), **small), tmp_path / 'teacher', progress=False)
+    who, _ = run_recipe(make_recipe('oim', spec, 'tiny', size=its, **small), tmp_path / 'teacher', progress=False)
     learn = lambda name, **kw: run_recipe(make_recipe('oim', spec, 'tiny', teacher=str(tmp_path / 'teacher' / 'model.safetensors'), **small | kw), tmp_path / name)[0]
     taught = learn('taught', teach='table', size=(96, 168))
     assert 'warning' not in capsys.readouterr().out and taught.size == (96, 168)
     seen = taught.id_loss.frozen
     own, students = ((d, teacher_table(load_model(tmp_path / 'teacher' / 'model.safetensors'), d, d.num_ids, progress=False)[seen])
-                     for d in (open_dataset(spec, 'train', size=size, progress=False) for size in ((64, 112), (96, 168))))
+                     for d in (open_dataset(spec, 'train', size=size, progress=False) for size in (its, (96, 168))))
     assert seen.any() and (own[1] - students[1]).abs().max() > 1e-3
     torch.testing.assert_close(taught.id_loss.lut[seen], own[1], atol=1e-5, rtol=0)
     assert taught.config['heights'] == pytest.approx(fit_heights(students[0].heights())) and max(who.config['heights']) < max(taught.config['heights'])
-    again = learn('alike', teach='table', size=(64, 112))  # one size: its anchors, as before
+    again = learn('alike', teach='table', size=its)  # one size: its anchors, as before
     assert again.config['heights'] == who.config['heights']
     capsys.readouterr()
     advised = learn('advised', teach='detector', size=(96, 168))
     said = capsys.readouterr().out
-    assert 'learned from scenes of size (64, 112) and is shown those of its student, (96, 168)' in said and 'teacher/model.safetensors' in said
+    assert f'learned from scenes of size {its} and is shown those of its student, (96, 168)' in said and 'teacher/model.safetensors' in said
     assert advised.config['heights'] == who.config['heights']  # compared row by row
 
 

@@ -31,7 +31,7 @@ PRINTED = {  # what the papers print, by hand: section 4 of HDL, and so on
                                                       roi_size=14, augment='attention-embedding', oim_scale=10., norms=False),
     ('clsa', PRW): dict(lr=0.01, weight_decay=1e-5, batch_size=64, epochs=100, milestones=(40, 80), crops=(256, 128), crops_from='true+found', align_temperature=3., levels=(1, 2, 3),
                         detections=256),
-    ('detector+idnet', CUHK): dict(crops=(224, 224), batch_size=256, search_threshold=0., min_height=50., refine=False),
+    ('detector+idnet', CUHK): dict(crops=(224, 224), batch_size=256, search_threshold=0., min_height=50., refine=False, freeze=2, nms_threshold=0.4, steps=30_000, milestones=(20_000,)),
 }
 
 
@@ -52,7 +52,7 @@ def test_stages_hold_what_the_papers_print():
     assert {k: clsa[k] for k in want} == want
     assert {k: idnet[k] for k in ('model', 'trunk', 'steps', 'milestones')} == dict(model='detector', trunk='vgg16', steps=120_000, milestones=(100_000,))
     deep = values(stage_recipes(make_recipe('detector+idnet', CUHK))[0][1])
-    assert not deep['refine'] and deep['lr'] == 0.001 and deep['min_height'] == 50.
+    assert not deep['refine'] and deep['lr'] == 0.001 and deep['min_height'] == 50. and deep['freeze'] == 2 and deep['nms_threshold'] == 0.4
 
 
 @pytest.mark.parametrize('model', list_models())

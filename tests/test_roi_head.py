@@ -103,6 +103,16 @@ def test_boxes_move_to_where_cells_are(op, centre, shift):
     assert RoIPooler(op, centre=centre).shift == shift
 
 
+@pytest.mark.parametrize('centre', (0., 7.5, 14.))
+def test_pooling_finds_cells_at_every_edge(centre):
+    h, w = 96, 160
+    edges = torch.tensor([[0., 0, w, h], [0, 0, 30, 70], [w - 30., h - 70, w, h], [0, 40, 9, 60], [-20., -20, 30, 30], [w - 4., 10, w + 40, 30]])
+    for size in (3, 7, 14): assert (RoIPooler('pool', size, centre=centre)(torch.ones(1, 2, h // 16, w // 16), [edges]) == 1).all()
+    one_cell = torch.arange(60.).view(1, 1, 6, 10)  # the cell that looks at a box, not its neighbour
+    box = torch.tensor([[16 * 4 + centre - 3, 16 * 2 + centre - 3, 16 * 4 + centre + 4, 16 * 2 + centre + 4]])
+    assert (RoIPooler('pool', 2, centre=centre)(one_cell, [box]) == 24).all()
+
+
 @pytest.mark.parametrize('wrong, why', [(dict(refine=False), "id_loss='none'"), (dict(one_norm=True, dim=8), 'one BatchNorm'), (dict(one_norm=True, norms=False), 'one BatchNorm'), (dict(roi_op='mean'), 'choose one of align')])
 def test_contradictions_are_refused(wrong, why):
     with pytest.raises(ValueError, match=why): parts(**wrong)
