@@ -3719,6 +3719,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'person_search_nb/recipes.py'),
                                           'person_search_nb.recipes._set_outdated_aside': ( 'recipes.html#_set_outdated_aside',
                                                                                             'person_search_nb/recipes.py'),
+                                          'person_search_nb.recipes._size_text': ('recipes.html#_size_text', 'person_search_nb/recipes.py'),
                                           'person_search_nb.recipes._table': ('recipes.html#_table', 'person_search_nb/recipes.py'),
                                           'person_search_nb.recipes._teachers': ('recipes.html#_teachers', 'person_search_nb/recipes.py'),
                                           'person_search_nb.recipes.build_started': ( 'recipes.html#build_started',

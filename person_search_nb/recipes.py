@@ -170,8 +170,10 @@ def _sees_its_size(teacher, recipe):
     "Whether the student's scenes are of the size a teacher learned from; None: as the data are."
     return teacher.size == recipe.size
 
-_OTHER_SIZE = ('warning: {} learned from scenes of size {!r} and is shown those of its student, '
-               '{!r}; train both with one size=')
+_OTHER_SIZE = ('warning: {} learned from scenes of size {} and is shown those of its student, '
+               '{}; train both with one size=')
+
+def _size_text(size): return 'as the data have it' if size is None else repr(size)
 
 def _heights(recipe, data, advisor):
     "Heights for the anchors: those of a teacher that has to have the same, or fitted to the data."
@@ -286,7 +288,8 @@ def _one_stage(recipe, out, extend, progress, say, callbacks, stage=''):
     )
     guide, advisor, teach = _teachers(recipe, data)
     if advisor and recipe.teach != 'table' and not _sees_its_size(advisor, recipe):
-        say(_OTHER_SIZE.format(recipe.detector or recipe.teacher, advisor.size, recipe.size))
+        sizes = map(_size_text, (advisor.size, recipe.size))
+        say(_OTHER_SIZE.format(recipe.detector or recipe.teacher, *sizes))
     heights = _heights(recipe, data, advisor)
     # as long as the table's rows
     long = dict(dim=guide.id_loss.dim) if 'table' in teach and guide.id_loss is not None else {}
