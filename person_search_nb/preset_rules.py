@@ -154,10 +154,7 @@ _OIM = [
 
 # %% ../nbs/75_preset_rules.ipynb #91665694
 _CUTOUT_STEPS = PERSON_SEARCH + ': 30,000 steps (of 128 there), a tenth after 20,000'
-_CUTOUTS = dict(
-    crops=(224, 224), batch_size=256, id_loss='softmax+background', steps=30_000,
-    milestones=(20_000,),
-)
+_CUTOUTS = dict(crops=(224, 224), batch_size=256, steps=30_000, milestones=(20_000,))
 
 _E2E = [
     rule(
@@ -188,7 +185,7 @@ _E2E = [
         '*',
         'E2E, section 4.2: cut-outs of 224 px with as much background, softmax, 256 a step; '
         + _CUTOUT_STEPS,
-        stages=(dict(name='cutouts', **_CUTOUTS),),
+        stages=(dict(name='cutouts', id_loss='softmax+background', **_CUTOUTS),),
     ),
     rule(
         'detector+idnet',
@@ -205,7 +202,7 @@ _E2E = [
     rule(
         'detector+idnet', '*',
         'E2E, section 5.1: IDNet learns from cut-outs alone; 4.2: 224 px, 256 a step; '
-        + _CUTOUT_STEPS, **{k: v for k, v in _CUTOUTS.items() if k != 'id_loss'},
+        + _CUTOUT_STEPS, **_CUTOUTS,
     ),
 ]
 
@@ -433,8 +430,8 @@ _PAPER_CROPS = [
         '*', '*', 'CLSA, section 4, for all systems', crops=(256, 128), crops_from='true',
         batch_size=64,
     ),
-    rule('detector+idnet', '*', 'E2E, section 4.2', crops=(224, 224), batch_size=256),
-    rule('e2e-rss', '*', 'E2E, section 4.2; ' + _CUTOUT_STEPS, **_CUTOUTS),
+    rule('e2e-rss detector+idnet', '*', 'E2E, section 4.2; ' + _CUTOUT_STEPS, **_CUTOUTS),
+    _BY_SOFTMAX,
 ]
 
 # %% ../nbs/75_preset_rules.ipynb #7b4952d7

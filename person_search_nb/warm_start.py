@@ -152,9 +152,8 @@ def warm_start(
     # taken, other_shape, missing (stays as it is), unused: lists of names; weights: (taken, all) of
     # convolutions and linear layers
 ) -> dict:
-    """Take all weights of the same name and shape. Raises ValueError when the file cannot be
-    read,
-    when a trunk has other shapes, or when nothing that counts fits."""
+    """Take all weights of the same name and shape. Raises ValueError for a file that cannot be
+    read, a trunk of other shapes, and where nothing that counts fits."""
     own, state = _own_and_given(model, path, skip, both)
     _check_numbers(own, {k: v for k, v in state.items() if k in own}, path)
     found = _compared(own, state)

@@ -13,7 +13,7 @@ from person_search_nb.training import train
 from person_search_nb.distillation import HDL
 from person_search_nb.warm_start import read_state, warm_start
 from person_search_nb.models import build_model, list_models, load_model, model_settings
-from person_search_nb.oim import list_id_losses
+from person_search_nb.oim import list_id_losses, register_id_loss, SoftmaxLoss
 from person_search_nb.presets import make_recipe
 from person_search_nb.recipes import run_recipe
 from person_search_nb.grad_cam import grad_cam
@@ -157,3 +157,14 @@ def test_a_pipe_holds_no_weights(tmp_path, ending):
     with pytest.raises(ValueError, match='is a pipe, not a file'): read_state(path)
     with pytest.raises(ValueError, match='not a readable checkpoint'): load_tree(path)
     with pytest.raises(ValueError, match='no such file'): read_state(tmp_path / f'none.{ending}')
+
+
+@pytest.mark.parametrize('own', ({}, dict(dim=1)))
+def test_a_loss_of_a_user_need_not_tell_and_keeps_what_it_has(own, registries):
+    class Mine(SoftmaxLoss):
+        def __init__(self, dim, num_ids):
+            super().__init__(dim, num_ids)
+            del self.dim
+            vars(self).update(own)
+    register_id_loss('mine')(Mine)
+    assert build_model('oim', 3, [50., 80.], width=0.125, id_loss='mine', dim=24).id_loss.dim == own.get('dim', 24)
