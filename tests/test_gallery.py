@@ -1,5 +1,5 @@
 "Galleries: exact whatever the blocks, the files and the processes; killed at any format_time they open, and end as if unbroken."
-import json, os, shutil, signal, stat
+import json, os, shutil, signal, stat, sys
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -97,6 +97,8 @@ def test_exact_is_the_loop(data):
         want = loop(feats, queries[q], k, keep)
         assert rows[q][:len(want)].tolist() == want and (rows[q][len(want):] == -1).all() and (sims[q][len(want):] == -np.inf).all()
         assert sims[q][:len(want)].tolist() == [float(feats[r].astype(float) @ queries[q].astype(float)) for r in want]
+        alone = exact_neighbours(parts, queries[q:q + 1], k, keep, block, longest=4.)
+        assert alone[1][0].tolist() == rows[q].tolist() and alone[0][0].tolist() == sims[q].tolist()
 
 
 def test_blocks_do_not_show():
@@ -204,17 +206,33 @@ def test_an_index_over_hardly_any_rows(rows):
     assert set(Approximate.build('hnsw', feats, progress=False).search(feats[:1], 10)[1][0]) - {-1} == set(range(min(rows, 10))) or rows > 10
 
 
-def test_one_query_of_half_precision_is_as_exact_as_many():
-    "It is multiplied in float16: what that may hide is compared again."
+@pytest.mark.parametrize('scans', [True, False])
+def test_one_query_of_half_precision_is_as_exact_as_many(scans, monkeypatch):
+    "It is multiplied in float16, or scanned by FAISS if that is there: what rounding may hide is compared again."
+    if scans: pytest.importorskip('faiss')
+    else: monkeypatch.setitem(sys.modules, 'faiss', None)
     feats, asked = crowd(500, 20, 64), crowd(500, 20, 64, dtype=np.float32, seed=4)[:20]
     near = asked[0] + .02 * np.random.default_rng(0).standard_normal((3000, 64))  # nearer to each other than float16 can tell
     feats[5000:8000] = near / np.linalg.norm(near, axis=1, keepdims=True)
     feats[8000:8100] = feats[5000:5100]  # equals
-    s, r = exact_neighbours(feats, asked, 20)
-    for q in range(20):
-        for block in (77, 16384):
-            one = exact_neighbours(feats, asked[q:q + 1], 20, block=block, longest=1.01)
-            np.testing.assert_array_equal(one[0][0], s[q]), np.testing.assert_array_equal(one[1][0], r[q])
+    parts = Rows([feats[:10], feats[10:6000], feats[6000:]])
+    for keep in (None, np.arange(len(feats)) % 3 > 0):
+        s, r = exact_neighbours(feats, asked, 20, keep)
+        for q in range(20):
+            for table, block in ((feats, 77), (feats, 16384), (parts, 16384)):
+                one = exact_neighbours(table, asked[q:q + 1], 20, keep, block, longest=1.01)
+                np.testing.assert_array_equal(one[0][0], s[q]), np.testing.assert_array_equal(one[1][0], r[q])
+
+
+@pytest.mark.parametrize('what', [np.nan, np.inf, -np.inf])
+def test_a_row_that_is_not_finite_is_named(what):
+    "By one query as by several, though a scan would pass over it."
+    feats = crowd(500, 20, 64)
+    feats[7003, 5] = what
+    for n in (1, 2):
+        with pytest.raises(ValueError, match='row 7003 of the embeddings is not finite'): exact_neighbours(Rows([feats[:100], feats[100:]]), feats[:n], 5, longest=1.01)
+    keep = np.arange(len(feats)) != 7003
+    assert exact_neighbours(Rows([feats]), feats[:1], 5, keep, longest=1.01)[1].tolist() == exact_neighbours(feats, feats[:1], 5, keep)[1].tolist()
 
 
 def test_an_index_of_an_earlier_version(tmp_path, capsys):
