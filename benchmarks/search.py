@@ -31,7 +31,7 @@ DIM, VIEWS, QUERIES, K = 256, 20, 200, 10
 RECALLS, ENGINES = (.9, .95, .98, .99), ('ivf-pq', 'hnsw')
 TRIED = ('The settings: at 2 x 10^5, of the hundred rows that codes over all of them nominate, 0.63 of the ten nearest are there with 64 pieces of half a byte (0.36 ms), 0.94 with RaBitQ of one bit a number after a rotation (1.4 ms), 0.91 with 128 pieces (0.67 ms), '
          '0.998 with 128 pieces after a rotation (0.66 ms): these are taken. A graph with `efConstruction` 40 over float16 reaches 0.991 with 128 candidates (0.81 ms, built in 50 CPU s), with 100 over bytes 0.998 (0.70 ms, 97 CPU s). Ten million drawn people were measured with the settings before, '
-         'a graph over float16 with `efConstruction` 40 (recall@10 of 0.52 in 3 ms, 6,706 CPU s to build) and codes of a byte for four numbers (0.86 in 59 ms), and not with these. Exact search of one query, at 5 x 10^5, of what the process can read at best: FAISS\'s scanner over the rows where they are 86%, torch\'s multiplication in float16 50%, which is what remains where FAISS is not installed; a copy of the rows in bytes would be scanned at the same speed, so in half the time, for half as much memory again, and is not built in. With a filter that leaves half of the rows or more the scanner takes twice as long as without, and torch more than four times. '
+         'a graph over float16 with `efConstruction` 40 (recall@10 of 0.52 in 3 ms, 6,706 CPU s to build) and codes of a byte for four numbers (0.86 in 59 ms), and not with these. Exact search of one query, at 5 x 10^5 rows in memory: FAISS\'s scanner over the rows where they are takes 0.56 of the time of torch\'s multiplication in float16, which remains where FAISS is not installed. A copy of the rows in bytes would be scanned in half the time, for half as much memory again, and is not built in. With a filter that leaves half of the rows or more the scanner takes twice as long as without, and torch more than four times. '
          'A graph lies in pages of 2 MB: at 2 x 10^5 rows a query takes 0.73 to 0.78 of the time (efforts of 32 to 512; `python benchmarks/search.py --sizes --pages 2e5`). '
          'Trainings ran beside this while indexes were built, and stood still while queries were timed.')
 
@@ -39,11 +39,14 @@ TRIED = ('The settings: at 2 x 10^5, of the hundred rows that codes over all of 
 LIKE = ("What a build says it reaches is of rows like those of its table, and so it is what other embeddings of the network find among its own. Rows that are drawn have siblings of one origin, and the network's queries have none: there codes find less than their build says, and a graph more where it was built for 0.98 and 0.99. ")
 
 
-def bandwidth(megabytes=256, repeats=5):
-    "GB/s at which one thread reads memory that is in no cache: a maximum over integers does nothing else."
-    x, best = np.ones(megabytes * 2**17, np.int64), 1e9
-    for _ in range(repeats): start = time.process_time(); x.max(); best = min(best, time.process_time() - start)
-    return x.nbytes / best / 1e9
+def bandwidth(rows, repeats=9):
+    "GB/s at which one thread reads the table: a maximum over integers does nothing else."
+    tables, best = [p.reshape(-1).view(np.int64) for p in rows.parts], 1e9
+    for _ in range(repeats):
+        start = time.process_time()
+        for x in tables: x.max()
+        best = min(best, time.process_time() - start)
+    return sum(x.nbytes for x in tables) / best / 1e9
 
 
 def timed(search, queries):
@@ -129,7 +132,7 @@ def measure(mapped, queries, engines, threads, say, **about):
     "One line for each engine and recall."
     n, dim = mapped.shape
     truth, times = timed(lambda q: exact_neighbours(mapped, q, K, longest=1.01), queries)
-    line = dict(n=n, dim=dim, cpu_load=os.getloadavg()[0], bandwidth=bandwidth(), **about)
+    line = dict(n=n, dim=dim, cpu_load=os.getloadavg()[0], bandwidth=bandwidth(mapped), **about)
     say(line | dict(engine='exact', named='', reached='', effort='', build=0, bytes=2 * dim, **times, recall1=1., recall10=1.))
     for name in engines:
         start, cpu = time.perf_counter(), time.process_time()
@@ -190,7 +193,7 @@ def report(lines):
            f'the first 1 and 10 of exact search that is found. Named is the recall an index was built for, measured what its build says it reaches, for the last two hundred rows, which wait outside while the effort is chosen. The load was {min(r["cpu_load"] for r in lines):.1f} to {max(r["cpu_load"] for r in lines):.1f} on {os.cpu_count()} cores. '
            'The columns marked CPU are processor time of this process; p50 and p99 are what the clock said.', '',
            *HEAD, *(row(r, big(r['n'])) for r in lines), *soonest(lines, big)]
-    speed, limit = top * exact['bytes'] / exact['cpu'] / 1e6, max(r['bandwidth'] for r in lines)
+    speed, limit = top * exact['bytes'] / exact['cpu'] / 1e6, exact['bandwidth']
     missing = [f'{e} at {big(n)}' for n in sizes for e in ENGINES if not any(r['n'] == n and r['engine'] == e for r in lines)]
     if missing: out += ['', f'Not measured: {", ".join(missing)}.']
     out += ['', 'Effort: cells opened of IVF-PQ (of 2√n), candidates on the way of HNSW (never fewer than 20); compared again: rows whose codes look nearest, by all their digits. The build of the first line of an engine includes choosing its effort. The bytes are those of the exact row (512) and of the index; the row may stay on disk, where a query fetches those that it compares again.', '', TRIED, '', *trained(of_network),
@@ -199,8 +202,8 @@ def report(lines):
     for a, b in zip(sizes, sizes[1:]):
         pairs = [(e, 'cpu') for e in ('exact', *ENGINES)] + [(e, 'build_cpu') for e in ENGINES]
         out.append((f'| {big(a)}, {big(b)} | ' + ' | '.join(f'{last(b, *p) / last(a, *p):.1f}x' for p in pairs) + ' |').replace('nanx', ''))
-    out += ['', '## The limit of exact search', '', f'One query reads every byte of the table once. At {big(top)} people it read {speed:.1f} GB/s ({top * 512 / 1e9:.2f} GB in {exact["cpu"]:.0f} ms of processor time, scanned by FAISS, and what is near compared again); one thread that only reads memory did up to {limit:.1f} GB/s on this machine while it is shared. '
-            f'So one core is at {speed / limit:.0%} of what the memory allows; with more cores the memory is the limit: no exact query over {big(top)} rows takes less than {top * 512 / limit / 1e6:.0f} ms here, and then only fewer bytes or more memory channels help. Queries that come together share the reading: {exact["cpu"] / exact["many"]:.1f} times less each, 32 at once.', '']
+    out += ['', '## The limit of exact search', '', f'One query reads every byte of the table once. At {big(top)} people it read {speed:.1f} GB/s ({top * 512 / 1e9:.2f} GB in {exact["cpu"]:.0f} ms of processor time, scanned by FAISS, and what is near compared again); one thread that only reads the same table did up to {limit:.1f} GB/s. '
+            f'So it is at {speed / limit:.0%} of what the memory allows one thread: no exact query over {big(top)} rows takes less than {top * 512 / limit / 1e6:.0f} ms here, and then only fewer bytes or more memory channels help. Queries that come together share the reading: {exact["cpu"] / exact["many"]:.1f} times less each, 32 at once.', '']
     n, shard = 10**9, codes['n']
     shards, plan = n // shard, middle[0]
     out += ['## A plan for 10^9 people, on paper', '', f'From the numbers above: {shards:,} shards as large as the largest that was measured, at a named recall of 0.95. One person is {exact["bytes"]:.0f} bytes of row, {codes["index"]:.0f} of codes, {graph["index"]:.0f} of graph (a byte for each number included).', '',

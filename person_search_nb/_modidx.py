@@ -2959,6 +2959,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'person_search_nb/neighbours.py'),
                                              'person_search_nb.neighbours._cells': ( 'neighbours.html#_cells',
                                                                                      'person_search_nb/neighbours.py'),
+                                             'person_search_nb.neighbours._error': ( 'neighbours.html#_error',
+                                                                                     'person_search_nb/neighbours.py'),
                                              'person_search_nb.neighbours._exactly': ( 'neighbours.html#_exactly',
                                                                                        'person_search_nb/neighbours.py'),
                                              'person_search_nb.neighbours._faiss': ( 'neighbours.html#_faiss',

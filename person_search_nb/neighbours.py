@@ -55,12 +55,16 @@ def _finite_halves(x):
     return not x.size or (x.view(np.int16) & _EXPONENT).max() < _EXPONENT
 
 class Rows:
-    "Several tables (M_j, D) as one, not copied: memory-mapped files among them."
+    """Several tables (M_j, D) as one, not copied: memory-mapped files among them. Raises ValueError
+    where their rows differ in length."""
     def __init__(self,
         parts: list,  # of arrays (M_j, D)
         dim: int = 0, # D when there is no part
     ):
         self.parts = list(parts)
+        if len({p.shape[1] for p in self.parts}) > 1:
+            raise ValueError('the rows of some parts are longer than those of others: '
+                             f'{sorted({p.shape[1] for p in self.parts})} numbers')
         self.start = np.cumsum([0, *map(len, self.parts)])
         self.shape = int(self.start[-1]), self.parts[0].shape[1] if self.parts else dim
         self.dtype = self.parts[0].dtype if self.parts else np.dtype(np.float32)
@@ -83,7 +87,7 @@ class Rows:
 
     @cached_property
     def finite(self) -> bool:
-        "Whether all numbers are; every row is read once, when this is first asked."
+        "Whether all numbers are, when this is first asked: then every row is read."
         return all(np.isfinite(b).all() if b.dtype != np.float16 else _finite_halves(b)
                    for part in self.parts for b in np.split(part, range(8192, len(part), 8192)))
 
@@ -103,7 +107,7 @@ def _blocks(feats, size, keep, widen=True):
             # torch widens float16 ten times faster than numpy
             if widen and chunk.dtype != np.float32:
                 if buffer is None: buffer = torch.empty(size, chunk.shape[1])
-                half = torch.from_numpy(np.require(chunk, requirements='W'))
+                half = torch.from_numpy(np.require(chunk, requirements='CW'))
                 chunk = buffer[:len(chunk)].copy_(half).numpy()
             yield start + a + wanted, chunk
         start += len(part)
@@ -114,13 +118,18 @@ def _exactly(queries, q, rows):
     company."""
     return np.einsum('nd,nd->n', queries[q].astype(np.float64), rows.astype(np.float64))
 
+def _error(queries):
+    "How far float32 products may be off, in units of the lengths."
+    return (queries.shape[1] / 2 + 4) * np.finfo(np.float32).eps
+
 def _products(queries, rows):
     """(Q, B) float32 products, and how far they may be off, in units of the lengths. One query of
     rows in float16: nothing is widened, and the query and the result are rounded to float16."""
-    error = (queries.shape[1] / 2 + 4) * np.finfo(np.float32).eps
-    q, rows = torch.tensor(queries), torch.from_numpy(np.require(rows, requirements='W'))
-    if rows.dtype == torch.float32: return (rows @ q.T).T.numpy(), error  # as rows lie in memory
-    return torch.mv(rows, q[0].half()).float().numpy()[None], error + 2 ** -9.9
+    # rows first: nothing is turned round in memory, which counts for a few queries
+    if rows.dtype == np.float32: return (rows @ queries.T).T, _error(queries)
+    half = torch.from_numpy(np.require(rows, requirements='CW'))
+    s = torch.mv(half, torch.from_numpy(queries[0].astype(np.float16)))
+    return s.float().numpy()[None], _error(queries) + 2 ** -9.9
 
 def _best(k, n, q, s, r):
     """The first k of each of n queries by falling similarity, then by row: (n, k) of each, padded
@@ -160,33 +169,42 @@ def _scan(feats, query, count, keep):
         one = half.select_InvertedListScanner(faiss.METRIC_INNER_PRODUCT, None, True, only, False)
         one.set_query(faiss.swig_ptr(query))
         one.set_list(0, 0)  # so that a row's name is its place
-        s, r = np.full(count, -np.inf, np.float32), np.full(count, -1)
-        codes = np.ascontiguousarray(part).view(np.uint8)
-        one.scan_codes(len(part), faiss.swig_ptr(codes), None, faiss.swig_ptr(s),
+        s, r = np.full(count, -np.inf, np.float32), np.full(count, -1, np.int64)
+        one.scan_codes(len(part), faiss.swig_ptr(part.view(np.uint8)), None, faiss.swig_ptr(s),
                        faiss.swig_ptr(r), count)
         found.append((s[r >= 0], start + r[r >= 0], s.min()))
     s, r, least = zip(*found)
     return np.concatenate(s), np.concatenate(r), np.array(least)
 
+_WORTH = 100_000  # rows; fewer are multiplied before FAISS is imported
+
 def _can_scan(feats, keep):
-    there = isinstance(feats, Rows) and importlib.util.find_spec('faiss')
-    few = keep is not None and 8 * np.count_nonzero(keep) < len(keep)  # sooner fetched by number
-    return there and not few and len(feats) and feats.finite
+    "Whether there is a scanner, and it may look at these rows, and is the sooner way."
+    if not isinstance(feats, Rows) or len(feats) < _WORTH: return False
+    if keep is not None and 8 * np.count_nonzero(keep) < len(keep): return False
+    if any(p.dtype != np.float16 or not p.flags.c_contiguous for p in feats.parts): return False
+    try: _faiss('a scan')
+    except ImportError: return False
+    return feats.finite
 
 def _scanned(feats, queries, k, keep, longest):
     """As `exact_neighbours`, of one query; None where more rows than the scanner names may be among
     the first."""
     s, r, least = _scan(feats, queries[0], k + _SPARE, keep)
-    bound = np.partition(s, -k)[-k] if len(s) > k else -np.inf
-    error = (queries.shape[1] / 2 + 4) * np.finfo(np.float32).eps
-    bound -= 2 * error * longest * np.linalg.norm(queries)
-    if (least > -np.inf).any() and least.max() >= bound: return None
+    bound = -np.inf
+    if len(s) > k:
+        margin = 2 * _error(queries) * longest * np.linalg.norm(queries)
+        bound = np.partition(s, -k)[-k] - margin
+        if least.max() >= bound: return None
     r = np.sort(r[s >= bound])
     q = np.zeros(len(r), int)
     return _best(k, 1, q, _exactly(queries, q, feats[r]), r)
 
 
 # %% ../nbs/80_neighbours.ipynb #33170084
+_LENGTHS = ('queries of shape {0.shape} for rows of shape {1.shape}: give (Q, D) queries of as '
+            'many numbers as a row has')
+
 def exact_neighbours(
     feats,                 # (M, D) array or `Rows`, float16 or float32
     queries: np.ndarray,   # (Q, D)
@@ -196,13 +214,15 @@ def exact_neighbours(
     longest: float | None = None,  # length no row exceeds; None: measured on the way
 ) -> tuple:               # ((Q, k) float64 inner products, (Q, k) rows)
     """The rows with the largest inner products, falling, among equals the earlier row; the same
-    whatever the block. Short lists end with -inf and -1."""
-    queries = np.ascontiguousarray(queries, np.float32)
+    whatever the block. Short lists end with -inf and -1. Raises ValueError for queries of another
+    length, and for a row or query that is not finite."""
+    queries, k = np.ascontiguousarray(queries, np.float32), int(k)
+    if queries.shape[1:] != feats.shape[1:]: raise ValueError(_LENGTHS.format(queries, feats))
     n, length = len(queries), np.linalg.norm(queries, axis=1)
     sims, rows = np.full((n, k), -np.inf), np.full((n, k), -1, np.int64)
     if not n or not k: return sims, rows
-    half = n == 1 and bool(longest) and feats.dtype == np.float16
-    if half and _can_scan(feats, keep) and np.isfinite(length).all():
+    half = n == 1 and feats.dtype == np.float16 and 1e-3 < length[0] * (longest or 0) < 6e4
+    if half and _can_scan(feats, keep):
         found = _scanned(feats, queries, k, keep, longest)
         if found: return found
     for numbers, chunk in _blocks(feats, 16 * block if half else block, keep, widen=not half):
@@ -385,7 +405,7 @@ def _may_be_first(k, queries, q, feats, row):
     """Which pairs of a query and a row, both of length one, may be among the first k of their
     query, by products that are rounded."""
     if len(queries) != 1:  # one is multiplied as it is
-        feats = torch.from_numpy(np.require(feats, requirements='W')).float().numpy()
+        feats = torch.from_numpy(np.require(feats, requirements='CW')).float().numpy()
     s, error = _products(queries, feats)
     s = s[q, row]
     bound = _best(k, len(queries), q, s, row)[0][:, -1]

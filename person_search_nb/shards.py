@@ -255,7 +255,7 @@ def read_shard(
         )
         if (
             out['rows'].shape != (len(out['boxes']), manifest['dim'])
-            or out['rows'].dtype.name != manifest['dtype']
+            or str(out['rows'].dtype) != manifest['dtype']
         ):
             raise ValueError(
                 f'{out["rows"].dtype} {out["rows"].shape} rows for {len(out["boxes"])} people of '
