@@ -194,6 +194,8 @@ def report(lines):
            'The columns marked CPU are processor time of this process; p50 and p99 are what the clock said.', '',
            *HEAD, *(row(r, big(r['n'])) for r in lines), *soonest(lines, big)]
     speed, limit = top * exact['bytes'] / exact['cpu'] / 1e6, exact['bandwidth']
+    share = lambda r: r['n'] * r['bytes'] / r['cpu'] / 1e6 / r['bandwidth']
+    longer = ''.join(f'Of {r["n"]:,} rows of {r["dim"]} numbers, as the network makes them, at {share(r):.0%}: this machine is shared, and the same scan took 25 to 40 ms within two hours. ' for r in of_network if r['engine'] == 'exact' and r['n'] == top)
     missing = [f'{e} at {big(n)}' for n in sizes for e in ENGINES if not any(r['n'] == n and r['engine'] == e for r in lines)]
     if missing: out += ['', f'Not measured: {", ".join(missing)}.']
     out += ['', 'Effort: cells opened of IVF-PQ (of 2√n), candidates on the way of HNSW (never fewer than 20); compared again: rows whose codes look nearest, by all their digits. The build of the first line of an engine includes choosing its effort. The bytes are those of the exact row (512) and of the index; the row may stay on disk, where a query fetches those that it compares again.', '', TRIED, '', *trained(of_network),
@@ -203,7 +205,7 @@ def report(lines):
         pairs = [(e, 'cpu') for e in ('exact', *ENGINES)] + [(e, 'build_cpu') for e in ENGINES]
         out.append((f'| {big(a)}, {big(b)} | ' + ' | '.join(f'{last(b, *p) / last(a, *p):.1f}x' for p in pairs) + ' |').replace('nanx', ''))
     out += ['', '## The limit of exact search', '', f'One query reads every byte of the table once. At {big(top)} people it read {speed:.1f} GB/s ({top * 512 / 1e9:.2f} GB in {exact["cpu"]:.0f} ms of processor time, scanned by FAISS, and what is near compared again); one thread that only reads the same table did up to {limit:.1f} GB/s. '
-            f'So it is at {speed / limit:.0%} of what the memory allows one thread: no exact query over {big(top)} rows takes less than {top * 512 / limit / 1e6:.0f} ms here, and then only fewer bytes or more memory channels help. Queries that come together share the reading: {exact["cpu"] / exact["many"]:.1f} times less each, 32 at once.', '']
+            f'So it is at {speed / limit:.0%} of what the memory allows one thread: no exact query over {big(top)} rows takes less than {top * 512 / limit / 1e6:.0f} ms here, and then only fewer bytes or more memory channels help. {longer}Queries that come together share the reading: {exact["cpu"] / exact["many"]:.1f} times less each, 32 at once.', '']
     n, shard = 10**9, codes['n']
     shards, plan = n // shard, middle[0]
     out += ['## A plan for 10^9 people, on paper', '', f'From the numbers above: {shards:,} shards as large as the largest that was measured, at a named recall of 0.95. One person is {exact["bytes"]:.0f} bytes of row, {codes["index"]:.0f} of codes, {graph["index"]:.0f} of graph (a byte for each number included).', '',
