@@ -107,7 +107,7 @@ def test_a_broken_stage_goes_on(trunks, tmp_path, monkeypatch):
 
 def networks(claims, claim, folder):
     rows = claim.with_settings(1., 'trunks').rows
-    plan = Plan(claims.WORLD.replace('{seed}', '0'), 'tiny', 0, claim.student_model)
+    plan = Plan(claim.world.replace('{seed}', '0'), 'tiny', 0, claim.student_model)
     assert {label for pair in claim.gains for label in pair} <= {r.label for r in rows}
     return [network_of(r, plan, folder, rows) for r in rows if r.model]
 
@@ -155,9 +155,8 @@ def test_what_a_claim_says(script):
 
 def test_a_claim_runs_and_has_its_section(root, script, tmp_path, monkeypatch, capsys):
     claims = script('benchmarks/claims.py')
-    monkeypatch.setattr(claims, 'WORLD', TINY + '&seed={seed}&size=64x112')
     small = dict(width=.125, rpn_channels=16, rois_per_image=4, proposals=(12, 8), start='', imprint=False, epochs=.5, device='cpu', precision='fp32')
-    monkeypatch.setitem(claims.CLAIMS, 'table7', replace(claims.CLAIMS['table7'], settings={'': small}, detection=True))
+    monkeypatch.setitem(claims.CLAIMS, 'table7', replace(claims.CLAIMS['table7'], settings={'': small}, detection=True, world=TINY + '&seed={seed}&size=64x112'))
     def call(*args):
         monkeypatch.setattr(sys, 'argv', ['claims', *args, '--out', str(tmp_path)])
         claims.main()
