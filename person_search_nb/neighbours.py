@@ -310,7 +310,7 @@ def _trained_hnsw(faiss, rows, n, seed):
     "A graph with 32 neighbours for each row, over rows of D bytes."
     kind = faiss.ScalarQuantizer.QT_8bit
     index = faiss.IndexHNSWSQ(rows.shape[1], kind, 32, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction = 100
+    index.hnsw.efConstruction = 200
     index.train(rows)
     return index
 
