@@ -217,7 +217,8 @@ def exact_neighbours(
     whatever the block. Short lists end with -inf and -1. Raises ValueError for queries of another
     length, and for a row or query that is not finite."""
     queries, k = np.ascontiguousarray(queries, np.float32), int(k)
-    if queries.shape[1:] != feats.shape[1:]: raise ValueError(_LENGTHS.format(queries, feats))
+    if len(feats) and queries.shape[1:] != feats.shape[1:]:
+        raise ValueError(_LENGTHS.format(queries, feats))
     n, length = len(queries), np.linalg.norm(queries, axis=1)
     sims, rows = np.full((n, k), -np.inf), np.full((n, k), -1, np.int64)
     if not n or not k: return sims, rows
