@@ -214,7 +214,8 @@ QUOTED = [('benchmarks/systems.md', T2, r'the teacher is (\d+\.\d) points of mAP
           ('tutorials/12_kd_e2e.ipynb', KD, r'detection AP of (\d+\.\d), a detector alone (\d+\.\d)\. .+ give (\+\d\.\d \([^)]+\)) of detection', 1),
           ('benchmarks/README.md', KD, r'brings the joint network (\+\d\.\d) of detection AP, .+ joint training has (\d+\.\d), a detector alone (\d+\.\d)', 1),
           ('tutorials/09_e2e_rss.ipynb', E6, r'are worth (\+\d\.\d) points of mAP (\([^)]+\)), from (\d\.\d) to (\d\.\d)', 1),
-          ('tutorials/09_e2e_rss.ipynb', f'{E6} (scenes half as large again)', r'E2E reaches (\d+\.\d). RSS is worth ([-+.\d]+ \([^)]+\))', 1)]
+          ('tutorials/09_e2e_rss.ipynb', f'{E6} (scenes half as large again)', r'E2E reaches (\d+\.\d). RSS is worth ([-+.\d]+ \([^)]+\))', 1),
+          ('tutorials/09_e2e_rss.ipynb', f'{E6} (ten times as many people)', r'ends at (\d+\.\d), RSS at (\d+\.\d), a gain of ([-+.\d]+ \([^)]+\))', 1)]
 
 
 @pytest.mark.parametrize('file, title, pattern, count', QUOTED)
