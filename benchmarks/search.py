@@ -14,12 +14,14 @@ with `--like` also among more people, drawn from these. And, printed only, what 
     python benchmarks/search.py --sizes --price 1e5 1e6
 """
 import argparse, json, os, platform, tempfile, time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from itertools import product
 from pathlib import Path
 import faiss
 import numpy as np
 import torch
+from person_search_nb.byte_rows import ByteRows
 from person_search_nb.files import atomic_write
 from person_search_nb.gallery_files import Gallery
 from person_search_nb.manifest import read_manifest
@@ -29,9 +31,10 @@ from person_search_nb.neighbours import Approximate, crowd, exact_neighbours, re
 HERE = Path(__file__).parent
 DIM, VIEWS, QUERIES, K = 256, 20, 200, 10
 RECALLS, ENGINES = (.9, .95, .98, .99, .995), ('ivf-pq', 'hnsw')
+EXACT, BYTES = 'exact', 'exact, bytes first'
 TRIED = ('The settings: at 2 x 10^5, of the hundred rows that codes over all of them nominate, 0.63 of the ten nearest are there with 64 pieces of half a byte (0.36 ms), 0.94 with RaBitQ of one bit a number after a rotation (1.4 ms), 0.91 with 128 pieces (0.67 ms), '
          '0.998 with 128 pieces after a rotation (0.66 ms): these are taken. A graph with `efConstruction` 40 over float16 reaches 0.991 with 128 candidates (0.81 ms, built in 50 CPU s), with 100 over bytes 0.998 (0.70 ms, 97 CPU s). With 200, as now, a million rows take 1.7 (as a network makes them) to 2.0 times (drawn) as long to build as with 100, and a build for 0.99 chooses half as many candidates; 0.995 was named at a million drawn rows alone. Ten million drawn people were measured with the settings before, '
-         'a graph over float16 with `efConstruction` 40 (recall@10 of 0.52 in 3 ms, 6,706 CPU s to build) and codes of a byte for four numbers (0.86 in 59 ms), and not with these. Exact search of one query, at 5 x 10^5 rows in memory: FAISS\'s scanner over the rows where they are takes 0.56 of the time of torch\'s multiplication in float16, which remains where FAISS is not installed. Of a million rows in a file it reached 80, 86, 74 and 75% of the speed of reading them in four measurements of one day, on a machine that is shared. A copy of the rows in bytes would be scanned in half the time, for half as much memory again, and is not built in. With a filter that leaves half of the rows or more the scanner takes twice as long as without, and torch more than four times. '
+         'a graph over float16 with `efConstruction` 40 (recall@10 of 0.52 in 3 ms, 6,706 CPU s to build) and codes of a byte for four numbers (0.86 in 59 ms), and not with these. Exact search of one query, at 5 x 10^5 rows in memory: FAISS\'s scanner over the rows where they are takes 0.56 of the time of torch\'s multiplication in float16, which remains where FAISS is not installed. With a filter that leaves half of the rows or more the scanner takes twice as long as without, and torch more than four times. '
          'A graph lies in pages of 2 MB: at 2 x 10^5 rows a query takes 0.73 to 0.78 of the time (efforts of 32 to 512; `python benchmarks/search.py --sizes --pages 2e5`). '
          'Trainings ran beside this while indexes were built, and stood still while queries were timed.')
 
@@ -47,6 +50,23 @@ def bandwidth(rows, repeats=21):
         for x in tables: x.max()
         took.append(time.process_time() - start)
     return sum(x.nbytes for x in tables) / np.median(took) / 1e9
+
+
+def together(mapped, searches, queries, turns=60):
+    "By the clock, in ms, medians: all cores read the table, and answer one query by each of these searches, in turn."
+    cores, took = os.cpu_count(), []
+    torch.set_num_threads(cores)
+    shares = [s.reshape(-1).view(np.int64) for p in mapped.parts for s in np.array_split(p, cores)]
+    with ThreadPoolExecutor(cores) as pool:
+        ways = [lambda q: list(pool.map(np.max, shares)), *searches]
+        for q in queries[:turns]:
+            took.append([])
+            for way in ways:
+                start = time.perf_counter()
+                way(q[None])
+                took[-1].append((time.perf_counter() - start) * 1e3)
+    torch.set_num_threads(1)
+    return dict(cores=cores) | dict(zip(('read', EXACT, BYTES), np.median(took[1:], 0).tolist()))
 
 
 def timed(search, queries):
@@ -128,12 +148,22 @@ def directions(rows):
     return int((share < .99 * share[-1]).sum()) + 1
 
 
-def measure(mapped, queries, engines, threads, say, **about):
+def measure(mapped, queries, engines, threads, say, folder, **about):
     "One line for each engine and recall."
     n, dim = mapped.shape
-    truth, times = timed(lambda q: exact_neighbours(mapped, q, K, longest=1.01), queries)
+    plain = lambda q: exact_neighbours(mapped, q, K, longest=1.01)
+    truth, times = timed(plain, queries)
     line = dict(n=n, dim=dim, cpu_load=os.getloadavg()[0], bandwidth=bandwidth(mapped), **about)
-    say(line | dict(engine='exact', named='', reached='', effort='', build=0, bytes=2 * dim, **times, recall1=1., recall10=1.))
+    exact = line | dict(named='', reached='', effort='', recall1=1., recall10=1.)
+    say(exact | dict(engine=EXACT, build=0, bytes=2 * dim, **times))
+    if ByteRows.pays(mapped):
+        start, cpu = time.perf_counter(), time.process_time()
+        copy = ByteRows.build(mapped, folder/'copy', progress=False)
+        build, cpu, size = time.perf_counter() - start, time.process_time() - cpu, (folder/'copy').stat().st_size / n
+        by_bytes = lambda q: copy.search(q, K, longest=1.01)
+        rows, times = timed(by_bytes, queries)
+        assert (rows == truth).all()
+        say(exact | dict(engine=BYTES, build=build, build_cpu=cpu, bytes=2 * dim + size, index=size, **times, together=together(mapped, (plain, by_bytes), queries)))
     for name in engines:
         start, cpu = time.perf_counter(), time.process_time()
         faiss.omp_set_num_threads(threads)
@@ -184,10 +214,10 @@ def report(lines):
     top = sizes[-1]
     usual = [r for r in lines if r['named'] in ('', .99)]
     last = lambda n, e, key: next((r[key] for r in usual if r['n'] == n and r['engine'] == e and key in r), float('nan'))
-    exact, codes, graph = (next((r for r in reversed(usual) if r['engine'] == e), None) for e in ('exact', 'ivf-pq', 'hnsw'))  # at the largest size it was measured
+    exact, quick, codes, graph = (next((r for r in reversed(usual) if r['engine'] == e), None) for e in (EXACT, BYTES, 'ivf-pq', 'hnsw'))  # at the largest size it was measured
     middle = [next(r for r in lines if r['n'] == top and r['engine'] == e and r['named'] == .95) for e in ENGINES]
     own = ''.join(f' Of {r["n"]:,} embeddings of a trained network {r["engine"]}, built for 0.99, finds {r["recall10"]:.3f} in {r["cpu"]:.1f} ms.' for r in of_network if r['named'] == .99 and 'like' not in r)
-    out = ['# Search at scale', '', f'**Result.** Of {top:,} people, exact search takes {exact["cpu"]:.0f} ms of processor time for a query; ' + '; '.join(f'{r["engine"]}, built for a recall of 0.95, finds {r["recall10"]:.3f} of ten neighbours in {r["cpu"]:.1f} ms' for r in middle) + '.' + own, '',
+    out = ['# Search at scale', '', f'**Result.** Of {top:,} people, exact search takes {quick["cpu"]:.0f} ms of processor time for a query, by a copy of the rows in bytes; ' + '; '.join(f'{r["engine"]}, built for a recall of 0.95, finds {r["recall10"]:.3f} of ten neighbours in {r["cpu"]:.1f} ms' for r in middle) + '.' + own, '',
            f'`python benchmarks/search.py --sizes {" ".join(f"1e{round(np.log10(n))}" for n in sizes)}` · {date.today()} · {platform.system()} {platform.machine()}, {os.cpu_count()} cores, {os.environ.get("OMP_NUM_THREADS", "all")} thread(s) used · '
            f'numpy {np.__version__}, torch {torch.__version__.split("+")[0]}, faiss {faiss.__version__}', '',
            f'Embeddings of {DIM} numbers drawn by `neighbours.crowd`: {VIEWS} views of each person around a common direction, kept as float16 in a memory-mapped file that fits into the page cache. {QUERIES} queries are further views of the same people, which no index has seen; {K} matches wanted; recall is the share of '
@@ -195,18 +225,23 @@ def report(lines):
            'The columns marked CPU are processor time of this process; p50 and p99 are what the clock said.', '',
            *HEAD, *(row(r, big(r['n'])) for r in lines), *soonest(lines, big)]
     speed, limit = top * exact['bytes'] / exact['cpu'] / 1e6, exact['bandwidth']
-    share = lambda r: r['n'] * r['bytes'] / r['cpu'] / 1e6 / r['bandwidth']
-    longer = ''.join(f'Of {r["n"]:,} rows of {r["dim"]} numbers, as the network makes them, at {share(r):.0%}. ' for r in of_network if r['engine'] == 'exact' and r['n'] == top)
+    reading = lambda r: r['n'] * 2 * r['dim'] / r['bandwidth'] / 1e6  # ms for the rows alone
+    share = lambda r: reading(r) / r['cpu']
+    longer = ''.join(f'{share(r):.0%} {"by the bytes" if r["engine"] == BYTES else "by the rows"}, ' for r in of_network if r['engine'] in (EXACT, BYTES) and r['n'] == top)
+    cores = quick['together']
     missing = [f'{e} at {big(n)}' for n in sizes for e in ENGINES if not any(r['n'] == n and r['engine'] == e for r in lines)]
     if missing: out += ['', f'Not measured: {", ".join(missing)}.']
     out += ['', 'Effort: cells opened of IVF-PQ (of 2√n), candidates on the way of HNSW (never fewer than 20); compared again: rows whose codes look nearest, by all their digits. The build of the first line of an engine includes choosing its effort. The bytes are those of the exact row (512) and of the index; the row may stay on disk, where a query fetches those that it compares again.', '', TRIED, '', *trained(of_network),
             '## How cost grows', '', 'Ratios between one size and the next, for a named recall of 0.99. A cost that grows with n shows 10, with √n 3.2, with log n about 1.2.', '',
             '| from, to | exact: query | ivf-pq: query | hnsw: query | ivf-pq: build | hnsw: build |', '|---|---|---|---|---|---|']
     for a, b in zip(sizes, sizes[1:]):
-        pairs = [(e, 'cpu') for e in ('exact', *ENGINES)] + [(e, 'build_cpu') for e in ENGINES]
+        pairs = [(e, 'cpu') for e in (EXACT, *ENGINES)] + [(e, 'build_cpu') for e in ENGINES]
         out.append((f'| {big(a)}, {big(b)} | ' + ' | '.join(f'{last(b, *p) / last(a, *p):.1f}x' for p in pairs) + ' |').replace('nanx', ''))
-    out += ['', '## The limit of exact search', '', f'One query reads every byte of the table once. At {big(top)} people it read {speed:.1f} GB/s ({top * 512 / 1e9:.2f} GB in {exact["cpu"]:.0f} ms of processor time, scanned by FAISS, and what is near compared again); one thread that only reads the same table does {limit:.1f} GB/s (medians). '
-            f'So it is at {speed / limit:.0%} of what the memory allows one thread: no exact query over {big(top)} rows takes less than {top * 512 / limit / 1e6:.0f} ms here, and then only fewer bytes or more memory channels help. {longer}Queries that come together share the reading: {exact["cpu"] / exact["many"]:.1f} times less each, 32 at once.', '']
+    out += ['', '## The limit of exact search', '', f'One query reads every row once. One thread that only reads the table of {big(top)} people takes {reading(exact):.1f} ms ({limit:.1f} GB/s; medians). A query over the rows where they lie, scanned by FAISS, takes {exact["cpu"]:.1f} ms of processor time: {share(exact):.0%} of the speed at which the memory gives them. '
+            f'Who wants more has to read less. A copy of the rows in bytes (notebook [Rows in bytes](../nbs/tools/byte_rows.ipynb)), {quick["index"]:.0f} bytes more for each person, made in {quick["build_cpu"]:.0f} s of processor time, is scanned first, and what may be among the first is compared by its rows: {quick["cpu"]:.1f} ms, {share(quick):.0%} of the speed at which the rows could be read at all, and nothing is missed. '
+            f'As the network makes them, rows of {of_network[0]["dim"]} numbers are searched at {longer}of the speed of reading them. '
+            f'By the clock, with all {cores["cores"]} cores, which share one memory: reading {cores["read"]:.1f} ms, by the rows {cores[EXACT]:.1f}, by the bytes {cores[BYTES]:.1f}. '
+            f'Queries that come together are multiplied with the rows, which are read once for all: {exact["many"]:.1f} ms each, 32 at once.', '']
     n, shard = 10**9, codes['n']
     shards, plan = n // shard, middle[0]
     out += ['## A plan for 10^9 people, on paper', '', f'From the numbers above: {shards:,} shards as large as the largest that was measured, at a named recall of 0.95. One person is {exact["bytes"]:.0f} bytes of row, {codes["index"]:.0f} of codes, {graph["index"]:.0f} of graph (a byte for each number included).', '',
@@ -251,16 +286,16 @@ if __name__ == '__main__':
     with tempfile.TemporaryDirectory() as folder:
         for n in () if a.again else map(int, map(float, a.sizes)):
             forget(n, False)
-            measure(*drawn(n, Path(folder)), a.engines, a.threads, say)
+            measure(*drawn(n, Path(folder)), a.engines, a.threads, say, Path(folder))
         if a.pages: print('time with pages of 2 MB over time without, by effort:', pages(int(a.pages), Path(folder)))
         if a.price: print('us of processor time:', price(list(map(int, a.price)), Path(folder)))
         if a.gallery:
             rows, queries = found(a.gallery, Path(folder))
             about = dict(command=f"person-search index {read_manifest(Path(a.gallery))['sources'][0]['path']!r}", scenes=len(Gallery.open(a.gallery).names))
             forget(len(rows), True)
-            measure(rows, queries, a.engines, a.threads, say, directions=directions(rows), directions_drawn=directions(Rows([crowd(10**5 // VIEWS, VIEWS, DIM)])), **about)
+            measure(rows, queries, a.engines, a.threads, say, Path(folder), directions=directions(rows), directions_drawn=directions(Rows([crowd(10**5 // VIEWS, VIEWS, DIM)])), **about)
             for n in map(int, a.like):
                 forget(n, True)
-                measure(like(n, rows, Path(folder)), queries, a.engines, a.threads, say, like=True, **about)
-    lines.sort(key=lambda r: ('like' in r, r['n'], ['exact', *ENGINES].index(r['engine'])))
+                measure(like(n, rows, Path(folder)), queries, a.engines, a.threads, say, Path(folder), like=True, **about)
+    lines.sort(key=lambda r: ('like' in r, r['n'], [EXACT, BYTES, *ENGINES].index(r['engine'])))
     atomic_write(HERE/"search.md", report(lines).encode())

@@ -21,7 +21,6 @@ from PIL import Image
 from .scenes import Scene, SceneDataset
 from .model_files import check_finite
 from .evaluation import run_detector
-from .neighbours import Approximate
 from .columns import numbers_of
 
 # %% ../nbs/83_gallery.ipynb #80474b64
@@ -152,7 +151,7 @@ class Gallery:
     dropped: np.ndarray | None = field(default=None, repr=False)  # scenes no longer searched
     data: str = ''  # in a .npz file: a digest of the data set, from who made it; '': not known
     file: Path | None = None  # the .npz file it was read from
-    _engine: Approximate | None = field(default=None, repr=False)
+    _engine: object = field(default=None, repr=False)
 
     def __len__(self) -> int: return len(self.det_image)
 

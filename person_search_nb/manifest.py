@@ -58,7 +58,7 @@ def _is_shard(s):
 def _is_index(x):
     return x is None or (
         isinstance(x, dict)
-        and x.get('name') in ('hnsw', 'ivf-pq')
+        and x.get('name') in ('exact', 'hnsw', 'ivf-pq')
         and re.fullmatch(r'\d{6}\.' + x['name'], str(x.get('file')))
         and _is_count(x.get('rows'))
         and _is_count(x.get('bytes'))

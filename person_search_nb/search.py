@@ -29,6 +29,7 @@ from .matching import paired_iou
 from .evaluation import wrong_length
 from .reranking import cbgm, k_reciprocal
 from .neighbours import Approximate, check_recall, choose_engine, exact_neighbours
+from .byte_rows import ByteRows
 from .gallery import WIDEST, Gallery, Match, fingerprint, format_time, thumbnail
 from .galleries import Galleries  # and Gallery save, load, open and append
 
@@ -40,13 +41,15 @@ _NO_INDEX = ('{}: its index is gone, as another process has written to the galle
 
 @patch(as_prop=True)
 def engine(self: Gallery):
-    "The index beside the rows, read when first needed; None: exact search."
+    "The index beside the rows, read when first needed; None: the rows themselves are searched."
     about = self.manifest.get('index')
     if not about or self._engine is not None: return self._engine
     why = '' if importlib.util.find_spec('faiss') else _NO_FAISS.format(self.folder, about['name'])
     if not why:
         file = gallery_file(self.folder, about['file'])
-        try: self._engine = Approximate.load(about['name'], self.det_feats, file)
+        load = partial(Approximate.load, about['name'])
+        if about['name'] == 'exact': load = ByteRows.load
+        try: self._engine = load(self.det_feats, file)
         except FileNotFoundError: why = _NO_INDEX.format(self.folder)
     if why:
         warnings.warn(why)
@@ -473,21 +476,32 @@ def find_all(self: Gallery,
 _EXACT_ONLY = '{}: this network measures distances; only exact search knows rows of unequal length'
 
 @patch
-def _keep(self: Gallery, built):
-    "Write an index beside the rows in place of the one that was there."
+def _built(self: Gallery, name, path, recall, progress):
+    "The index of that name, written where a path is given; None: the rows alone are searched."
+    if name != 'exact':
+        built = Approximate.build(name, self.det_feats, recall, progress=progress)
+        if path: built.save(path)
+        return built
+    if path and self.matching == 'cosine' and ByteRows.pays(self.det_feats):
+        return ByteRows.build(self.det_feats, path, progress=progress)
+
+@patch
+def _keep(self: Gallery, name, recall, progress):
+    "Put an index beside the rows in place of the one that was there; returns it."
     manifest = read_manifest(self.folder)
     old = (self.manifest.get('index') or {}).get('file')
     manifest['next'] += 1
     manifest['index'] = None
+    path = self.folder/f'{manifest["next"]:06d}.{name}'
+    built = self._built(name, path, recall, progress)
     if built:
-        file = f'{manifest["next"]:06d}.{built.name}'
-        built.save(self.folder/file)
-        size = (self.folder/file).stat().st_size
-        manifest['index'] = dict(name=built.name, file=file, rows=len(self), bytes=size,
-                                 recall=built.recall, reached=built.reached)
+        manifest['index'] = dict(name=name, file=path.name, rows=len(self), recall=recall,
+                                 bytes=path.stat().st_size, reached=built.reached)
     write_manifest(self.folder, manifest)
     if old: (self.folder/old).unlink(missing_ok=True)
     self.manifest = manifest
+    return built
+
 
 # %% ../nbs/85_search.ipynb #542e60fd
 @patch
@@ -506,14 +520,13 @@ def build_index(self: Gallery,
     if engine == 'auto': name, why = choose_engine(len(self), cosine)
     if name != 'exact' and not cosine: raise ValueError(_EXACT_ONLY.format(name))
     print(why)
-    built, free = None, held or not self.folder
-    with nullcontext() if free else locked(self.folder, 'build_index'):
-        if name != 'exact':
-            built = Approximate.build(name, self.det_feats, recall, progress=progress)
-            print(built)
-        if self.folder: self._keep(built)
-    self._engine = built
+    if self.folder:
+        with nullcontext() if held else locked(self.folder, 'build_index'):
+            self._engine = self._keep(name, recall, progress)
+    else: self._engine = self._built(name, None, recall, progress)
+    if self._engine: print(self._engine)
     return self
+
 
 # %% ../nbs/85_search.ipynb #99e0bc8b
 _STYLE = ('body{font:15px/1.4 sans-serif;margin:2em;color:#222}'

@@ -288,7 +288,7 @@ def join_shards(
                       rows=Rows([p['rows'] for p in parts if len(p['rows'])], dim))
 
 # %% ../nbs/81_shards.ipynb #6c5e4c02
-_FILE = r'\d{6}\.(npz|rows\.npy|hnsw|ivf-pq)'
+_FILE = r'\d{6}\.(npz|rows\.npy|exact|hnsw|ivf-pq)'
 _PART = rf'({re.escape(MANIFEST)}|{_FILE})\.\d+\.part'
 
 def check_own(folder):

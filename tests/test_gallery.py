@@ -86,8 +86,14 @@ def loop(feats, query, k, keep):
 @settings(max_examples=60)
 def test_exact_is_the_loop(data):
     neighbours._WORTH, worth = 0, neighbours._WORTH  # FAISS scans the smallest tables, too
+    neighbours._SHARE, share = 3, neighbours._SHARE  # by several threads
+    neighbours._AT_ONCE, width = 1, neighbours._AT_ONCE  # rows of any length
+    threads = torch.get_num_threads()
+    torch.set_num_threads(data.draw(st.integers(1, 4)))
     try: is_the_loop(data)
-    finally: neighbours._WORTH = worth
+    finally:
+        neighbours._WORTH, neighbours._SHARE, neighbours._AT_ONCE = worth, share, width
+        torch.set_num_threads(threads)
 
 
 def is_the_loop(data):
@@ -212,10 +218,12 @@ def test_an_index_over_hardly_any_rows(rows):
     assert set(Approximate.build('hnsw', feats, progress=False).search(feats[:1], 10)[1][0]) - {-1} == set(range(min(rows, 10))) or rows > 10
 
 
-@pytest.mark.parametrize('scans', [True, False])
-def test_one_query_of_half_precision_is_as_exact_as_many(scans, monkeypatch):
-    "It is multiplied in float16, or scanned by FAISS if that is there: what rounding may hide is compared again."
+@pytest.mark.parametrize('scans, share', [(True, 50_000), (True, 700), (False, 50_000)])
+def test_one_query_of_half_precision_is_as_exact_as_many(scans, share, monkeypatch):
+    "It is multiplied in float16, or scanned by FAISS if that is there, in several threads: what rounding may hide is compared again."
     monkeypatch.setattr(neighbours, '_WORTH', 0)
+    monkeypatch.setattr(neighbours, '_SHARE', share)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 9)
     if scans: pytest.importorskip('faiss')
     else: monkeypatch.setitem(sys.modules, 'faiss', None)
     feats, asked = crowd(500, 20, 64), crowd(500, 20, 64, dtype=np.float32, seed=4)[:20]
@@ -257,6 +265,7 @@ def test_what_a_scan_must_not_read(monkeypatch):
             want = exact_neighbours(np.concatenate(parts, dtype=np.float32), asked, 10)
             np.testing.assert_array_equal(found[1], want[1]), np.testing.assert_array_equal(found[0], want[0])
     table = Rows([np.repeat(feats[::20], 60, 0)])
+    assert exact_neighbours(Rows([feats * np.float16(1e-3)]), asked * 1e6, 5, longest=.00101)[1].tolist() == exact_neighbours(feats * np.float16(1e-3), asked, 5)[1].tolist()
     for far in (1e6, 1e30): assert exact_neighbours(table, asked * far, 5, longest=1.01)[1].tolist() == exact_neighbours(table, asked, 5)[1].tolist()  # beyond float16
 
 
