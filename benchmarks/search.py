@@ -21,7 +21,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 import torch
-from person_search_nb.byte_rows import ByteRows
+from person_search_nb.byte_rows import ByteRows, no_copy
 from person_search_nb.files import atomic_write
 from person_search_nb.gallery_files import Gallery
 from person_search_nb.manifest import read_manifest
@@ -36,7 +36,7 @@ TRIED = ('The settings: at 2 x 10^5, of the hundred rows that codes over all of 
          '0.998 with 128 pieces after a rotation (0.66 ms): these are taken. A graph with `efConstruction` 40 over float16 reaches 0.991 with 128 candidates (0.81 ms, built in 50 CPU s), with 100 over bytes 0.998 (0.70 ms, 97 CPU s). With 200, as now, a million rows take 1.7 (as a network makes them) to 2.0 times (drawn) as long to build as with 100, and a build for 0.99 chooses half as many candidates; 0.995 was named at a million drawn rows alone. Ten million drawn people were measured with the settings before, '
          'a graph over float16 with `efConstruction` 40 (recall@10 of 0.52 in 3 ms, 6,706 CPU s to build) and codes of a byte for four numbers (0.86 in 59 ms), and not with these. Exact search of one query, at 5 x 10^5 rows in memory: FAISS\'s scanner over the rows where they are takes 0.56 of the time of torch\'s multiplication in float16, which remains where FAISS is not installed. With a filter that leaves half of the rows or more the scanner takes twice as long as without, and torch more than four times. '
          'A graph lies in pages of 2 MB: at 2 x 10^5 rows a query takes 0.73 to 0.78 of the time (efforts of 32 to 512; `python benchmarks/search.py --sizes --pages 2e5`). '
-         'Trainings ran beside this while indexes were built, and stood still while queries were timed.')
+         'Trainings ran beside this while indexes were built, and stood still while queries were timed; what others do on this shared machine shows in p99.')
 
 
 LIKE = ("What a build says it reaches is of rows like those of its table, and so it is what other embeddings of the network find among its own. Rows that are drawn have siblings of one origin, and the network's queries have none: there codes find less than their build says, and a graph more where it was built for 0.98 and 0.99. ")
@@ -156,7 +156,7 @@ def measure(mapped, queries, engines, threads, say, folder, **about):
     line = dict(n=n, dim=dim, cpu_load=os.getloadavg()[0], bandwidth=bandwidth(mapped), **about)
     exact = line | dict(named='', reached='', effort='', recall1=1., recall10=1.)
     say(exact | dict(engine=EXACT, build=0, bytes=2 * dim, **times))
-    if ByteRows.pays(mapped):
+    if n >= neighbours.SCANNED_FROM and not no_copy(mapped):
         start, cpu = time.perf_counter(), time.process_time()
         copy = ByteRows.build(mapped, folder/'copy', progress=False)
         build, cpu, size = time.perf_counter() - start, time.process_time() - cpu, (folder/'copy').stat().st_size / n
@@ -241,7 +241,7 @@ def report(lines):
             f'Who wants more has to read less. A copy of the rows in bytes (notebook [Rows in bytes](../nbs/tools/byte_rows.ipynb)), {quick["index"]:.0f} bytes more for each person, made in {quick["build_cpu"]:.0f} s of processor time, is scanned first, and what may be among the first is compared by its rows: {quick["cpu"]:.1f} ms, {share(quick):.0%} of the speed at which the rows could be read at all, and nothing is missed. '
             f'As the network makes them, rows of {of_network[0]["dim"]} numbers are searched at {longer}of the speed of reading them. '
             f'By the clock, with all {cores["cores"]} cores, which share one memory: reading {cores["read"]:.1f} ms, by the rows {cores[EXACT]:.1f}, by the bytes {cores[BYTES]:.1f}. '
-            f'Queries that come together are multiplied with the rows, which are read once for all: {exact["many"]:.1f} ms each, 32 at once.', '']
+            f'Up to a dozen queries together, 32 with a copy, are scanned for one by one; more are multiplied with the rows, which are read and widened once for all: {exact["many"]:.1f} ms each, 32 at once by the rows.', '']
     n, shard = 10**9, codes['n']
     shards, plan = n // shard, middle[0]
     out += ['## A plan for 10^9 people, on paper', '', f'From the numbers above: {shards:,} shards as large as the largest that was measured, at a named recall of 0.95. One person is {exact["bytes"]:.0f} bytes of row, {codes["index"]:.0f} of codes, {graph["index"]:.0f} of graph (a byte for each number included).', '',

@@ -6,7 +6,7 @@
 __all__ = ['Readable', 'find_people', 'check_least', 'build_gallery']
 
 # %% ../nbs/86_indexing.ipynb #9f9cc5d4
-import zlib
+import importlib.util, zlib
 from functools import partial
 from pathlib import Path
 
@@ -372,6 +372,18 @@ def _say(folder, out, skipped):
         words += f'; {len(skipped)} skipped, first {first}'
     print(words)
 
+def _reads_index(gallery):
+    "Whether the index is whole; where FAISS is missing nobody can tell."
+    try: return bool(gallery.engine) or not importlib.util.find_spec('faiss')
+    except ValueError as e: print(e)
+
+def _needs_index(gallery, engine, recall):
+    "Whether the index is to be made: of another kind or recall, of far fewer rows, or again."
+    index = gallery.manifest['index'] or dict(name='', rows=0, recall=recall)
+    if len(gallery) > 1.2 * index['rows']: return True
+    if index['name'] == 'exact' and engine in ('auto', 'exact'): return not _reads_index(gallery)
+    return engine != 'auto' or index.get('recall') != recall
+
 def _finish(folder, source, manifest, total, engine, recall, progress):
     "Compact the folder, build the index, and say what there is."
     compact(folder)
@@ -379,10 +391,7 @@ def _finish(folder, source, manifest, total, engine, recall, progress):
     if not total and not out.names:
         return print(f'{folder}: no scene of {source} falls to this part')
     _check_some(source, manifest, len(out.names), total)
-    index = out.manifest['index']
-    grown = len(out) > 1.2 * (index['rows'] if index else 0)
-    if engine != 'auto' or grown or index and index.get('recall') != recall:
-        out.build_index(engine, recall, progress, held=True)
+    if _needs_index(out, engine, recall): out.build_index(engine, recall, progress, held=True)
     _say(folder, out, out.manifest['skipped'])
 
 # %% ../nbs/86_indexing.ipynb #c91451aa

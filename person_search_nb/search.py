@@ -7,7 +7,7 @@ __all__ = ['PAGE_MARK', 'hits_page', 'matches_strip']
 
 # %% ../nbs/85_search.ipynb #8b023b25
 import base64, html, importlib, io, os, warnings
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,16 +28,17 @@ from .person_search import evaluating
 from .matching import paired_iou
 from .evaluation import wrong_length
 from .reranking import cbgm, k_reciprocal
+from . import neighbours
 from .neighbours import Approximate, check_recall, choose_engine, exact_neighbours
-from .byte_rows import ByteRows
+from .byte_rows import ByteRows, no_copy
 from .gallery import WIDEST, Gallery, Match, fingerprint, format_time, thumbnail
 from .galleries import Galleries  # and Gallery save, load, open and append
 
 # %% ../nbs/85_search.ipynb #a430ed3c
-_NO_FAISS = ('{}: has an index ({}), and the package faiss is missing: searching exactly. '
+_NO_FAISS = ('{}: its index ({}) needs the package faiss, which is missing: comparing all rows. '
              "pip install 'person_search_nb[search]'")
 _NO_INDEX = ('{}: its index is gone, as another process has written to the gallery since, or moved '
-             'it: searching exactly; open it again')
+             'it: comparing all rows; open it again')
 
 @patch(as_prop=True)
 def engine(self: Gallery):
@@ -476,20 +477,27 @@ def find_all(self: Gallery,
 _EXACT_ONLY = '{}: this network measures distances; only exact search knows rows of unequal length'
 
 @patch
+def _copied(self: Gallery, path, progress):
+    "The rows in bytes; None where they are few, or where it is said why not."
+    if len(self) < neighbours.SCANNED_FROM: return None
+    why = no_copy(self.det_feats) if self.matching == 'cosine' else 'this network is not of cosines'
+    if why: return print(f'no copy of the rows in bytes: {why}')
+    try: return ByteRows.build(self.det_feats, path, progress=progress)
+    except OSError as e: warnings.warn(f'{e}: searching without a copy of the rows in bytes')
+
+@patch
 def _built(self: Gallery, name, path, recall, progress):
     "The index of that name, written where a path is given; None: the rows alone are searched."
-    if name != 'exact':
-        built = Approximate.build(name, self.det_feats, recall, progress=progress)
-        if path: built.save(path)
-        return built
-    if path and self.matching == 'cosine' and ByteRows.pays(self.det_feats):
-        return ByteRows.build(self.det_feats, path, progress=progress)
+    if name == 'exact': return self._copied(path, progress) if path else None
+    built = Approximate.build(name, self.det_feats, recall, progress=progress)
+    if path: built.save(path)
+    return built
 
 @patch
 def _keep(self: Gallery, name, recall, progress):
     "Put an index beside the rows in place of the one that was there; returns it."
-    manifest = read_manifest(self.folder)
-    old = (self.manifest.get('index') or {}).get('file')
+    manifest = read_manifest(self.folder, files=False)
+    old = (manifest['index'] or {}).get('file')
     manifest['next'] += 1
     manifest['index'] = None
     path = self.folder/f'{manifest["next"]:06d}.{name}'
@@ -498,9 +506,9 @@ def _keep(self: Gallery, name, recall, progress):
         manifest['index'] = dict(name=name, file=path.name, rows=len(self), recall=recall,
                                  bytes=path.stat().st_size, reached=built.reached)
     write_manifest(self.folder, manifest)
-    if old: (self.folder/old).unlink(missing_ok=True)
-    self.manifest = manifest
-    return built
+    self.manifest, self._engine = manifest, built
+    if old:  # Windows does not remove what someone has mapped; `clear_leftovers` tries again
+        with suppress(PermissionError): (self.folder/old).unlink(missing_ok=True)
 
 
 # %% ../nbs/85_search.ipynb #542e60fd
@@ -522,7 +530,7 @@ def build_index(self: Gallery,
     print(why)
     if self.folder:
         with nullcontext() if held else locked(self.folder, 'build_index'):
-            self._engine = self._keep(name, recall, progress)
+            self._keep(name, recall, progress)
     else: self._engine = self._built(name, None, recall, progress)
     if self._engine: print(self._engine)
     return self

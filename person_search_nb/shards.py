@@ -8,6 +8,7 @@ __all__ = ['COLUMNS', 'LATEST', 'checksum', 'is_whole', 'stored_columns', 'add_s
 
 # %% ../nbs/81_shards.ipynb #183d4263
 import io, re, zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -311,7 +312,8 @@ def clear_leftovers(
     for p in Path(folder).iterdir():
         unnamed = named is not None and re.fullmatch(_FILE, p.name) and p.name not in named
         unnamed = unnamed and int(p.name[:6]) <= m['next']
-        if p.is_file() and (unnamed or re.fullmatch(_PART, p.name)): p.unlink()
+        if p.is_file() and (unnamed or re.fullmatch(_PART, p.name)):
+            with suppress(PermissionError): p.unlink()  # on Windows someone may have mapped it
 
 # %% ../nbs/81_shards.ipynb #0fef499f
 def _exchange(folder, manifest, old):

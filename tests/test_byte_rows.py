@@ -93,9 +93,10 @@ def test_the_bytes_are_asked(monkeypatch, place):
     "That the result is right does not show it: the rows themselves give it, too."
     feats, asked = Rows([crowd(500, 20, 64)]), crowd(500, 20, 64, dtype=np.float32, seed=4)[:20]
     copy = copy_of(feats, place/'d')
-    monkeypatch.setattr(copy.search.__func__.__globals__['exact_neighbours'], '__code__', (lambda *a, **kw: 1 / 0).__code__)
+    monkeypatch.setattr('person_search_nb.byte_rows.exact_neighbours', lambda *a, **kw: 1 / 0)
     for q in asked: assert copy.search(q[None], 10)[1].shape == (1, 10)
-    for queries, k in ((asked[:2], 10), (asked[:1], 51)):  # several are multiplied, long lists would often be asked in vain
+    assert copy.search(asked, 50)[1].shape == (20, 50)
+    for queries, k in ((np.tile(asked, (2, 1)), 10), (asked[:1], 51)):  # many are multiplied, long lists would often be asked in vain
         with pytest.raises(ZeroDivisionError): copy.search(queries, k)
 
 
@@ -130,7 +131,7 @@ def test_a_broken_file_is_named(tmp_path, change, why):
     feats = Rows([crowd(50, 20, 64)])
     copy_of(feats, tmp_path/'c')
     (tmp_path/'c').write_bytes(change((tmp_path/'c').read_bytes()))
-    with pytest.raises(ValueError, match=f'c: {why}; delete it and build the index again'): ByteRows.load(feats, tmp_path/'c')
+    with pytest.raises(ValueError, match=f'c: {why}; build it again: Gallery.open'): ByteRows.load(feats, tmp_path/'c')
 
 
 @pytest.mark.parametrize('change', [dict(shape=[10 ** 12, 64]), dict(shape=[-1, 64]), dict(shape=[1000.0, 64]), dict(shape=[True, 64]), dict(shape=3), dict(step=-1.), dict(step=float('nan')), dict(error=float('inf')),
@@ -141,7 +142,7 @@ def test_a_first_line_is_not_trusted(tmp_path, change):
     data = (tmp_path/'c').read_bytes()
     line = json.dumps(json.loads(data[:_BEGIN]) | change).encode().ljust(_BEGIN - 1) + b'\n'
     (tmp_path/'c').write_bytes(line + data[_BEGIN:])
-    with pytest.raises(ValueError, match='c: .*; delete it and build the index again'): ByteRows.load(feats, tmp_path/'c')
+    with pytest.raises(ValueError, match='c: .*; build it again: Gallery.open'): ByteRows.load(feats, tmp_path/'c')
 
 
 @pytest.mark.parametrize('rows', [np.zeros((30, 64)), np.full((30, 2048), 3e4), np.full((30, 64), 6e-8)])
@@ -156,7 +157,7 @@ def test_a_search_while_python_ends(tmp_path):
     code = """if True:
         import threading, time, torch
         from person_search_nb import neighbours
-        neighbours._WORTH, neighbours._SHARE = 1000, 500
+        neighbours.SCANNED_FROM, neighbours._SHARE = 1000, 500
         torch.set_num_threads(2)
         feats = neighbours.crowd(200, 20, 64)
         def serve():
@@ -170,7 +171,7 @@ def test_a_search_while_python_ends(tmp_path):
 
 def test_in_a_gallery(tmp_path, monkeypatch, capsys):
     "`build_index('exact')` of many: written beside the rows, mapped when it is asked, right after the gallery has grown."
-    monkeypatch.setattr(neighbours, '_WORTH', 1000)
+    monkeypatch.setattr(neighbours, 'SCANNED_FROM', 1000)
     feats = crowd(150, 20, 64)
     def gallery(part):
         n = len(part)
@@ -190,11 +191,11 @@ def test_in_a_gallery(tmp_path, monkeypatch, capsys):
     grown.build_index('hnsw', progress=False)
     assert not list((tmp_path/'g').glob('*.exact'))
     with monkeypatch.context() as m:
-        m.setattr(neighbours, '_WORTH', 10 ** 6)
+        m.setattr(neighbours, 'SCANNED_FROM', 10 ** 6)
         assert grown.build_index('exact', progress=False).engine is None and read_manifest(tmp_path/'g')['index'] is None
     small = gallery(feats[:300]).build_index('exact', progress=False)
     assert small.engine is None
     grown.build_index('exact', progress=False)
     file = next((tmp_path/'g').glob('*.exact'))
     file.write_bytes(file.read_bytes()[:-1] + b'\x80')
-    with pytest.raises(ValueError, match=f'{file.name}: is damaged; delete it'): Gallery.open(tmp_path/'g').search(feats[3].astype(np.float32))
+    with pytest.raises(ValueError, match=f'{file.name}: is damaged; build it again'): Gallery.open(tmp_path/'g').search(feats[3].astype(np.float32))

@@ -85,14 +85,14 @@ def loop(feats, query, k, keep):
 @given(st.data())
 @settings(max_examples=60)
 def test_exact_is_the_loop(data):
-    neighbours._WORTH, worth = 0, neighbours._WORTH  # FAISS scans the smallest tables, too
+    neighbours.SCANNED_FROM, worth = 0, neighbours.SCANNED_FROM  # FAISS scans the smallest tables, too
     neighbours._SHARE, share = 3, neighbours._SHARE  # by several threads
     neighbours._AT_ONCE, width = 1, neighbours._AT_ONCE  # rows of any length
     threads = torch.get_num_threads()
     torch.set_num_threads(data.draw(st.integers(1, 4)))
     try: is_the_loop(data)
     finally:
-        neighbours._WORTH, neighbours._SHARE, neighbours._AT_ONCE = worth, share, width
+        neighbours.SCANNED_FROM, neighbours._SHARE, neighbours._AT_ONCE = worth, share, width
         torch.set_num_threads(threads)
 
 
@@ -201,7 +201,7 @@ def test_codes_take_the_cheapest_pair_that_finds_enough(tmp_path):
     whole = (tmp_path/'i').read_bytes()
     for wrong in (b'0', b'-1', b'1.5', b'"2"', b'null'):
         (tmp_path/'i').write_bytes(whole.replace(b'"nominated": %d' % many.nominated, b'"nominated": ' + wrong, 1))
-        with pytest.raises(ValueError, match='i: not a readable index; delete it'): Approximate.load('ivf-pq', alike, tmp_path/'i')
+        with pytest.raises(ValueError, match='i: not a readable index; build it again'): Approximate.load('ivf-pq', alike, tmp_path/'i')
 
 
 @pytest.mark.parametrize('wrong', [1.5, 0, -.1, float('nan'), 'x', True, None])
@@ -221,7 +221,7 @@ def test_an_index_over_hardly_any_rows(rows):
 @pytest.mark.parametrize('scans, share', [(True, 50_000), (True, 700), (False, 50_000)])
 def test_one_query_of_half_precision_is_as_exact_as_many(scans, share, monkeypatch):
     "It is multiplied in float16, or scanned by FAISS if that is there, in several threads: what rounding may hide is compared again."
-    monkeypatch.setattr(neighbours, '_WORTH', 0)
+    monkeypatch.setattr(neighbours, 'SCANNED_FROM', 0)
     monkeypatch.setattr(neighbours, '_SHARE', share)
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 9)
     if scans: pytest.importorskip('faiss')
@@ -242,7 +242,7 @@ def test_one_query_of_half_precision_is_as_exact_as_many(scans, share, monkeypat
 @pytest.mark.parametrize('what', [np.nan, np.inf, -np.inf])
 def test_a_row_that_is_not_finite_is_named(what, monkeypatch):
     "By one query as by several, though a scan would pass over it."
-    monkeypatch.setattr(neighbours, '_WORTH', 0)
+    monkeypatch.setattr(neighbours, 'SCANNED_FROM', 0)
     feats = crowd(500, 20, 64)
     feats[7003, 5] = what
     for n in (1, 2):
@@ -253,7 +253,7 @@ def test_a_row_that_is_not_finite_is_named(what, monkeypatch):
 
 def test_what_a_scan_must_not_read(monkeypatch):
     "FAISS is told where numbers lie: of another length or type, or not side by side, it would read others."
-    monkeypatch.setattr(neighbours, '_WORTH', 0)
+    monkeypatch.setattr(neighbours, 'SCANNED_FROM', 0)
     feats, asked = crowd(100, 20, 64), crowd(100, 20, 64, dtype=np.float32, seed=5)[:1]
     for width in (1, 63, 65, 4096):
         with pytest.raises(ValueError, match='as many numbers as a row has'): exact_neighbours(Rows([feats]), np.ones((1, width)), longest=1.01)
@@ -292,6 +292,49 @@ def test_choice_of_an_engine(monkeypatch):
 
 
 # building -------------------------------------------------------------------------------------------------------------
+
+def test_a_folder_with_its_rows_in_bytes(net, mine, tmp_path, monkeypatch, capsys):
+    "Made once, made again when it is broken or far behind, left out with a word where it cannot be."
+    pytest.importorskip('faiss')
+    monkeypatch.setattr(neighbours, 'SCANNED_FROM', 5)
+    late = sorted(mine.iterdir())[5:]
+    for p in late: p.rename(tmp_path/p.name)
+    def index(**kw):
+        made = build(net, mine, tmp_path/'g', **kw)
+        query = np.asarray(made.det_feats[0], np.float32)
+        lists = [[(m.detection, m.similarity) for m in made.search(query, 5, exact=way)] for way in (False, True)]
+        assert lists[0] == lists[1] and len(lists[0]) == 5
+        files, about = [p.name for p in (tmp_path/'g').glob('*.exact')], made.manifest['index']
+        assert files == ([about['file']] if about and about['name'] == 'exact' else [])
+        return files
+    first = index()
+    assert first and 'rows in bytes first; nothing is missed' in capsys.readouterr().out
+    assert index() == index(engine='exact') == index(recall=.9) == index(engine='exact', recall=.5) == first
+    damaged = bytearray((tmp_path/'g'/first[0]).read_bytes())
+    damaged[5000] ^= 1
+    (tmp_path/'g'/first[0]).write_bytes(damaged)
+    with pytest.raises(ValueError, match=f"{first[0]}: is damaged; build it again: Gallery.open.FOLDER..build_index.'exact'"): Gallery.open(tmp_path/'g').search(np.ones(320) / 320 ** .5)
+    second = index()
+    assert second and second != first and 'is damaged; build it again' in capsys.readouterr().out
+    (tmp_path/'g'/second[0]).unlink()
+    third = index()
+    assert third not in (first, second) and index() == third
+    for p in late: (tmp_path/p.name).rename(mine/p.name)
+    assert index() not in ([], third)  # twice as many
+    with monkeypatch.context() as m:
+        m.setattr(neighbours, 'SCANNED_FROM', 10 ** 6)
+        assert index(engine='hnsw') == index(engine='exact') == [] and 'no copy' not in capsys.readouterr().out
+    with monkeypatch.context() as m:
+        m.setattr('person_search_nb.byte_rows.importlib.util.find_spec', lambda name: None)
+        assert index(engine='exact') == [] and "no copy of the rows in bytes: pip install 'person_search_nb[search]'" in capsys.readouterr().out
+    with monkeypatch.context() as m:
+        m.setattr('person_search_nb.byte_rows.atomic_write', lambda path, write: (_ for _ in ()).throw(OSError(f'{path}: cannot be written (no space)')))
+        with pytest.warns(UserWarning, match='cannot be written .no space.: searching without a copy'): assert index() == []
+    assert index()
+    one, two = Gallery.open(tmp_path/'g'), Gallery.open(tmp_path/'g')
+    for g in (one, two, one): g.build_index('exact', progress=False)
+    assert len(list((tmp_path/'g').glob('*.exact'))) == 1
+
 
 def test_a_folder_becomes_a_gallery(net, shots, tmp_path):
     made = build(net, shots, tmp_path/'g')
@@ -783,7 +826,7 @@ def test_an_index_that_another_process_replaced(tmp_path):
     Gallery.open(tmp_path/'g').build_index('hnsw', progress=False)
     early = Gallery.open(tmp_path/'g')
     Gallery.open(tmp_path/'g').build_index('hnsw', .9, progress=False)
-    with pytest.warns(UserWarning, match='its index is gone, .*searching exactly; open it again'): found = early.search(drawn().det_feats[5], 3)
+    with pytest.warns(UserWarning, match='its index is gone, .*comparing all rows; open it again'): found = early.search(drawn().det_feats[5], 3)
     assert rows_of([found]) == rows_of([early.search(drawn().det_feats[5], 3, exact=True)])
 
 
@@ -800,8 +843,8 @@ def test_it_says_in_a_line_what_it_is():
 
 def test_many_queries_read_the_rows_once(monkeypatch):
     g, passes = drawn(), []
-    blocks = neighbours._blocks
-    monkeypatch.setattr(neighbours, '_blocks', lambda *a, **kw: passes.append(1) or blocks(*a, **kw))
+    blocks = neighbours.blocks
+    monkeypatch.setattr(neighbours, 'blocks', lambda *a, **kw: passes.append(1) or blocks(*a, **kw))
     g.search(g.det_feats[:32], exclude=[[0]] * 32)
     assert len(passes) == 1
 
@@ -912,7 +955,7 @@ def test_index_beside_a_gallery(tmp_path, monkeypatch, capsys):
     assert {m.detection for m in grown.search(g.det_feats[3], 2, score_threshold=0)} == {3, 3003}  # the second is not in the index
     file = tmp_path/'g'/grown.manifest['index']['file']
     monkeypatch.setattr(neighbours.importlib.util, 'find_spec', lambda name: None)
-    with pytest.warns(UserWarning, match='searching exactly'): assert len(Gallery.open(tmp_path/'g').search(g.det_feats[3], 2)) == 2
+    with pytest.warns(UserWarning, match='comparing all rows'): assert len(Gallery.open(tmp_path/'g').search(g.det_feats[3], 2)) == 2
     monkeypatch.undo()
     file.write_bytes(file.read_bytes()[:99])
     with pytest.raises(ValueError, match=f'{file.name}: has 99 bytes instead of'): Gallery.open(tmp_path/'g')
