@@ -203,7 +203,7 @@ def test_printed_numbers_stand_below_what_differs(page):
         assert any('What differs from the paper' in line for line in lines[top:n]), lines[n]
 
 
-T6, E6 = 'HDL, Table 6: which distillation', 'E2E, Fig. 6: how to train'
+T6, E6, CLSA = 'HDL, Table 6: which distillation', 'E2E, Fig. 6: how to train', 'CLSA, Fig. 6c: detection or several levels'
 T2, KD = 'HDL, Table 2: against other systems, CUHK-SYSU', "KD-E2E: which of the detector's advice"
 QUOTED = [('benchmarks/systems.md', T2, r'the teacher is (\d+\.\d) points of mAP above OIM [^,]+, and the fast student, [^,]+, (\d+\.\d) below', 1),
           ('benchmarks/README.md', T2, r'its teacher above OIM (\+\d+\.\d)', 1),
@@ -215,7 +215,9 @@ QUOTED = [('benchmarks/systems.md', T2, r'the teacher is (\d+\.\d) points of mAP
           ('benchmarks/README.md', KD, r'brings the joint network (\+\d\.\d) of detection AP, .+ joint training has (\d+\.\d), a detector alone (\d+\.\d)', 1),
           ('tutorials/09_e2e_rss.ipynb', E6, r'are worth (\+\d\.\d) points of mAP (\([^)]+\)), from (\d\.\d) to (\d\.\d)', 1),
           ('tutorials/09_e2e_rss.ipynb', f'{E6} (scenes half as large again)', r'E2E reaches (\d+\.\d). RSS is worth ([-+.\d]+ \([^)]+\))', 1),
-          ('tutorials/09_e2e_rss.ipynb', f'{E6} (ten times as many people)', r'ends at (\d+\.\d), RSS at (\d+\.\d), a gain of ([-+.\d]+ \([^)]+\))', 1)]
+          ('tutorials/09_e2e_rss.ipynb', f'{E6} (ten times as many people)', r'ends at (\d+\.\d), RSS at (\d+\.\d), a gain of ([-+.\d]+ \([^)]+\))', 1),
+          ('tutorials/11_clsa.ipynb', CLSA, r'CLSA finds (\d+\.\d) % of the people first, one level (\d+\.\d) %: a gain of ([-+.\d]+ \([^)]+\)), in every seed; the paper has (\+\d\.\d)', 1),
+          ('tutorials/11_clsa.ipynb', CLSA, r'with their true boxes CLSA gains ([-+.\d]+ \([^)]+\)), and (\+\d\.\d) in the paper', 1)]
 
 
 @pytest.mark.parametrize('file, title, pattern, count', QUOTED)
