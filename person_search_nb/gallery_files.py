@@ -182,7 +182,8 @@ def save(self: Gallery,
     path,             # '....npz': one file; anything else: a folder
     half: bool = True,  # float16 in a folder: half the bytes, cosines change by less than 0.001
 ):
-    "Write it, whole or not at all: one .npz file, or a folder that opens unread and can grow."
+    """Write it, whole or not at all: one .npz file, or a folder that opens unread and can grow.
+    An index does not go with it: `build_index` makes one there."""
     if in_milvus(path): return to_milvus(self, path, pictures=_Pictures)
     single = Path(path).suffix == '.npz'
     if self.size is not None and _written_size(self.size) is None:
