@@ -81,6 +81,7 @@ def _write(feats, rotation, step, file, bar):
     file.seek(0)
     file.write(json.dumps(about).encode().ljust(_BEGIN - 1) + b'\n')
 
+# %% ../nbs/tools/byte_rows.ipynb #996caad0
 @patch(cls_method=True)
 def build(cls: ByteRows,
     feats,                 # (M, D) `Rows` of float16
@@ -118,6 +119,7 @@ def _about(path):
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(_WRONG.format(path, 'not a readable index')) from None
 
+# %% ../nbs/tools/byte_rows.ipynb #a8102a00
 def _checksum(codes, rotation):
     crc = 0
     for a in range(0, len(codes), 8192): crc = zlib.crc32(codes[a:a + 8192], crc)
@@ -192,6 +194,7 @@ def _named(self: ByteRows, query, count, keep):
         off = max(off, float(rounded))
     return tuple(map(np.concatenate, zip(*parts))), off
 
+# %% ../nbs/tools/byte_rows.ipynb #75b4c700
 @patch
 def _one(self: ByteRows, queries, k, keep, longest):
     "As `search`, of a single query."

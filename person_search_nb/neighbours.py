@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCANNED_FROM', 'ENGINES', 'who_is_who', 'crowd', 'Rows', 'blocks', 'product_error', 'refuse_rows', 'scan',
-           'scannable', 'few_kept', 'can_scan', 'among_first', 'exact_neighbours', 'choose_engine', 'Approximate',
+           'among_first', 'scannable', 'few_kept', 'can_scan', 'exact_neighbours', 'choose_engine', 'Approximate',
            'check_recall', 'recall']
 
 # %% ../nbs/80_neighbours.ipynb #493d807e
@@ -174,6 +174,8 @@ def _shares(feats, threads):
     return [(part[a:a + size], start + a) for part, start in zip(feats.parts, feats.start)
             for a in range(0, max(1, len(part)), size)]
 
+
+# %% ../nbs/80_neighbours.ipynb #c5a1f2a1
 _KINDS = dict(float16='QT_fp16', uint8='QT_8bit_direct_signed')  # as FAISS calls them
 
 def _scan_share(query, count, keep, share):
@@ -191,6 +193,7 @@ def _scan_share(query, count, keep, share):
                    faiss.swig_ptr(r), count)
     return s[r >= 0], start + r[r >= 0], s.min()
 
+# %% ../nbs/80_neighbours.ipynb #c5a1f2a2
 def _in_threads(one, shares, threads):
     try:
         with ThreadPoolExecutor(threads) as pool: return [*pool.map(one, shares)]
@@ -210,6 +213,28 @@ def scan(
     s, r, least = zip(*found)
     return np.concatenate(s), np.concatenate(r), np.array(least)
 
+# %% ../nbs/80_neighbours.ipynb #c5a1f2b1
+def among_first(
+    feats,                # the table
+    queries: np.ndarray,  # (1, D)
+    k: int,               # wanted
+    named: tuple,         # of `scan`, for this one
+    off: float,           # how far its similarities may be from the true ones
+):                        # as `exact_neighbours`, or None
+    """Compare again what may be among the first; None if a row that was not named may be, too, or
+    one is not finite."""
+    s, r, least = named
+    bound = -np.inf
+    if len(s) > k:
+        best = r[np.argpartition(s, -k)[-k:]]
+        bound = _exactly(queries, np.zeros(k, int), feats[best]).min() - off
+        if not least.max() < bound: return None  # NaN is never below
+    r = np.sort(r[s >= bound])
+    q = np.zeros(len(r), int)
+    s = _exactly(queries, q, feats[r])
+    return _best(k, 1, q, s, r) if np.isfinite(s).all() else None
+
+# %% ../nbs/80_neighbours.ipynb #c5a1f2b3
 SCANNED_FROM = 100_000  # rows; fewer are multiplied before FAISS is imported
 _AT_ONCE = 8  # numbers that FAISS multiplies together; the rest of a row one by one
 
@@ -231,27 +256,6 @@ def can_scan(
     "Whether rows are scannable, and that is the sooner way."
     if not isinstance(feats, Rows) or feats.shape[1] % _AT_ONCE: return False
     return len(feats) >= SCANNED_FROM and not few_kept(keep) and scannable(feats)
-
-def among_first(
-    feats,                # the table
-    queries: np.ndarray,  # (1, D)
-    k: int,               # wanted
-    named: tuple,         # of `scan`, for this one
-    off: float,           # how far its similarities may be from the true ones
-):                        # as `exact_neighbours`, or None
-    """Compare again what may be among the first; None if a row that was not named may be, too, or
-    one is not finite."""
-    s, r, least = named
-    bound = -np.inf
-    if len(s) > k:
-        best = r[np.argpartition(s, -k)[-k:]]
-        bound = _exactly(queries, np.zeros(k, int), feats[best]).min() - off
-        if not least.max() < bound: return None  # NaN is never below
-    r = np.sort(r[s >= bound])
-    q = np.zeros(len(r), int)
-    s = _exactly(queries, q, feats[r])
-    return _best(k, 1, q, s, r) if np.isfinite(s).all() else None
-
 
 # %% ../nbs/80_neighbours.ipynb #33170084
 _LENGTHS = ('queries of shape {0.shape} for rows of shape {1.shape}: give (Q, D) queries of as '
