@@ -261,6 +261,7 @@ def can_scan(
 _LENGTHS = ('queries of shape {0.shape} for rows of shape {1.shape}: give (Q, D) queries of as '
             'many numbers as a row has')
 
+_QUERIES = 4096  # at once: their products with a block of rows take 256 MB
 _ONE_BY_ONE = 12  # so many queries are scanned for, more are multiplied with rows that are widened
 
 def _scanned(feats, queries, k, keep, longest):
@@ -286,6 +287,11 @@ def exact_neighbours(
     n, length = len(queries), np.linalg.norm(queries, axis=1)
     sims, rows = np.full((n, k), -np.inf), np.full((n, k), -1, np.int64)
     if not n or not k: return sims, rows
+    if n > _QUERIES:
+        refuse_rows(queries[:0], (), queries)  # here they have their numbers
+        parts = (exact_neighbours(feats, queries[a:a + _QUERIES], k, keep, block, longest)
+                 for a in range(0, n, _QUERIES))
+        return tuple(map(np.concatenate, zip(*parts)))
     reach = length * (longest or 0)
     fits = feats.dtype == np.float16 and ((reach > 1e-3) & (reach < 6e4) & (length < 6e4)).all()
     if fits and n <= _ONE_BY_ONE and can_scan(feats, keep):

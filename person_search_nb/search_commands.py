@@ -368,7 +368,7 @@ def _write_page(people, found, image, box, gallery, out):
     "The matches of a picture as a page of HTML."
     from person_search_nb.files import atomic_write
     from person_search_nb.gallery import thumbnail
-    from person_search_nb.search import hits_page
+    from person_search_nb.hits_page import hits_page
     picture = people.seen(image)[1]
     names = [Path(g).name for g in (gallery if isinstance(gallery, list) else [gallery])]
     title = f'{Path(str(image)).name} in {", ".join(names)}'
@@ -377,7 +377,8 @@ def _write_page(people, found, image, box, gallery, out):
 
 def _look_up(model, gallery, image, box, number, out, device, trust, skip_own, **rules):
     "Search a gallery for the person in a box of a picture."
-    from person_search_nb.search import Gallery, PAGE_MARK
+    from person_search_nb.hits_page import PAGE_MARK
+    from person_search_nb.search import Gallery
     if out: check_page(out, PAGE_MARK, 'what matches a picture')
     people = Gallery.open(gallery)
     model = model or _named_by(people, gallery)
@@ -433,7 +434,7 @@ def _find_query(model, query, data, size, number, gallery, out, device, trust):
     from person_search_nb.datasets import open_dataset
     from person_search_nb.files import save_figure
     from person_search_nb.gallery_files import kept_gallery
-    from person_search_nb.search import matches_strip
+    from person_search_nb.hits_page import matches_strip
     net = _network(model, device, trust)
     size = _size_of(net, size)
     scenes, queries = (open_dataset(data, s, size=size) for s in ('gallery', 'query'))

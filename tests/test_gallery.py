@@ -23,7 +23,8 @@ from person_search_nb.manifest import read_manifest, write_manifest
 from person_search_nb.shards import compact
 from person_search_nb.sources import open_source, time_in
 from person_search_nb.gallery import fingerprint, format_time, thumbnail
-from person_search_nb.search import Gallery, hits_page
+from person_search_nb.hits_page import hits_page
+from person_search_nb.search import Gallery
 from person_search_nb.indexing import build_gallery
 
 SPEC = 'synth:tiny?test_scenes=10&test_ids=6&queries=4&gallery=9&size=128x224&seed=3'
@@ -117,6 +118,17 @@ def test_blocks_do_not_show():
     feats, asked = crowd(100, 20, 96), crowd(100, 20, 96, dtype=np.float32)[:7]
     answers = [exact_neighbours(feats, asked, 20, block=b) for b in (1, 33, 8192)] + [exact_neighbours(Rows([feats[:5], feats[5:900], feats[900:]]), asked, 20, longest=1.01)]
     for s, r in answers[1:]: np.testing.assert_array_equal(s, answers[0][0]); np.testing.assert_array_equal(r, answers[0][1])
+
+
+def test_many_queries_are_compared_in_parts(monkeypatch):
+    "The products of a hundred thousand queries with a block of rows would take more memory than there is."
+    feats = Rows([crowd(50, 8, 64)])
+    asked, keep = feats[:23].astype(np.float32), np.arange(400) % 3 > 0
+    whole = exact_neighbours(feats, asked, 5, keep)
+    monkeypatch.setattr('person_search_nb.neighbours._QUERIES', 5)
+    for a, b in zip(whole, exact_neighbours(feats, asked, 5, keep)): np.testing.assert_array_equal(a, b)
+    asked[17, 3] = np.nan
+    with pytest.raises(ValueError, match='query 17 of'): exact_neighbours(feats, asked, 5, keep)
 
 
 def test_long_rows_need_no_unit_length():

@@ -26,7 +26,8 @@ from person_search_nb.manifest import FIELDS, MANIFEST, new_manifest, read_manif
 from person_search_nb.shards import add_shard, compact, read_shard
 from person_search_nb.sources import Film, open_source, time_in
 from person_search_nb.gallery import format_time
-from person_search_nb.search import Gallery, hits_page
+from person_search_nb.hits_page import hits_page
+from person_search_nb.search import Gallery
 from person_search_nb.indexing import build_gallery
 
 MODEL = 'shipped:hdl-student-fast'

@@ -1,4 +1,5 @@
 """The tree keeps its promises: modules in step with notebooks, notebooks clean, complete and light, imports that only point down."""
+from collections import Counter
 from functools import cache
 from pathlib import Path
 import ast, functools, json, re, runpy, shutil, subprocess, sys
@@ -344,6 +345,20 @@ def test_no_private_name_is_imported():
 
 
 tree_of = cache(ast.parse)  # text -> tree
+
+
+def given(node):
+    "Names that a statement at the top of a module gives; methods that are patched into classes may share theirs."
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)): return [] if node.decorator_list else [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+
+
+@each_lesson
+def test_no_name_is_given_twice(path):
+    "A later cell would change what an earlier function means by it, without a word."
+    body = tree_of((ROOT/f'person_search_nb/{module_of(path)}.py').read_text(encoding='utf-8')).body
+    assert not (twice := [k for k, n in Counter(x for node in body for x in given(node)).items() if n > 1]), twice
 
 
 def statements(node):
