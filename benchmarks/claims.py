@@ -101,9 +101,10 @@ _E2E2 = (('E2E', 'Deep + IDNet'), ('Deep + IDNet', 'Deep + BoW'), ('Deep + IDNet
          ('Deep + colours, KISSME', 'Deep + colours'))
 _CLSA4 = (('CLSA', 'ResNet-50'), ('CLSA', 'FPN'), ('CLSA', 'DPFL'), ('FPN', 'ResNet-50'), ('image pyramid (MST)', 'ResNet-50'), ('ResNet-50', 'in-network pyramid'),
           ('CLSA', 'ResNet-50, as long as CLSA'))
-_PARTS = ('transformer', 'mask', 'attention')
-_ATTENTION = (('ResNet-50', 'GoogLeNet'), ('DenseNet-121', 'ResNet-50'),
-              *((f'{trunk}, {part}', trunk) for part in _PARTS for trunk in ('GoogLeNet', 'ResNet-50', 'DenseNet-121')))
+_TRUNKS = 'GoogLeNet', 'ResNet-50', 'DenseNet-121'
+_PARTS = tuple(f'ResNet-50, {part}' for part in ('transformer', 'mask', 'attention'))
+_HALF_FOUND = ('Boxes count from an overlap of 0.75 on, as in the paper. Networks that start from trunks of cut-outs have hardly any after these steps (detection AP 0.3 to 4 in the first world, for the rows with attention, too), '
+               'so the parts are compared where the start has seen scenes.')
 
 
 def _kd(name):
@@ -137,7 +138,8 @@ CLAIMS = {
     'clsa-table6': Claim('clsa-table6', 1, (('CLSA', '5-4'), ('CLSA', '5-4-3-2'), ('CLSA', '5-4, as long as CLSA')), {'': ONE_SCALE}),
     'clsa-table7': Claim('clsa-table7', 1, (('T = 3', 'T = 1'), ('T = 5', 'T = 7')), {'': ONE_SCALE}),
     'clsa-figure6c': Claim('clsa-figure6c', 1, (('CLSA', 'ResNet-50'), ('CLSA, true boxes', 'CLSA'), ('ResNet-50, true boxes', 'ResNet-50')), {'': ONE_SCALE}),
-    'attention-table2': Claim('attention-table2', 4, _ATTENTION, {'': TRUNK}),
+    'attention-table2': Claim('attention-table2', 1, (('ResNet-50', 'GoogLeNet'), ('DenseNet-121', 'ResNet-50')), {'': TRUNK}, only=_TRUNKS, other='trunks', note=_HALF_FOUND),
+    'attention-table2-parts': Claim('attention-table2', 1.5, tuple((part, 'ResNet-50') for part in _PARTS), {'': SHIPPED}, only=('ResNet-50', *_PARTS), other='parts of the attention', note=_HALF_FOUND),
     'kd-e2e': Claim('kd-e2e', 4, (*_kd('ResNet-50'), ('QEEPS, table of QEEPS', 'QEEPS')), {'': TRUNK, 'hdl-teacher': SHIPPED}, detection=True),
     'kd-e2e-resnet18': Claim('kd-e2e-resnet18', 3, _kd('ResNet-18'), {'': TRUNK, 'hdl-teacher': SHIPPED}, detection=True),
     'kd-e2e-levels': Claim('kd-e2e-levels', 1.5, _ADVICE, {'': TRUNK, 'hdl-teacher': SHIPPED}, only=('no advice', 'hint alone', 'all three', 'specialised detector'), detection=True, note=_BY_PART),
