@@ -41,7 +41,7 @@ def _built(self: Gallery, name, path, recall, progress):
 
 @patch
 def _keep(self: Gallery, name, recall, progress):
-    "Put an index beside the rows in place of the one that was there; returns it."
+    "Put an index beside the rows in place of the one that was there, and use it."
     manifest = read_manifest(self.folder, files=False)
     old = (manifest['index'] or {}).get('file')
     manifest['next'] += 1

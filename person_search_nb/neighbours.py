@@ -37,7 +37,7 @@ def crowd(
     dtype=np.float16,
 ) -> np.ndarray:           # (people * views, dim) unit rows in random order
     """Embeddings drawn as a re-id network spreads them: clusters of views around a common
-    direction, few directions that matter."""
+    direction; a dozen directions carry half of the differences."""
     rng, n = np.random.default_rng(seed), people * views
     spread = (1 + np.arange(dim, dtype=np.float32)) ** -0.5
     spread /= np.linalg.norm(spread)
@@ -293,6 +293,7 @@ def exact_neighbours(
                  for a in range(0, n, _QUERIES))
         return tuple(map(np.concatenate, zip(*parts)))
     reach = length * (longest or 0)
+    # float16 ends at 65,504, and loses digits near 0
     fits = feats.dtype == np.float16 and ((reach > 1e-3) & (reach < 6e4) & (length < 6e4)).all()
     if fits and n <= _ONE_BY_ONE and can_scan(feats, keep):
         found = [*_scanned(feats, queries, k, keep, longest)]
@@ -328,8 +329,8 @@ def choose_engine(
     n: int,               # rows
     unit: bool = True,    # all of length one
 ) -> tuple:               # (name of `ENGINES`, why)
-    """The engine for a table. The threshold is a judgement from benchmarks/search.md: where
-    waiting begins to be felt. A graph is only built when it is named."""
+    """The engine for a table. The threshold is a judgement from benchmarks/search.md: below it a
+    query takes some ten milliseconds. A graph is only built when it is named."""
     if n < _MANY:
         what = ENGINES['exact']
         return 'exact', f'exact: {n:,} rows are few enough: {what}, nothing is missed'

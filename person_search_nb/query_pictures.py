@@ -41,6 +41,8 @@ def _only(self: Gallery, name):
     first = ', '.join(f'{i} {self.origin(i)}'.strip() for i in there[:3])
     raise ValueError(_SEVERAL.format(self._title, len(there), printable(name), printable(first)))
 
+_NO_FILE = ('{}: no such picture; give a file that is there, or the number or the name of a scene '
+            'of this gallery')
 _NO_PICTURE = ("{!r:.60}: is no picture; give a scene's number or name, a file, an array of uint8 "
                '(height, width, 3), or a tensor (3, height, width) of floats from 0 to 1')
 
@@ -57,6 +59,7 @@ def seen(self: Gallery,
     if not isinstance(picture, (str, os.PathLike)): raise ValueError(_NO_PICTURE.format(picture))
     if not Path(picture).is_file() and self._named(str(picture)):
         return str(picture), self.picture(self._only(str(picture)))
+    if not Path(picture).exists(): raise DataError(_NO_FILE.format(printable(str(picture))))
     return str(picture), read_picture(picture)
 
 # %% ../nbs/tools/query_pictures.ipynb #85b3c98f

@@ -130,7 +130,7 @@ def search(self: Gallery,
                                    # of several queries one list for all, or a list of lists
 ) -> list:                         # of `Match`, best first; of several queries a list of lists
     """The people most similar to the query; among equals the earlier detection. Several queries
-    are compared in one pass over the gallery."""
+    are searched for together."""
     _check_numbers(number, top)
     query = _as_floats(query, 'query')
     queries = self._queries(query)
@@ -185,6 +185,7 @@ def _by_company(self: Gallery, query, rows, kept, context):
     feats = np.concatenate([context, feats])
     m = n + len(rows)  # scene 0 is the query's, the gallery's follow
     found = dict(det_image=np.r_[np.zeros(n, np.int64), 1 + self.det_image[rows]],
+                 # boxes that never overlap: nobody is taken for the query
                  det_boxes=np.tile(np.float32([2, 2, 3, 3]), (m, 1)),
                  det_scores=np.ones(m, np.float32), det_feats=feats)
     queries = SimpleNamespace(gallery_index=np.zeros(1, int), boxes=np.float32([[0, 0, 1, 1]]))
@@ -269,7 +270,7 @@ def find_all(self: Gallery,
     skip_own: bool = False,  # leave out the scenes that show the very picture of a query
     **kw,                # of `search`
 ) -> list:               # for each a list of `Match`, best first
-    "Search for several people; the gallery's rows are read once for all of them."
+    "Search for several people in one call."
     self._check_network(model)
     _check_asked(asked)
     queries = np.zeros((len(asked), self.det_feats.shape[1]), np.float32)
