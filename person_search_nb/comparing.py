@@ -144,7 +144,7 @@ def table(self: Comparison) -> list:  # of dict
 
 @patch
 def verdict(self: Comparison) -> str:
-    "The difference in mAP in two sentences."
+    "The difference in mAP: its interval, what that says, and the queries won and lost."
     mean, low, high = self.difference['mAP']
     (a, b), people = self.names, len({r['person'] for r in self.rows})
     said = (f'mAP of {b} minus {a}: {_points_text(mean)} points, {self.level:.0%} of draws of '

@@ -97,7 +97,7 @@ def grad_cam(
     level: int = 2, # 0, 1 or 2: which trunk level to look at
     identity: int | None = None, # training identity: why is it this one? (instead of `query`)
     method: str = 'grad-cam', # or 'hires-cam': gradient and features multiplied place by place,
-                              # so what is outside the region stays dark
+                              # so less lights up outside the region
     normalise: bool = True, # to 0-1; False: the numbers themselves
 ) -> np.ndarray: # (h, w), cells of that level, for `overlay`
     """What in the scene raises the likeness to the query, an identity's logit, or the score.

@@ -79,7 +79,10 @@ _HDL = [
         anchor_spacing='quantile',
     ),
     rule('hdl-teacher', '*', 'HDL, section 4', epochs=60, milestones=(50,), gamma=0.1),
-    rule('hdl-teacher', '*', 'HDL, section 3.2: ResNet-50 [42]', start='imagenet'),
+    rule(
+        'hdl-teacher', '*',
+        'ours: HDL prints no start; ImageNet for its ResNet-50 (section 3.6)', start='imagenet',
+    ),
     rule('hdl-student*', '*', 'HDL, section 4', epochs=150, milestones=(50, 100), gamma=0.2),
     rule(
         'hdl-student', '*',
@@ -211,7 +214,7 @@ _ATTENTION = [
     rule(
         'attention-embedding', '*', 'attention embedding, section IV-B', size='attention-embedding',
         lr=0.001, epochs=50, milestones=(25,), start='imagenet', augment='attention-embedding',
-        schedule='step',
+        schedule='step', optimizer='sgd',
     ),
     rule(
         'attention-embedding', '*',
@@ -240,7 +243,7 @@ _CLSA = [
     rule(
         'clsa faster-rcnn-r50', '*', 'CLSA, section 4', crops=(256, 128), crop_size=(256, 128),
         batch_size=64, lr=0.01, weight_decay=1e-5, epochs=100, milestones=(40, 80), gamma=0.1,
-        momentum=0.9, schedule='step',
+        momentum=0.9, schedule='step', optimizer='sgd',
     ),
     rule(
         'clsa faster-rcnn-r50', '*',

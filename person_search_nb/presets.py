@@ -351,16 +351,17 @@ _PLACES = {
 
 _SOURCES = {  # of settings that no rule of `paper` needs to set
     'time and memory only, not the result': (
-        'cache', 'workers', 'device', 'compile', 'checkpoint_every', 'evaluate_every', 'accumulate',
-        'factored',
+        'cache', 'workers', 'device', 'compile', 'checkpoint_every', 'evaluate_every', 'factored',
     ),
+    'ours: off; memory, and BatchNorm sees each part alone': ('accumulate',),
     'yours': ('model', 'data', 'seed', 'teacher', 'teach', 'detector', 'after', 'width'),
     'ours: bfloat16 where the processor computes in it; the papers do not say': ('precision',),
     'ours: the printed schedule counts': ('steps', 'epochs', 'milestones', 'gamma'),
     'ours: off, the paper has nothing of the kind': (
         'crops', 'crops_from', 'imprint', 'stages', 'weights', 'group', 'pairs', 'freeze', 'frozen',
-        'norm', 'parts', 'detect', 'augment', 'ema', 'queue', 'options', 'own',
+        'norm', 'parts', 'detect', 'augment', 'ema', 'options', 'own',
     ),
+    'Xiao 2017, section 4: 5,000; only OIM has one': ('queue',),
     'not used by this system': ('lambdas', 'temperature', 'form', 'hinton'),
     'ours: 30 as in later code; only OIM has one': ('oim_scale',),
     'Xiao 2017, section 3.3; only OIM has one': ('oim_momentum',),

@@ -70,8 +70,8 @@ CLSA_COMPARED = {
         ('prw',),
         _CLSA
         + (
-            'The text names 11,816 gallery scenes, which are all scenes; Table 1 has 6,112, as '
-            'here.',
+            'Section 4.1 names 11,816 gallery scenes, which are all scenes; section 4 has 6,112, '
+            'as here.',
         ),
         {
             'ACF-Alex, DPM-Alex and LDCF rows': 'these detectors are not implemented here',
@@ -371,7 +371,7 @@ _QEEPS_NOTES = (
     'those.',
     'Negatives of the similarity are other people of the scene; background is not among them.',
     'One squeeze-and-excitation stands behind the trunk; the authors speak of several layers (last '
-    'row).',
+    'two rows).',
 )
 QEEPS_TABLE = Table(
     'QEEPS: three parts on OIM',
