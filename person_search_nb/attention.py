@@ -78,8 +78,8 @@ class ARM(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self)->None:
-        """Start with a smoothing spatial branch and a channel branch near one: A begins near one
-        half and both branches get a gradient."""
+        """Start with a smoothing spatial branch and a channel branch near one: A begins around one
+        half, in the mean over the channels, and both branches get a gradient."""
         nn.init.constant_(self.spatial.weight, 1/9)
         nn.init.ones_(self.rescale.weight)
         nn.init.kaiming_normal_(self.squeeze.weight, nonlinearity='relu')

@@ -69,7 +69,7 @@ class SpatialTransformer(nn.Module):
     "An affine change of a whole map that depends on the map (Jaderberg et al., NIPS 2015)."
     def __init__(self,
         channels: int,     # of the map
-        hidden: int = 32,  # width of what decides
+        hidden: int = 32,  # channels of the localisation network
     ):
         super().__init__()
         self.localise = nn.Sequential(

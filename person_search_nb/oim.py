@@ -133,8 +133,8 @@ def similarities(self: OIMLoss,
     features: Tensor, # (R, D)
     memory: Tensor, # (M, D)
 ) -> Tensor: # (R, M)
-    """Scaled inner products, in full precision also under autocast: 30 in bfloat16 is a step of
-    0.25."""
+    """Scaled inner products, in full precision also under autocast: bfloat16 has steps of 0.125
+    around 30."""
     dtype = torch.promote_types(features.dtype, memory.dtype)
     with torch.autocast(features.device.type, enabled=False):
         return self.scale * features.to(dtype) @ memory.to(dtype).T

@@ -238,7 +238,7 @@ def identity_mask(self: PersonSearchNet, rois: RoIs) -> Tensor | None:
 
 @patch
 def identity_targets(self: PersonSearchNet, rois: RoIs) -> Tensor:
-    "(P,) who is in the regions that `people` chooses; num_ids is the background."
+    "(P,) who is in the regions that `identity_mask` chooses; num_ids is the background."
     chosen = self.identity_mask(rois)
     if chosen is None: return rois.person_id.where(rois.positive, self.num_ids)
     return rois.person_id[chosen]

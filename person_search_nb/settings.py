@@ -192,7 +192,7 @@ def adamw(groups: list, lr: float, betas: tuple = (0.9, 0.999)) -> torch.optim.O
 
 # %% ../nbs/60_settings.ipynb #ca90042d
 def _descend(name, steps, state=None):
-    "A linear model after some steps towards zeros -> (loss, optimizer, model)."
+    "A linear model after some steps towards zeros -> (loss, optimizer)."
     torch.manual_seed(0)
     net, x = nn.Linear(3, 2), torch.randn(8, 3)
     groups = [dict(params=[p], weight_decay=0.) for p in net.parameters()]

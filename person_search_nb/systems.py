@@ -222,7 +222,7 @@ def _hdl_teacher(num_ids, heights, width, weights=None, trunk='resnet50', **kw):
 @register_model('hdl-student')
 def _hdl_student(num_ids, heights, width, weights=None, trunk='student-paper', head_padding=1,
                  **kw):
-    "HDL, section 3.2: the student, of separable convolutions, as printed."
+    "HDL, section 3.3: the student, of separable convolutions (head_padding=0: as printed)."
     padding = dict(head_padding=head_padding) if trunk == 'student-paper' else {}
     backbone = _backbone(trunk, width, weights, kw, **padding)
     own = dict(rpn_channels=int(512 * width))
