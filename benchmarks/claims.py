@@ -153,7 +153,8 @@ def verdict(result, better, other, measure=None):
     a, b, measure = of[better], of[other], measure or result['measure']
     gains = [100 * (x[measure] - y[measure]) for x, y in zip(a['runs'], b['runs'])]
     printed = [p[s][measure] - q[s][measure] for p, q in [(a['paper'], b['paper'])] for s in p if measure in p[s] and measure in q.get(s, {})]
-    shows = 'one seed shows nothing' if len(gains) < 2 else '**shows in every seed**' if min(gains) > 0 else '**the reverse shows in every seed**' if max(gains) < 0 else '**does not show** beyond the seeds'
+    least, most = round(min(gains), 1), round(max(gains), 1)  # what is printed as 0 does not show
+    shows = 'one seed shows nothing' if len(gains) < 2 else '**shows in every seed**' if least > 0 else '**the reverse shows in every seed**' if most < 0 else '**does not show** beyond the seeds'
     words = f'{better} over {other}: {sum(gains) / len(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f}), {shows}'
     return words + (f' (paper: {printed[0]:+.1f})' if printed else '')
 
@@ -220,7 +221,7 @@ HEAD = """# What of the papers' claims shows at laptop size
 
 `{command}` · {today} · {machine}, one thread for each training · Python {python}, torch {torch}
 
-Means over the seeds, in brackets the lowest and the highest. A gain *shows* where it has the same sign in every seed: with few seeds that is little proof, and nothing is said of its size.
+Means over the seeds, in brackets the lowest and the highest. A gain *shows* where it has the same sign in every seed, as printed: with few seeds that is little proof, and nothing is said of its size.
 What differs from the papers in every table: drawn scenes (480 of 256 x 448 px with 300 people, another world for each seed, which no trunk has seen and on which no setting was chosen; more where it is said), a quarter of the width (students: 0.625), AdamW with a cosine, a start from the trunk that ships with the package, from one of `make trunks`, or from random weights, few steps (said at
 each table), 12 regions a scene. Students of HDL are taught as printed (PD 0.9, T = 4, the printed direction), but for the weights of AD and FD, which are 400 and 100: the printed ones are for a norm over larger maps.
 """
