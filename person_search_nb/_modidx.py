@@ -1541,6 +1541,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'person_search_nb.embedder._as_name': ( 'tools/embedder.html#_as_name',
                                                                                    'person_search_nb/embedder.py'),
                                            'person_search_nb.embedder._columns': ( 'tools/embedder.html#_columns',
+                                                                                   'person_search_nb/embedder.py'),
+                                           'person_search_nb.embedder._network': ( 'tools/embedder.html#_network',
                                                                                    'person_search_nb/embedder.py')},
             'person_search_nb.error_report': { 'person_search_nb.error_report._by': ( 'error_report.html#_by',
                                                                                       'person_search_nb/error_report.py'),

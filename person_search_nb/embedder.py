@@ -7,13 +7,14 @@ __all__ = ['Embedder']
 
 # %% ../nbs/tools/embedder.ipynb #fb3fea69
 import os, warnings
+from pathlib import Path
 
 import numpy as np
 from fastcore.basics import patch
 
 from .files import printable
 from .pictures import as_picture, read_picture
-from .sources import Item
+from .sources import file_stamp, Item
 from .gallery import fingerprint
 from .search import Gallery
 from .indexing import check_least, find_people
@@ -50,8 +51,18 @@ def _columns(batch):
                      'path; give one for each')
 
 # %% ../nbs/tools/embedder.ipynb #30d05c3d
+_LOADED = {}  # of this process, by file: a pool of processes sends a copy with every task
+
+def _network(file, *how):
+    "The network in a file, loaded once in a process; another file, or a newer one, replaces it."
+    stamp = file_stamp(file) if Path(file).exists() else None
+    if (key := (file, stamp, *how)) not in _LOADED:
+        _LOADED.clear()
+        _LOADED[key] = load_searcher(file, *how, alone=True)
+    return _LOADED[key]
+
 class Embedder:
-    "Batch of pictures in, rows of people out; can be pickled. Each process loads the network once."
+    "Batch of pictures in, rows of people out; can be pickled. Each process loads it once."
     def __init__(self,
         model_file: str,       # of `save_model` or `export`, 'shipped:NAME', 'FILE.py:NAME'; a
                                # file that each machine can read
@@ -71,7 +82,7 @@ class Embedder:
     def model(self):
         "The network, loaded when it is first needed."
         if self._model is None:
-            self._model = load_searcher(self.model_file, self.device, self.trust, alone=True)
+            self._model = _network(self.model_file, self.device, self.trust)
         return self._model
 
     @property

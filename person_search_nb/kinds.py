@@ -107,7 +107,7 @@ def check_setting(
 def parse_value(
     text: str,  # '0.01', 'True', '0.9,2e4,2e3', 'prw:PATH'
 ):              # 0.01, True, (0.9, 2e4, 2e3), 'prw:PATH'
-    "A value as typed: numbers, True, None, tuples with commas; anything else is text."
+    "A value as typed: any literal of Python, such as a number or a tuple; anything else is text."
     text = text.strip()
     try: return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError): return text

@@ -134,7 +134,7 @@ def learn(
     net: PersonSearchNet,    # to be trained
     loss,                    # function of embeddings (n, D) and the rows (n,) they are of
     pictures: torch.Tensor,  # (N, 3, H, W) cut-outs from 0 to 1
-    lr: float,               # the highest; a warm-up of 20 steps, then a cosine
+    lr: float,               # times a cosine over all steps, and a warm-up in the first 20
     steps: int = 300,
     each: int = 30,          # steps from one test to the next
     seed: int = 0,           # of batches and light

@@ -93,7 +93,7 @@ def _dataset(found, scenes, paths, split, **kw):
     data = SceneDataset(scenes, Files(paths), contiguous=split == 'train',
                         source=f'posetrack21 {split}', **kw)
     data.left_out, data.notes = dict(found.left_out), found.notes
-    data.numbering = f'posetrack21:{os.path.realpath(found.file)}'  # see the table above
+    data.numbering = f'posetrack21:{os.path.realpath(found.file)}'  # see "Not verified" above
     return data
 
 def _answered(asked, gallery):

@@ -10,6 +10,9 @@ from PIL import Image
 
 from person_search_nb.datasets import open_dataset
 from person_search_nb.embedder import Embedder
+from person_search_nb.gallery import fingerprint
+from person_search_nb.model_files import save_model
+from person_search_nb.systems import build_model
 from person_search_nb.search import Gallery
 
 SHIPPED = 'shipped:hdl-student-fast-taught'
@@ -83,3 +86,16 @@ def test_in_ray_data(scenes, whole, tmp_path):
     rows.sort(key=lambda r: (r['scene'], -r['scores']))
     np.testing.assert_allclose([r['scores'] for r in rows], whole['scores'], atol=1e-3)
     np.testing.assert_allclose(np.stack([r['embeddings'] for r in rows]), whole['embeddings'], atol=1e-3)
+
+
+def test_a_process_loads_a_file_once(tmp_path):
+    "A pool sends a copy of the function with every task. A file that was written again is another network."
+    file = tmp_path/'m.safetensors'
+    nets = [build_model('hdl-student-fast', 3, width=.125, rpn_channels=16, factored=True) for _ in range(2)]
+    save_model(nets[0], file)
+    one = Embedder(file, device='cpu')
+    copies = [pickle.loads(pickle.dumps(one)).model for _ in range(3)]
+    assert copies[0] is copies[1] is copies[2] is one.model
+    save_model(nets[1], file)
+    other = pickle.loads(pickle.dumps(one)).model
+    assert other is not one.model and fingerprint(other) == fingerprint(nets[1].eval()) != fingerprint(one.model)
