@@ -75,7 +75,7 @@ class Match:
     name: str          # its name
     box: np.ndarray    # (4,) xyxy px
     score: float       # how sure the detector is, 0-1
-    similarity: float  # cosine with the query, -1 to 1; after re-ranking, the number ranked by
+    similarity: float  # the number ranked by: a cosine, -1 to 1, unless euclidean or re-ranked
     detection: int     # row in the gallery
     gallery: 'Gallery' = field(default=None, repr=False, compare=False)  # where it was found
 
@@ -137,7 +137,7 @@ class Gallery:
     det_image: np.ndarray   # (M,) scene of each detection
     det_boxes: np.ndarray   # (M, 4) xyxy px
     det_scores: np.ndarray  # (M,) 0-1
-    det_feats: np.ndarray   # (M, D) unit length; an array or `Rows`
+    det_feats: np.ndarray   # (M, D) unit length if cosine; an array or `Rows`
     names: list = field(default_factory=list)  # of the scenes
     cameras: np.ndarray | None = None  # (S,) which took each scene, -1 where unknown; None: unknown
     times: np.ndarray | None = None    # (S,) when, in seconds, NaN where unknown; None: unknown

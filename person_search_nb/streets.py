@@ -409,7 +409,7 @@ def background(
     config: SynthConfig,
     c: int,  # the camera's number
 ) -> Image.Image:  # RGB of the config's size
-    "What camera `c` sees of its empty place, by casting one ray per pixel."
+    "What camera `c` sees of its empty place, by casting rays through its pixels."
     cam, rng = make_camera(config, c), stream(config.seed, 'place', c)
     h, w = cam.size
     k = 2 if h * w < 300_000 else 1  # small pictures are rendered twice as large and reduced
