@@ -7,14 +7,14 @@ __all__ = ['Embedder']
 
 # %% ../nbs/tools/embedder.ipynb #fb3fea69
 import os, warnings
-from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 from fastcore.basics import patch
 
 from .files import printable
 from .pictures import as_picture, read_picture
-from .sources import file_stamp, Item
+from .sources import Item
 from .gallery import fingerprint
 from .search import Gallery
 from .indexing import check_least, find_people
@@ -51,18 +51,10 @@ def _columns(batch):
                      'path; give one for each')
 
 # %% ../nbs/tools/embedder.ipynb #30d05c3d
-_LOADED = {}  # of this process, by file: a pool of processes sends a copy with every task
-
-def _network(file, *how):
-    "The network in a file, loaded once in a process; another file, or a newer one, replaces it."
-    stamp = file_stamp(file) if Path(file).exists() else None
-    if (key := (file, stamp, *how)) not in _LOADED:
-        _LOADED.clear()
-        _LOADED[key] = load_searcher(file, *how, alone=True)
-    return _LOADED[key]
+_LOADED = {}  # of this process: the network that the copies of one `Embedder` share
 
 class Embedder:
-    "Batch of pictures in, rows of people out; can be pickled. Each process loads it once."
+    "Batch of pictures in, rows of people out; can be pickled. Its copies share a network."
     def __init__(self,
         model_file: str,       # of `save_model` or `export`, 'shipped:NAME', 'FILE.py:NAME'; a
                                # file that each machine can read
@@ -75,14 +67,25 @@ class Embedder:
         check_least(least)
         self.model_file, self.size, self.device = str(model_file), size, device
         self.least, self.batch_size, self.trust, self._model = least, batch_size, trust, None
+        self._name, self._is_copy = uuid4().hex, False
 
-    def __getstate__(self): return self.__dict__ | dict(_model=None)
+    def __getstate__(self): return self.__dict__ | dict(_model=None, _is_copy=True)
+
+    def _load(self): return load_searcher(self.model_file, self.device, self.trust, alone=True)
+
+    def _shared(self):
+        "What an earlier copy has loaded in this process: a pool sends a copy with every task."
+        if self._name not in _LOADED:
+            model = self._load()
+            _LOADED.clear()  # of one `Embedder` at a time
+            _LOADED[self._name] = model
+        return _LOADED[self._name]
 
     @property
     def model(self):
         "The network, loaded when it is first needed."
         if self._model is None:
-            self._model = _network(self.model_file, self.device, self.trust)
+            self._model = self._shared() if self._is_copy else self._load()
         return self._model
 
     @property

@@ -287,8 +287,8 @@ def exact_neighbours(
     n, length = len(queries), np.linalg.norm(queries, axis=1)
     sims, rows = np.full((n, k), -np.inf), np.full((n, k), -1, np.int64)
     if not n or not k: return sims, rows
+    refuse_rows(queries[:0], (), queries)
     if n > _QUERIES:
-        refuse_rows(queries[:0], (), queries)  # here they have their numbers
         parts = (exact_neighbours(feats, queries[a:a + _QUERIES], k, keep, block, longest)
                  for a in range(0, n, _QUERIES))
         return tuple(map(np.concatenate, zip(*parts)))

@@ -7,7 +7,6 @@ __all__ = []
 
 # %% ../nbs/tools/query_pictures.ipynb #9b2f0003
 import os
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -53,13 +52,15 @@ def seen(self: Gallery,
     "The picture of a query, in any of the forms it can be given in."
     if torch.is_tensor(picture): return 'the picture', _as_bytes(picture)
     if isinstance(picture, np.ndarray): return 'the picture', as_picture(picture, 'the picture')
+    if isinstance(picture, (bool, np.bool_)) or isinstance(picture, str) and not picture:
+        raise ValueError(_NO_PICTURE.format(picture))
     if isinstance(picture, (int, np.integer)):
         if 0 <= picture < len(self.names): return self.names[picture], self.picture(int(picture))
         raise ValueError(self._no_scene(picture))
     if not isinstance(picture, (str, os.PathLike)): raise ValueError(_NO_PICTURE.format(picture))
-    if not Path(picture).is_file() and self._named(str(picture)):
+    if not os.path.isfile(picture) and self._named(str(picture)):
         return str(picture), self.picture(self._only(str(picture)))
-    if not Path(picture).exists(): raise DataError(_NO_FILE.format(printable(str(picture))))
+    if not os.path.exists(picture): raise DataError(_NO_FILE.format(printable(str(picture))))
     return str(picture), read_picture(picture)
 
 # %% ../nbs/tools/query_pictures.ipynb #85b3c98f

@@ -88,14 +88,15 @@ def test_in_ray_data(scenes, whole, tmp_path):
     np.testing.assert_allclose(np.stack([r['embeddings'] for r in rows]), whole['embeddings'], atol=1e-3)
 
 
-def test_a_process_loads_a_file_once(tmp_path):
-    "A pool sends a copy of the function with every task. A file that was written again is another network."
-    file = tmp_path/'m.safetensors'
-    nets = [build_model('hdl-student-fast', 3, width=.125, rpn_channels=16, factored=True) for _ in range(2)]
+def test_copies_share_a_network(tmp_path):
+    "A pool sends a copy of the function with every task. A job keeps its network, another `Embedder` reads what is there now."
+    file, copy = tmp_path/'m.safetensors', lambda e: pickle.loads(pickle.dumps(e))
+    nets = [build_model('hdl-student-fast', 3, width=.125, rpn_channels=16, factored=True).eval() for _ in range(2)]
     save_model(nets[0], file)
     one = Embedder(file, device='cpu')
-    copies = [pickle.loads(pickle.dumps(one)).model for _ in range(3)]
-    assert copies[0] is copies[1] is copies[2] is one.model
+    first = copy(one).model
     save_model(nets[1], file)
-    other = pickle.loads(pickle.dumps(one)).model
-    assert other is not one.model and fingerprint(other) == fingerprint(nets[1].eval()) != fingerprint(one.model)
+    assert copy(one).model is copy(copy(one)).model is first and fingerprint(first) == fingerprint(nets[0])
+    other = Embedder(file, device='cpu')
+    assert fingerprint(other.model) == fingerprint(nets[1]) == fingerprint(copy(other).model)
+    assert copy(other).model is not other.model   # what its owner does to it stays with it

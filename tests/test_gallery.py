@@ -642,7 +642,9 @@ def test_boxes_and_queries(net, shots, tmp_path):
     made = build(net, shots, tmp_path/'g')
     for box, what in (((300, 10, 350, 90), 'mostly outside'), ((50, 10, 20, 90), 'no area'), ((np.nan, 0, 5, 5), 'not finite')):
         with pytest.raises(ValueError, match=f'the query box .*{what}'): made.find(net, shots/made.names[0], box)
-    with pytest.raises(ValueError, match='no such picture'): made.find(net, 'nobody.png', None)
+    with pytest.raises(ValueError, match='nobody.png: no such picture; give a file that is there, or the number or the name of a scene'): made.find(net, 'nobody.png', None)
+    for wrong, why in (('', "'': is no picture; give a scene's number"), (True, 'True: is no picture; give'), ('x' * 5000, 'no such picture')):
+        with pytest.raises(ValueError, match=why): made.seen(wrong)
     with pytest.raises(ValueError, match='shape'): made.search(np.ones(3))
     with pytest.raises(ValueError, match='not finite'): made.search(np.full(made.det_feats.shape[1], np.nan))
     with pytest.raises(ValueError, match="rerank is"): made.search(np.asarray(made.det_feats[0]), rerank='best')

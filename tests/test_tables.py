@@ -230,3 +230,11 @@ def test_what_is_quoted_of_the_claims_stands_there(file, title, pattern, count):
     found = [m.groups() for m in re.finditer(pattern, (PAGE.parents[1] / file).read_text())]
     assert len(found) == count and section
     for number in itertools.chain(*found): assert number in section, f'{file}: {number} is not in {title} of benchmarks/claims.md'
+
+
+def test_what_shows_on_the_page_of_claims():
+    "By the numbers that are printed, also where a table was measured long ago."
+    lines = re.findall(r'(?m)^\* .+ over .+: [+-][\d.]+ \(([+-][\d.]+) to ([+-][\d.]+)\), (.+)$', (PAGE.parent / 'claims.md').read_text())
+    shows = lambda low, high: '**shows' if low > 0 else '**the reverse' if high < 0 else '**does not'
+    assert len(lines) > 40 and all(said.startswith(shows(float(low), float(high))) for low, high, said in lines)
+    assert f"Of {len(lines)} comparisons {sum('**shows' in said for *_, said in lines)} show" in (PAGE.parent / 'claims.md').read_text()
