@@ -35,7 +35,7 @@ from tqdm.auto import tqdm
 from person_search_nb.anchors import fit_heights
 from person_search_nb.boxes import box_area, clip_boxes
 from person_search_nb.datasets import open_dataset
-from person_search_nb.distillation import prediction_distillation
+from person_search_nb.distillation_losses import prediction_distillation
 from person_search_nb.evaluation import embed_queries, embed_truth, score_detections
 from person_search_nb.files import atomic_write
 from person_search_nb.model_files import load_trunk, save_model, shipped_trunk

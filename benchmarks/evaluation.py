@@ -8,7 +8,8 @@ if THREADS: os.environ.update(dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_TH
 import platform, time, tracemalloc
 from datetime import date
 import numpy as np, torch
-from person_search_nb.ranking import match_search, summarize
+from person_search_nb.ranking import match_search
+from person_search_nb.retrieval_metrics import summarize
 
 REPEATS = 5
 #        name, queries, scenes, listed scenes (0: all, -1: all but the query's own, as a list), people, appearances of each, noise of the embedding

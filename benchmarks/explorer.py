@@ -13,7 +13,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from person_search_nb.attention_maps import attention_maps, overlay
-from person_search_nb.widgets import _load_cam, draw_map, jpeg
+from person_search_nb.explorer_base import _load_cam
+from person_search_nb.heat_maps import draw_map, jpeg
 from person_search_nb.explorer import AttentionExplorer, demo_scenes
 from person_search_nb.search_explorer import SearchExplorer
 

@@ -22,7 +22,8 @@ import torch
 from person_search_nb.baselines import histogram_baseline
 from person_search_nb.datasets import open_dataset
 from person_search_nb.evaluation import evaluate, gallery_truth, run_detector
-from person_search_nb.files import atomic_write, read_json
+from person_search_nb.files import atomic_write
+from person_search_nb.safe_reading import read_json
 from person_search_nb.matching import box_heights, match_detections
 from person_search_nb.model_files import load_model
 from person_search_nb.multi_scale import MultiScale

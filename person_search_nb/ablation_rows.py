@@ -19,7 +19,7 @@ import torch
 from fastcore.basics import patch
 
 from .distributed import run_jobs
-from .files import read_json
+from .safe_reading import read_json
 from .datasets import open_dataset, parse_spec, protocols, with_options
 from .matching import match_detections
 from .ranking import search_metrics

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib import style
 
-from .files import atomic_write, blank_figure, clear_parts, read_json, save_figure
+from .files import atomic_write, blank_figure, clear_parts, save_figure
+from .safe_reading import read_json
 from .datasets import open_dataset, parse_spec
 from .analysis import plot_gallery_sizes, plot_precision_recall, plot_recall_sweep
 from .costs import cost_table, count_macs, si

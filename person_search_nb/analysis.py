@@ -15,7 +15,8 @@ import numpy as np
 from .files import blank_figure
 from .scenes import QuerySet
 from .matching import DetectionMatches, match_detections
-from .ranking import per_query, search_metrics, SearchMatches
+from .ranking import search_metrics
+from .retrieval_metrics import per_query, SearchMatches
 
 # %% ../nbs/56_analysis.ipynb #2c4528dc
 def cmc(

@@ -10,7 +10,8 @@ from difflib import get_close_matches
 
 import numpy as np
 
-from .files import DataError, printable
+from .files import DataError
+from .safe_reading import printable
 
 # %% ../nbs/tools/array_checks.ipynb #b05fcdfa
 def _as_numpy(x, name):

@@ -17,8 +17,9 @@ from matplotlib.patches import Rectangle
 from .visualize import draw_boxes, STYLE, to_array, to_boxes
 from .boxes import check_boxes
 from .attention import ARM
-from .person_search import evaluating, record_levels
-from .distillation import attention_distillation, energy, feature_distillation
+from .inspection import evaluating, record_levels
+from .distillation_losses import attention_distillation, energy
+from .distillation_losses import feature_distillation
 
 # %% ../nbs/90_attention_maps.ipynb #3454b4b2
 def unit_range(

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from fastcore.script import call_parse, store_true
 
-from .files import printable
+from .safe_reading import printable
 from .shell import tell
 from .model_commands import ask_first, given_settings, is_begun, recipe_for
 from .model_commands import refuse_chosen, refuse_exported

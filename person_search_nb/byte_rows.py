@@ -14,7 +14,8 @@ import numpy as np
 from fastcore.basics import patch
 from tqdm.auto import tqdm
 
-from .files import atomic_write, parse_json
+from .files import atomic_write
+from .safe_reading import parse_json
 from .neighbours import Rows, among_first, blocks, exact_neighbours, few_kept
 from .neighbours import product_error, refuse_rows, scan, scannable
 

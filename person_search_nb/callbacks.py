@@ -19,7 +19,8 @@ import torch
 from fastcore.basics import patch
 from tqdm.auto import tqdm
 
-from .files import MissingPackage, printable
+from .files import MissingPackage
+from .safe_reading import printable
 from .plugins import expect, Registry
 
 # %% ../nbs/tools/callbacks.ipynb #70b9070b

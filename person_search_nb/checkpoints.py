@@ -12,7 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from .files import atomic_write, regular_file
+from .files import atomic_write
+from .safe_reading import regular_file
 
 # %% ../nbs/tools/checkpoints.ipynb #61e888cb
 def _pack(x, name, tensors):

@@ -21,7 +21,8 @@ from .annotation_checks import beyond, cut_boxes, cut_note, repeated, twice_note
 from .coco_files import as_whole_number, find_coco, find_picture, id_text
 from .coco_files import identity_place, image_size, is_marked, people_categories
 from .coco_files import picture_places, plain_name, read_identity, required_key
-from .files import DataError, read_json
+from .files import DataError
+from .safe_reading import read_json
 from .pictures import check_picture, Files
 from .scenes import CAMERAS, check_scene, choose, QuerySet, Scene, SceneDataset
 from .scenes import under_protocol

@@ -11,7 +11,8 @@ import math, os, re
 from fnmatch import fnmatch
 from pathlib import Path
 
-from .files import DataError, is_written, regular_file, user_path
+from .files import DataError
+from .safe_reading import is_written, regular_file, user_path
 from .pictures import data_file
 
 # %% ../nbs/tools/coco_files.ipynb #72fe7f85

@@ -12,7 +12,8 @@ import numpy as np
 
 from .array_checks import check_names
 from .coco_files import find_coco, id_text, people_categories, required_key
-from .files import atomic_write, DataError, read_json
+from .files import atomic_write, DataError
+from .safe_reading import read_json
 
 # %% ../nbs/tools/coco_results.ipynb #b4cd1985
 def _coco_ids(annotation, names, category):

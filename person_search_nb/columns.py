@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .files import npy_header
+from .safe_reading import npy_header
 from .neighbours import Rows
 
 # %% ../nbs/tools/columns.ipynb #6fe265cb

@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from .files import atomic_write, blank_figure
 from .shell import check_page
 from .visualize import figure_html, show_card
-from . import ranking
+from . import retrieval_metrics
 from .analysis import MEASURES, resampled_means
 from .runs import changes
 from .report_page import cut_out, page_html, ranked
@@ -118,7 +118,7 @@ def compare(
     scored = np.flatnonzero(one.scored & two.scored)
     if not len(scored): raise ValueError(f'{one.test.spec}: no query has anybody to find')
     numbers = [np.stack([ap, first <= 1], 1)[scored] for ap, first in
-               (ranking.per_query(s.matches) for s in (one, two))]  # (N, 2): AP, top-1
+               (retrieval_metrics.per_query(s.matches) for s in (one, two))]  # (N, 2): AP, top-1
     people = one.test.queries.person_id[scored]
     found = np.stack(paired_interval(*numbers, people, level, draws, seed), 1)  # (2, 3)
     names = _labels(*pair)

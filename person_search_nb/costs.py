@@ -15,7 +15,7 @@ from torch import nn, Tensor
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from .person_search import evaluating
+from .inspection import evaluating
 
 # %% ../nbs/59_costs.ipynb #659d82ad
 def meta_macs(

@@ -16,13 +16,16 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
-from .files import LOCK, atomic_write, clear_parts, read_json
+from .files import atomic_write, clear_parts
+from .file_locks import LOCK
+from .safe_reading import read_json
 from .visualize import crop, figure_html, ranking_strip
 from .anchors import fit_heights
 from .datasets import open_dataset, with_options
 from .systems import imprint
 from .model_files import load_trunk, save_model, shipped_trunk
-from .ranking import match_search, per_query
+from .ranking import match_search
+from .retrieval_metrics import per_query
 from .evaluation import embed_queries, run_detector, score_detections, search_truth
 from .baselines import histogram_baseline
 from .costs import cost_table, format_table, measure_latency, table_html

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from .files import MissingPackage, parse_json, regular_file, sound_size
+from .files import MissingPackage
+from .safe_reading import parse_json, regular_file, sound_size
 from .model_files import check_finite
 from .deployable import NotFinite, RULES, TwoParts
 from .deploy import head_path, KEY, need_onnx, onnx_bytes, onnx_function

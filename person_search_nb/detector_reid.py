@@ -18,7 +18,7 @@ from .files import require
 from .plugins import load_plugin
 from .boxes import check_boxes, clip_boxes, keep_large
 from .roi_align import roi_align
-from .person_search import evaluating
+from .inspection import evaluating
 from .distributed import device_of, init_distributed, own_device
 from .kinds import check_setting, several, whole_number
 from .settings import check_device

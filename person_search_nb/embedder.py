@@ -12,7 +12,7 @@ from uuid import uuid4
 import numpy as np
 from fastcore.basics import patch
 
-from .files import printable
+from .safe_reading import printable
 from .pictures import as_picture, read_picture
 from .sources import Item
 from .gallery import fingerprint

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import atomic_write, blank_figure, clear_parts, read_json, save_figure
+from .files import atomic_write, blank_figure, clear_parts, save_figure
+from .safe_reading import read_json
 from .scenes import QuerySet, SceneDataset
 from .matching import match_detections
-from .ranking import match_search, SearchMatches, summarize
+from .ranking import match_search
+from .retrieval_metrics import SearchMatches, summarize
 from .evaluation import check_detections, gallery_truth, protocol_of, search_truth
 from .evaluation import tall_enough
 from .analysis import MEASURES, bootstrap, box_arguments, cmc, height_groups

@@ -18,11 +18,12 @@ from .distributed import all_gather, device_of, rank, rank_slice
 from .files import require
 from .predictions import Predictions
 from .scenes import QuerySet, SceneDataset
-from .person_search import evaluating
+from .inspection import evaluating
 from .loading import SceneBatches, SceneLoader, SceneSampler
 from .matching import checked_boxes, detection_metrics, paired_iou
 from .matching import same_image_pairs
-from .ranking import match_search, summarize
+from .ranking import match_search
+from .retrieval_metrics import summarize
 
 # %% ../nbs/54_evaluation.ipynb #e835f26d
 def _check_rules(rules):

@@ -13,7 +13,9 @@ import numpy as np
 from fastcore.basics import patch
 
 from .visualize import crop, on_card
-from .widgets import escaped, HitList, jpeg, LRUCache
+from .widgets import HitList
+from .explorer_base import escaped, LRUCache
+from .heat_maps import jpeg
 from .interventions import as_teacher, edit_levels, evened, masked, zeroed
 from .matching import paired_iou
 from .model_files import load_model

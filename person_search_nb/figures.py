@@ -21,7 +21,7 @@ from matplotlib.patches import Rectangle
 from .visualize import draw_boxes, STYLE, to_array
 from .boxes import box_iou, check_boxes, clip_boxes, decode_boxes, keep_large
 from .rpn import best_survivors, match_boxes
-from .person_search import evaluating
+from .inspection import evaluating
 from .analysis import line_look, MARKERS, MEASURES, plot_gallery_sizes
 from .analysis import plot_precision_recall
 from .runs import read_log, smooth

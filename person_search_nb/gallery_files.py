@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from .files import atomic_write, BROKEN_ARCHIVE, locked, parse_json, read_npz
-from .files import printable, regular_file, sound_size
+from .files import atomic_write
+from .file_locks import locked
+from .safe_reading import BROKEN_ARCHIVE, parse_json, read_npz
+from .safe_reading import printable, regular_file, sound_size
 from .manifest import MANIFEST, new_manifest, part_folders, read_manifest, VERSION
 from .manifest import write_manifest
 from .pictures import Fit, RESIZE, resize_rule

@@ -14,7 +14,7 @@ from fastcore.basics import patch
 
 from . import neighbours
 from .byte_rows import ByteRows, no_copy
-from .files import locked
+from .file_locks import locked
 from .gallery_files import Gallery
 from .manifest import gallery_file, read_manifest, write_manifest
 from .neighbours import Approximate, check_recall, choose_engine

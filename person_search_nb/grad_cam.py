@@ -17,7 +17,7 @@ from .distributed import device_of
 from .files import require
 from .visualize import RIGHT, STYLE, to_array, to_boxes, WRONG
 from .boxes import check_boxes
-from .person_search import evaluating
+from .inspection import evaluating
 from .attention_maps import hide_frame, overlay, range_inside, unit_range, zoom_to
 
 # %% ../nbs/91_grad_cam.ipynb #5e3adeca

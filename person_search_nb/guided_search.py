@@ -15,9 +15,10 @@ from tqdm.auto import tqdm
 
 from .distributed import all_gather, rank, rank_slice
 from .scenes import QuerySet, SceneDataset
-from .person_search import evaluating
+from .inspection import evaluating
 from .loading import SceneLoader
-from .ranking import match_search, SearchMatches, summarize
+from .ranking import match_search
+from .retrieval_metrics import SearchMatches, summarize
 from .evaluation import embed_queries, protocol_of, search_truth
 from .costs import count_macs, macs_by_part, meta_macs
 from .qeeps import QEEPS

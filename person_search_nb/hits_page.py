@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from .boxes import box_iou
-from .files import printable
+from .safe_reading import printable
 from .gallery import format_time, thumbnail
 
 # %% ../nbs/tools/hits_page.ipynb #99e0bc8b

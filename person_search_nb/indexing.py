@@ -16,13 +16,15 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from .distributed import device_of, launched
-from .files import BusyError, DataError, locked, printable, sound_size
+from .files import DataError
+from .file_locks import BusyError, locked
+from .safe_reading import printable, sound_size
 from .manifest import check_manifest, MANIFEST, new_manifest, part_folder
 from .manifest import read_manifest, write_manifest
 from .pictures import resize_picture, resize_rule
 from .scenes import as_floats
 from .specs import parse_spec
-from .person_search import evaluating
+from .inspection import evaluating
 from .neighbours import ENGINES, check_recall
 from .shards import add_shard, check_own, clear_leftovers, compact, is_whole
 from .shards import read_shard, rewrite

@@ -19,8 +19,9 @@ from torch import nn, Tensor
 
 from .files import blank_figure
 from .boxes import check_boxes
-from .person_search import evaluating, record_levels
-from .ranking import match_search, per_query
+from .inspection import evaluating, record_levels
+from .ranking import match_search
+from .retrieval_metrics import per_query
 from .evaluation import embed_queries, embed_truth, protocol_of, run_detector
 from .evaluation import score_detections, search_truth
 from .comparing import paired_interval

@@ -18,7 +18,8 @@ from .annotation_checks import beyond, corners, corrected_faults, cut_note
 from .annotation_checks import is_published, repeated, twice_note, whole_numbers
 from .coco_files import COCO_FILES
 from .cuhk_files import GalleryLists, is_known, read_images, read_lists, read_people
-from .files import DataError, regular_file, user_path
+from .files import DataError
+from .safe_reading import regular_file, user_path
 from .matfile import MatFile
 from .pictures import check_picture, data_file, Files
 from .scenes import CAMERAS, check_scene, choose, QuerySet, Scene, SceneDataset

@@ -10,7 +10,8 @@ __all__ = ['MANIFEST', 'FORMAT', 'VERSION', 'REPAIR', 'WIDEST_ROW', 'FIELDS', 'n
 import json, math, re
 from pathlib import Path
 
-from .files import atomic_write, read_json, sound_size
+from .files import atomic_write
+from .safe_reading import read_json, sound_size
 from .pictures import data_file
 
 # %% ../nbs/tools/manifest.ipynb #59d8667e

@@ -14,11 +14,13 @@ import torch
 from fastcore.basics import patch
 
 from .visualize import to_array
-from .widgets import colour_bar, css_colour, draw_map, escaped, Explorer
-from .widgets import full_view, HEAT, jpeg, LESS, live_map, LRUCache, MORE
-from .widgets import ScenePicture, view_of, with_boxes
-from .person_search import evaluating, record_levels
-from .distillation import attention_distillation, energy, feature_distillation
+from .explorer_base import escaped, Explorer, LRUCache, with_boxes
+from .heat_maps import colour_bar, css_colour, draw_map, full_view, HEAT, jpeg, LESS
+from .heat_maps import live_map, MORE, view_of
+from .widgets import ScenePicture
+from .inspection import evaluating, record_levels
+from .distillation_losses import attention_distillation, energy
+from .distillation_losses import feature_distillation
 from .grad_cam import grad_cam
 
 # %% ../nbs/tools/map_page.ipynb #664b69e3

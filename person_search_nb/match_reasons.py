@@ -15,8 +15,9 @@ from fastcore.basics import patch
 
 from .page_state import Panel
 from .visualize import to_array
-from .widgets import draw_map, escaped, full_view, jpeg, live_map, ScenePicture
-from .widgets import view_of
+from .widgets import ScenePicture
+from .explorer_base import escaped
+from .heat_maps import draw_map, full_view, jpeg, live_map, view_of
 from .grad_cam import cover_losses, grad_cam, part_masks, similarity_covered
 
 # %% ../nbs/tools/match_reasons.ipynb #324eb0be

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from .files import DataError, regular_file, atomic_write
+from .files import DataError, atomic_write
+from .safe_reading import regular_file
 
 # %% ../nbs/tools/matfile.ipynb #3f2376a6
 def spread(

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from fastcore.basics import patch
 
-from .files import printable
+from .safe_reading import printable
 from .milvus_tables import Collections, listed, new_about, PAGE, quoted, UNTIMED
 from .shards import LATEST
 from .gallery import Gallery, Match

@@ -13,7 +13,9 @@ from itertools import islice
 import numpy as np
 from fastcore.basics import patch
 
-from .files import BusyError, parse_json, printable, require
+from .files import require
+from .file_locks import BusyError
+from .safe_reading import parse_json, printable
 from .manifest import check_manifest, new_manifest
 from .shards import stored_columns
 

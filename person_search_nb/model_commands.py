@@ -14,7 +14,8 @@ from typing import Annotated
 
 from fastcore.script import call_parse, store_true
 
-from .files import clear_parts, not_onto, printable
+from .files import clear_parts, not_onto
+from .safe_reading import printable
 from .shell import check_drawing, DRAWING_MARK, is_typed, tell
 
 # %% ../nbs/97_model_commands.ipynb #ffe7fed6
@@ -57,7 +58,7 @@ def data(
     scenes: int = 12,               # scenes on the sheet, half of them for training; 0 draws none
 ):
     "Count images, boxes, people and queries beside the published counts, and draw scenes."
-    from person_search_nb.files import user_path
+    from person_search_nb.safe_reading import user_path
     from person_search_nb.layouts import recognize
     from person_search_nb.datasets import format_summary, summary
     if scenes: check_drawing(out)
@@ -290,7 +291,7 @@ def _form_of(out, to, int8, half, trunk):
 def _check_replaced(path):
     "Raises ValueError for a file that `export` did not write: a trained model, a text."
     from person_search_nb.deploy import KEY
-    from person_search_nb.files import regular_file
+    from person_search_nb.safe_reading import regular_file
     if not Path(path).exists() or KEY.encode() in regular_file(path).read_bytes(): return
     raise ValueError(f'{path}: is there already, was not written by export, and would be lost; '
                      'give another name')

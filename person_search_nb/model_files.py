@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch.overrides import TorchFunctionMode
 
-from .files import atomic_write, MissingPackage, parse_json, regular_file
-from .files import sound_size
+from .files import atomic_write, MissingPackage
+from .safe_reading import parse_json, regular_file, sound_size
 from .hub import fetch_file
 from .person_search import PersonSearchNet
 from .systems import build_model, model_settings, MODELS, network_parts, PARTS

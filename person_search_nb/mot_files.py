@@ -14,7 +14,8 @@ import numpy as np
 
 from .annotation_checks import corners, cut_boxes, whole_numbers
 from .coco_files import people_categories
-from .files import DataError, regular_file
+from .files import DataError
+from .safe_reading import regular_file
 from .pictures import check_picture, data_file
 
 # %% ../nbs/tools/mot_files.ipynb #284fca57

@@ -13,7 +13,8 @@ import numpy as np
 
 from .annotation_checks import corners
 from .cuhk_files import is_known, read_images, read_lists
-from .files import DataError, user_path
+from .files import DataError
+from .safe_reading import user_path
 from .matfile import cached, MatFile
 from .pictures import data_file
 from .specs import opener

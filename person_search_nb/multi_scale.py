@@ -12,7 +12,7 @@ from fastcore.basics import patch
 from torch import nn, Tensor
 
 from .boxes import clip_boxes, nms
-from .files import sound_size
+from .safe_reading import sound_size
 from .kinds import check_setting, number, several
 
 # %% ../nbs/tools/multi_scale.ipynb #ad6499f6

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 
-from .files import is_written, regular_file, safe_path, DataError
+from .files import DataError
+from .safe_reading import is_written, regular_file, safe_path
 
 # %% ../nbs/tools/pictures.ipynb #fb5013af
 FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF', 'GIF', 'PPM')  # those decoded

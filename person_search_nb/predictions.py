@@ -15,8 +15,8 @@ from fastcore.basics import patch
 from .array_checks import check_names, different_names, float_rows
 from .array_checks import names_and_sizes, scene_rows
 from .coco_results import read_results, write_results
-from .files import atomic_write, BROKEN_ARCHIVE, DataError, parse_json, printable
-from .files import read_npz
+from .files import atomic_write, DataError
+from .safe_reading import BROKEN_ARCHIVE, parse_json, printable, read_npz
 
 # %% ../nbs/tools/predictions.ipynb #d76b3137
 @dataclass(frozen=True, eq=False, repr=False)

@@ -12,10 +12,12 @@ import numpy as np
 from fastcore.basics import patch
 
 from .visualize import NOBODY
-from .widgets import Explorer, LRUCache, ScenePicture, escaped
+from .widgets import ScenePicture
+from .explorer_base import Explorer, LRUCache, escaped
 from .predictions import Predictions
 from .datasets import open_dataset
-from .ranking import match_search, per_query
+from .ranking import match_search
+from .retrieval_metrics import per_query
 from .evaluation import comparable_predictions, embed_queries, protocol_of
 from .evaluation import run_detector, search_truth, tall_enough
 from .report_page import ranked

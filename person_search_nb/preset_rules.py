@@ -103,7 +103,7 @@ _HDL = [
     rule('hdl-student*', '*', 'HDL, Eq. 7: KL(student || teacher)', hinton=False),
     rule(
         'hdl-student*', '*',
-        'ours: the printed norm would drown every other loss at these weights (notebook 65)',
+        'ours: the printed norm drowns every other loss at these weights (distillation_losses)',
         form='mse',
     ),
     rule(

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from .files import MissingPackage, regular_file
+from .files import MissingPackage
+from .safe_reading import regular_file
 from .datasets import parse_spec
 from .distillation import list_terms
 from .model_files import model_file

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import atomic_write, regular_file
+from .files import atomic_write
+from .safe_reading import regular_file
 from .shell import box_from_text
 
 # %% ../nbs/tools/query_files.ipynb #628385c4

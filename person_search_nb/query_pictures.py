@@ -13,10 +13,11 @@ import torch
 from fastcore.basics import patch
 
 from .distributed import device_of
-from .files import DataError, printable
+from .files import DataError
+from .safe_reading import printable
 from .gallery import WIDEST, Gallery, fingerprint
 from .matching import paired_iou
-from .person_search import evaluating
+from .inspection import evaluating
 from .pictures import as_picture, pixel_limit, read_picture, resize_picture
 from .pictures import resize_rule
 from .scenes import as_floats, check_scene, Scene

@@ -15,11 +15,13 @@ from fastcore.basics import patch
 from .distributed import device_of
 from .page_state import Panel
 from .visualize import crop, on_card
-from .widgets import escaped, jpeg
+from .explorer_base import escaped
+from .heat_maps import jpeg
 from .scenes import QuerySet
-from .person_search import evaluating
+from .inspection import evaluating
 from .matching import paired_iou
-from .ranking import match_search, per_query
+from .ranking import match_search
+from .retrieval_metrics import per_query
 from .evaluation import search_truth
 from .search import Gallery
 

@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 
 from .distributed import init_distributed, broadcast, rank
 from .callbacks import as_callbacks
-from .files import DataError, read_json, regular_file, atomic_write
+from .files import DataError, atomic_write
+from .safe_reading import read_json, regular_file
 from .anchors import fit_heights
 from .datasets import in_common_warning, must_split, open_dataset, parse_spec
 from .person_search import PersonSearchNet

@@ -15,7 +15,8 @@ from .files import atomic_write, blank_figure
 from .shell import check_page
 from .visualize import crop, figure_html, show_card
 from .scenes import QuerySet, SceneDataset
-from .ranking import match_search, per_query, SearchMatches
+from .ranking import match_search
+from .retrieval_metrics import per_query, SearchMatches
 from .evaluation import check_detections, protocol_of, search_truth, tall_enough
 from .error_report import report_text, show_errors, show_report
 

@@ -20,9 +20,9 @@ from safetensors import SafetensorError, safe_open
 
 from .callbacks import Callback
 from .distributed import rank
-from person_search_nb.files import (
-    blank_figure, LOCK, locked, parse_json, regular_file, atomic_write, save_figure
-)
+from .file_locks import LOCK, locked
+from .files import atomic_write, blank_figure, save_figure
+from .safe_reading import parse_json, regular_file
 from .settings import TrainConfig
 
 # %% ../nbs/61_runs.ipynb #69007116
@@ -391,7 +391,7 @@ def holding(
     folder,
     doing: str = 'training',
 ):
-    "`files.locked` for the first process, once for nested calls; removes a folder left empty."
+    "`file_locks.locked` for the first process, once for nested calls; removes a folder left empty."
     key = (threading.get_ident(), place := Path(folder).resolve())
     if rank() or key in _HELD: yield; return
     made = [p for p in (place, *place.parents) if not p.exists()]

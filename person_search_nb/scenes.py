@@ -18,7 +18,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from .files import DataError, parse_json, regular_file
+from .files import DataError
+from .safe_reading import parse_json, regular_file
 from .pictures import as_picture, resize_picture, resize_rule
 from .boxes import flip_boxes
 

@@ -12,7 +12,8 @@ from typing import Annotated
 
 from fastcore.script import call_parse, store_true
 
-from .files import clear_parts, not_onto, printable, regular_file
+from .files import clear_parts, not_onto
+from .safe_reading import printable, regular_file
 from .shell import box_from_text, check_drawing, check_page, DRAWING_MARK, seconds
 from .shell import tell
 
@@ -48,7 +49,7 @@ def _at_scales(net, text):
 def _trained_on(model, data, gallery, queries):
     "A warning where a model's run was trained on what is searched; '' where nothing is known."
     from person_search_nb.datasets import in_common_warning, open_dataset, parse_spec
-    from person_search_nb.files import user_path
+    from person_search_nb.safe_reading import user_path
     from person_search_nb.recipes import read_recipe
     note = Path(model).parent / 'recipe.json'
     if not note.is_file(): return ''
@@ -118,7 +119,7 @@ def _foreign(file, query_embeddings, data, gallery, queries, matching, score_thr
     "Predictions of a file as `report` takes them."
     from person_search_nb.datasets import parse_spec
     from person_search_nb.evaluation import comparable_predictions
-    from person_search_nb.files import user_path
+    from person_search_nb.safe_reading import user_path
     from person_search_nb.predictions import Predictions
     if Path(file).suffix == '.json':
         scheme, path, options = parse_spec(data)

@@ -13,13 +13,14 @@ import torch
 from fastcore.basics import patch
 
 from .distributed import device_of
-from .files import printable
+from .safe_reading import printable
 from .pictures import Fit, read_picture, resize_picture
 from .visualize import crop, NOBODY, on_card, RIGHT, to_array, WRONG
-from .widgets import draw_map, escaped, Explorer, full_view, jpeg
-from .widgets import ScenePicture, with_boxes
+from .explorer_base import escaped, Explorer, with_boxes
+from .heat_maps import draw_map, full_view, jpeg
+from .widgets import ScenePicture
 from .scenes import as_floats
-from .person_search import evaluating
+from .inspection import evaluating
 from .matching import paired_iou
 from .searched_scenes import row_of, SearchedScenes
 from .match_reasons import Compare, Reasons, Side

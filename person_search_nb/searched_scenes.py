@@ -12,7 +12,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from .pictures import resize_rule
-from .widgets import LRUCache
+from .explorer_base import LRUCache
 from .scenes import QuerySet
 from .matching import paired_iou
 from .gallery import fingerprint

@@ -17,7 +17,7 @@ from .files import DataError
 from .predictions import Predictions
 from .datasets import open_dataset
 from .model_files import model_file, read_size
-from . import ranking
+from . import retrieval_metrics
 from .ranking import match_search
 from .evaluation import embed_queries, embed_truth, protocol_of, run_detector
 from .evaluation import score_detections, search_truth, tall_enough
@@ -181,7 +181,7 @@ def per_query(self: Searcher,
     return [dict(query=k, person=int(q.person_id[k]), scene=q.dataset.scenes[int(q.scene[k])].name,
                  AP=float(ap) if m.positives[k] else None, first=int(first) if right[k] else None,
                  found=int(right[k]), positives=int(m.positives[k]))
-            for k, (ap, first) in enumerate(zip(*ranking.per_query(m)))]
+            for k, (ap, first) in enumerate(zip(*retrieval_metrics.per_query(m)))]
 
 # %% ../nbs/tools/searchers.ipynb #19ec8a16
 @patch

@@ -19,7 +19,7 @@ from .streets import synth_config
 from .datasets import open_dataset, parse_spec
 from .classics import vgg16_backbone
 from .student import student_backbone
-from .person_search import evaluating
+from .inspection import evaluating
 from .systems import network_parts
 from .kinds import kind_text
 from .settings import pick_precision, TrainConfig

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import atomic_write, BROKEN_ARCHIVE, LOCK, npy_header, parse_json
-from .files import printable, read_npz
+from .files import atomic_write
+from .file_locks import LOCK
+from .safe_reading import BROKEN_ARCHIVE, npy_header, parse_json
+from .safe_reading import printable, read_npz
 from .manifest import gallery_file, MANIFEST, manifest_bytes, read_manifest
 from .manifest import REPAIR, WIDEST_ROW, write_manifest
 from .neighbours import Rows

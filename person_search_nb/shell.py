@@ -15,7 +15,8 @@ from pathlib import Path
 
 from fastcore.script import anno_parser
 
-from .files import not_onto, printable, regular_file
+from .files import not_onto
+from .safe_reading import printable, regular_file
 
 # %% ../nbs/tools/shell.ipynb #3b6374d0
 def joined(

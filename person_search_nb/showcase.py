@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
-from .files import atomic_write, parse_json, regular_file
+from .files import atomic_write
+from .safe_reading import parse_json, regular_file
 from .datasets import open_dataset
 from .model_files import check_finite, load_model, rebuild, shipped_trunk
 from .gallery import Gallery

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from .files import read_json
+from .safe_reading import read_json
 
 # %% ../nbs/tools/slow_cells.ipynb #de7d23a2
 def _reason(source):

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from .files import DataError, printable, regular_file, require, user_path
+from .files import DataError, require
+from .safe_reading import printable, regular_file, user_path
 from .pictures import data_file, Files, PICTURES, pixel_limit, read_picture
 from .specs import make_spec
 from .coco import camera_in

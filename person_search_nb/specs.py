@@ -8,7 +8,8 @@ __all__ = ['OPENERS', 'SPLITS', 'opener', 'parse_spec', 'make_spec', 'with_optio
 # %% ../nbs/31_specs.ipynb #2400872c
 import os
 
-from .files import DataError, user_path
+from .files import DataError
+from .safe_reading import user_path
 from .plugins import expect, place_of, Registry
 from .scenes import find_queries, QuerySet, read_query_list, SceneDataset
 from .scenes import some_queries

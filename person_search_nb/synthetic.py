@@ -18,7 +18,9 @@ from fastcore.basics import patch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .files import atomic_write, clear_parts, DataError, locked, read_json, require
+from .files import atomic_write, clear_parts, DataError, require
+from .file_locks import locked
+from .safe_reading import read_json
 from .benchmark_files import GALLERIES, write_cuhk, write_prw
 from .scenes import CAMERAS, choose, QuerySet, Scene, SceneDataset, under_protocol
 from .specs import make_spec, opener

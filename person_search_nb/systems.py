@@ -22,7 +22,9 @@ from .attention import ATTENTION
 from .masking import SoftMask, SpatialTransformer
 from .oim import ID_LOSSES
 from .roi_head import build_head, ROI_OPS, RoIPooler, RoISampler
-from .person_search import evaluating, PersonSearchNet, Trunk
+from .person_search import PersonSearchNet
+from .inspection import evaluating
+from .trunk import Trunk
 from .kinds import check_setting, FLAG, Kind, maybe, number, one_of, several
 from .kinds import table_of, whole_number
 from .plugins import expect, Registry, same_when_reloaded

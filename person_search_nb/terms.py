@@ -15,8 +15,9 @@ from torch import nn, Tensor
 
 from .distributed import mean_number
 from .files import blank_figure
-from .person_search import at_least_float32, evaluating, PersonSearchNet
-from .person_search import record_levels
+from .person_search import PersonSearchNet
+from .inspection import evaluating, record_levels
+from .roi_head import at_least_float32
 from .distillation import Comparison, Distillation, register_term
 from .distillation import HDL  # for those who want all terms  # noqa: F401
 

@@ -302,7 +302,8 @@ def loop(self: _Run):
             self.show(step, values)
             self.keep(came)
             if came and self.done < self.steps: raise KeyboardInterrupt
-            if self.stopped: return
+            if self.stopped: break
+    self.came = stop.came  # also while the last step was evaluated
 
 # %% ../nbs/63_training.ipynb #690dc92d
 @patch
@@ -355,6 +356,7 @@ def _train(run, extend, notes, progress):
         run.open(notes)
         run.run(progress)
         run.finish()
+    if run.came: raise KeyboardInterrupt  # the run is whole; what called it shall stop, too
     return run.history
 
 def train(

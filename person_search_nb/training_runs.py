@@ -16,7 +16,8 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from .distributed import run_jobs
-from .files import read_json, require
+from .files import require
+from .safe_reading import read_json
 from .visualize import figure_html
 from .runs import as_json, digest, FREE, OtherRun, plot_losses, read_log
 from .presets import changed, check_here, make_recipe, stage_recipes, values

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open, SafetensorError
 
 from .backbones import in_own_names
-from .files import regular_file
+from .safe_reading import regular_file
 from .person_search import PersonSearchNet
 from .model_files import check_finite, read_weights
 from .checkpoints import load_tree

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from .files import atomic_write
 from .visualize import crop, on_card
-from .widgets import jpeg
+from .heat_maps import jpeg
 from .datasets import open_dataset
 from .costs import count_macs, si
 from .model_files import shipped_trunk

@@ -4,7 +4,8 @@ from functools import partial
 import numpy as np, pytest
 from hypothesis import given, settings
 from person_search_nb.matching import detection_metrics, match_detections
-from person_search_nb.ranking import match_search, per_query, search_metrics, SearchMatches, summarize
+from person_search_nb.ranking import match_search, search_metrics
+from person_search_nb.retrieval_metrics import per_query, SearchMatches, summarize
 from person_search_nb.evaluation import embed_queries, run_detector, score_detections, search_truth
 from person_search_nb.analysis import bootstrap, cmc, gallery_size_curve, height_groups
 from person_search_nb.analysis import precision_recall, recall_sweep, sample_gallery, score_table

@@ -17,7 +17,8 @@ from person_search_nb.settings import TrainConfig
 from person_search_nb.training import train
 from person_search_nb.crops import CropIdentity
 from person_search_nb.warm_start import warm_start
-from person_search_nb.clsa import CLSALoss, ConsensusLoss, ReIDPyramid, ScaleBranches, shrunk
+from person_search_nb.cross_level_alignment import CLSALoss, ConsensusLoss
+from person_search_nb.reid_pyramid import ReIDPyramid, ScaleBranches, shrunk
 from person_search_nb.models import build_model, list_models, load_model, model_settings
 from person_search_nb.recipe_settings import change, Recipe
 from person_search_nb.presets import make_recipe

@@ -8,7 +8,8 @@ from PIL import Image, ImageOps
 
 from person_search_nb.annotation_checks import cut_boxes
 from person_search_nb.coco_files import find_coco
-from person_search_nb.files import DataError, user_path
+from person_search_nb.files import DataError
+from person_search_nb.safe_reading import user_path
 from person_search_nb.mot_files import read_film
 from person_search_nb.pictures import check_picture, read_picture, resize_picture
 from person_search_nb.scenes import check_scene, read_query_list, Scene, SceneDataset

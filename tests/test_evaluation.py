@@ -3,9 +3,11 @@ import json, math, os, subprocess, sys
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from person_search_nb.scenes import QuerySet, Scene, SceneDataset, under_protocol
-from person_search_nb.person_search import evaluating
+from person_search_nb.inspection import evaluating
 from person_search_nb.matching import detection_metrics, paired_iou, same_image_pairs
-from person_search_nb.ranking import _ahead, match_search, search_metrics, summarize
+from person_search_nb.ranking import match_search, search_metrics
+from person_search_nb.exact_ranks import _ahead
+from person_search_nb.retrieval_metrics import summarize
 from person_search_nb.evaluation import embed_queries, evaluate, protocol_of, run_detector
 from person_search_nb.evaluation import score_detections, search_truth
 from person_search_nb.baselines import colour_histogram, histogram_baseline

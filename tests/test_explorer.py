@@ -9,14 +9,16 @@ import torch
 pytest.importorskip('ipywidgets')
 pytest.importorskip('anywidget')
 from person_search_nb.scenes import QuerySet, Scene, SceneDataset
-from person_search_nb.person_search import record_levels
+from person_search_nb.inspection import record_levels
 from person_search_nb.model_files import save_model, shipped_trunk
-from person_search_nb.distillation import attention_distillation, feature_distillation
+from person_search_nb.distillation_losses import attention_distillation, feature_distillation
 from person_search_nb.models import build_model
 from person_search_nb.search import Gallery
 from person_search_nb.deployable import deployable
 from person_search_nb.grad_cam import cover_losses, grad_cam
-from person_search_nb.widgets import draw_map, jpeg, LRUCache, ScenePicture, resize_map, view_of, full_view, live_map
+from person_search_nb.widgets import ScenePicture
+from person_search_nb.explorer_base import LRUCache
+from person_search_nb.heat_maps import draw_map, jpeg, resize_map, view_of, full_view, live_map
 from person_search_nb.explorer import AttentionExplorer, moved
 from person_search_nb.gallery import Match
 from person_search_nb.showcase import demo_training
@@ -24,7 +26,8 @@ from person_search_nb.evaluation import evaluate_predictions, search_truth
 from person_search_nb.predictions import Predictions
 from person_search_nb.predictions_explorer import PredictionsExplorer
 from person_search_nb.matching import paired_iou
-from person_search_nb.ranking import match_search, per_query
+from person_search_nb.ranking import match_search
+from person_search_nb.retrieval_metrics import per_query
 from person_search_nb.search_explorer import SearchExplorer
 
 HEIGHTS = [float(h) for h in range(20, 64, 4)]

@@ -13,7 +13,7 @@ from PIL import Image
 from person_search_nb import gallery_files, neighbours
 from person_search_nb.distributed import spawn
 from person_search_nb.datasets import open_dataset
-from person_search_nb.files import BusyError, locked
+from person_search_nb.file_locks import BusyError, locked
 from person_search_nb.model_files import shipped_trunk
 from person_search_nb.reranking import cbgm, k_reciprocal
 from person_search_nb.models import load_model

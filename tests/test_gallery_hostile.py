@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from person_search_nb.files import BusyError, locked
+from person_search_nb.file_locks import BusyError, locked
 from person_search_nb.pictures import Fit, resize_rule
 from person_search_nb.model_files import shipped_trunk
 from person_search_nb.models import load_model

@@ -12,7 +12,7 @@ lite = pytest.importorskip('milvus_lite', reason="needs pip install 'person_sear
 
 from person_search_nb import indexing, milvus, milvus_tables
 from person_search_nb.datasets import open_dataset
-from person_search_nb.files import BusyError
+from person_search_nb.file_locks import BusyError
 from person_search_nb.indexing import build_gallery
 from person_search_nb.milvus import MilvusGallery, to_milvus
 from person_search_nb.milvus_tables import Collections, parse_place

@@ -12,7 +12,7 @@ from person_search_nb.datasets import open_dataset
 from person_search_nb.web_page import NETWORKS, write_page
 from person_search_nb.model_files import shipped_trunk
 from person_search_nb.page_state import browser_module
-from person_search_nb.widgets import draw_map, live_map, view_of
+from person_search_nb.heat_maps import draw_map, live_map, view_of
 from person_search_nb.models import load_model
 
 SPEC = 'synth:tiny?test_scenes=20&test_ids=14&queries=6&gallery=19&seed=12'

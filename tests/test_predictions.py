@@ -9,7 +9,8 @@ from person_search_nb.files import DataError
 from person_search_nb.matching import paired_iou
 from person_search_nb.models import build_model
 from person_search_nb.predictions import Predictions, unit_length
-from person_search_nb.ranking import SearchMatches, inverse_penalty, search_metrics, summarize
+from person_search_nb.ranking import search_metrics
+from person_search_nb.retrieval_metrics import SearchMatches, inverse_penalty, summarize
 from person_search_nb.scenes import QuerySet, Scene, SceneDataset
 from person_search_nb import search_commands
 

@@ -316,13 +316,19 @@ def levels():
     return level
 
 
+@functools.cache
+def place(module):
+    "Number of the first notebook that needs a module: its own, or, for a tool, the lowest of those it is there for; 100 without one."
+    if module in {module_of(p) for p in LESSONS if p not in TOOLS}: return levels()[module]
+    return min((place(m) for m, below in imports().items() if module in below and levels()[m]), default=100)
+
+
 @each_lesson
 def test_imports_point_down(path):
     "A notebook, and the module it exports, import only modules of notebooks with a lower number, or tools that build on none higher (and a notebook its own). The cells of a tool may take what comes before all who use it."
     level, own = levels(), module_of(path)
-    first = min((level[m] for m, below in imports().items() if own in below and level[m]), default=100)
     python = '\n'.join(re.sub(r'(?m)^\s*[%!].*$', '', c) for c in code(path) if not c.startswith('%%'))
-    up = {m for m in imported_modules(python) & set(level) if level[m] > level[own] and not (path in TOOLS and level[m] < first)}
+    up = {m for m in imported_modules(python) & set(level) if level[m] > level[own] and not (path in TOOLS and level[m] < place(own))}
     if path not in TOOLS: up |= {m for m in imports()[own] if level[m] >= level[own]}
     assert not up, f'imports {sorted(up)}, which come at or after {path.name}'
 

@@ -5,13 +5,13 @@ from hypothesis import given, settings, strategies as st
 from person_search_nb.datasets import open_dataset
 from person_search_nb.model_files import save_model
 from person_search_nb.loading import PairSampler, SceneBatches, SceneLoader
-from person_search_nb.ranking import per_query
+from person_search_nb.retrieval_metrics import per_query
 from person_search_nb.evaluation import evaluate, search_truth
 from person_search_nb.settings import TrainConfig
 from person_search_nb.steps import step_items
 from person_search_nb.training import train
-from person_search_nb.qeeps import Excitation, pick_queries, QueryRPN, QuerySimilarity
-from person_search_nb.qeeps import QuerySqueezeExcite
+from person_search_nb.qsse_net import pick_queries
+from person_search_nb.query_guidance import Excitation, QueryRPN, QuerySimilarity, QuerySqueezeExcite
 from person_search_nb.guided_search import evaluate_queries, match_queries, pair_macs, run_queries
 from person_search_nb.guided_search import search_macs
 from person_search_nb.models import build_model, load_model

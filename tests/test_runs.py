@@ -13,7 +13,7 @@ import torch
 
 from person_search_nb import costs, demo as demo_module, files
 from person_search_nb.cli import main
-from person_search_nb.files import BusyError, locked
+from person_search_nb.file_locks import BusyError, locked
 from person_search_nb.datasets import open_dataset
 from person_search_nb.model_files import save_model
 from person_search_nb.checkpoints import load_tree

@@ -13,7 +13,8 @@ from person_search_nb.grad_cam import cover_losses, covered, part_masks
 from person_search_nb.datasets import open_dataset
 from person_search_nb.matching import paired_iou
 from person_search_nb.rankings import query_ap
-from person_search_nb.ranking import match_search, per_query
+from person_search_nb.ranking import match_search
+from person_search_nb.retrieval_metrics import per_query
 from person_search_nb.redrawn import Change, draw_again, world_of
 from person_search_nb.scenes import SceneDataset
 from person_search_nb.search import Gallery

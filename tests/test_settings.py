@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, given, settings as examples, strategies as st
 
 from person_search_nb import systems
-from person_search_nb.files import printable
+from person_search_nb.safe_reading import printable
 from person_search_nb.attention import ARM, ATTENTION
 from person_search_nb.backbones import resnet_backbone
 from person_search_nb.settings import check_device, check_training, TRAIN_KINDS, TrainConfig

@@ -10,9 +10,11 @@ from person_search_nb.anchors import fit_heights
 from person_search_nb.backbones import BACKBONES, build_backbone, level_sizes
 from person_search_nb.attention import ARM, ATTENTION, NormARM
 from person_search_nb.student import student_backbone
-from person_search_nb.person_search import record_levels, true_cells
+from person_search_nb.inspection import record_levels
+from person_search_nb.trunk import true_cells
 from person_search_nb.costs import count_macs
-from person_search_nb.distillation import attention_distillation, feature_distillation, HDL
+from person_search_nb.distillation import HDL
+from person_search_nb.distillation_losses import attention_distillation, feature_distillation
 from person_search_nb.models import build_model
 
 NAMES = ('resnet18', 'resnet50', 'student-paper', 'student-fast')

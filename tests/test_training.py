@@ -238,6 +238,18 @@ def test_killed_while_evaluating_it_evaluates_again(tmp_path):
     assert json.loads((tmp_path / 'scores.json').read_text()) == [dict(step=6, mAP=0.5)]
 
 
+def test_stopped_in_the_last_evaluation_it_is_whole_and_stops(tmp_path):
+    "The run has nothing left to do, but what called it (a table of many runs) is stopped, too; called again, it gives its history."
+    data, asked, told = scenes(), [], []
+    def evaluate(model):
+        asked.append(signal.raise_signal(signal.SIGTERM))
+        return dict(mAP=0.5)
+    call = lambda: train(small(data.num_ids), data, config(), out=tmp_path, progress=False, evaluate=evaluate, callbacks=lambda row: told.append(row))
+    with pytest.raises(KeyboardInterrupt): call()
+    assert len(asked) == 1 and (tmp_path / 'model.safetensors').exists() and json.loads((tmp_path / 'scores.json').read_text()) == [dict(step=6, mAP=0.5)]
+    assert len(call()) == len(told) == 6 and len(asked) == 1
+
+
 class Broken(nn.Module):
     def __init__(self, model, at): super().__init__(); self.student, self.left = model, at
     def forward(self, images, targets):

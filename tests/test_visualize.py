@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from person_search_nb import attention_maps as am, figures as fg, grad_cam as gc, visualize as vz
 from person_search_nb.files import save_figure
-from person_search_nb.person_search import record_levels
-from person_search_nb.distillation import attention_distillation, feature_distillation
+from person_search_nb.inspection import record_levels
+from person_search_nb.distillation_losses import attention_distillation, feature_distillation
 from person_search_nb.models import build_model
 
 SIZE = (96, 160)

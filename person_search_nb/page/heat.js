@@ -1,4 +1,4 @@
-// A map over its scene, in colours: what draw_map of widgets.py draws, and in the same colours.
+// A map over its scene, in colours: what draw_map of heat_maps.py draws, and in the same colours.
 
 import { INFERNO } from './inferno.js';
 
