@@ -9,7 +9,7 @@ __all__ = ['world_size', 'rank', 'own_device', 'init_distributed', 'launched', '
 
 # %% ../nbs/tools/distributed.ipynb #7ca1ad15
 import os, pickle
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 
 import torch
 import torch.distributed as dist
@@ -118,20 +118,22 @@ def spawn(
 def _at_once(do, jobs, workers, gpus, bar):
     "`do(job, device, threads)` for each job in processes of their own."
     threads = max(1, torch.get_num_threads() // workers)  # a waiting thread slows down all
-    devices = [f'cuda:{k % gpus}' if gpus else '' for k in range(len(jobs))]
     method = 'spawn' if gpus else _method()  # CUDA wants a process of its own from the beginning
     context = torch.multiprocessing.get_context(method)
+    left, free = ([*range(n)][::-1] for n in (len(jobs), workers))
+    running, results = {}, {}
     with ProcessPoolExecutor(workers, context, _begin, (dict(os.environ),)) as pool:
-        futures = [pool.submit(do, job, device, threads) for job, device in zip(jobs, devices)]
-        results = []
-        try:
-            for f in futures:
-                results.append(f.result())
+        while left or running:
+            while left and free:  # none waits in the pool: after an error nothing new begins
+                k, place = left.pop(), free.pop()
+                device = f'cuda:{place % gpus}' if gpus else ''
+                running[pool.submit(do, jobs[k], device, threads)] = k, place
+            for f in wait(running, return_when=FIRST_COMPLETED).done:
+                k, place = running.pop(f)
+                results[k] = f.result()
+                free.append(place)
                 bar.update()
-        except BaseException:  # those that train finish; nothing new begins
-            pool.shutdown(cancel_futures=True)
-            raise
-        return results
+    return [results[k] for k in range(len(jobs))]
 
 def run_jobs(
     do,                     # function of a module: (job, device, threads), the last two optional

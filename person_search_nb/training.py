@@ -295,7 +295,8 @@ def keep(self: _Run, came):
 # %% ../nbs/63_training.ipynb #2b26d809
 @patch
 def loop(self: _Run):
-    "All steps that are left. Raises KeyboardInterrupt after the step in which a signal came."
+    """All steps that are left. Raises KeyboardInterrupt after the step in which a signal came,
+    unless it was the last: then `came` says so."""
     with StopSignal() as stop:
         for step in range(self.start, self.last):
             values, came = self.step(step, stop)
@@ -303,7 +304,8 @@ def loop(self: _Run):
             self.keep(came)
             if came and self.done < self.steps: raise KeyboardInterrupt
             if self.stopped: break
-    self.came = stop.came  # also while the last step was evaluated
+    # a signal may have come while the last step was evaluated, and to one process only
+    self.came = bool(all_reduce_mean(torch.tensor(float(stop.came), device=self.device)))
 
 # %% ../nbs/63_training.ipynb #690dc92d
 @patch
@@ -356,7 +358,10 @@ def _train(run, extend, notes, progress):
         run.open(notes)
         run.run(progress)
         run.finish()
-    if run.came: raise KeyboardInterrupt  # the run is whole; what called it shall stop, too
+    if run.came:  # the run is whole; what called it shall stop, too
+        saved = f'; saved in {run.out}' if run.out else ''
+        if progress and run.first: print(f'stopped after the last step{saved}')
+        raise KeyboardInterrupt
     return run.history
 
 def train(
@@ -377,7 +382,7 @@ def train(
     """Train in place, going on from a checkpoint in `out`, also in several processes (torchrun).
 
     A resumed run gives the numbers of an unbroken one.
-    Ctrl-C finishes the step, saves and raises KeyboardInterrupt.
+    Ctrl-C finishes the step, saves and raises KeyboardInterrupt, after the last step, too.
     A non-finite loss raises `NonFiniteLoss` and keeps the last good checkpoint.
     A folder that holds another run raises `OtherRun`, one in use `BusyError`."""
     check_training(config)

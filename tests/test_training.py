@@ -15,7 +15,7 @@ from torch import nn
 
 from person_search_nb import files
 from person_search_nb.distributed import all_gather, broadcast, mean_number, world_size, rank
-from person_search_nb.distributed import rank_slice, spawn
+from person_search_nb.distributed import rank_slice, run_jobs, spawn
 from person_search_nb.datasets import open_dataset
 from person_search_nb.evaluation import evaluate
 from person_search_nb.checkpoints import load_tree, save_tree
@@ -238,16 +238,40 @@ def test_killed_while_evaluating_it_evaluates_again(tmp_path):
     assert json.loads((tmp_path / 'scores.json').read_text()) == [dict(step=6, mAP=0.5)]
 
 
+def stopped_at_the_end(out, told=None):
+    "Does a training that gets a signal in its last evaluation say so?"
+    def evaluate(model):
+        if told is None or rank() == 1: signal.raise_signal(signal.SIGTERM)
+        return dict(mAP=0.5)
+    data = scenes()
+    try: train(small(data.num_ids), data, config(), out=out, progress=False, evaluate=evaluate)
+    except KeyboardInterrupt: return True
+    return False
+
+
 def test_stopped_in_the_last_evaluation_it_is_whole_and_stops(tmp_path):
     "The run has nothing left to do, but what called it (a table of many runs) is stopped, too; called again, it gives its history."
-    data, asked, told = scenes(), [], []
-    def evaluate(model):
-        asked.append(signal.raise_signal(signal.SIGTERM))
-        return dict(mAP=0.5)
-    call = lambda: train(small(data.num_ids), data, config(), out=tmp_path, progress=False, evaluate=evaluate, callbacks=lambda row: told.append(row))
-    with pytest.raises(KeyboardInterrupt): call()
-    assert len(asked) == 1 and (tmp_path / 'model.safetensors').exists() and json.loads((tmp_path / 'scores.json').read_text()) == [dict(step=6, mAP=0.5)]
-    assert len(call()) == len(told) == 6 and len(asked) == 1
+    assert stopped_at_the_end(tmp_path) and (tmp_path / 'model.safetensors').exists()
+    assert json.loads((tmp_path / 'scores.json').read_text()) == [dict(step=6, mAP=0.5)]
+    data = scenes()
+    assert len(train(small(data.num_ids), data, config(), out=tmp_path, progress=False, evaluate=lambda model: 1 / 0)) == 6
+
+
+def test_stopped_in_the_last_evaluation_all_processes_stop(tmp_path):
+    assert spawn(stopped_at_the_end, 2, tmp_path, 'only the second is told') == [True, True]
+
+
+def begin(job, device, threads):
+    "A job that says that it began; the first is stopped, the others take their time."
+    folder, k = job
+    (folder / str(k)).touch()
+    if k == 0: raise KeyboardInterrupt
+    time.sleep(5)
+
+
+def test_after_a_stop_no_job_begins(tmp_path):
+    with pytest.raises(KeyboardInterrupt): run_jobs(begin, [(tmp_path, k) for k in range(6)], workers=2, progress=False)
+    assert {p.name for p in tmp_path.iterdir()} <= {'0', '1'}
 
 
 class Broken(nn.Module):
