@@ -55,7 +55,7 @@ def atomic_write(
 
 # %% ../nbs/tools/files.ipynb #b124ff00
 def clear_parts(
-    folder,    # one that nobody else writes in, see `locked`
+    folder,    # one that nobody else writes in (`file_locks.locked`)
     names,     # of files, as `atomic_write` was given them
     idle: float = 0,  # seconds since the last write, in a folder that is not locked
 ):

@@ -40,7 +40,7 @@ def _check_levels(levels, scales):
 def _top_down(channels, width):
     "The addition of an FPN; None for a width of 0."
     if not width: return None
-    from torchvision.ops import FeaturePyramidNetwork  # a second to import
+    from torchvision.ops import FeaturePyramidNetwork  # importing it takes a second
     return FeaturePyramidNetwork(channels, width)
 
 class ReIDPyramid(nn.Module):

@@ -370,8 +370,8 @@ _QEEPS_NOTES = (
     'Only abstract and project pages are at hand: the formulas of the parts are a reading of '
     'those.',
     'Negatives of the similarity are other people of the scene; background is not among them.',
-    'One squeeze-and-excitation stands behind the trunk; the authors speak of several layers (last '
-    'two rows).',
+    'One squeeze-and-excitation stands behind the trunk; the authors speak of several layers '
+    '(the rows with QSSE in all layers).',
 )
 QEEPS_TABLE = Table(
     'QEEPS: three parts on OIM',

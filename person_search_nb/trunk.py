@@ -10,7 +10,7 @@ from torch import nn, Tensor
 
 # %% ../nbs/tools/trunk.ipynb #02e4e084
 def true_cells(
-    x: Tensor,    # (B, 3, H, W) normalised batch: padding is 0, which no whole row of a picture is
+    x: Tensor,    # (B, 3, H, W) normalised; padding is 0, the last row of a picture is not
     stride: int,  # px per cell
 ) -> Tensor:      # (B, 1, ceil(H / stride), ceil(W / stride)) bool
     "Cells of a map that are centred on the picture, not on the padding to its right and below."
