@@ -216,7 +216,7 @@ CLSA_MORE = {
             'ones.',
         ),
         {
-            'Market-1501': 'has no reader here (mAP 68.6 and 73.1)',
+            'Market-1501': 'cut-outs alone, not run (mAP 68.6 and 73.1)',
             'CIFAR100': 'is not about people (top-1 74.7 and 76.2)',
         },
     ),

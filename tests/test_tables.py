@@ -205,7 +205,7 @@ def test_printed_numbers_stand_below_what_differs(page):
 
 T6, E6, CLSA = 'HDL, Table 6: which distillation', 'E2E, Fig. 6: how to train', 'CLSA, Fig. 6c: detection or several levels'
 T2, KD = 'HDL, Table 2: against other systems, CUHK-SYSU', "KD-E2E: which of the detector's advice"
-AE = 'attention embedding, Table II: search'
+AE, QE = 'attention embedding, Table II: search', 'QEEPS: three parts on OIM'
 QUOTED = [('benchmarks/systems.md', T2, r'the teacher is (\d+\.\d) points of mAP above OIM [^,]+, and the fast student, [^,]+, (\d+\.\d) below', 1),
           ('benchmarks/README.md', T2, r'its teacher above OIM (\+\d+\.\d)', 1),
           ('README.md', T6, r'brings most: (\+\d+\.\d) points of mAP', 1),
@@ -221,6 +221,8 @@ QUOTED = [('benchmarks/systems.md', T2, r'the teacher is (\d+\.\d) points of mAP
           ('tutorials/11_clsa.ipynb', CLSA, r'with their true boxes CLSA gains ([-+.\d]+ \([^)]+\)), and (\+\d\.\d) in the paper', 1),
           ('tutorials/10_attention_embedding.ipynb', f'{AE} (trunks)', r'ResNet-50 above GoogLeNet by (\+\d\.\d \([^)]+\)), DenseNet-121 above ResNet-50 by (\+\d\.\d \([^)]+\))', 1),
           ('tutorials/10_attention_embedding.ipynb', f'{AE} (parts of the attention)', r'\| (?:transformer|mask|both) \| (\d+\.\d) \| ([-+]\d\.\d \([^)]+\)) \|', 3),
+          ('tutorials/13_qeeps.ipynb', QE, r'asking the query brings ([-+.\d]+) points of mAP (\([^)]+\)), .+ the whole network, asked, is above OIM by \d\.\d (\([^)]+\)), where the paper has (\+6\.4)', 1),
+          ('nbs/71_qeeps.ipynb', QE, r'asking the query brings ([-+.\d]+) points of mAP (\([^)]+\)); .+ by \d\.\d (\([^)]+\))', 1),
           ('tutorials/11_clsa.ipynb', 'CLSA, Table 7: temperature', r'mAP (\d+\.\d) with a temperature of 1, then (\d+\.\d), (\d+\.\d) and (\d+\.\d) with 3, 5 and 7', 1)]
 
 
