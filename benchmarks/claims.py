@@ -232,8 +232,8 @@ def folded(text):
     return text.replace('\n\n|', f'\n{fold}\n|', 1) if settings else text
 
 
-GAIN = re.compile(r'(?m)^\* (detection AP, )?(.+ over .+): ([+-][\d.]+ \([^)]+\)), \*\*(shows|the reverse|does not).*?(?:\(paper: (.+)\))?$')
-SHOWS = {'shows': '**yes**', 'the reverse': 'the reverse', 'does not': 'no'}
+GAIN = re.compile(r'(?m)^\* (detection AP, )?(.+ over .+): ([+-][\d.]+ \([^)]+\)), (?:\*\*)?(shows|the reverse|does not|one seed).*?(?:\(paper: (.+)\))?$')
+SHOWS = {'shows': '**yes**', 'the reverse': 'the reverse', 'does not': 'no', 'one seed': 'one seed'}
 
 
 def overview(found):
