@@ -60,7 +60,7 @@ page: $(VENV)/.for-deploying     ## a page whose networks run in the browser, wi
 
 # what the page is made of; data.json is written last but for ONNX Runtime's files
 runs/page/data.json: .ci/fetch-onnxruntime-web $(wildcard person_search_nb/page/* person_search_nb/weights/*.safetensors) \
-		$(addprefix person_search_nb/,web_page.py web_parts.py deployable.py deploy.py person_search.py student.py attention.py synthetic.py)
+		$(addprefix person_search_nb/,web_page.py web_parts.py deployable.py deploy.py person_search.py trunk.py student.py attention.py synthetic.py)
 	@$(BIN)/python -c "from person_search_nb.web_page import write_page; print(f'{write_page(\"runs/page\", \"runs/onnxruntime-web\") / 1e6:.1f} MB in runs/page')"
 
 learn: $(VENV)/.for-exploring    ## JupyterLab on copies of tutorials and notebooks in runs/learn: the repository stays as it is
