@@ -11,6 +11,8 @@ BUILT_FROM := settings.ini setup.py pyproject.toml constraints.txt .ci/make-env
 # training and search on a CPU about 1.3 times faster. Other C libraries do not read these.
 export MALLOC_MMAP_THRESHOLD_ := 4000000000
 export MALLOC_TRIM_THRESHOLD_ := 8000000000
+# threads that spin while they wait make a step forty times as long beside another busy program
+export GOMP_SPINCOUNT ?= 1000
 export PYTHON CONSTRAINTS
 
 # compiled modules are kept: without them each of the many processes of a test run compiles them again

@@ -3,6 +3,11 @@
 The names below are imported from their modules when they are first used, so `import person_search_nb` costs nothing."""
 __version__ = "0.1.0"
 
+import os as _os
+
+# Threads that spin while they wait for one another make a step forty times as long beside another busy program. OpenMP reads this when torch is imported.
+if 'OMP_WAIT_POLICY' not in _os.environ: _os.environ.setdefault('GOMP_SPINCOUNT', '1000')
+
 _HOME = dict(
     open_dataset='datasets', build_model='models', list_models='models', load_model='models', save_model='models',
     HDL='terms', train='training', TrainConfig='settings', make_recipe='presets', run_recipe='recipes',

@@ -1,5 +1,5 @@
 """What a user meets first: names at the top of the package, and a command that answers at once."""
-import subprocess, sys
+import os, subprocess, sys
 from importlib import import_module
 
 import pytest
@@ -10,6 +10,14 @@ SAYS = 'import sys; heavy = {"torch", "torchvision", "matplotlib", "numpy", "PIL
 
 
 def fresh(code): return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+
+
+def test_threads_do_not_spin_long():
+    "Set before torch reads it, unless someone has chosen."
+    ask = 'import os, person_search_nb; print(os.environ.get("GOMP_SPINCOUNT"))'
+    unset = {k: v for k, v in os.environ.items() if k not in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')}
+    told = lambda **env: subprocess.run([sys.executable, '-c', ask], env=unset | env, capture_output=True, text=True).stdout.strip()
+    assert [told(), told(GOMP_SPINCOUNT='7'), told(OMP_WAIT_POLICY='active')] == ['1000', '7', 'None']
 
 
 def test_names_are_those_of_their_modules():
