@@ -73,7 +73,7 @@ def notebook(path):
             cell['metadata'] = {'mystnb': {'image': {'alt': f'Picture drawn by the code above: {said}'}}}
             if c.metadata.get('jupyter', {}).get('source_hidden'): fold(cell['metadata'], c.source)
             if minutes(c): cells.append(markdown_cell(minutes(c)))
-        else: cell['source'] = re.sub(r'(\]\([^)\s]+\.ipynb)#([^)\s]+)\)', lambda m: f'{m[1]}#{slug(m[2])})', cell['source'])
+        else: cell['source'] = re.sub(r'(\]\([^)\s]+\.ipynb)#([^)\s]+)\)', lambda m: f'{m[1]}#{slug(m[2])})', cell['source']).replace('](../nbs/index.ipynb', '](../index.ipynb')  # the site's first page
         cells.append(cell)
     return cells
 
