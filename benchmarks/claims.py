@@ -102,7 +102,7 @@ _TABLE5 = tuple((f'{who}, with attention', f'{who}, without attention') for who 
 _E2E6 = ('RSS, cut-outs first', 'softmax, cut-outs first'), ('softmax, cut-outs first', 'softmax, from ImageNet'), ('RSS, cut-outs first', 'RSS, from ImageNet')
 _E2E2 = (('E2E', 'Deep + IDNet'), ('Deep + IDNet', 'Deep + BoW'), ('Deep + IDNet', 'Deep + colours'), ('GT + IDNet', 'Deep + IDNet'),
          ('Deep + colours, KISSME', 'Deep + colours'))
-_CLSA4 = (('CLSA', 'ResNet-50'), ('CLSA', 'FPN'), ('CLSA', 'DPFL'), ('FPN', 'ResNet-50'), ('image pyramid (MST)', 'ResNet-50'), ('ResNet-50', 'in-network pyramid'),
+_CLSA4 = (('CLSA', 'ResNet-50'), ('CLSA', 'in-network pyramid'), ('CLSA', 'FPN'), ('CLSA', 'DPFL'), ('FPN', 'ResNet-50'), ('image pyramid (MST)', 'ResNet-50'), ('ResNet-50', 'in-network pyramid'),
           ('CLSA', 'ResNet-50, as long as CLSA'))
 _ROWS4 = tuple(r.label for r in TABLES['clsa-table4'].rows if r.label != 'FPN, as long as CLSA')
 _TRUNKS = 'GoogLeNet', 'ResNet-50', 'DenseNet-121'
@@ -137,7 +137,7 @@ CLAIMS = {
     'table2-random': Claim('table2', 1, _TABLE2[:3], {'': RANDOM, 'hdl-student': RANDOM | TAUGHT}, only=(_OIM, 'HDL(T)', 'HDL(S)'), other='all from random weights', note=_FROM_NOTHING),
     'figure6': Claim('figure6', 1.5, _TABLE2[1:3], COMPARED, only=_ITS_OWN, note=_GROWN),  # the networks of Table 2
     'table7': Claim('table7', .7, (('softmax', 'centre'), ('softmax', 'softmax + centre')), {'': SHIPPED}),
-    'table8': Claim('table8', 2, (('ARM', 'no attention'), ('non-local', 'ARM')), {'': RANDOM}),
+    'table8': Claim('table8', 2, (('ARM', 'no attention'), ('non-local', 'no attention'), ('non-local', 'ARM')), {'': RANDOM}),
     'e2e-figure6': Claim('e2e-figure6', 1, _E2E6, {'': VGG}),
     'e2e-figure6-larger': Claim('e2e-figure6', 2.5, _E2E6[:1], {'': VGG | LARGER}, only=_E2E6[0], other='scenes half as large again'),
     'e2e-figure6-many': Claim('e2e-figure6', 1.5, _E2E6[:1], {'': VGG | TEN_TIMES}, only=_E2E6[0], other='ten times as many people', note=_PEOPLE, world=MANY),

@@ -202,8 +202,9 @@ def test_printed_numbers_stand_below_what_differs():
 
 
 T6, E6, CLSA = 'HDL, Table 6: which distillation', 'E2E, Fig. 6: how to train', 'CLSA, Fig. 6c: detection or several levels'
-T2, KD = 'HDL, Table 2: against other systems, CUHK-SYSU', "KD-E2E: which of the detector's advice"
-K1, AE, QE = 'KD-E2E, first table: ResNet-50', 'attention embedding, Table II: search', 'QEEPS: three parts on OIM'
+C4 = 'CLSA, Table 4: several scales'
+T2, T8, KD = 'HDL, Table 2: against other systems, CUHK-SYSU', 'HDL, Table 8: attention mechanisms', "KD-E2E: which of the detector's advice"
+K1, K2, AE, QE = 'KD-E2E, first table: ResNet-50', 'KD-E2E, second table: ResNet-18', 'attention embedding, Table II: search', 'QEEPS: three parts on OIM'
 QUOTED = [('benchmarks/README.md', T2, r'its teacher above OIM (\+\d+\.\d)', 1),
           ('README.md', T6, r'brings most: (\+\d+\.\d) points of mAP', 1),
           ('README.md', f'{T6} (twice as long)', r'and (\+\d+\.\d) twice as long, where labels alone reach (\d+\.\d)', 1),
@@ -223,6 +224,14 @@ QUOTED = [('benchmarks/README.md', T2, r'its teacher above OIM (\+\d+\.\d)', 1),
           ('tutorials/10_attention_embedding.ipynb', f'{AE} (parts of the attention)', r'\| (?:transformer|mask|both) \| (\d+\.\d) \| ([-+]\d\.\d \([^)]+\)) \|', 3),
           ('tutorials/13_qeeps.ipynb', QE, r'asking the query brings ([-+.\d]+) points of mAP (\([^)]+\)), .+ the whole network, asked, is above OIM by \d\.\d (\([^)]+\)), where the paper has (\+6\.4)', 1),
           ('nbs/71_qeeps.ipynb', QE, r'asking the query brings ([-+.\d]+) points of mAP (\([^)]+\)); .+ by \d\.\d (\([^)]+\))', 1),
+          ('tutorials/11_clsa.ipynb', C4, r'\| (?:ResNet-50, one level|in-network pyramid|DPFL|FPN) \| (\d+\.\d) \| (\+[^|]+\)) \| (\+\d\.\d) \|', 4),
+          ('tutorials/03_teacher.ipynb', T8, r'\| (?:non-local|ARM) \| (\d+\.\d) \| (\+[^|]+\)) \| (\+\d\.\d) \| (\d+ [Mk]) \|', 2),
+          ('tutorials/05_distil.ipynb', f'{T2} (all from random weights)', r'reaches (\d\.\d) mAP, the taught student (\d+\.\d), its teacher (\d+\.\d): the student is above OIM by (\+[^)]+\))', 1),
+          ('README.md', f'{T2} (all from random weights)', r'is above OIM by (\d+\.\d) points', 1),
+          ('tutorials/12_kd_e2e.ipynb', K2, r'table brings (\+\d+\.\d) of mAP and (\+\d\.\d) of detection AP. Here it does not [^:]+: (\+\d\.\d) of mAP (\([^)]+\)), in every world, and (\+\d\.\d) of detection AP (\([^)]+\))', 1),
+          ('tutorials/11_clsa.ipynb', 'CLSA, Table 5: parts of the detector', r'costs (\d\.\d) points not to train the first block, and (\d\.\d) to pool', 1),
+          ('benchmarks/README.md', f'{T2} (all from random weights)', r'the taught student is above OIM, (\+\d+\.\d)', 1),
+          ('benchmarks/README.md', C4, r'above one (\+\d\.\d) mAP \((\+\d\.\d)\), above three without alignment (\+\d\.\d) \((\+\d\.\d)\), above an FPN (\+\d\.\d) \((\+\d\.\d)\)', 1),
           ('tutorials/11_clsa.ipynb', 'CLSA, Table 7: temperature', r'mAP (\d+\.\d) with a temperature of 1, then (\d+\.\d), (\d+\.\d) and (\d+\.\d) with 3, 5 and 7', 1)]
 
 
