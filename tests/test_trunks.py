@@ -156,7 +156,7 @@ def test_what_a_claim_says(script):
 def test_a_claim_runs_and_has_its_section(root, script, tmp_path, monkeypatch, capsys):
     claims = script('benchmarks/claims.py')
     small = dict(width=.125, rpn_channels=16, rois_per_image=4, proposals=(12, 8), start='', imprint=False, epochs=.5, device='cpu', precision='fp32')
-    monkeypatch.setitem(claims.CLAIMS, 'table7', replace(claims.CLAIMS['table7'], settings={'': small}, detection=True, world=TINY + '&seed={seed}&size=64x112'))
+    monkeypatch.setitem(claims.CLAIMS, 'table7', replace(claims.CLAIMS['table7'], settings={'': small}, measures=claims.BOTH, world=TINY + '&seed={seed}&size=64x112'))
     def call(*args):
         monkeypatch.setattr(sys, 'argv', ['claims', *args, '--out', str(tmp_path)])
         claims.main()
@@ -209,3 +209,4 @@ def test_a_claim_over_the_size_of_the_gallery(script):
     assert claims.verdict(claims.with_scenes(result, '100'), 'taught', 'plain') == 'taught over plain: +20.0 (+10.0 to +30.0), **shows in every seed**'
     assert claims.verdict(claims.with_scenes(result, '10'), 'taught', 'plain').endswith('(-10.0 to +10.0), **does not show** beyond the seeds')
     assert claims.over_sizes(result, ['10', '100']).splitlines()[1:] == ['| scenes searched | plain | taught |', '|---|---|---|', '| 10 | 55.0 (50.0–60.0) | 55.0 (50.0–60.0) |', '| 100 | 30.0 (20.0–40.0) | 50.0 (50.0–50.0) |']
+    with pytest.raises(KeyError): claims.over_sizes(result | dict(measure='top1'), ['10'])  # the figure's own measure
