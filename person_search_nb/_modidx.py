@@ -1155,6 +1155,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'person_search_nb/deploy.py'),
                                          'person_search_nb.deploy.onnx_session': ('deploy.html#onnx_session', 'person_search_nb/deploy.py'),
                                          'person_search_nb.deploy.part_errors': ('deploy.html#part_errors', 'person_search_nb/deploy.py'),
+                                         'person_search_nb.deploy.program_function': ( 'deploy.html#program_function',
+                                                                                       'person_search_nb/deploy.py'),
                                          'person_search_nb.deploy.programs': ('deploy.html#programs', 'person_search_nb/deploy.py'),
                                          'person_search_nb.deploy.quietly': ('deploy.html#quietly', 'person_search_nb/deploy.py'),
                                          'person_search_nb.deploy.with_pooling': ('deploy.html#with_pooling', 'person_search_nb/deploy.py'),

@@ -17,7 +17,8 @@ from .safe_reading import parse_json, regular_file, sound_size
 from .model_files import check_finite
 from .deployable import NotFinite, RULES, TwoParts
 from .deploy import head_path, KEY, need_onnx, onnx_bytes, onnx_function
-from .deploy import onnx_session, quietly, without_pooling, write_pair
+from .deploy import onnx_session, program_function, quietly, without_pooling
+from .deploy import write_pair
 
 # %% ../nbs/89_deployed.ipynb #0dfe693f
 def _tensors(message):
@@ -160,7 +161,7 @@ class Deployed(TwoParts):
                     onnx_function(onnx_session(p.SerializeToString(), threads))
                     for p in (scene, without_pooling(head))
                 ]
-            else: parts = [scene.module(), head.module()]
+            else: parts = [program_function(p) for p in (scene, head)]
         except (_OtherNumbers, NotFinite): raise
         except Exception as e:  # of onnxruntime: a graph that is damaged or someone else's
             raise ValueError(

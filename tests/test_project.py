@@ -240,6 +240,26 @@ def test_a_notebook_is_a_lesson(path):
     assert not lacks, '; '.join(lacks)
 
 
+def stub_of(cells):
+    "The assertions of each exercise that leaves the reader a line or a function to write: lists of lines."
+    here = next(i for i, c in enumerate(cells) if c['cell_type'] == 'markdown' and re.search(r'(?mi)^#+ .*exercise', source(c)))
+    text = re.sub(r'<details>.*?</details>', '', '\n'.join(source(c) for c in cells[here:] if c['cell_type'] == 'markdown'), flags=re.S)
+    blocks = re.findall(r'```python\n(.*?)```', text, re.S)
+    blocks += [source(c) for c in cells[here:] if c['cell_type'] == 'code' and not source(c).startswith('#| hide')]
+    unfinished = [b for b in blocks if re.search(r'\.\.\.|NotImplementedError', b)]
+    lines = lambda block: [re.sub(r'\s+#.*', '', line.strip()) for line in block.splitlines()]
+    return [[line for line in lines(b) if re.match(r'assert\b|test_|with ', line)] for b in unfinished]
+
+
+@each_lesson
+def test_an_exercise_is_a_stub_whose_solution_is_tested(path):
+    "At least one exercise is a function to write, with an assertion that says when it is right; a hidden cell runs a solution against that very assertion."
+    hidden = '\n'.join(s for s in code(path) if s.startswith('#| hide'))
+    stubs = stub_of(cells(path))
+    assert stubs, 'no exercise is a stub: a fenced block of Python with `...` for the body, and an assertion'
+    assert any(lines and all(line in hidden for line in lines) for lines in stubs), f'no hidden cell runs all of {stubs}'
+
+
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.name)
 def test_equations_render(path):
     r"`\\\\frac` in Markdown is a line break and letters: it was escaped twice. Line breaks in matrices are followed by a space or a new line."
