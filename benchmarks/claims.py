@@ -132,7 +132,7 @@ _ASKING = 'Only the whole network is also searched with its query: 12,000 pairs 
 CLAIMS = {
     'table6': Claim('table6', 3, _TABLE6, {'': SHIPPED, 'hdl-student': RANDOM | TAUGHT}),
     'table6-longer': Claim('table6', 1.5, ((PD, ALONE),), {'': SHIPPED, 'hdl-student': RANDOM | TAUGHT | dict(epochs=20.)}, only=(ALONE, PD), other='twice as long'),
-    'table6-paper-student': Claim('table6', 2.5, ((PD, ALONE),), {'': SHIPPED, 'hdl-student': RANDOM | TAUGHT}, 'hdl-student', only=(ALONE, PD), other="the paper's student"),
+    'table6-paper-student': Claim('table6', 2.5, ((PD, ALONE),), {'': SHIPPED, 'hdl-student': RANDOM | TAUGHT}, 'hdl-student', only=(ALONE, PD), other="the paper's student", note='Not run: FD, AD and the sums.'),
     'table5': Claim('table5', 1.5, _TABLE5, {'': RANDOM}),
     'table2': Claim('table2', 3, _TABLE2, COMPARED, only=(*_ITS_OWN, 'CLSA', 'QEEPS'), note=f'{_PUBLISHED} {_GROWN} QEEPS is searched without its query.'),
     'table2-random': Claim('table2', 1, _TABLE2[:3], {'': RANDOM, 'hdl-student': RANDOM | TAUGHT}, only=(_OIM, 'HDL(T)', 'HDL(S)'), other='all from random weights', note=_FROM_NOTHING),
