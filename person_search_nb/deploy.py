@@ -84,7 +84,7 @@ def programs(
 def program_function(
     program, # torch.export.ExportedProgram
 ):           # function (tensors) -> tensors
-    "A program as a function for pictures of every size."
+    "A program as a function for pictures of every size from 17 px on."
     return program.module(check_guards=False)
 
 # %% ../nbs/88_deploy.ipynb #382d820f

@@ -361,7 +361,7 @@ _TINY = [
     rule('*', '*', OURS + 'cameras differ in light', augment='colour'),
     _DISTIL,
     rule(
-        'hdl-student*', '*', OURS + 'a student four times cheaper than its teacher', width=0.625,
+        'hdl-student*', '*', OURS + 'a student of five eighths of the width', width=0.625,
         rpn_channels=64, epochs=3.0, lr=2e-3,
     ),
     rule(
