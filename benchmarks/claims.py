@@ -130,7 +130,7 @@ _TWICE = ('QEEPS is searched without its query. OIM without and with the advice 
 _ASKED_ONCE = tuple(r.label for r in TABLES['qeeps'].rows if not r.search) + ('QEEPS, query-guided',)
 _ASKING = 'Only the whole network is also searched with its query: 12,000 pairs of query and scene take some 18 minutes of one core.'
 CLAIMS = {
-    'table6': Claim('table6', 3, _TABLE6, {'': SHIPPED, 'hdl-student': RANDOM | TAUGHT}),
+    'table6': Claim('table6', 10, _TABLE6, {'': SHIPPED, 'hdl-student': RANDOM | TAUGHT}),
     'table6-longer': Claim('table6', 1.5, ((PD, ALONE),), {'': SHIPPED, 'hdl-student': RANDOM | TAUGHT | dict(epochs=20.)}, only=(ALONE, PD), other='twice as long'),
     'table6-paper-student': Claim('table6', 7, _TABLE6, {'': SHIPPED, 'hdl-student': RANDOM | TAUGHT}, 'hdl-student', only=(ALONE, FD, AD, PD, 'FD + AD', ALL), other="the paper's student", note='Not run: FD + PD, AD + PD.'),
     'table5': Claim('table5', 1.5, _TABLE5, {'': RANDOM}),
@@ -139,14 +139,14 @@ CLAIMS = {
     'figure6': Claim('figure6', 1.5, _TABLE2[1:3], COMPARED, only=_ITS_OWN, note=_GROWN),  # the networks of Table 2
     'figure6-random': Claim('figure6', .5, _TABLE2[1:3], {'': RANDOM, 'hdl-student': RANDOM | TAUGHT}, only=(_OIM, 'HDL(T)', 'HDL(S)'), other='all from random weights', note=_FROM_NOTHING),  # so here
     'table7': Claim('table7', .7, (('softmax', 'centre'), ('softmax', 'softmax + centre')), {'': SHIPPED}),
-    'table8': Claim('table8', 2, (('ARM', 'no attention'), ('non-local', 'no attention'), ('non-local', 'ARM')), {'': RANDOM}),
+    'table8': Claim('table8', 4.5, (('ARM', 'no attention'), ('non-local', 'no attention'), ('non-local', 'ARM')), {'': RANDOM}),
     'e2e-figure6': Claim('e2e-figure6', 1, _E2E6, {'': VGG}),
     'e2e-figure6-larger': Claim('e2e-figure6', 2.5, _E2E6[:1], {'': VGG | LARGER}, only=_E2E6[0], other='scenes half as large again'),
     'e2e-figure6-many': Claim('e2e-figure6', 1.5, _E2E6[:1], {'': VGG | TEN_TIMES}, only=_E2E6[0], other='ten times as many people', note=_PEOPLE, world=MANY),
     'e2e-table2': Claim('e2e-table2', 1, _E2E2, {'': VGG, 'detector+idnet': IDNET}),
     'e2e-table2-larger': Claim('e2e-table2', 1.5, _E2E2[:1], {'': VGG | LARGER, 'detector+idnet': IDNET | {'size': LARGER['size'], 'detector.epochs': LARGER['epochs']}}, only=_E2E2[0], other='scenes half as large again'),
     'e2e-figure7b': Claim('e2e-figure7b', .5, (('E2E', 'Deep + BoW'), _E2E2[0]), {'': VGG, 'detector+idnet': IDNET}),  # the networks of Table 2
-    'clsa-table4': Claim('clsa-table4', 3, _CLSA4, {'': ONE_SCALE}, only=_ROWS4, note='Not run: FPN, as long as CLSA.'),
+    'clsa-table4': Claim('clsa-table4', 2.5, _CLSA4, {'': ONE_SCALE}, only=_ROWS4, note='Not run: FPN, as long as CLSA.'),
     'clsa-table5': Claim('clsa-table5', 1.5, (('full', 'first block learns'), ('full', 'no small proposals'), ('RoI pooling', 'full')), {'': ONE_SCALE}),
     'clsa-table6': Claim('clsa-table6', 1, (('CLSA', '5-4'), ('CLSA', '5-4-3-2'), ('CLSA', '5-4, as long as CLSA')), {'': ONE_SCALE}),
     'clsa-table7': Claim('clsa-table7', 1, (('T = 3', 'T = 1'), ('T = 5', 'T = 7')), {'': ONE_SCALE}),
@@ -156,7 +156,7 @@ CLAIMS = {
     'attention-table2': Claim('attention-table2', 1, (('ResNet-50', 'GoogLeNet'), ('DenseNet-121', 'ResNet-50')), {'': TRUNK}, only=_TRUNKS, other='trunks', note=_PARTS_LATER),
     'attention-table2-parts': Claim('attention-table2', 1.5, tuple((part, 'ResNet-50') for part in _PARTS), {'': SHIPPED}, only=('ResNet-50', *_PARTS), other='parts of the attention', note=_PARTS_LATER),
     'kd-e2e': Claim('kd-e2e', 2.5, (*_kd('ResNet-50'), ('QEEPS, table of QEEPS', 'QEEPS')), {'': TRUNK, 'hdl-teacher': SHIPPED}, only=_UNASKED, note=_TWICE, measures=BOTH),
-    'kd-e2e-resnet18': Claim('kd-e2e-resnet18', 3, _kd('ResNet-18'), {'': TRUNK, 'hdl-teacher': SHIPPED}, measures=BOTH),
+    'kd-e2e-resnet18': Claim('kd-e2e-resnet18', 2, _kd('ResNet-18'), {'': TRUNK, 'hdl-teacher': SHIPPED}, measures=BOTH),
     'kd-e2e-levels': Claim('kd-e2e-levels', 1.5, _ADVICE, {'': TRUNK, 'hdl-teacher': SHIPPED}, only=('no advice', 'hint alone', 'all three', 'specialised detector'), measures=BOTH, note=_BY_PART),
     'qeeps': Claim('qeeps', 2, _QEEPS, {'': TRUNK}, only=_ASKED_ONCE, note=_ASKING),
 }

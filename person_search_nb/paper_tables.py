@@ -126,8 +126,9 @@ _OIM_TWICE = (
 )
 
 LISTED_SIZES = (
-    'A size that the data set has a list for is searched by that list; other sizes (10 and 25 '
-    'scenes, which are not in the paper) are the scenes with the person and others at random.',
+    'A size that the data set has a list for is searched by that list; other sizes, with drawn '
+    'scenes every size, are the scenes with the person and others at random. The papers have no '
+    '10 and 25 scenes.',
 )
 
 _NOT_OURS = {
